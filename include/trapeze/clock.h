@@ -1,0 +1,85 @@
+/*
+ * clock.h - the three clocks of a machine and timers on them
+ *
+ *   virtual   guest time; stands still while the machine is paused. In counted
+ *             mode it advances only with executed instructions (one nanosecond
+ *             each by default), which makes a run repeatable.
+ *   host      the host's monotonic clock, never paused
+ *   wall      time of day, nanoseconds since 1970-01-01 UTC; what the RTC starts
+ *             from. Fixed at the configured start plus virtual time in counted mode.
+ *
+ * A timer is a callback and an absolute deadline. Timers may be armed and
+ * cancelled from any thread; callbacks run with the machine lock held, on the
+ * main loop's thread (in counted mode: on the vCPU's thread, at the exact
+ * instruction). A timer that fires is disarmed first, so the callback may re-arm it.
+ */
+#ifndef TRAPEZE_CLOCK_H
+#define TRAPEZE_CLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum clock_id { CLOCK_ID_VIRTUAL, CLOCK_ID_HOST, CLOCK_ID_WALL, CLOCK_ID_COUNT };
+
+#define CLOCK_NEVER UINT64_MAX
+#define NANOSECONDS_PER_SECOND 1000000000ull
+
+struct clocks; /* one per machine */
+
+typedef void timer_fn(void *opaque);
+
+struct timer {
+    struct clocks *clocks;
+    timer_fn *fire;
+    void *opaque;
+    uint64_t deadline_ns; /* meaningful while armed */
+    size_t heap_slot;     /* position in the queue + 1; 0 = not armed */
+    enum clock_id clock;
+};
+
+uint64_t clock_now_ns(struct clocks *clocks, enum clock_id id);
+
+/* Embedded in its owner; no allocation. timer_done cancels it. */
+void timer_init(struct timer *timer, struct clocks *clocks, enum clock_id id, timer_fn *fire,
+                void *opaque);
+void timer_done(struct timer *timer);
+
+/* Set the absolute deadline; re-arms if armed. CLOCK_NEVER cancels. A past deadline fires soon. */
+void timer_arm(struct timer *timer, uint64_t deadline_ns);
+/* After it returns on the machine-lock holder's thread, the callback will not run. */
+void timer_cancel(struct timer *timer);
+bool timer_is_armed(const struct timer *timer);
+
+/* ---- for the machine, the main loop and the engines ---- */
+
+struct clocks_config {
+    bool counted;           /* virtual time = executed instructions */
+    uint64_t wall_start_ns; /* wall clock at virtual time 0; 0 = the host's time of day */
+    void (*deadline_changed)(void *opaque); /* an earlier deadline appeared: wake the loop */
+    void *opaque;
+};
+
+/* Returns NULL only without memory. The virtual clock starts paused at 0. */
+struct clocks *clocks_new(const struct clocks_config *config);
+void clocks_free(struct clocks *clocks);
+
+void clocks_pause(struct clocks *clocks);
+void clocks_resume(struct clocks *clocks);
+bool clocks_are_counted(const struct clocks *clocks);
+
+/* Counted mode only: set virtual time. It never goes backwards. */
+void clocks_set_counted_ns(struct clocks *clocks, uint64_t now_ns);
+/* State load: set virtual time while paused, either mode. */
+void clocks_set_virtual_ns(struct clocks *clocks, uint64_t now_ns);
+
+/* Earliest deadline on one clock, or CLOCK_NEVER. */
+uint64_t clocks_next_deadline_ns(struct clocks *clocks, enum clock_id id);
+
+/* Host nanoseconds from now until any timer that the main loop serves is due; CLOCK_NEVER if none. */
+uint64_t clocks_wait_ns(struct clocks *clocks);
+
+/* Fire everything that is due on one clock, in deadline order. Machine lock held. */
+void clocks_run(struct clocks *clocks, enum clock_id id);
+
+#endif

@@ -1,0 +1,61 @@
+/*
+ * host.h - what base, machine and devices need of the system below
+ *
+ * Implemented by host/linux/ now and by host/bare/ later; chosen at link time.
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trapeze/error.h"
+
+/* ---- time ---- */
+uint64_t host_monotonic_ns(void);
+uint64_t host_wall_ns(void); /* since 1970 UTC */
+
+/* ---- locks and threads ---- */
+struct host_mutex { uint64_t opaque[8]; };
+void host_mutex_init(struct host_mutex *mutex);
+void host_mutex_done(struct host_mutex *mutex);
+void host_mutex_lock(struct host_mutex *mutex);
+void host_mutex_unlock(struct host_mutex *mutex);
+
+struct host_cond { uint64_t opaque[8]; };
+void host_cond_init(struct host_cond *cond);
+void host_cond_done(struct host_cond *cond);
+void host_cond_wait(struct host_cond *cond, struct host_mutex *mutex);
+/* false on timeout; deadline on host_monotonic_ns */
+bool host_cond_wait_until(struct host_cond *cond, struct host_mutex *mutex, uint64_t deadline_ns);
+void host_cond_broadcast(struct host_cond *cond);
+
+struct host_thread;
+/* name is at most 15 characters and shows in top(1). NULL on failure. */
+struct host_thread *host_thread_start(const char *name, void (*fn)(void *opaque), void *opaque,
+                                      struct error *err);
+void host_thread_join(struct host_thread *thread); /* frees it; NULL is fine */
+uint64_t host_thread_self(void);                   /* an id that is not 0 */
+
+/* ---- memory ---- */
+struct host_memory {
+    uint8_t *hva;
+    uint64_t size_bytes;
+    int fd; /* memfd, or -1 on bare metal */
+};
+/* Zeroed, shared, lazily populated. */
+int host_memory_new(struct host_memory *memory, const char *name, uint64_t size_bytes,
+                    struct error *err);
+void host_memory_free(struct host_memory *memory);
+
+/* One piece of memory seen twice: written through one view, executed through the other. */
+struct host_code {
+    uint8_t *write;
+    const uint8_t *execute;
+    size_t size_bytes;
+};
+int host_code_new(struct host_code *code, size_t size_bytes, struct error *err);
+void host_code_free(struct host_code *code);
+
+#endif

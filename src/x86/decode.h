@@ -1,0 +1,43 @@
+/*
+ * decode.h - bytes to struct insn
+ *
+ * decode.c is the only caller of the decoder library (Zydis). Its names for
+ * mnemonics, registers and operand kinds are used as ours: its headers of enums
+ * are plain data, and inventing 1,700 synonyms would help nobody.
+ */
+#ifndef X86_DECODE_H
+#define X86_DECODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <Zydis/DecoderTypes.h>
+
+#define X86_MAX_INSN_BYTES 15
+
+/* Code size of the current code segment. */
+enum x86_code_size { X86_CODE_16, X86_CODE_32, X86_CODE_64, X86_CODE_SIZE_COUNT };
+
+struct insn {
+    ZydisDecodedInstruction info;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT]; /* visible ones first */
+    uint8_t bytes[X86_MAX_INSN_BYTES];
+};
+
+enum decode_result {
+    DECODE_OK,
+    DECODE_MORE,    /* the bytes end inside the instruction: more are needed */
+    DECODE_INVALID, /* #UD */
+    DECODE_TOO_LONG, /* more than 15 bytes: #GP(0) */
+};
+
+/* real_mode: 16-bit code in real or virtual-8086 mode. */
+enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
+                              size_t available, struct insn *out);
+
+/* "add rax, rbx" for listings; returns the instruction's length or 0. Any thread. */
+size_t x86_disassemble(enum x86_code_size size, const uint8_t *bytes, size_t available,
+                       uint64_t rip, char *text, size_t text_size);
+
+#endif
