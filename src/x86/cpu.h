@@ -61,7 +61,7 @@ struct x86_cpu_ops {
     /* Raise what a write of size_bytes would raise, and write nothing. */
     void (*probe_write)(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access);
     /* Unwind to the engine, which will deliver the exception with x86_deliver(). */
-    void (*raise)(struct x86_cpu *cpu) __attribute__((noreturn));
+    void (*raise)(struct x86_cpu *cpu) __attribute__((__noreturn__));
     /* Caches that depend on these must be refreshed before the next instruction. */
     void (*changed)(struct x86_cpu *cpu, unsigned what);
     /* INVLPG, INVPCID: gva, or all of a PCID, or everything. */
