@@ -1,0 +1,23 @@
+# A short front for meson, ninja and tools/. "make" alone lists the targets.
+export TRAPEZE_JOBS ?= $(shell nproc)
+
+help:    ## list the targets
+	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST)
+demo: build ## get a Debian kernel and boot it here, to a shell on a terminal
+	@tools/demo.sh
+build: setup ## compile build/trapeze
+	@tools/build.sh build
+check: setup ## build every variant and run every test
+	@tools/check.sh
+bench: build ## run the benchmarks
+	@tools/bench.sh
+fuzz: setup ## run every fuzz target for FUZZ_SECONDS (600) each
+	@tools/fuzz.sh
+format: ## run clang-format over the sources
+	@tools/format.sh
+setup: ## install the Debian packages that are missing
+	@tools/setup.sh
+clean: ## remove what the build made
+	@rm -rf build build-*
+
+.PHONY: help demo build check bench fuzz format setup clean

@@ -1,0 +1,61 @@
+/*
+ * pc.h - the PC board: what the command line needs to know of it
+ *
+ * pc_build() puts RAM, ROM, interrupt controllers, timers, ports and the PCI host
+ * into an empty machine, reads the kernel or firmware from the host, and makes
+ * every reset put that in place again. Main loop thread, before machine_start.
+ */
+#ifndef MACHINE_PC_H
+#define MACHINE_PC_H
+
+#include <stddef.h>
+
+#include "trapeze/chardev.h"
+#include "trapeze/error.h"
+#include "trapeze/machine.h"
+
+#define PC_SERIAL_COUNT 2
+
+/* How a Linux bzImage is entered; other formats have one way only. */
+enum pc_entry {
+    PC_ENTRY_AUTO, /* 64-bit where the kernel offers it, else 32-bit */
+    PC_ENTRY_32,
+    PC_ENTRY_64,
+};
+
+/*
+ * All pointers are borrowed: strings and lists for the call, chardevs as long as
+ * the machine lives. Zero or NULL means "not there" everywhere.
+ */
+struct pc_config {
+    struct chardev *serial[PC_SERIAL_COUNT]; /* COM1, COM2 */
+    struct chardev *debug_console;           /* ports 0xe9 and 0x402 */
+
+    /*
+     * Path of a kernel; the format is recognised: Linux bzImage, ELF with a PVH note,
+     * ELF or flat file with a multiboot 1 header. NULL: firmware, or nothing to run.
+     */
+    const char *kernel;
+    enum pc_entry kernel_entry;
+    const char *append; /* kernel command line */
+    /*
+     * Linux: files that are put one behind the other. Multiboot and PVH: modules, each
+     * "PATH" or "PATH ARGUMENTS" (what follows the first space goes to the module).
+     */
+    const char *const *initrds;
+    size_t initrd_count;
+
+    const char *firmware; /* path of a ROM image: 64 KiB to 16 MiB, whole 64 KiB */
+};
+
+/*
+ * Build the board. Returns 0 or -errno: -ENOENT and the like for files, -ENOEXEC for a kernel
+ * that is not one or is cut short, -ENOSPC for one that does not fit into the RAM. After a
+ * failure the machine can only be freed.
+ */
+int pc_build(struct machine *machine, const struct pc_config *config, struct error *err);
+
+/* As if somebody pressed the power button for a moment; the guest decides. Machine lock held. */
+void pc_press_power_button(struct machine *machine);
+
+#endif

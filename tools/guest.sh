@@ -1,0 +1,145 @@
+#!/bin/sh
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|initramfs]
+#
+# cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
+# i386            Debian's linux-image-686-pae
+# initramfs       only the initramfs (64-bit; i386 brings its own)
+#
+# Packages are downloaded and unpacked below TRAPEZE_CACHE (default ~/.cache/trapeze),
+# never installed. Prints the folder, which then holds vmlinuz and initramfs.cpio.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${TRAPEZE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/trapeze}
+kind=${1:-cloud}
+
+say() {
+    echo "guest: $*" >&2
+}
+fail() {
+    say "$*"
+    exit 1
+}
+
+# What each kind is made of: the meta package and the architecture.
+case $kind in
+cloud) meta=linux-image-cloud-amd64 arch=amd64 ;;
+generic) meta=linux-image-amd64 arch=amd64 ;;
+i386) meta=linux-image-686-pae arch=i386 ;;
+initramfs) meta='' arch=amd64 ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, initramfs" ;;
+esac
+
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/work.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# apt with lists of its own, so that neither root nor a foreign architecture
+# has to be set up on the host. The host's sources and keys are used.
+private_apt() {
+    program=$1
+    shift
+    mkdir -p "$cache/apt/$arch/lists/partial" "$cache/apt/$arch/archives/partial"
+    : >>"$cache/apt/$arch/status"
+    set -- -o APT::Architecture="$arch" -o APT::Architectures::="$arch" \
+        -o Dir::State="$cache/apt/$arch" -o Dir::State::Lists="$cache/apt/$arch/lists" \
+        -o Dir::State::status="$cache/apt/$arch/status" \
+        -o Dir::Cache="$cache/apt/$arch" "$@"
+    if [ "$(id -u)" = 0 ]; then
+        set -- -o APT::Sandbox::User=root "$@"
+    fi
+    "$program" -q "$@"
+}
+
+# The host's own lists where they know the package, else private ones.
+apt_for() {
+    if [ "$arch" = "$(dpkg --print-architecture)" ] &&
+        apt-cache show "$1" 2>/dev/null | grep -q '^Package:'; then
+        echo host
+        return
+    fi
+    if [ ! -f "$cache/apt/$arch/updated" ] && [ ! -f "$work/updated" ]; then
+        say "reading the package lists for $arch"
+        # One list that fails (a mirror in the middle of an update) may not matter.
+        if private_apt apt-get update >"$work/log" 2>&1; then
+            : >"$cache/apt/$arch/updated"
+        else
+            grep '^E:' "$work/log" >&2
+            say "apt-get update had errors; going on with the lists there are"
+        fi
+        : >"$work/updated"
+    fi
+    echo private
+}
+
+depends_of() {
+    if [ "$1" = host ]; then
+        apt-cache depends "$2"
+    else
+        private_apt apt-cache depends "$2"
+    fi
+}
+
+download() {
+    if [ "$1" = host ]; then
+        set -- "$2" apt-get -q
+        [ "$(id -u)" != 0 ] || set -- "$@" -o APT::Sandbox::User=root
+        package=$1
+        shift
+        (cd "$work" && "$@" download "$package") >"$work/log" 2>&1
+    else
+        (cd "$work" && private_apt apt-get download "$2") >"$work/log" 2>&1
+    fi || {
+        cat "$work/log" >&2
+        fail "downloading $2 failed"
+    }
+}
+
+# Download a package and unpack it into a folder of the cache: unpack PACKAGE FOLDER
+unpack() {
+    [ -d "$2" ] && return
+    from=$(apt_for "$1")
+    say "downloading $1 ($arch)"
+    download "$from" "$1"
+    mkdir -p "$work/root"
+    dpkg-deb -x "$work"/"$1"_*.deb "$work/root"
+    mkdir -p "$(dirname "$2")"
+    mv "$work/root" "$2"
+    rm -f "$work"/*.deb
+}
+
+make_initramfs() {
+    target=$cache/base-$arch/initramfs.cpio
+    unpack busybox-static "$cache/base-$arch/busybox-static"
+    if [ -f "$target" ] &&
+        [ -z "$(find "$here/guest-init.sh" "$here/guest.sh" -newer "$target")" ]; then
+        return
+    fi
+    root=$work/initramfs
+    mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/root"
+    cp "$cache/base-$arch/busybox-static/bin/busybox" "$root/bin/busybox"
+    ln -s busybox "$root/bin/sh"
+    cp "$here/guest-init.sh" "$root/init"
+    chmod 755 "$root/init" "$root/bin/busybox"
+    find "$root" -exec touch -h -d @0 {} +
+    (cd "$root" && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0) \
+        >"$work/initramfs.cpio"
+    mv "$work/initramfs.cpio" "$target"
+}
+
+make_initramfs
+if [ -z "$meta" ]; then
+    echo "$cache/base-$arch"
+    exit 0
+fi
+
+folder=$cache/$kind
+if [ ! -f "$folder/vmlinuz" ]; then
+    from=$(apt_for "$meta")
+    package=$(depends_of "$from" "$meta" | awk '$1 == "Depends:" && $2 ~ /^linux-image-[0-9]/ {print $2; exit}')
+    [ -n "$package" ] || fail "$meta names no kernel package"
+    unpack "$package" "$folder/$package"
+    cp "$folder/$package/boot/vmlinuz-"* "$folder/vmlinuz"
+fi
+ln -sf "../base-$arch/initramfs.cpio" "$folder/initramfs.cpio"
+echo "$folder"
