@@ -48,6 +48,7 @@ struct machine_config {
     const char *cpu_model; /* NULL: "max" */
     bool counted;          /* virtual time = executed instructions; one vCPU */
     bool no_reboot;        /* stop instead of reset */
+    bool start_paused;     /* machine_start leaves the machine paused before the first instruction */
     uint64_t wall_start_ns; /* 0 = the host's time of day */
     struct loop *loop;     /* borrowed; must outlive the machine */
 };
