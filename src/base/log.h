@@ -12,6 +12,7 @@
 #define BASE_LOG_H
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,14 +33,15 @@ void log_message(enum log_level level, const char *format, ...)
         if (log_threshold >= LOG_DEBUG)             \
             log_message(LOG_DEBUG, __VA_ARGS__);    \
     } while (0)
-/* Something the guest did; at most a few lines per call site. */
-#define log_guest(...)                                               \
-    do {                                                             \
-        static unsigned count_;                                      \
-        if (log_threshold >= LOG_GUEST && count_ < LOG_GUEST_MAX) {  \
-            count_++;                                                \
-            log_message(LOG_GUEST, __VA_ARGS__);                     \
-        }                                                            \
+/* Something the guest did; at most LOG_GUEST_MAX lines per call site. Any thread. */
+#define log_guest(...)                                                                        \
+    do {                                                                                      \
+        static _Atomic unsigned count_;                                                       \
+        if (log_threshold >= LOG_GUEST && count_ < LOG_GUEST_MAX) {                           \
+            log_message(LOG_GUEST, __VA_ARGS__);                                              \
+            if (atomic_fetch_add_explicit(&count_, 1, memory_order_relaxed) + 1 == LOG_GUEST_MAX) \
+                log_message(LOG_GUEST, "%s: more of these are not shown", __func__);          \
+        }                                                                                     \
     } while (0)
 #define LOG_GUEST_MAX 16
 
@@ -56,7 +58,7 @@ struct trace_info {
     const char *help;
 };
 extern const struct trace_info trace_infos[TRACE_EVENT_COUNT];
-extern bool trace_on[TRACE_EVENT_COUNT];
+extern _Atomic bool trace_on[TRACE_EVENT_COUNT]; /* may change at any time */
 
 /* Print one event with up to four values; missing ones are 0. */
 void trace_emit(enum trace_event event, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
@@ -75,7 +77,7 @@ int trace_open(const char *path, struct error *err);
 #define trace4_(e, a, b, c, d) trace_do_(e, a, b, c, d)
 #define trace_do_(e, a, b, c, d)                                                              \
     do {                                                                                      \
-        if (__builtin_expect(trace_on[TRACE_##e], 0))                                         \
+        if (__builtin_expect(atomic_load_explicit(&trace_on[TRACE_##e], memory_order_relaxed), 0))                                         \
             trace_emit(TRACE_##e, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d)); \
     } while (0)
 

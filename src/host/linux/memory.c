@@ -1,0 +1,104 @@
+/*
+ * memory.c - memfd memory: guest RAM, and code with a writable and an executable view
+ *
+ * Pages appear when they are touched, so a large guest costs nothing until it
+ * uses its memory. Large pages are asked for; whether they come is the host's choice.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "host/host.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010u /* since Linux 6.3 */
+#endif
+#define LARGE_PAGE_SIZE (2u << 20)
+
+static int sized_memfd(const char *name, uint64_t size_bytes, unsigned flags, struct error *err)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | flags);
+
+    if (fd < 0 && errno == EINVAL && flags)
+        fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0)
+        return error_set(err, errno, "cannot create memory '%s': %s", name, strerror(errno));
+    if (size_bytes > INT64_MAX || ftruncate(fd, (off_t)size_bytes) < 0) {
+        int code = size_bytes > INT64_MAX ? EFBIG : errno;
+
+        close(fd);
+        return error_set(err, code, "cannot size memory '%s' to %" PRIu64 " bytes: %s", name,
+                         size_bytes, strerror(code));
+    }
+    return fd;
+}
+
+static void *map_memfd(int fd, uint64_t size_bytes, int protection, struct error *err)
+{
+    void *address = mmap(NULL, size_bytes, protection, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+    if (address != MAP_FAILED)
+        return address;
+    error_set(err, errno, "cannot map %" PRIu64 " bytes of memory: %s", size_bytes,
+              strerror(errno));
+    return NULL;
+}
+
+int host_memory_new(struct host_memory *memory, const char *name, uint64_t size_bytes,
+                    struct error *err)
+{
+    int fd = sized_memfd(name, size_bytes, 0, err);
+    void *hva;
+
+    if (fd < 0)
+        return fd;
+    hva = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, err);
+    if (!hva) {
+        close(fd);
+        return -ENOMEM;
+    }
+    if (size_bytes >= LARGE_PAGE_SIZE)
+        madvise(hva, size_bytes, MADV_HUGEPAGE);
+    *memory = (struct host_memory){.hva = hva, .size_bytes = size_bytes, .fd = fd};
+    return 0;
+}
+
+void host_memory_free(struct host_memory *memory)
+{
+    if (!memory->hva)
+        return;
+    munmap(memory->hva, memory->size_bytes);
+    close(memory->fd);
+    *memory = (struct host_memory){.fd = -1};
+}
+
+int host_code_new(struct host_code *code, size_t size_bytes, struct error *err)
+{
+    int fd = sized_memfd("trapeze-code", size_bytes, MFD_EXEC, err);
+    void *write, *execute;
+
+    if (fd < 0)
+        return fd;
+    write = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, err);
+    execute = write ? map_memfd(fd, size_bytes, PROT_READ | PROT_EXEC, err) : NULL;
+    close(fd);
+    if (!execute) {
+        if (write)
+            munmap(write, size_bytes);
+        error_prefix(err, "memory for generated code: ");
+        return -ENOMEM;
+    }
+    *code = (struct host_code){.write = write, .execute = execute, .size_bytes = size_bytes};
+    return 0;
+}
+
+void host_code_free(struct host_code *code)
+{
+    if (!code->write)
+        return;
+    munmap(code->write, code->size_bytes);
+    munmap((void *)(uintptr_t)code->execute, code->size_bytes);
+    *code = (struct host_code){0};
+}
