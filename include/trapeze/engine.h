@@ -89,6 +89,8 @@ struct vcpu_apic_ops {
     bool (*msr_write)(void *apic, uint32_t msr, uint64_t value);
     uint8_t (*cr8)(void *apic);
     void (*set_cr8)(void *apic, uint8_t value); /* value 0-15 */
+    /* vcpu->tsc_offset was changed: a pending TSC deadline is due at another time. */
+    void (*tsc_changed)(void *apic);
 };
 
 struct vcpu {
@@ -102,6 +104,12 @@ struct vcpu {
 
     _Atomic uint32_t events; /* enum vcpu_event */
     _Atomic uint32_t sipi_vector;
+
+    /*
+     * Live copy of state.msr.tsc_offset for the APIC's TSC-deadline timer. The engine stores it in
+     * set_state and whenever the guest writes the TSC or TSC_ADJUST, then calls tsc_changed.
+     */
+    _Atomic uint64_t tsc_offset;
 
     void *apic; /* NULL on a machine without APIC: then pic_acknowledge of the machine is used */
     const struct vcpu_apic_ops *apic_ops;
