@@ -1,0 +1,34 @@
+/*
+ * pc_layout.c - the E820 memory map of the PC board
+ *
+ * After ACPI 6.4, chapter 15 (system address map). What the guest may use is RAM;
+ * what exists but is not for it is reserved; holes are not listed.
+ */
+#include "machine/pc_layout.h"
+
+static void add(struct pc_layout *layout, uint64_t gpa, uint64_t end, enum e820_type type)
+{
+    if (end > gpa)
+        layout->e820[layout->e820_count++] = (struct e820_entry){
+            .gpa = gpa,
+            .size_bytes = end - gpa,
+            .type = type,
+        };
+}
+
+void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count)
+{
+    uint64_t low = ram_bytes < PC_LOW_RAM_MAX ? ram_bytes : PC_LOW_RAM_MAX;
+
+    *layout = (struct pc_layout){
+        .low_ram_bytes = low,
+        .high_ram_bytes = ram_bytes - low,
+        .vcpu_count = vcpu_count,
+    };
+    add(layout, 0, PC_CONVENTIONAL_END, E820_RAM);
+    add(layout, PC_CONVENTIONAL_END, PC_EBDA_END, E820_RESERVED);
+    add(layout, PC_TABLES_GPA, PC_BIOS_END, E820_RESERVED);
+    add(layout, PC_BIOS_END, low, E820_RAM);
+    add(layout, PC_ECAM, PC_ECAM + PC_ECAM_SIZE, E820_RESERVED);
+    add(layout, PC_HIGH_RAM, PC_HIGH_RAM + layout->high_ram_bytes, E820_RAM);
+}

@@ -1,0 +1,75 @@
+/*
+ * pc_layout.h - where things are in the PC's address spaces
+ *
+ * One place for the addresses that the board, the ACPI tables and the loaders
+ * must agree on, and the E820 memory map that follows from the RAM size.
+ */
+#ifndef MACHINE_PC_LAYOUT_H
+#define MACHINE_PC_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- memory ---- */
+#define PC_CONVENTIONAL_END  0x9fc00ull /* the extended BIOS data area follows, up to 640 KiB */
+#define PC_EBDA_END          0xa0000ull
+#define PC_VGA_END           0xc0000ull /* 0xa0000-0xbffff: nothing there without a VGA */
+#define PC_TABLES_GPA        0xe0000ull /* ACPI and SMBIOS tables of a direct boot */
+#define PC_FIRMWARE_LOW      0xe0000ull /* the firmware's last 128 KiB are seen here too */
+#define PC_FIRMWARE_LOW_SIZE 0x20000ull
+#define PC_BIOS_END          0x100000ull
+#define PC_LOW_RAM_MAX       0xc0000000ull /* the rest of the RAM goes above 4 GiB */
+#define PC_HIGH_RAM          0x100000000ull
+#define PC_PCI_WINDOW        0xc0000000ull /* for BARs */
+#define PC_PCI_WINDOW_SIZE   0x20000000ull
+#define PC_ECAM              0xe0000000ull /* 1 MiB for each of 256 buses */
+#define PC_ECAM_SIZE         0x10000000ull
+#define PC_PCI_WINDOW2       0xf0000000ull
+#define PC_PCI_WINDOW2_SIZE  0x0ec00000ull
+#define PC_IOAPIC            0xfec00000ull
+#define PC_HPET              0xfed00000ull
+#define PC_LAPIC             0xfee00000ull
+#define PC_FIRMWARE_MAX      0x1000000ull /* the ROM ends at 4 GiB */
+
+/* ---- ports ---- */
+#define PC_PORT_PM1_EVENT    0x600
+#define PC_PORT_PM1_CONTROL  0x604
+#define PC_PORT_PM_TIMER     0x608
+#define PC_PORT_RESET        0xcf9
+#define PC_RESET_VALUE       0x0e
+
+/* ---- interrupts ---- */
+#define PC_IRQ_PIT           0
+#define PC_IRQ_KEYBOARD      1
+#define PC_IRQ_COM2          3
+#define PC_IRQ_COM1          4
+#define PC_IRQ_RTC           8
+#define PC_IRQ_SCI           9
+#define PC_IRQ_MOUSE         12
+#define PC_GSI_PIT           2  /* IRQ 0 comes in here on the I/O APIC */
+#define PC_GSI_PCI           16 /* INTA-INTD of the slots share 16-23 */
+#define PC_GSI_PCI_COUNT     8
+#define PC_IOAPIC_PINS       24
+
+enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
+
+struct e820_entry {
+    uint64_t gpa;
+    uint64_t size_bytes;
+    enum e820_type type;
+};
+
+#define PC_E820_MAX 12
+
+struct pc_layout {
+    uint64_t low_ram_bytes;  /* from address 0, up to PC_LOW_RAM_MAX */
+    uint64_t high_ram_bytes; /* from 4 GiB */
+    unsigned vcpu_count;
+    struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
+    size_t e820_count;
+};
+
+/* ram_bytes is a multiple of 1 MiB and not 0. */
+void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count);
+
+#endif
