@@ -128,6 +128,8 @@ struct icpu {
     struct host_stubs *stubs; /* host_stub.c */
     uint8_t *stub_buffer;     /* 64-byte aligned operand buffer of host stubs, 128 bytes */
     bool x87_loaded;          /* the guest's x87 state is in the host's FPU (host_stub.c) */
+    uint8_t fpu_blocked;      /* classes of instructions that cannot just run (host_stub.h) */
+    uint8_t vector_bytes;     /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
     enum x86_code_size code_size;
     enum tlb_kind tlb_kind;
@@ -248,8 +250,9 @@ void flags_materialize(struct icpu *c);
 
 /* ---- host stubs (host_stub.c): x87, MMX, SSE, AVX, AVX-512, AES, SHA, ... ---- */
 
-struct host_stubs *host_stubs_new(struct error *err);
-void host_stubs_free(struct host_stubs *stubs);
+/* Sets c->stubs, c->stub_buffer and the rest of what is private to stubs; c->cpu.model is set. */
+int host_stubs_new(struct icpu *c, struct error *err);
+void host_stubs_free(struct icpu *c); /* a half-built c is fine */
 /*
  * Complete op (run, aux, ...) for a SIMD or x87 instruction. The caller has filled in the memory
  * operand (base, index, scale, disp, seg, ea), page_offset and length. Returns false if the
@@ -258,10 +261,15 @@ void host_stubs_free(struct host_stubs *stubs);
  * decoded block with stubs must be dropped.
  */
 bool host_stub_build(struct icpu *c, const struct insn *insn, struct op *op, bool *out_flush);
+/* X86_CHANGED_FPU: CR0, CR4, XCR0 or s.fpu may have changed. Calls nothing that faults. */
+void host_stub_refresh(struct icpu *c);
 /* run() begins and ends: guest MXCSR in the host's register in between; x87 moved lazily. */
 void host_fpu_enter(struct icpu *c);
 void host_fpu_leave(struct icpu *c);
-/* Before and after code in x86/ (XSAVE, FXRSTOR, get_state) that works on s.fpu. */
+/*
+ * Before and after code in x86/ (XSAVE, FXRSTOR, get_state) that works on s.fpu. to_state leaves
+ * s.fpu complete; from_state is needed only if s.fpu was changed. Both also work outside run().
+ */
 void host_fpu_to_state(struct icpu *c);
 void host_fpu_from_state(struct icpu *c);
 
