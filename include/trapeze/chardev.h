@@ -23,6 +23,7 @@ struct chardev_frontend {
     void (*receive)(void *opaque, const uint8_t *data, size_t size_bytes);
     void (*can_send)(void *opaque); /* the backend takes bytes again; may be NULL */
     void (*hang_up)(void *opaque, bool connected); /* peer came or went; may be NULL */
+    void (*receive_break)(void *opaque); /* a break condition on the line; may be NULL */
     void *opaque;
 };
 
@@ -36,9 +37,18 @@ struct chardev_ops {
     void (*free)(struct chardev *chardev);
 };
 
+/* What the escape key of a terminal asks of the program around the machine. */
+struct chardev_console {
+    void (*quit)(void *opaque); /* NULL: SIGTERM is raised in the own process */
+    const char *monitor_hint;   /* one line on how to reach the monitor; may be NULL */
+    void *opaque;
+};
+
 struct chardev {
     const struct chardev_ops *ops;
     const struct chardev_frontend *frontend; /* NULL until a device connects */
+    const struct chardev_console *console;   /* NULL: defaults */
+    bool connected; /* a peer is there: sockets and ptys; true for the others */
 };
 
 /*
@@ -46,12 +56,32 @@ struct chardev {
  * "socket:path=P[,wait=off]", "ring:size=64K". Freed with chardev_free.
  */
 struct chardev *chardev_open(struct loop *loop, const char *description, struct error *err);
-void chardev_free(struct chardev *chardev); /* NULL is fine */
+/* What was taken is written out first, as long as the peer makes progress. NULL is fine. */
+void chardev_free(struct chardev *chardev);
+/* console stays the caller's. */
+void chardev_set_console(struct chardev *chardev, const struct chardev_console *console);
 
 /* frontend stays owned by the caller; NULL disconnects. */
 void chardev_connect(struct chardev *chardev, const struct chardev_frontend *frontend);
 /* chardev may be NULL: bytes are dropped and count as sent. */
 size_t chardev_send(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
 void chardev_accept_input(struct chardev *chardev);
+
+/* ---- for backends: calls of the front end; nothing happens without one ---- */
+size_t chardev_room(struct chardev *chardev); /* bytes the front end takes now */
+void chardev_deliver(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
+void chardev_deliver_break(struct chardev *chardev);
+void chardev_notify_can_send(struct chardev *chardev);
+void chardev_set_connected(struct chardev *chardev, bool connected);
+
+/* ---- the ring backend, for tests and the monitor ---- */
+
+/* Move bytes out of the ring (what the device sent) and towards the device; returns how many. */
+size_t chardev_ring_take(struct chardev *chardev, uint8_t *out, size_t size_bytes);
+size_t chardev_ring_put(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
+
+/* The kinds of backend, for help texts: names from index 0 on, NULL after the last. */
+const char *chardev_kind_name(unsigned index);
+const char *chardev_kind_summary(unsigned index);
 
 #endif

@@ -31,12 +31,25 @@ struct pci_function_desc;
 
 enum device_bus { BUS_PLATFORM, BUS_PCI };
 
+/* One or more interrupt lines that a device drives; the board connects them by name. */
+struct device_output {
+    const char *name; /* NULL ends a table */
+    size_t offset;    /* of the first struct irq_line in the instance */
+    size_t count;
+};
+
+#define DEVICE_OUTPUT(st, f) { .name = #f, .offset = offsetof(st, f), .count = 1 }
+#define DEVICE_OUTPUTS(st, f) \
+    { .name = #f, .offset = offsetof(st, f), .count = sizeof(((st *)0)->f) / sizeof(struct irq_line) }
+#define DEVICE_OUTPUT_END { .name = NULL }
+
 struct device_class {
     const char *name;    /* as in --device NAME; lower case with dashes */
     const char *summary; /* one line, no full stop */
     enum device_bus bus;
     size_t instance_size;
     const struct property *properties;
+    const struct device_output *outputs; /* may be NULL */
     const struct pci_function_desc *pci; /* BUS_PCI only: ids, BARs, capabilities */
 
     /* Map regions and ports, initialise timers. On failure detach is called to undo. */
@@ -73,12 +86,20 @@ struct device *device_new(struct machine *machine, const struct device_class *cl
 int device_set(struct device *dev, const char *property, const char *value, struct error *err);
 int device_set_u64(struct device *dev, const char *property, uint64_t value, struct error *err);
 
+/* Set a PROPERTY_TYPE_POINTER (a chardev, a peer device), before attach. Borrowed. */
+int device_set_pointer(struct device *dev, const char *property, void *pointer, struct error *err);
+
+/* An interrupt output by name ("irq"), index 0 for a single one; NULL if there is none such. */
+struct irq_line *device_output(struct device *dev, const char *name, unsigned index);
+
 /* Call the class's attach. On failure the device is detached again, and stays listed. */
 int device_attach(struct device *dev, struct error *err);
 
 /* Claim I/O ports [port, port+count). -EBUSY says who has them. offset in ops is from port. */
 int device_map_ports(struct device *dev, uint16_t port, uint16_t count,
                      const struct region_ops *ops, struct error *err);
+/* Give back what device_map_ports claimed with the same port and count; else no effect. */
+void device_unmap_ports(struct device *dev, uint16_t port, uint16_t count);
 /* Claim a range of guest-physical addresses, priority 1. */
 int device_map_memory(struct device *dev, uint64_t gpa, uint64_t size_bytes,
                       const struct region_ops *ops, struct error *err);

@@ -1,0 +1,42 @@
+/*
+ * acpi_pm.h - numbers that the power management hardware and the ACPI tables share
+ *
+ * The FADT and DSDT describe what acpi_pm.c models; both take the ports from here.
+ */
+#ifndef DEVICES_ACPI_PM_H
+#define DEVICES_ACPI_PM_H
+
+#include "trapeze/device.h"
+
+/* ---- ports ---- */
+#define ACPI_PM_BASE         0x600 /* the whole block, as PMBASE of the ISA bridge says */
+#define ACPI_PM_SIZE         0x80
+#define ACPI_PM1_EVENT_PORT  0x600 /* status word, enable word */
+#define ACPI_PM1_EVENT_SIZE  4
+#define ACPI_PM1_CONTROL_PORT 0x604
+#define ACPI_PM1_CONTROL_SIZE 2
+#define ACPI_PM_TIMER_PORT   0x608
+#define ACPI_PM_TIMER_SIZE   4
+#define ACPI_GPE0_PORT       0x620 /* status bytes, then as many enable bytes */
+#define ACPI_GPE0_SIZE       16
+#define ACPI_SMI_COMMAND_PORT 0xb2
+#define ACPI_RESET_PORT      0xcf9 /* answered by the PCI host bridge, see pci_host.c */
+
+/* ---- values ---- */
+#define ACPI_ENABLE_VALUE    0x02 /* written to the SMI command port */
+#define ACPI_DISABLE_VALUE   0x03
+#define ACPI_RESET_VALUE     0x0e
+#define ACPI_SLEEP_TYPE_S5   0 /* SLP_TYP of power off; others are ignored */
+#define ACPI_SCI_IRQ         9 /* level, active high */
+#define ACPI_PM_TIMER_HZ     3579545u
+#define ACPI_GPE_COUNT       (ACPI_GPE0_SIZE / 2 * 8)
+
+extern const struct device_class acpi_pm_class;
+
+/* As if somebody pressed the power button for a moment. Machine lock held. */
+void acpi_pm_press_power_button(struct device *dev);
+
+/* Latch a general-purpose event, number 0 to ACPI_GPE_COUNT - 1. Machine lock held. */
+void acpi_pm_raise_gpe(struct device *dev, unsigned number);
+
+#endif
