@@ -27,16 +27,25 @@ struct insn {
 
 enum decode_result {
     DECODE_OK,
-    DECODE_MORE,    /* the bytes end inside the instruction: more are needed */
-    DECODE_INVALID, /* #UD */
+    DECODE_MORE,     /* the bytes end inside the instruction: more are needed */
+    DECODE_INVALID,  /* #UD */
     DECODE_TOO_LONG, /* more than 15 bytes: #GP(0) */
 };
 
-/* real_mode: 16-bit code in real or virtual-8086 mode. */
+/*
+ * Decode the instruction at bytes[0]; available is how many bytes there are (1-15; more are
+ * not looked at). real_mode: in real or virtual-8086 mode. DECODE_MORE is only
+ * returned while fewer than 15 bytes are available. *out is complete after DECODE_OK only
+ * and undefined otherwise. A LOCK prefix where it is not allowed is DECODE_INVALID.
+ * Any thread.
+ */
 enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
                               size_t available, struct insn *out);
 
-/* "add rax, rbx" for listings; returns the instruction's length or 0. Any thread. */
+/*
+ * "add rax, rbx" for listings. Returns the instruction's length in bytes; 0, and undefined
+ * text, if the bytes are no instruction or text_size is too small (96 always fits). Any thread.
+ */
 size_t x86_disassemble(enum x86_code_size size, const uint8_t *bytes, size_t available,
                        uint64_t rip, char *text, size_t text_size);
 
