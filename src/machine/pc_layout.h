@@ -14,6 +14,8 @@
 #define PC_CONVENTIONAL_END  0x9fc00ull /* the extended BIOS data area follows, up to 640 KiB */
 #define PC_EBDA_END          0xa0000ull
 #define PC_VGA_END           0xc0000ull /* 0xa0000-0xbffff: nothing there without a VGA */
+#define PC_ACPI_GPA          0xe0000ull
+#define PC_SMBIOS_GPA        0xf0000ull
 #define PC_TABLES_GPA        0xe0000ull /* ACPI and SMBIOS tables of a direct boot */
 #define PC_FIRMWARE_LOW      0xe0000ull /* the firmware's last 128 KiB are seen here too */
 #define PC_FIRMWARE_LOW_SIZE 0x20000ull
@@ -31,25 +33,16 @@
 #define PC_LAPIC             0xfee00000ull
 #define PC_FIRMWARE_MAX      0x1000000ull /* the ROM ends at 4 GiB */
 
-/* ---- ports ---- */
-#define PC_PORT_PM1_EVENT    0x600
-#define PC_PORT_PM1_CONTROL  0x604
-#define PC_PORT_PM_TIMER     0x608
-#define PC_PORT_RESET        0xcf9
-#define PC_RESET_VALUE       0x0e
-
 /* ---- interrupts ---- */
 #define PC_IRQ_PIT           0
 #define PC_IRQ_KEYBOARD      1
 #define PC_IRQ_COM2          3
 #define PC_IRQ_COM1          4
 #define PC_IRQ_RTC           8
-#define PC_IRQ_SCI           9
 #define PC_IRQ_MOUSE         12
 #define PC_GSI_PIT           2  /* IRQ 0 comes in here on the I/O APIC */
-#define PC_GSI_PCI           16 /* INTA-INTD of the slots share 16-23 */
-#define PC_GSI_PCI_COUNT     8
-#define PC_IOAPIC_PINS       24
+#define PC_GSI_PCI           16 /* the eight lines of the PCI bus: 16-23 */
+#define PC_IOAPIC_ID         0
 
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
 

@@ -1,0 +1,239 @@
+/*
+ * test_acpi.c - the ACPI tables hold together, and the ACPI compiler reads them
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/bytes.h"
+#include "machine/acpi.h"
+#include "machine/aml.h"
+
+#define MIB  (1ull << 20)
+#define BASE 0xe0000ull
+
+struct tables {
+    struct pc_layout layout;
+    uint8_t bytes[ACPI_TABLES_MAX_BYTES];
+    size_t size_bytes;
+};
+
+static void build(struct tables *t, uint64_t ram_bytes, unsigned vcpu_count)
+{
+    struct error err = {0};
+
+    pc_layout_init(&t->layout, ram_bytes, vcpu_count);
+    assert_int_equal(acpi_build(&t->layout, BASE, t->bytes, sizeof(t->bytes), &t->size_bytes, &err),
+                     0);
+}
+
+static unsigned sum(const uint8_t *p, size_t size_bytes)
+{
+    uint8_t total = 0;
+
+    while (size_bytes--)
+        total = (uint8_t)(total + *p++);
+    return total;
+}
+
+static const uint8_t *at(const struct tables *t, uint64_t gpa)
+{
+    assert_true(gpa >= BASE && gpa < BASE + t->size_bytes);
+    return t->bytes + (gpa - BASE);
+}
+
+/* The table with a signature, found as a guest does: RSDP, XSDT. */
+static const uint8_t *find(const struct tables *t, const char *signature)
+{
+    const uint8_t *xsdt = at(t, get_le64(t->bytes + 24));
+
+    for (uint32_t i = 36; i < get_le32(xsdt + 4); i += 8) {
+        const uint8_t *table = at(t, get_le64(xsdt + i));
+
+        if (memcmp(table, signature, 4) == 0)
+            return table;
+    }
+    return NULL;
+}
+
+static void rsdp_has_both_checksums(void **state)
+{
+    static struct tables t;
+
+    build(&t, 512 * MIB, 1);
+    assert_memory_equal(t.bytes, "RSD PTR ", 8);
+    assert_int_equal(t.bytes[15], 2);
+    assert_int_equal(sum(t.bytes, 20), 0);
+    assert_int_equal(sum(t.bytes, 36), 0);
+}
+
+static void every_table_is_listed_twice_and_sums_to_zero(void **state)
+{
+    static struct tables t;
+    const uint8_t *rsdt, *xsdt;
+    uint32_t count;
+
+    build(&t, 4096 * MIB, 16);
+    rsdt = at(&t, get_le32(t.bytes + 16));
+    xsdt = at(&t, get_le64(t.bytes + 24));
+    count = (get_le32(rsdt + 4) - 36) / 4;
+    assert_int_equal(count, (get_le32(xsdt + 4) - 36) / 8);
+    assert_int_equal(sum(rsdt, get_le32(rsdt + 4)), 0);
+    assert_int_equal(sum(xsdt, get_le32(xsdt + 4)), 0);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *table = at(&t, get_le64(xsdt + 36 + i * 8));
+
+        assert_int_equal(get_le32(rsdt + 36 + i * 4), get_le64(xsdt + 36 + i * 8));
+        assert_int_equal(sum(table, get_le32(table + 4)), 0);
+    }
+}
+
+static void fadt_points_to_facs_and_dsdt(void **state)
+{
+    static struct tables t;
+    const uint8_t *fadt, *facs, *dsdt;
+
+    build(&t, 512 * MIB, 1);
+    fadt = find(&t, "FACP");
+    assert_non_null(fadt);
+    assert_int_equal(get_le32(fadt + 4), 276);
+    facs = at(&t, get_le32(fadt + 36));
+    assert_memory_equal(facs, "FACS", 4);
+    assert_int_equal((BASE + (uint64_t)(facs - t.bytes)) % 64, 0);
+    dsdt = at(&t, get_le64(fadt + 140));
+    assert_memory_equal(dsdt, "DSDT", 4);
+    assert_int_equal(get_le32(fadt + 40), get_le64(fadt + 140));
+    assert_int_equal(sum(dsdt, get_le32(dsdt + 4)), 0);
+}
+
+static void madt_lists_every_processor_once(void **state)
+{
+    static struct tables t;
+
+    for (unsigned count = 1; count <= 16; count++) {
+        const uint8_t *madt, *p, *end;
+        unsigned seen = 0;
+
+        build(&t, 512 * MIB, count);
+        madt = find(&t, "APIC");
+        assert_non_null(madt);
+        end = madt + get_le32(madt + 4);
+        for (p = madt + 44; p < end; p += p[1]) {
+            assert_true(p[1] >= 2);
+            if (p[0] != 0)
+                continue;
+            assert_int_equal(p[3], seen);
+            seen++;
+        }
+        assert_ptr_equal(p, end);
+        assert_int_equal(seen, count);
+    }
+}
+
+static void mcfg_and_memory_map_agree(void **state)
+{
+    static struct tables t;
+    const uint8_t *mcfg;
+    bool reserved = false;
+
+    build(&t, 8192 * MIB, 2);
+    mcfg = find(&t, "MCFG");
+    assert_non_null(mcfg);
+    for (size_t i = 0; i < t.layout.e820_count; i++)
+        reserved = reserved || (t.layout.e820[i].type == E820_RESERVED &&
+                                t.layout.e820[i].gpa == get_le64(mcfg + 44) &&
+                                t.layout.e820[i].size_bytes == 256 * MIB);
+    assert_true(reserved);
+}
+
+static void too_small_a_buffer_is_refused_at_every_size(void **state)
+{
+    static struct tables t;
+    static uint8_t small[ACPI_TABLES_MAX_BYTES];
+
+    build(&t, 512 * MIB, 4);
+    for (size_t capacity = 0; capacity < t.size_bytes; capacity++) {
+        struct error err = {0};
+        size_t used = 1;
+
+        memset(small, 0xa5, sizeof(small));
+        assert_int_not_equal(acpi_build(&t.layout, BASE, small, capacity, &used, &err), 0);
+        assert_int_equal(used, 1);
+        assert_int_equal(small[capacity], 0xa5);
+    }
+}
+
+static void eisa_ids_are_compressed_as_the_specification_shows(void **state)
+{
+    uint8_t bytes[8];
+    struct aml aml = {.data = bytes, .capacity_bytes = sizeof(bytes)};
+
+    aml_eisa_id(&aml, "PNP0C09");
+    assert_int_equal(aml.size_bytes, 5);
+    assert_memory_equal(bytes, "\x0c\x41\xd0\x0c\x09", 5);
+}
+
+static void write_file(const char *path, const uint8_t *data, size_t size_bytes)
+{
+    FILE *file = fopen(path, "wb");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, size_bytes, file), size_bytes);
+    fclose(file);
+}
+
+/* Disassemble a table, then compile the result again: 0 errors, 0 warnings. */
+static void check_with_iasl(const char *folder, const uint8_t *table)
+{
+    char command[512], path[256];
+
+    snprintf(path, sizeof(path), "%s/%.4s.dat", folder, (const char *)table);
+    write_file(path, table, get_le32(table + 4));
+    snprintf(command, sizeof(command),
+             "cd %s && iasl -d %.4s.dat >%.4s.log 2>&1 && ! grep -iE 'error|warn|invalid' %.4s.dsl"
+             " && iasl %.4s.dsl >>%.4s.log 2>&1 && grep -q ' 0 Errors, 0 Warnings' %.4s.log"
+             " || { cat %.4s.log; false; }",
+             folder, (const char *)table, (const char *)table, (const char *)table,
+             (const char *)table, (const char *)table, (const char *)table, (const char *)table);
+    assert_int_equal(system(command), 0);
+}
+
+static void the_acpi_compiler_accepts_all_tables(void **state)
+{
+    static const char *const signatures[] = {"FACP", "APIC", "HPET", "MCFG", "WAET"};
+    static struct tables t;
+    char folder[] = "/tmp/trapeze-acpi-XXXXXX", command[64];
+
+    if (system("command -v iasl >/dev/null") != 0)
+        skip();
+    assert_non_null(mkdtemp(folder));
+    build(&t, 4096 * MIB, 4);
+    for (size_t i = 0; i < sizeof(signatures) / sizeof(signatures[0]); i++)
+        check_with_iasl(folder, find(&t, signatures[i]));
+    check_with_iasl(folder, at(&t, get_le64(find(&t, "FACP") + 140)));
+    snprintf(command, sizeof(command), "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rsdp_has_both_checksums),
+        cmocka_unit_test(every_table_is_listed_twice_and_sums_to_zero),
+        cmocka_unit_test(fadt_points_to_facs_and_dsdt),
+        cmocka_unit_test(madt_lists_every_processor_once),
+        cmocka_unit_test(mcfg_and_memory_map_agree),
+        cmocka_unit_test(too_small_a_buffer_is_refused_at_every_size),
+        cmocka_unit_test(eisa_ids_are_compressed_as_the_specification_shows),
+        cmocka_unit_test(the_acpi_compiler_accepts_all_tables),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
