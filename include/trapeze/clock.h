@@ -34,6 +34,7 @@ struct timer {
     timer_fn *fire;
     void *opaque;
     uint64_t deadline_ns; /* meaningful while armed */
+    uint64_t order;       /* among equal deadlines the one armed first fires first */
     size_t heap_slot;     /* position in the queue + 1; 0 = not armed */
     enum clock_id clock;
 };
@@ -55,7 +56,8 @@ bool timer_is_armed(const struct timer *timer);
 
 struct clocks_config {
     bool counted;           /* virtual time = executed instructions */
-    uint64_t wall_start_ns; /* wall clock at virtual time 0; 0 = the host's time of day */
+    /* Wall clock at virtual time 0; 0 = the host's time of day, in counted mode a fixed date. */
+    uint64_t wall_start_ns;
     void (*deadline_changed)(void *opaque); /* an earlier deadline appeared: wake the loop */
     void *opaque;
 };
@@ -68,9 +70,20 @@ void clocks_pause(struct clocks *clocks);
 void clocks_resume(struct clocks *clocks);
 bool clocks_are_counted(const struct clocks *clocks);
 
-/* Counted mode only: set virtual time. It never goes backwards. */
-void clocks_set_counted_ns(struct clocks *clocks, uint64_t now_ns);
-/* State load: set virtual time while paused, either mode. */
+/*
+ * Counted mode only. Virtual time is the number of executed instructions plus the
+ * time that was skipped while the vCPU was halted. The engine reports the count
+ * (before each device access, RDTSC and at the end of run()); time never goes backwards.
+ */
+void clocks_set_counted_ns(struct clocks *clocks, uint64_t instructions);
+/* Halted: go to an absolute virtual time at once. No effect on a time that has passed. */
+void clocks_skip_counted_to(struct clocks *clocks, uint64_t virtual_ns);
+/* The count changed other than by executing (state load, reset): virtual time stays. */
+void clocks_rebase_counted(struct clocks *clocks, uint64_t instructions);
+/* Earliest deadline, as a virtual time, of what the vCPU's thread serves (wall timers included). */
+uint64_t clocks_next_counted_ns(struct clocks *clocks);
+
+/* State load: set virtual time while paused, either mode; backwards too. */
 void clocks_set_virtual_ns(struct clocks *clocks, uint64_t now_ns);
 
 /* Earliest deadline on one clock, or CLOCK_NEVER. */
@@ -79,7 +92,15 @@ uint64_t clocks_next_deadline_ns(struct clocks *clocks, enum clock_id id);
 /* Host nanoseconds from now until any timer that the main loop serves is due; CLOCK_NEVER if none. */
 uint64_t clocks_wait_ns(struct clocks *clocks);
 
-/* Fire everything that is due on one clock, in deadline order. Machine lock held. */
+/*
+ * Fire what is due on one clock, in deadline order, at most CLOCKS_RUN_MAX timers (the
+ * rest stays due, so a device that re-arms in the past cannot hang the caller).
+ * Machine lock held.
+ */
+#define CLOCKS_RUN_MAX 1024
 void clocks_run(struct clocks *clocks, enum clock_id id);
+/* clocks_run for every clock that the main loop serves, or that the vCPU's thread serves. */
+void clocks_run_loop(struct clocks *clocks);
+void clocks_run_counted(struct clocks *clocks);
 
 #endif

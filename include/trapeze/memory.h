@@ -13,6 +13,7 @@
 #ifndef TRAPEZE_MEMORY_H
 #define TRAPEZE_MEMORY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -66,7 +67,8 @@ struct flat_range {
 struct flat_view {
     size_t count;
     struct flat_range *ranges; /* sorted by gpa */
-    unsigned references;       /* atomic, for memory.c */
+    _Atomic int64_t balance;   /* references, for memory_map.c */
+    unsigned slot;             /* likewise */
 };
 
 /*
@@ -84,10 +86,15 @@ int memory_ram_fd(const struct memory *memory); /* the memfd; still owned by mem
 uint8_t *memory_add_block(struct memory *memory, uint64_t size_bytes, uint64_t *out_ram_offset,
                           struct error *err);
 
-/* Regions stay owned by the caller and must outlive their mapping. Machine lock held. */
+/*
+ * Regions stay owned by the caller and must outlive their mapping; a name, too. Of two
+ * with the same priority the one mapped later wins. Transactions nest. A change
+ * outside a transaction is one by itself. Machine lock held.
+ */
 void memory_begin(struct memory *memory);
 int memory_map(struct memory *memory, struct region *region, struct error *err);
 void memory_unmap(struct memory *memory, struct region *region);
+/* On failure (-ENOMEM, -EBUSY) the old view stays current. */
 int memory_commit(struct memory *memory, struct error *err);
 
 /* The current view; never NULL. Balanced by memory_view_put. Any thread. */
@@ -107,11 +114,11 @@ int memory_load(struct memory *memory, uint64_t gpa, const void *data, size_t si
 
 /*
  * A direct pointer to size_bytes of RAM at gpa, or NULL if that is not all one RAM
- * range. The mapping stays valid until memory_unpin, which says how many bytes
- * from the start were written (0 for reads). Any thread.
+ * range. It stays valid until memory_unpin, which gets it back and says how many
+ * bytes from the start were written (0 for reads). Any thread.
  */
 void *memory_pin(struct memory *memory, uint64_t gpa, size_t size_bytes);
-void memory_unpin(struct memory *memory, uint64_t gpa, size_t size_bytes, size_t written_bytes);
+void memory_unpin(struct memory *memory, void *hva, uint64_t gpa, size_t written_bytes);
 
 /* Dirty pages of the RAM file since the last fetch, one bit a page. Off until started. */
 int memory_dirty_start(struct memory *memory, struct error *err);

@@ -1,0 +1,138 @@
+/*
+ * machine_internal.h - what machine.c, bus.c, device.c and memory_map.c share
+ *
+ * The board and the devices do not include this.
+ */
+#ifndef MACHINE_MACHINE_INTERNAL_H
+#define MACHINE_MACHINE_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "host/host.h"
+#include "trapeze/device.h"
+#include "trapeze/machine.h"
+#include "x86/features.h"
+
+#define PORT_COUNT 0x10000u
+
+/* Ports [first, first+count) of a device. */
+struct port_claim {
+    uint16_t first;
+    uint32_t count;
+    const struct region_ops *ops;
+    struct device *dev;
+};
+
+#define UNCLAIMED_LOG_MAX 64 /* addresses of unclaimed memory accesses that are logged */
+
+struct bus {
+    struct port_claim *ports[PORT_COUNT];
+    uint8_t port_logged[PORT_COUNT / 8];
+    uint64_t memory_logged[UNCLAIMED_LOG_MAX];
+    unsigned memory_logged_count;
+    uint64_t unclaimed_ports, unclaimed_memory; /* accesses */
+};
+
+/* Why vCPUs have to wait outside run(); bits, each set and cleared by itself. */
+enum hold {
+    HOLD_START = 1 << 0, /* machine_start has not finished */
+    HOLD_PAUSE = 1 << 1,
+    HOLD_RESET = 1 << 2,
+    HOLD_DEBUG = 1 << 3,
+    HOLD_STOP = 1 << 4,
+};
+
+struct vcpu_thread {
+    struct vcpu vcpu;
+    struct host_thread *host; /* NULL: not started, or the engine has no CPU to run */
+
+    /* Sleep of a halted vCPU, see vcpu_raise. */
+    struct host_mutex mutex;
+    struct host_cond wake;
+    _Atomic bool asleep;
+    _Atomic uint32_t raises; /* counts vcpu_raise */
+
+    bool parked;     /* under machine->park_mutex */
+    bool debug_stop; /* under machine->park_mutex: debug_exit waits for the debugger */
+    struct vcpu_exit debug_exit;
+    _Atomic uint64_t budget_end_ns; /* counted mode: virtual time at which run() returns */
+};
+
+#define MACHINE_OBSERVER_MAX 16
+
+struct machine {
+    struct machine_config config;
+    char *name, *cpu_model_text;
+    struct cpu_model cpu_model;
+    struct memory *memory;
+    struct clocks *clocks;
+    void *engine_data;
+    bool engine_created;
+
+    struct host_mutex lock;
+    _Atomic uint64_t lock_owner; /* host_thread_self() of the holder, 0 = free */
+
+    struct bus *bus;
+    struct device *devices, **last_device;
+    _Atomic bool a20;
+
+    msi_sink_fn *msi_sink;
+    void *msi_opaque;
+    machine_pic_ack_fn *pic_ack;
+    void *pic_opaque;
+    machine_debug_fn *debugger;
+    void *debugger_opaque;
+    machine_boot_fn *boot;
+    void *boot_opaque;
+    struct {
+        machine_observer_fn *fn;
+        void *opaque;
+    } observers[MACHINE_OBSERVER_MAX];
+    unsigned observer_count;
+
+    _Atomic int state; /* enum machine_state; written on the main loop's thread */
+    unsigned vcpu_count;
+    struct vcpu_thread *threads; /* vcpu_count of them */
+
+    _Atomic uint32_t holds;      /* enum hold */
+    struct host_mutex park_mutex;
+    struct host_cond park_changed; /* a vCPU parked, or holds changed */
+    _Atomic bool reset_requested;
+    _Atomic bool debug_requested;
+    _Atomic bool ending; /* threads are to end */
+
+    struct host_mutex stop_mutex;
+    enum stop_reason stop_reason; /* under stop_mutex until the machine is stopped */
+    int stop_status;
+    _Atomic bool stop_requested;
+};
+
+/* bus.c */
+struct bus *bus_new(void);
+int bus_claim_ports(struct machine *machine, struct port_claim *claim, struct error *err);
+void bus_release_ports(struct machine *machine, struct port_claim *claim);
+
+/* device.c: detach if attached, release what it claimed, free. Unlinks from the machine. */
+void device_free(struct device *dev);
+
+/* For memory_map.c; machine may be NULL. */
+void machine_memory_changed(struct machine *machine);
+void machine_memory_written(struct machine *machine, uint64_t gpa, uint64_t size_bytes);
+void machine_dirty_tracking(struct machine *machine, bool on);
+
+/* Lock unless the caller already holds it; pass the result to machine_unlock_if. */
+static inline bool machine_lock_if(struct machine *machine)
+{
+    if (machine_is_locked_by_me(machine))
+        return false;
+    machine_lock(machine);
+    return true;
+}
+
+static inline void machine_unlock_if(struct machine *machine, bool locked)
+{
+    if (locked)
+        machine_unlock(machine);
+}
+
+#endif

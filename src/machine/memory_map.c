@@ -1,0 +1,651 @@
+/*
+ * memory_map.c - regions, priorities, published flat view, dirty pages
+ *
+ * Theory of operation. memory_commit() paints the regions into a new sorted array,
+ * highest priority first, so that each only fills gaps that are left, and publishes it.
+ *
+ * Readers. `current` is one 64-bit word: the slot of the current view in its
+ * upper byte and, below, how many references were taken on it since it was published.
+ * memory_view_get() is one atomic add: it learns the slot and takes a reference in
+ * the same step, so the view cannot be freed in between. Publishing exchanges the word
+ * and adds the number of references taken to the old view's balance, from which each
+ * memory_view_put() subtracts one; who brings the balance to zero frees the view. While
+ * a view is current its balance is zero or negative, so a put cannot free it.
+ *
+ * RAM is one file, with address space behind it reserved for ROMs. Both are mapped
+ * once and never move. Guest memory is shared with vCPUs that access it at the same
+ * time, as on a real machine; aligned 1, 2, 4 and 8 byte copies are single accesses.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "machine/machine_internal.h"
+#include "trapeze/memory.h"
+
+#define RAM_BYTES_MAX (1ull << 40)
+#define BLOCK_SPACE_BYTES (256ull << 20) /* for memory_add_block, costs nothing until used */
+#define PHYSICAL_BITS 52
+#define ALIAS_DEPTH_MAX 8
+
+#define SLOT_SHIFT 56
+#define SLOT_COUNT 256u
+#define TAKEN_MASK ((1ull << SLOT_SHIFT) - 1)
+
+struct memory {
+    struct machine *machine;
+    struct host_memory host;
+    uint64_t ram_bytes, block_bytes; /* used of the file: RAM, then blocks */
+
+    struct region *regions; /* highest priority first, among equals the latest first */
+    unsigned depth;         /* of nested transactions */
+    bool changed;
+
+    _Atomic uint64_t current;
+    struct flat_view *_Atomic slots[SLOT_COUNT];
+
+    _Atomic bool dirty_on;
+    _Atomic uint64_t *dirty; /* one bit a page of the whole file; kept once allocated */
+};
+
+/* ---- building a view ---- */
+
+struct painter {
+    struct flat_range *ranges;
+    size_t count, capacity;
+};
+
+static int painter_insert(struct painter *painter, size_t at, const struct flat_range *range)
+{
+    if (painter->count == painter->capacity) {
+        size_t capacity = painter->capacity ? 2 * painter->capacity : 32;
+        struct flat_range *ranges = realloc(painter->ranges, capacity * sizeof(*ranges));
+
+        if (!ranges)
+            return -ENOMEM;
+        painter->ranges = ranges;
+        painter->capacity = capacity;
+    }
+    memmove(&painter->ranges[at + 1], &painter->ranges[at],
+            (painter->count - at) * sizeof(*painter->ranges));
+    painter->ranges[at] = *range;
+    painter->count++;
+    return 0;
+}
+
+/* Fill what is still free of [gpa, gpa+size) with region from offset on. */
+static int paint(struct painter *painter, uint64_t gpa, uint64_t size_bytes,
+                 const struct region *region, uint64_t offset)
+{
+    uint64_t at = gpa, end = gpa + size_bytes;
+    size_t i = 0;
+
+    while (at < end) {
+        uint64_t gap_end = end;
+
+        while (i < painter->count && painter->ranges[i].gpa + painter->ranges[i].size_bytes <= at)
+            i++;
+        if (i < painter->count && painter->ranges[i].gpa <= at) {
+            at = painter->ranges[i].gpa + painter->ranges[i].size_bytes;
+            continue;
+        }
+        if (i < painter->count && painter->ranges[i].gpa < end)
+            gap_end = painter->ranges[i].gpa;
+        if (painter_insert(painter, i,
+                           &(struct flat_range){.gpa = at,
+                                                .size_bytes = gap_end - at,
+                                                .region = region,
+                                                .offset = offset + (at - gpa)}))
+            return -ENOMEM;
+        at = gap_end;
+    }
+    return 0;
+}
+
+/* Follow aliases to what is really there; false if nothing is. *size_bytes shrinks to fit. */
+static bool resolve(const struct region **region, uint64_t *offset, uint64_t *size_bytes)
+{
+    for (int depth = 0; (*region)->kind == REGION_ALIAS; depth++) {
+        const struct region *target = (*region)->target;
+
+        if (depth == ALIAS_DEPTH_MAX || !target ||
+            __builtin_add_overflow(*offset, (*region)->target_offset, offset) ||
+            *offset >= target->size_bytes)
+            return false;
+        if (*size_bytes > target->size_bytes - *offset)
+            *size_bytes = target->size_bytes - *offset;
+        *region = target;
+    }
+    return true;
+}
+
+static int paint_region(struct painter *painter, const struct region *mapped)
+{
+    const struct region *region = mapped;
+    uint64_t offset = 0, size_bytes = mapped->size_bytes;
+
+    if (!resolve(&region, &offset, &size_bytes))
+        return 0;
+    return paint(painter, mapped->gpa, size_bytes, region, offset);
+}
+
+/* Join neighbours that show consecutive parts of one region. */
+static void merge(struct painter *painter)
+{
+    size_t kept = 0;
+
+    for (size_t i = 1; i < painter->count; i++) {
+        struct flat_range *last = &painter->ranges[kept];
+        const struct flat_range *next = &painter->ranges[i];
+
+        if (next->region == last->region && next->gpa == last->gpa + last->size_bytes &&
+            next->offset == last->offset + last->size_bytes)
+            last->size_bytes += next->size_bytes;
+        else
+            painter->ranges[++kept] = *next;
+    }
+    if (painter->count)
+        painter->count = kept + 1;
+}
+
+static void view_free(struct flat_view *view)
+{
+    if (!view)
+        return;
+    free(view->ranges);
+    free(view);
+}
+
+static struct flat_view *view_build(const struct memory *memory)
+{
+    struct flat_view *view = calloc(1, sizeof(*view));
+    struct painter painter = {0};
+
+    if (!view)
+        return NULL;
+    for (const struct region *region = memory->regions; region; region = region->next) {
+        if (paint_region(&painter, region)) {
+            free(painter.ranges);
+            free(view);
+            return NULL;
+        }
+    }
+    merge(&painter);
+    view->ranges = painter.ranges;
+    view->count = painter.count;
+    return view;
+}
+
+/* ---- publishing and reading ---- */
+
+static void view_release(struct memory *memory, struct flat_view *view, int64_t taken)
+{
+    if (atomic_fetch_add(&view->balance, taken) + taken != 0)
+        return;
+    atomic_store(&memory->slots[view->slot], NULL);
+    view_free(view);
+}
+
+/* The machine lock serialises publishers. */
+static int publish(struct memory *memory, struct flat_view *view)
+{
+    unsigned slot = 0;
+    uint64_t old;
+
+    while (slot < SLOT_COUNT && atomic_load(&memory->slots[slot]))
+        slot++;
+    if (slot == SLOT_COUNT)
+        return -EBUSY;
+    view->slot = slot;
+    atomic_store(&memory->slots[slot], view);
+    old = atomic_exchange(&memory->current, (uint64_t)slot << SLOT_SHIFT);
+    view = atomic_load(&memory->slots[old >> SLOT_SHIFT]);
+    view_release(memory, view, (int64_t)(old & TAKEN_MASK));
+    return 0;
+}
+
+const struct flat_view *memory_view_get(struct memory *memory)
+{
+    uint64_t current = atomic_fetch_add(&memory->current, 1);
+
+    return atomic_load(&memory->slots[current >> SLOT_SHIFT]);
+}
+
+void memory_view_put(struct memory *memory, const struct flat_view *view)
+{
+    view_release(memory, (struct flat_view *)(uintptr_t)view, -1);
+}
+
+const struct flat_range *flat_view_find(const struct flat_view *view, uint64_t gpa)
+{
+    size_t low = 0, high = view->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct flat_range *range = &view->ranges[middle];
+
+        if (gpa < range->gpa)
+            high = middle;
+        else if (gpa - range->gpa >= range->size_bytes)
+            low = middle + 1;
+        else
+            return range;
+    }
+    return NULL;
+}
+
+/* ---- life ---- */
+
+struct memory *memory_new(struct machine *machine, uint64_t ram_size_bytes, struct error *err)
+{
+    struct memory *memory;
+    struct flat_view *view;
+
+    if (ram_size_bytes % GUEST_PAGE_SIZE || ram_size_bytes > RAM_BYTES_MAX) {
+        error_set(err, EINVAL, "%" PRIu64 " bytes of RAM are not whole pages up to 1 TiB",
+                  ram_size_bytes);
+        return NULL;
+    }
+    memory = calloc(1, sizeof(*memory));
+    view = calloc(1, sizeof(*view));
+    if (!memory || !view) {
+        error_set(err, ENOMEM, "out of memory");
+        free(memory);
+        free(view);
+        return NULL;
+    }
+    memory->machine = machine;
+    memory->ram_bytes = ram_size_bytes;
+    atomic_init(&memory->slots[0], view);
+    if (host_memory_new(&memory->host, "trapeze-ram", ram_size_bytes + BLOCK_SPACE_BYTES, err)) {
+        error_prefix(err, "guest RAM: ");
+        memory_free(memory);
+        return NULL;
+    }
+    return memory;
+}
+
+void memory_free(struct memory *memory)
+{
+    if (!memory)
+        return;
+    for (unsigned slot = 0; slot < SLOT_COUNT; slot++)
+        view_free(atomic_load(&memory->slots[slot]));
+    host_memory_free(&memory->host);
+    free(memory->dirty);
+    free(memory);
+}
+
+uint8_t *memory_ram_hva(struct memory *memory)
+{
+    return memory->host.hva;
+}
+
+uint64_t memory_ram_size_bytes(const struct memory *memory)
+{
+    return memory->ram_bytes;
+}
+
+int memory_ram_fd(const struct memory *memory)
+{
+    return memory->host.fd;
+}
+
+uint8_t *memory_add_block(struct memory *memory, uint64_t size_bytes, uint64_t *out_ram_offset,
+                          struct error *err)
+{
+    uint64_t rounded = (size_bytes + GUEST_PAGE_SIZE - 1) & GUEST_PAGE_MASK;
+    uint64_t offset = memory->ram_bytes + memory->block_bytes;
+
+    if (size_bytes == 0 || size_bytes > BLOCK_SPACE_BYTES ||
+        rounded > BLOCK_SPACE_BYTES - memory->block_bytes) {
+        error_set(err, ENOSPC, "no room for a memory block of %" PRIu64 " bytes", size_bytes);
+        return NULL;
+    }
+    memory->block_bytes += rounded;
+    *out_ram_offset = offset;
+    return memory->host.hva + offset;
+}
+
+/* ---- changing the map ---- */
+
+/* Memory regions are whole pages of the machine's RAM file. */
+static bool in_file(const struct memory *memory, const struct region *region)
+{
+    return (region->gpa | region->size_bytes | region->ram_offset) % GUEST_PAGE_SIZE == 0 &&
+           region->ram_offset < memory->host.size_bytes &&
+           region->size_bytes <= memory->host.size_bytes - region->ram_offset &&
+           region->hva == memory->host.hva + region->ram_offset;
+}
+
+static int check_region(const struct memory *memory, const struct region *region,
+                        struct error *err)
+{
+    bool paged = region->kind == REGION_RAM || region->kind == REGION_ROM;
+    uint64_t end;
+
+    if (!region->size_bytes ||
+        __builtin_add_overflow(region->gpa, region->size_bytes, &end) ||
+        end > 1ull << PHYSICAL_BITS)
+        return error_set(err, EINVAL,
+                         "region '%s' at 0x%" PRIx64 " size 0x%" PRIx64
+                         " is not within the address space",
+                         region->name, region->gpa, region->size_bytes);
+    if (paged && !in_file(memory, region))
+        return error_set(err, EINVAL,
+                         "memory region '%s' at 0x%" PRIx64 " is not whole pages of the RAM file",
+                         region->name, region->gpa);
+    if (region->kind == REGION_DEVICE && (!region->ops || !region->dev))
+        return error_set(err, EINVAL, "device region '%s' has no device", region->name);
+    return 0;
+}
+
+void memory_begin(struct memory *memory)
+{
+    memory->depth++;
+}
+
+static void unlink_region(struct memory *memory, struct region *region)
+{
+    struct region **link = &memory->regions;
+
+    while (*link != region)
+        link = &(*link)->next;
+    *link = region->next;
+    region->next = NULL;
+    region->mapped = false;
+    memory->changed = true;
+}
+
+int memory_map(struct memory *memory, struct region *region, struct error *err)
+{
+    struct region **link = &memory->regions;
+    int ret = check_region(memory, region, err);
+
+    if (ret)
+        return ret;
+    if (region->mapped)
+        return error_set(err, EBUSY, "region '%s' is mapped already", region->name);
+    while (*link && (*link)->priority > region->priority)
+        link = &(*link)->next;
+    region->next = *link;
+    *link = region;
+    region->mapped = true;
+    memory->changed = true;
+    if (memory->depth)
+        return 0;
+    memory->depth++;
+    ret = memory_commit(memory, err);
+    if (ret)
+        unlink_region(memory, region);
+    return ret;
+}
+
+void memory_unmap(struct memory *memory, struct region *region)
+{
+    struct error err = {0};
+
+    if (!region->mapped)
+        return;
+    unlink_region(memory, region);
+    if (memory->depth)
+        return;
+    memory->depth++;
+    if (memory_commit(memory, &err)) { /* the old view would show a region that is gone */
+        log_error("cannot unmap '%s': %s", region->name, err.text);
+        abort();
+    }
+}
+
+int memory_commit(struct memory *memory, struct error *err)
+{
+    struct flat_view *view;
+    int ret;
+
+    assert(memory->depth);
+    if (--memory->depth || !memory->changed)
+        return 0;
+    view = view_build(memory);
+    if (!view)
+        return error_set(err, ENOMEM, "out of memory for the memory map");
+    ret = publish(memory, view);
+    if (ret) {
+        view_free(view);
+        return error_set(err, -ret, "too many old memory maps are still in use");
+    }
+    memory->changed = false;
+    machine_memory_changed(memory->machine);
+    return 0;
+}
+
+/* ---- copying ---- */
+
+#if defined(__SANITIZE_THREAD__)
+#define RACY_RAM 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RACY_RAM 1
+#endif
+#endif
+
+#ifdef RACY_RAM
+/* Guests race with devices on their RAM by design: keep that from the race detector. */
+__attribute__((no_sanitize("thread"))) static void copy_bytes(void *to, const void *from,
+                                                              size_t size_bytes)
+{
+    volatile uint8_t *out = to;
+    const volatile uint8_t *in = from;
+
+    while (size_bytes--)
+        *out++ = *in++;
+}
+#else
+static void copy_bytes(void *to, const void *from, size_t size_bytes)
+{
+    memcpy(to, from, size_bytes);
+}
+#endif
+
+static bool both_aligned(const void *a, const void *b, size_t size_bytes)
+{
+    return (((uintptr_t)a | (uintptr_t)b) & (size_bytes - 1)) == 0;
+}
+
+/* A driver's aligned index must not be seen half written. */
+static void copy_ram(void *to, const void *from, size_t size_bytes)
+{
+    if (size_bytes == 8 && both_aligned(to, from, 8))
+        __atomic_store_n((uint64_t *)to, __atomic_load_n((const uint64_t *)from, __ATOMIC_RELAXED),
+                         __ATOMIC_RELAXED);
+    else if (size_bytes == 4 && both_aligned(to, from, 4))
+        __atomic_store_n((uint32_t *)to, __atomic_load_n((const uint32_t *)from, __ATOMIC_RELAXED),
+                         __ATOMIC_RELAXED);
+    else if (size_bytes == 2 && both_aligned(to, from, 2))
+        __atomic_store_n((uint16_t *)to, __atomic_load_n((const uint16_t *)from, __ATOMIC_RELAXED),
+                         __ATOMIC_RELAXED);
+    else
+        copy_bytes(to, from, size_bytes);
+}
+
+static bool is_memory(const struct flat_range *range)
+{
+    return range && (range->region->kind == REGION_RAM || range->region->kind == REGION_ROM);
+}
+
+/* Bytes from gpa on that one range (or one gap, range NULL) covers, at most size_bytes. */
+static size_t piece_size(const struct flat_view *view, const struct flat_range *range,
+                         uint64_t gpa, size_t size_bytes)
+{
+    uint64_t left = UINT64_MAX - gpa;
+
+    if (range) {
+        left = range->gpa + range->size_bytes - gpa;
+    } else {
+        for (size_t i = 0; i < view->count; i++) {
+            if (view->ranges[i].gpa > gpa) {
+                left = view->ranges[i].gpa - gpa;
+                break;
+            }
+        }
+    }
+    if (left == 0) /* the last byte of the address space */
+        left = 1;
+    return left < size_bytes ? (size_t)left : size_bytes;
+}
+
+int memory_read(struct memory *memory, uint64_t gpa, void *out, size_t size_bytes)
+{
+    const struct flat_view *view = memory_view_get(memory);
+    uint8_t *to = out;
+    int ret = 0;
+
+    while (size_bytes) {
+        const struct flat_range *range = flat_view_find(view, gpa);
+        size_t piece = piece_size(view, range, gpa, size_bytes);
+
+        if (is_memory(range)) {
+            copy_ram(to, range->region->hva + range->offset + (gpa - range->gpa), piece);
+        } else {
+            memset(to, 0xff, piece);
+            ret = -EFAULT;
+        }
+        to += piece;
+        gpa += piece;
+        size_bytes -= piece;
+    }
+    memory_view_put(memory, view);
+    return ret;
+}
+
+static void written(struct memory *memory, uint64_t gpa, uint64_t ram_offset, uint64_t size_bytes)
+{
+    memory_dirty_mark(memory, ram_offset, size_bytes);
+    machine_memory_written(memory->machine, gpa, size_bytes);
+}
+
+static int write_bytes(struct memory *memory, uint64_t gpa, const void *data, size_t size_bytes,
+                       bool rom_too)
+{
+    const struct flat_view *view = memory_view_get(memory);
+    const uint8_t *from = data;
+    int ret = 0;
+
+    while (size_bytes) {
+        const struct flat_range *range = flat_view_find(view, gpa);
+        size_t piece = piece_size(view, range, gpa, size_bytes);
+
+        if (is_memory(range) && (rom_too || range->region->kind == REGION_RAM)) {
+            uint64_t offset = range->offset + (gpa - range->gpa);
+
+            copy_ram(range->region->hva + offset, from, piece);
+            written(memory, gpa, range->region->ram_offset + offset, piece);
+        } else {
+            ret = -EFAULT;
+        }
+        from += piece;
+        gpa += piece;
+        size_bytes -= piece;
+    }
+    memory_view_put(memory, view);
+    return ret;
+}
+
+int memory_write(struct memory *memory, uint64_t gpa, const void *data, size_t size_bytes)
+{
+    return write_bytes(memory, gpa, data, size_bytes, false);
+}
+
+int memory_load(struct memory *memory, uint64_t gpa, const void *data, size_t size_bytes)
+{
+    return write_bytes(memory, gpa, data, size_bytes, true);
+}
+
+void *memory_pin(struct memory *memory, uint64_t gpa, size_t size_bytes)
+{
+    const struct flat_view *view = memory_view_get(memory);
+    const struct flat_range *range = flat_view_find(view, gpa);
+    void *hva = NULL;
+
+    /* RAM never moves, so the pointer outlives the view. */
+    if (range && range->region->kind == REGION_RAM &&
+        size_bytes <= range->size_bytes - (gpa - range->gpa))
+        hva = range->region->hva + range->offset + (gpa - range->gpa);
+    memory_view_put(memory, view);
+    return hva;
+}
+
+void memory_unpin(struct memory *memory, void *hva, uint64_t gpa, size_t written_bytes)
+{
+    uint64_t ram_offset = (uint64_t)((uint8_t *)hva - memory->host.hva);
+
+    if (written_bytes)
+        written(memory, gpa, ram_offset, written_bytes);
+}
+
+/* ---- dirty pages ---- */
+
+static uint64_t page_count(const struct memory *memory)
+{
+    return memory->host.size_bytes / GUEST_PAGE_SIZE;
+}
+
+int memory_dirty_start(struct memory *memory, struct error *err)
+{
+    uint64_t words = (page_count(memory) + 63) / 64;
+
+    if (!memory->dirty)
+        memory->dirty = calloc(words, sizeof(*memory->dirty));
+    if (!memory->dirty)
+        return error_set(err, ENOMEM, "out of memory for the bitmap of dirty pages");
+    for (uint64_t word = 0; word < words; word++)
+        atomic_store_explicit(&memory->dirty[word], 0, memory_order_relaxed);
+    atomic_store(&memory->dirty_on, true); /* pairs with the acquire in memory_dirty_mark */
+    machine_dirty_tracking(memory->machine, true);
+    return 0;
+}
+
+void memory_dirty_stop(struct memory *memory)
+{
+    machine_dirty_tracking(memory->machine, false);
+    atomic_store(&memory->dirty_on, false);
+}
+
+bool memory_dirty_enabled(const struct memory *memory)
+{
+    return atomic_load_explicit(&memory->dirty_on, memory_order_acquire);
+}
+
+void memory_dirty_mark(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes)
+{
+    uint64_t last;
+
+    if (!memory_dirty_enabled(memory) || !size_bytes)
+        return;
+    assert(ram_offset < memory->host.size_bytes &&
+           size_bytes <= memory->host.size_bytes - ram_offset);
+    last = (ram_offset + size_bytes - 1) / GUEST_PAGE_SIZE;
+    /* The data is visible before the bit is looked at: who clears the bit copies the page then. */
+    atomic_thread_fence(memory_order_seq_cst);
+    for (uint64_t page = ram_offset / GUEST_PAGE_SIZE; page <= last; page++)
+        if (!(atomic_load_explicit(&memory->dirty[page / 64], memory_order_relaxed) >> page % 64 &
+              1))
+            atomic_fetch_or(&memory->dirty[page / 64], 1ull << page % 64);
+}
+
+void memory_dirty_fetch(struct memory *memory, uint64_t first_page, uint64_t count, uint8_t *bits)
+{
+    memset(bits, 0, (count + 7) / 8);
+    if (!memory->dirty)
+        return;
+    for (uint64_t i = 0; i < count && first_page + i < page_count(memory); i++) {
+        uint64_t page = first_page + i, bit = 1ull << page % 64;
+
+        if (!(atomic_load_explicit(&memory->dirty[page / 64], memory_order_relaxed) & bit))
+            continue;
+        atomic_fetch_and(&memory->dirty[page / 64], ~bit);
+        bits[i / 8] |= (uint8_t)(1u << i % 8);
+    }
+}
