@@ -113,7 +113,10 @@ int state_save(const struct state_table *table, void *object, struct state_buffe
 int state_load(const struct state_table *table, void *object, const void *data, size_t size_bytes,
                struct error *err);
 
-/* Print the object's fields through put(), one "name: value" line each, nested ones indented. */
+/*
+ * Print the object's fields, one "name: value" line each, nested ones indented. put() gets
+ * the text piece by piece; newlines are part of it. Calls before_save.
+ */
 typedef void state_put(void *opaque, const char *text);
 void state_print(const struct state_table *table, void *object, state_put *put, void *opaque);
 

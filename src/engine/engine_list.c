@@ -5,7 +5,10 @@
 
 #include "trapeze/engine.h"
 
+extern const struct engine_ops null_engine;
+
 const struct engine_ops *const engines[] = {
+    &null_engine,
     NULL,
 };
 

@@ -20,7 +20,7 @@
 
 /* 2024-01-01 00:00 UTC: where the wall clock of a counted machine starts unless told. */
 #define COUNTED_WALL_START_NS (1704067200ull * NANOSECONDS_PER_SECOND)
-#define RUNNING CLOCK_NEVER /* value of frozen_ns while virtual time passes */
+#define RUNNING               CLOCK_NEVER /* value of frozen_ns while virtual time passes */
 
 struct timer_queue {
     struct timer **heap; /* heap[0] is the earliest */

@@ -101,8 +101,8 @@ static void free_instance(struct device *dev)
     free(dev);
 }
 
-struct device *device_new(struct machine *machine, const struct device_class *class,
-                          const char *id, struct error *err)
+struct device *device_new(struct machine *machine, const struct device_class *class, const char *id,
+                          struct error *err)
 {
     struct device *dev = calloc(1, class->instance_size);
     bool locked;
@@ -141,6 +141,22 @@ int device_set(struct device *dev, const char *property, const char *value, stru
     if (ret)
         error_prefix(err, "device '%s': ", dev->id);
     return ret;
+}
+
+int device_set_pointer(struct device *dev, const char *property, void *pointer, struct error *err)
+{
+    const struct property *at = dev->class->properties;
+
+    while (at && at->type &&
+           !(at->type == PROPERTY_TYPE_POINTER && strcmp(at->name, property) == 0))
+        at++;
+    if (!at || !at->type)
+        return error_set(err, ENOENT, "device '%s' has no pointer '%s'", dev->id, property);
+    if (dev->attached)
+        return error_set(err, EBUSY, "device '%s': '%s' cannot be changed once it is attached",
+                         dev->id, property);
+    *(void **)((char *)dev + at->offset) = pointer;
+    return 0;
 }
 
 int device_set_u64(struct device *dev, const char *property, uint64_t value, struct error *err)
@@ -216,6 +232,14 @@ void device_free(struct device *dev)
     free_instance(dev);
 }
 
+struct irq_line *device_output(struct device *dev, const char *name, unsigned index)
+{
+    for (const struct device_output *output = dev->class->outputs; output && output->name; output++)
+        if (strcmp(output->name, name) == 0 && index < output->count)
+            return (struct irq_line *)((char *)dev + output->offset) + index;
+    return NULL;
+}
+
 /* ---- claims ---- */
 
 static struct device_resource *add_resource(struct device *dev, struct error *err)
@@ -255,6 +279,23 @@ int device_map_ports(struct device *dev, uint16_t port, uint16_t count,
     return ret;
 }
 
+void device_unmap_ports(struct device *dev, uint16_t port, uint16_t count)
+{
+    bool locked = machine_lock_if(dev->machine);
+    struct device_resource **link = &dev->resources->first, *found;
+
+    while (*link &&
+           ((*link)->is_region || (*link)->claim.first != port || (*link)->claim.count != count))
+        link = &(*link)->next;
+    found = *link;
+    if (found) {
+        bus_release_ports(dev->machine, &found->claim);
+        *link = found->next;
+        free(found);
+    }
+    machine_unlock_if(dev->machine, locked);
+}
+
 /* A device whose registers the range would hide or be hidden by. */
 static const struct device *who_has(struct machine *machine, uint64_t gpa, uint64_t size_bytes)
 {
@@ -275,12 +316,10 @@ static int map_region(struct device *dev, struct region *region, struct error *e
     const struct device *other;
 
     if (region->gpa + region->size_bytes < region->gpa)
-        return error_set(err, EINVAL, "addresses 0x%" PRIx64 " and on are not memory",
-                         region->gpa);
+        return error_set(err, EINVAL, "addresses 0x%" PRIx64 " and on are not memory", region->gpa);
     other = who_has(dev->machine, region->gpa, region->size_bytes);
     if (other)
-        return error_set(err, EBUSY,
-                         "addresses 0x%" PRIx64 "-0x%" PRIx64 " belong to '%s' already",
+        return error_set(err, EBUSY, "addresses 0x%" PRIx64 "-0x%" PRIx64 " belong to '%s' already",
                          region->gpa, region->gpa + region->size_bytes - 1, other->id);
     return memory_map(device_memory(dev), region, err);
 }

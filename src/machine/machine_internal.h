@@ -52,6 +52,9 @@ struct vcpu_thread {
     _Atomic bool asleep;
     _Atomic uint32_t raises; /* counts vcpu_raise */
 
+    bool loaded;           /* the engine has the registers (set_state since the last get_state) */
+    struct vcpu_exit exit; /* of the last run(); goes into the next one with the value read */
+
     bool parked;     /* under machine->park_mutex */
     bool debug_stop; /* under machine->park_mutex: debug_exit waits for the debugger */
     struct vcpu_exit debug_exit;
@@ -94,17 +97,17 @@ struct machine {
     unsigned vcpu_count;
     struct vcpu_thread *threads; /* vcpu_count of them */
 
-    _Atomic uint32_t holds;      /* enum hold */
+    _Atomic uint32_t holds; /* enum hold */
     struct host_mutex park_mutex;
     struct host_cond park_changed; /* a vCPU parked, or holds changed */
     _Atomic bool reset_requested;
     _Atomic bool debug_requested;
     _Atomic bool ending; /* threads are to end */
 
-    struct host_mutex stop_mutex;
-    enum stop_reason stop_reason; /* under stop_mutex until the machine is stopped */
+    _Atomic bool stop_claimed; /* by the first request, which then fills in these: */
+    enum stop_reason stop_reason;
     int stop_status;
-    _Atomic bool stop_requested;
+    _Atomic bool stop_requested; /* and publishes them with this */
 };
 
 /* bus.c */

@@ -26,14 +26,14 @@
 #include "machine/machine_internal.h"
 #include "trapeze/memory.h"
 
-#define RAM_BYTES_MAX (1ull << 40)
+#define RAM_BYTES_MAX     (1ull << 40)
 #define BLOCK_SPACE_BYTES (256ull << 20) /* for memory_add_block, costs nothing until used */
-#define PHYSICAL_BITS 52
-#define ALIAS_DEPTH_MAX 8
+#define PHYSICAL_BITS     52
+#define ALIAS_DEPTH_MAX   8
 
-#define SLOT_SHIFT 56
-#define SLOT_COUNT 256u
-#define TAKEN_MASK ((1ull << SLOT_SHIFT) - 1)
+#define SLOT_SHIFT        56
+#define SLOT_COUNT        256u
+#define TAKEN_MASK        ((1ull << SLOT_SHIFT) - 1)
 
 struct memory {
     struct machine *machine;
@@ -321,14 +321,12 @@ static bool in_file(const struct memory *memory, const struct region *region)
            region->hva == memory->host.hva + region->ram_offset;
 }
 
-static int check_region(const struct memory *memory, const struct region *region,
-                        struct error *err)
+static int check_region(const struct memory *memory, const struct region *region, struct error *err)
 {
     bool paged = region->kind == REGION_RAM || region->kind == REGION_ROM;
     uint64_t end;
 
-    if (!region->size_bytes ||
-        __builtin_add_overflow(region->gpa, region->size_bytes, &end) ||
+    if (!region->size_bytes || __builtin_add_overflow(region->gpa, region->size_bytes, &end) ||
         end > 1ull << PHYSICAL_BITS)
         return error_set(err, EINVAL,
                          "region '%s' at 0x%" PRIx64 " size 0x%" PRIx64
@@ -476,8 +474,8 @@ static bool is_memory(const struct flat_range *range)
 }
 
 /* Bytes from gpa on that one range (or one gap, range NULL) covers, at most size_bytes. */
-static size_t piece_size(const struct flat_view *view, const struct flat_range *range,
-                         uint64_t gpa, size_t size_bytes)
+static size_t piece_size(const struct flat_view *view, const struct flat_range *range, uint64_t gpa,
+                         size_t size_bytes)
 {
     uint64_t left = UINT64_MAX - gpa;
 
