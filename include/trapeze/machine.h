@@ -87,6 +87,11 @@ int machine_observe(struct machine *machine, machine_observer_fn *fn, void *opaq
 /* A vCPU stopped for the debugger: called on the main loop with all vCPUs parked. */
 typedef void machine_debug_fn(void *opaque, struct vcpu *vcpu, const struct vcpu_exit *exit);
 void machine_set_debugger(struct machine *machine, machine_debug_fn *fn, void *opaque);
+/*
+ * Keep one vCPU parked when the machine resumes, or not any more: a debugger steps others.
+ * The machine is paused.
+ */
+void machine_hold_vcpu(struct machine *machine, unsigned index, bool held);
 /* Called in reset after step 2, to put a directly loaded kernel and its registers in place again. */
 typedef void machine_boot_fn(void *opaque, struct machine *machine);
 void machine_set_boot(struct machine *machine, machine_boot_fn *fn, void *opaque);

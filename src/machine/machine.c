@@ -328,7 +328,7 @@ static bool wait_while_held(struct vcpu_thread *thread)
     host_mutex_lock(&machine->park_mutex);
     thread->parked = true;
     host_cond_broadcast(&machine->park_changed);
-    while (atomic_load(&machine->holds) && !atomic_load(&machine->ending))
+    while ((atomic_load(&machine->holds) || thread->held) && !atomic_load(&machine->ending))
         host_cond_wait(&machine->park_changed, &machine->park_mutex);
     if (!atomic_load(&machine->ending))
         thread->parked = false;
@@ -536,6 +536,14 @@ void machine_resume(struct machine *machine)
         release(machine, HOLD_PAUSE);
     }
     machine_unlock_if(machine, locked);
+}
+
+void machine_hold_vcpu(struct machine *machine, unsigned index, bool held)
+{
+    assert(machine_get_state(machine) != MACHINE_RUNNING);
+    host_mutex_lock(&machine->park_mutex);
+    machine->threads[index].held = held; /* it is parked, and looks when the pause ends */
+    host_mutex_unlock(&machine->park_mutex);
 }
 
 static void reset_vcpu(struct vcpu_thread *thread)

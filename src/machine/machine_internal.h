@@ -56,6 +56,7 @@ struct vcpu_thread {
     struct vcpu_exit exit; /* of the last run(); goes into the next one with the value read */
 
     bool parked;     /* under machine->park_mutex */
+    bool held;       /* under machine->park_mutex: machine_hold_vcpu */
     bool debug_stop; /* under machine->park_mutex: debug_exit waits for the debugger */
     struct vcpu_exit debug_exit;
     _Atomic uint64_t budget_end_ns; /* counted mode: virtual time at which run() returns */

@@ -1,0 +1,154 @@
+/*
+ * cli.h - verbs and options of the trapeze command as tables
+ *
+ * A verb is a table entry with a table of options. Parsing, the help texts, shell
+ * completion and the manual pages all walk these tables, so an option is described
+ * once. Values are stored into the structure that the option table describes.
+ *
+ * Everything here runs on the process's first thread, before or instead of a machine.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "trapeze/error.h"
+
+enum cli_status { CLI_DONE = 0, CLI_FAILED = 1, CLI_MISUSED = 2 };
+
+enum cli_kind {
+    CLI_END,
+    CLI_HEADING,  /* a title in help texts; only name is used */
+    CLI_FLAG,     /* bool: set if the option is there */
+    CLI_TEXT,     /* const char *: points into the command line */
+    CLI_TEXTS,    /* struct cli_texts: the option may be repeated */
+    CLI_OPTIONAL, /* const char *: the value may be left out, then it is `implied` */
+    CLI_SIZE,     /* uint64_t bytes, with suffix K M G T; a bare number is MiB */
+    CLI_NUMBER,   /* uint64_t, decimal or 0x */
+};
+
+struct cli_texts {
+    const char **items;
+    size_t count;
+};
+
+/* Enumerates the values an option may have: calls put(opaque, name, summary) for each. */
+typedef void cli_put_choice(void *opaque, const char *name, const char *summary);
+typedef void cli_choices_fn(cli_put_choice *put, void *opaque);
+
+struct cli_option {
+    const char *name; /* without the dashes */
+    char letter;      /* 0: no short form */
+    enum cli_kind kind;
+    size_t offset;                   /* of the value in the structure */
+    const char *argument;            /* what help texts call the value; NULL for flags */
+    const char *initial;             /* default as text, parsed like a given value; may be NULL */
+    const char *implied;             /* CLI_OPTIONAL */
+    bool (*takes)(const char *word); /* CLI_OPTIONAL: is the next word its value? */
+    uint64_t min, max;               /* CLI_SIZE, CLI_NUMBER */
+    cli_choices_fn *choices;         /* known values: "--name help" lists them; may be NULL */
+    bool only_choices;               /* any other value is a mistake */
+    bool file;                       /* completion offers file names */
+    const char *help;                /* one or more sentences without the last full stop */
+};
+
+struct cli_example {
+    const char *command;
+    const char *what;
+};
+
+struct cli_verb {
+    const char *name;
+    const char *summary;              /* one line, no full stop */
+    const char *operands;             /* for the synopsis: "[IMAGE]"; NULL: takes none */
+    const char *description;          /* paragraphs separated by "\n\n" */
+    const struct cli_option *options; /* ends with CLI_END */
+    unsigned min_operands, max_operands;
+    cli_choices_fn *operand_choices;                       /* completion of operands; may be NULL */
+    bool operand_file;                                     /* completion offers file names */
+    const struct cli_example *examples;                    /* ends with command NULL; may be NULL */
+    int (*run)(const struct cli_verb *verb, char **words); /* words after the verb; exit status */
+};
+
+/* All verbs, ends with a NULL name. */
+extern const struct cli_verb cli_verbs[];
+const struct cli_verb *cli_verb_find(const char *name);
+void cli_verb_choices(cli_put_choice *put, void *opaque);
+
+/* The whole command; argv as main() gets it. Returns the exit status. */
+int cli_main(char **argv);
+
+/* ---- options.c ---- */
+
+enum cli_parsed { CLI_PARSED, CLI_ANSWERED }; /* answered: help was asked for and printed */
+
+/*
+ * Parse words (ends with NULL) by the verb's options into object, which is zeroed first up to
+ * its defaults. Operands go to *out_operands. Texts point into words; free lists with
+ * cli_texts_free. Returns enum cli_parsed, or -EINVAL (misuse) or -ENOMEM.
+ */
+int cli_parse(const struct cli_verb *verb, void *object, char **words,
+              struct cli_texts *out_operands, struct error *err);
+void cli_options_free(const struct cli_option *options, void *object);
+int cli_texts_add(struct cli_texts *texts, const char *text, struct error *err);
+void cli_texts_free(struct cli_texts *texts);
+
+/* Is name one of the choices? Otherwise -EINVAL with the nearest one; what is "engine". */
+int cli_check_choice(const char *what, const char *name, cli_choices_fn *choices,
+                     struct error *err);
+
+/* Report an error of a verb on stderr, once; return the exit status to use. */
+int cli_misused(const struct cli_verb *verb, const struct error *err);
+int cli_failed(const struct cli_verb *verb, const struct error *err);
+
+/* ---- help.c ---- */
+
+void cli_print_overview(FILE *out);
+void cli_print_help(FILE *out, const struct cli_verb *verb);
+void cli_print_man(FILE *out, const struct cli_verb *verb); /* NULL: trapeze.1 */
+/* Name and summary columns, wrapped at 80 characters. */
+void cli_print_row(FILE *out, unsigned indent, unsigned column, const char *name, const char *text);
+void cli_print_choices(FILE *out, cli_choices_fn *choices);
+int cli_help_run(const struct cli_verb *verb, char **words);
+int cli_version_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_help_options[], cli_no_options[];
+
+/* ---- completion.c ---- */
+
+/* Print the candidates for the last of words (the command line after "trapeze"). */
+void cli_complete(FILE *out, char **words);
+int cli_completion_run(const struct cli_verb *verb, char **words);
+void cli_shell_choices(cli_put_choice *put, void *opaque);
+extern const struct cli_option cli_completion_options[];
+
+/* ---- lists.c ---- */
+
+void cli_engine_choices(cli_put_choice *put, void *opaque); /* with "auto" */
+void cli_device_choices(cli_put_choice *put, void *opaque);
+void cli_cpu_choices(cli_put_choice *put, void *opaque);
+void cli_trace_choices(cli_put_choice *put, void *opaque);
+void cli_log_level_choices(cli_put_choice *put, void *opaque);
+int cli_engines_run(const struct cli_verb *verb, char **words);
+int cli_devices_run(const struct cli_verb *verb, char **words);
+int cli_cpus_run(const struct cli_verb *verb, char **words);
+int cli_traces_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_list_options[];
+/* Properties of a device class, as `--device NAME,help` shows them. */
+struct device_class;
+void cli_print_properties(FILE *out, const struct device_class *class);
+
+/* ---- run.c ---- */
+
+int cli_run_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_run_options[];
+
+/* ---- client.c: verbs that talk to a running machine ---- */
+
+int cli_monitor_run(const struct cli_verb *verb, char **words);
+int cli_inspect_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_client_options[];
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * client.c - trapeze monitor and trapeze inspect: talk to a running machine's socket
+ */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "control/monitor.h"
+#include "control/stream.h"
+
+#define MAX_WORDS 16
+
+struct client_options {
+    bool json;
+};
+
+const struct cli_option cli_client_options[] = {
+    {"json", .kind = CLI_FLAG, .offset = offsetof(struct client_options, json),
+     .help = "print answers as they come: JSON, one a line"},
+    {.kind = CLI_END},
+};
+
+struct connection {
+    int fd;
+    FILE *in;
+    bool json;
+};
+
+static int open_connection(struct connection *connection, const char *socket, struct error *err)
+{
+    connection->fd = stream_connect(socket, err);
+    if (connection->fd < 0) {
+        error_prefix(err, "is a machine running with --monitor %s? ", socket);
+        return -EINVAL;
+    }
+    connection->in = fdopen(connection->fd, "r");
+    return connection->in ? 0 : error_set(err, errno, "%s", strerror(errno));
+}
+
+static void close_connection(struct connection *connection)
+{
+    if (connection->in)
+        fclose(connection->in);
+    else if (connection->fd >= 0)
+        close(connection->fd);
+}
+
+static int send_request(const struct connection *connection, const json_t *request,
+                        struct error *err)
+{
+    char *text = json_dumps(request, JSON_COMPACT);
+    size_t size = text ? strlen(text) : 0;
+
+    if (!text)
+        return error_set(err, ENOMEM, "out of memory");
+    text[size] = '\n'; /* in place of the end mark */
+    for (size_t sent = 0; sent < size + 1;) {
+        ssize_t n = send(connection->fd, text + sent, size + 1 - sent, MSG_NOSIGNAL);
+
+        if (n < 0) {
+            free(text);
+            return error_set(err, errno, "the machine does not listen any more: %s",
+                             strerror(errno));
+        }
+        sent += (size_t)n;
+    }
+    free(text);
+    return 0;
+}
+
+/* The next line of JSON, or NULL. */
+static json_t *read_reply(const struct connection *connection, struct error *err)
+{
+    json_error_t where;
+    json_t *reply = NULL;
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length = getline(&line, &capacity, connection->in);
+
+    if (length > 0)
+        reply = json_loadb(line, (size_t)length, 0, &where);
+    if (length <= 0)
+        error_set(err, ECONNRESET, "the machine has ended");
+    else if (!reply)
+        error_set(err, EPROTO, "what answers is not a monitor: %s", where.text);
+    free(line);
+    return reply;
+}
+
+static void print_reply(const struct connection *connection, const json_t *reply)
+{
+    if (connection->json) {
+        json_dumpf(reply, stdout, JSON_COMPACT);
+        putchar('\n');
+    } else {
+        monitor_print_reply(stdout, reply);
+    }
+    fflush(stdout);
+}
+
+/* One request and its reply; -EREMOTEIO if the machine answered with an error. */
+static int ask(const struct connection *connection, const json_t *request, struct error *err)
+{
+    json_t *reply = send_request(connection, request, err) ? NULL : read_reply(connection, err);
+    const char *error = json_string_value(json_object_get(reply, "error"));
+    int result = reply ? 0 : -EIO;
+
+    if (reply && !json_is_true(json_object_get(reply, "ok")))
+        result = error_set(err, EREMOTEIO, "%s", error ? error : "refused");
+    if (reply && (result == 0 || connection->json))
+        print_reply(connection, reply);
+    json_decref(reply);
+    return result;
+}
+
+static int ask_words(const struct connection *connection, const char *const *words, size_t count,
+                     struct error *err)
+{
+    json_t *request = monitor_parse_words(words, count, err);
+    int result;
+
+    if (!request)
+        return -EINVAL;
+    result = ask(connection, request, err);
+    json_decref(request);
+    return result;
+}
+
+static size_t split_words(char *line, const char **words)
+{
+    size_t count = 0;
+
+    for (char *rest = line, *word; count < MAX_WORDS && (word = strsep(&rest, " \t\r\n"));)
+        if (*word)
+            words[count++] = word;
+    return count;
+}
+
+/* Commands from standard input; a mistake is reported and the next one done. */
+static int ask_lines(const struct cli_verb *verb, const struct connection *connection)
+{
+    int status = CLI_DONE;
+    char *line = NULL;
+    size_t capacity = 0;
+
+    while (getline(&line, &capacity, stdin) > 0) {
+        const char *words[MAX_WORDS];
+        size_t count = split_words(line, words);
+        struct error err = {0};
+
+        if (count == 0 || words[0][0] == '#')
+            continue;
+        if (ask_words(connection, words, count, &err))
+            status = cli_failed(verb, &err);
+        if (err.code == ECONNRESET || strcmp(words[0], "quit") == 0)
+            break;
+    }
+    free(line);
+    return status;
+}
+
+static int talk(const struct cli_verb *verb, const struct client_options *options,
+                const char *socket, const char *const *words, size_t count)
+{
+    struct connection connection = {.fd = -1, .json = options->json};
+    struct error err = {0};
+    int status = CLI_DONE;
+
+    if (open_connection(&connection, socket, &err))
+        status = cli_failed(verb, &err);
+    else if (count == 0)
+        status = ask_lines(verb, &connection);
+    else if (ask_words(&connection, words, count, &err))
+        status = cli_failed(verb, &err);
+    close_connection(&connection);
+    return status;
+}
+
+/* Find mistakes in the command before the socket is opened. */
+static int check_words(const struct cli_verb *verb, const char *const *words, size_t count)
+{
+    struct error err = {0};
+    json_t *request = count ? monitor_parse_words(words, count, &err) : NULL;
+
+    json_decref(request);
+    return err.code ? cli_misused(verb, &err) : CLI_DONE;
+}
+
+int cli_monitor_run(const struct cli_verb *verb, char **words)
+{
+    struct client_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    status = check_words(verb, operands.items + 1, operands.count - 1);
+    if (status == CLI_DONE)
+        status = talk(verb, &options, operands.items[0], operands.items + 1, operands.count - 1);
+    cli_texts_free(&operands);
+    return status;
+}
+
+int cli_inspect_run(const struct cli_verb *verb, char **words)
+{
+    struct client_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status;
+    const char *command[2] = {"inspect"};
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    command[1] = operands.count > 1 ? operands.items[1] : NULL;
+    status = talk(verb, &options, operands.items[0], command, operands.count);
+    cli_texts_free(&operands);
+    return status;
+}

@@ -1,0 +1,666 @@
+/*
+ * run.c - trapeze run: one machine, one process
+ *
+ * Turns the options into a machine in the order in which the parts need each other:
+ * loop, character devices, machine, board, devices, debugger, monitor. Then
+ * runs the main loop until the machine stops, and takes all down in reverse.
+ *
+ * SIGINT, SIGTERM and SIGHUP are read from a signalfd on the main loop, so that the machine is
+ * taken down (and the terminal restored) like after any other stop. While the terminal is raw,
+ * Ctrl-C is a byte for the guest and no signal.
+ */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "control/gdbstub.h"
+#include "control/monitor.h"
+#include "host/loop.h"
+#include "machine/pc.h"
+#include "trapeze/chardev.h"
+#include "trapeze/device.h"
+#include "trapeze/machine.h"
+#include "x86/features.h"
+
+/* What the RTC starts from in counted mode unless told: 2024-01-01 00:00:00 UTC. */
+#define COUNTED_WALL_START_S 1704067200ull
+
+#define MAX_SERIAL           PC_SERIAL_COUNT
+#define MAX_INITRDS          64
+
+struct run_options {
+    const char *name, *kernel, *kernel_entry, *append, *firmware;
+    const char *engine, *cpu, *debugcon, *monitor, *gdb;
+    const char *rtc, *trace, *trace_file, *log_level;
+    struct cli_texts initrd, serial, device;
+    uint64_t memory_bytes, cpus;
+    bool paused, counted, no_reboot;
+};
+
+struct run {
+    struct run_options options;
+    struct cli_texts operands;
+    struct cli_texts initrds; /* --initrd split at commas; point into initrd_text */
+    struct cli_texts initrd_copies;
+
+    struct loop *loop;
+    struct machine *machine;
+    struct chardev *serial[MAX_SERIAL], *debug_console;
+    struct monitor *monitor;
+    struct gdbstub *gdbstub;
+    struct loop_fd *signal_handler;
+    int signal_fd;
+    sigset_t old_signals;
+};
+
+/* ---- values of single options ---- */
+
+static bool is_debug_address(const char *word)
+{
+    const char *colon = strrchr(word, ':');
+    const char *port = colon ? colon + 1 : word;
+
+    if (strncmp(word, "unix:", 5) == 0)
+        return true;
+    return *port && port[strspn(port, "0123456789")] == '\0';
+}
+
+static void entry_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "auto", "64-bit where the kernel offers it, else 32-bit");
+    put(opaque, "32", "the 32-bit entry point");
+    put(opaque, "64", "the 64-bit entry point");
+}
+
+static enum pc_entry parse_entry(const char *text)
+{
+    if (strcmp(text, "32") == 0)
+        return PC_ENTRY_32;
+    return strcmp(text, "64") == 0 ? PC_ENTRY_64 : PC_ENTRY_AUTO;
+}
+
+static void log_level_put(void *opaque, const char *name, const char *summary)
+{
+    struct {
+        const char *wanted;
+        int index, found;
+    } *search = opaque;
+
+    (void)summary;
+    if (strcmp(name, search->wanted) == 0)
+        search->found = search->index;
+    search->index++;
+}
+
+static void set_log_level(const char *name)
+{
+    struct {
+        const char *wanted;
+        int index, found;
+    } search = {name, 0, LOG_INFO};
+
+    cli_log_level_choices(log_level_put, &search);
+    log_threshold = (enum log_level)search.found;
+}
+
+/* "now", "@SECONDS" or "2024-01-31T12:00:00" (UTC) to nanoseconds since 1970; 0 is now. */
+static int parse_rtc(const char *text, uint64_t *out_wall_ns, struct error *err)
+{
+    struct tm tm = {0};
+    const char *end;
+    uint64_t seconds;
+
+    if (strcmp(text, "now") == 0) {
+        *out_wall_ns = 0;
+        return 0;
+    }
+    if (text[0] == '@') {
+        if (property_parse_u64(text + 1, UINT64_MAX / NANOSECONDS_PER_SECOND, &seconds, err))
+            return -EINVAL;
+    } else {
+        end = strptime(text, "%Y-%m-%d", &tm);
+        if (end && *end)
+            end = strptime(end, "T%H:%M:%S", &tm);
+        if (!end || *end || tm.tm_year < 70 || tm.tm_year > 500)
+            return error_set(err, EINVAL,
+                             "--rtc '%s' is not a time: write now, 2024-01-31T12:00:00 (UTC) or "
+                             "@SECONDS since 1970",
+                             text);
+        seconds = (uint64_t)timegm(&tm);
+    }
+    *out_wall_ns = seconds ? seconds * NANOSECONDS_PER_SECOND : 1;
+    return 0;
+}
+
+static int wall_start(const struct run_options *options, uint64_t *out_wall_ns, struct error *err)
+{
+    if (options->rtc)
+        return parse_rtc(options->rtc, out_wall_ns, err);
+    *out_wall_ns = options->counted ? COUNTED_WALL_START_S * NANOSECONDS_PER_SECOND : 0;
+    return 0;
+}
+
+static int usable(const struct engine_ops *engine, bool counted, struct error *err)
+{
+    if (engine->probe(err)) {
+        error_prefix(err, "engine %s cannot run here: ", engine->name);
+        return -ENOTSUP;
+    }
+    if (counted && !engine->counts_instructions)
+        return error_set(err, ENOTSUP, "engine %s cannot count instructions (--counted)",
+                         engine->name);
+    return 0;
+}
+
+/* The first engine of the table that runs processors here. */
+static const struct engine_ops *pick_engine(bool counted, struct error *err)
+{
+    struct error why = {0};
+
+    for (const struct engine_ops *const *engine = engines; *engine; engine++) {
+        struct error one = {0};
+
+        if (!(*engine)->runs_on_vcpu_thread)
+            continue;
+        if (usable(*engine, counted, &one) == 0) {
+            log_info("engine %s: %s", (*engine)->name, (*engine)->summary);
+            return *engine;
+        }
+        log_debug("%s", one.text);
+        error_set(&why, ENOTSUP, "%s", one.text);
+    }
+    error_set(err, ENOTSUP, "no engine can run here (%s)",
+              why.code ? why.text : "none is built in");
+    return NULL;
+}
+
+static const struct engine_ops *choose_engine(const struct run_options *options, struct error *err)
+{
+    const struct engine_ops *engine;
+
+    if (strcmp(options->engine, "auto") == 0)
+        return pick_engine(options->counted, err);
+    engine = engine_find(options->engine);
+    return usable(engine, options->counted, err) == 0 ? engine : NULL;
+}
+
+/* ---- IMAGE ---- */
+
+static bool has_multiboot_header(const uint8_t *bytes, size_t size)
+{
+    uint32_t word;
+
+    for (size_t i = 0; i + 4 <= size; i += 4) {
+        memcpy(&word, bytes + i, 4);
+        if (word == 0x1badb002u)
+            return true;
+    }
+    return false;
+}
+
+static bool looks_like_kernel(const uint8_t *bytes, size_t size)
+{
+    if (size >= 4 && memcmp(bytes, "\177ELF", 4) == 0)
+        return true;
+    if (size >= 0x206 && memcmp(bytes + 0x202, "HdrS", 4) == 0)
+        return true;
+    return has_multiboot_header(bytes, size);
+}
+
+/* IMAGE is a kernel, or the place where disks will be. */
+static int check_image(const char *path, struct error *err)
+{
+    static uint8_t head[8192];
+    FILE *file = fopen(path, "rb");
+    size_t size;
+
+    if (!file)
+        return error_set(err, errno, "'%s': %s", path, strerror(errno));
+    size = fread(head, 1, sizeof(head), file);
+    fclose(file);
+    if (looks_like_kernel(head, size))
+        return 0;
+    return error_set(err, ENOEXEC,
+                     "'%s' is not a kernel, and disk images cannot be used yet: give a Linux "
+                     "bzImage, an ELF kernel (PVH or multiboot) or a multiboot file",
+                     path);
+}
+
+static int choose_kernel(struct run *run, struct error *err)
+{
+    const char *image = run->operands.count ? run->operands.items[0] : NULL;
+
+    if (!image)
+        return 0;
+    if (run->options.kernel)
+        return error_set(err, EINVAL, "'%s' and --kernel %s: give one kernel", image,
+                         run->options.kernel);
+    run->options.kernel = image;
+    return check_image(image, err);
+}
+
+/* "a,b" in every --initrd gives two files; a doubled comma stands for a comma. */
+static int split_initrd(struct run *run, const char *text, struct error *err)
+{
+    char *copy = strdup(text), *to = copy, *item = copy;
+
+    if (!copy || cli_texts_add(&run->initrd_copies, copy, err)) {
+        free(copy);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    for (const char *from = text;; from++) {
+        if (*from == ',' && from[1] == ',') {
+            *to++ = *from++;
+        } else if (*from == ',' || *from == '\0') {
+            *to++ = '\0';
+            if (*item && cli_texts_add(&run->initrds, item, err))
+                return -ENOMEM;
+            item = to;
+            if (*from == '\0')
+                return 0;
+        } else {
+            *to++ = *from;
+        }
+    }
+}
+
+static int split_initrds(struct run *run, struct error *err)
+{
+    for (size_t i = 0; i < run->options.initrd.count; i++)
+        if (split_initrd(run, run->options.initrd.items[i], err))
+            return -ENOMEM;
+    if (run->initrds.count > MAX_INITRDS)
+        return error_set(err, E2BIG, "%zu initial RAM disks are too many; up to %d can be given",
+                         run->initrds.count, MAX_INITRDS);
+    return 0;
+}
+
+/* ---- devices of the command line ---- */
+
+/* "rtc,help" */
+static bool wants_device_help(const char *text)
+{
+    size_t length = strlen(text);
+
+    return length > 5 && strcmp(text + length - 5, ",help") == 0;
+}
+
+static const struct device_class *find_class(const char *text, struct error *err)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ","), text);
+    if (cli_check_choice("device", name, cli_device_choices, err))
+        return NULL;
+    return device_class_find(name);
+}
+
+/* Take "id=NAME" out of a property list, in place; returns NAME's copy in id, or NULL. */
+static const char *take_id(char *properties, char id[32])
+{
+    for (char *p = properties; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        size_t length = strcspn(p, ",");
+
+        if (strncmp(p, "id=", 3) != 0)
+            continue;
+        snprintf(id, 32, "%.*s", (int)(length - 3), p + 3);
+        memmove(p, p + length + (p[length] == ','), strlen(p + length + (p[length] == ',')) + 1);
+        length = strlen(properties);
+        if (length && properties[length - 1] == ',')
+            properties[length - 1] = '\0';
+        return id;
+    }
+    return NULL;
+}
+
+static int add_device(struct machine *machine, const char *text, struct error *err)
+{
+    const struct device_class *class = find_class(text, err);
+    const char *comma = strchr(text, ',');
+    char *properties = strdup(comma ? comma + 1 : "");
+    struct device *dev;
+    char id[32];
+    int result = -EINVAL;
+
+    if (class && properties) {
+        const char *chosen_id = take_id(properties, id);
+
+        dev = device_new(machine, class, chosen_id, err);
+        result = dev ? 0 : -EINVAL;
+        if (dev && *properties)
+            result = properties_parse(class->properties, dev, properties, err);
+        if (result == 0)
+            result = device_attach(dev, err);
+    }
+    free(properties);
+    if (result)
+        error_prefix(err, "--device %s: ", text);
+    return result;
+}
+
+static int add_devices(struct run *run, struct error *err)
+{
+    for (size_t i = 0; i < run->options.device.count; i++)
+        if (add_device(run->machine, run->options.device.items[i], err))
+            return -EINVAL;
+    return 0;
+}
+
+/* ---- character devices ---- */
+
+/* What is not given: COM1 is on the terminal unless the debug console is; the rest is null. */
+static const char *serial_text(const struct run_options *options, unsigned index)
+{
+    if (index < options->serial.count)
+        return options->serial.items[index];
+    if (index == 0 && options->serial.count == 0 && strncmp(options->debugcon, "stdio", 5) != 0)
+        return "stdio";
+    return "null";
+}
+
+static struct chardev *open_chardev(struct run *run, const char *option, const char *text,
+                                    struct error *err)
+{
+    struct chardev *chardev = chardev_open(run->loop, text, err);
+
+    if (!chardev)
+        error_prefix(err, "--%s %s: ", option, text);
+    return chardev;
+}
+
+static int open_chardevs(struct run *run, struct error *err)
+{
+    for (unsigned i = 0; i < MAX_SERIAL; i++) {
+        run->serial[i] = open_chardev(run, "serial", serial_text(&run->options, i), err);
+        if (!run->serial[i])
+            return -EINVAL;
+    }
+    run->debug_console = open_chardev(run, "debugcon", run->options.debugcon, err);
+    return run->debug_console ? 0 : -EINVAL;
+}
+
+/* ---- signals ---- */
+
+static void read_signal(void *opaque, unsigned events)
+{
+    struct run *run = opaque;
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    log_info("stopping: SIG%s", sigabbrev_np((int)info.ssi_signo));
+    machine_request_stop(run->machine, STOP_HOST, 128 + (int)info.ssi_signo);
+}
+
+/* Before any thread starts, so that all of them inherit the mask. */
+static int block_signals(struct run *run, struct error *err)
+{
+    sigset_t signals;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &signals, &run->old_signals);
+    run->signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
+    if (run->signal_fd < 0)
+        return error_set(err, errno, "signalfd: %s", strerror(errno));
+    return 0;
+}
+
+static int watch_signals(struct run *run, struct error *err)
+{
+    run->signal_handler = loop_add_fd(run->loop, run->signal_fd, LOOP_READ, read_signal, run, err);
+    return run->signal_handler ? 0 : -ENOMEM;
+}
+
+/* ---- the machine ---- */
+
+static int new_machine(struct run *run, struct error *err)
+{
+    const struct run_options *options = &run->options;
+    struct machine_config config = {
+        .name = options->name,
+        .ram_bytes = options->memory_bytes,
+        .vcpu_count = (unsigned)options->cpus,
+        .cpu_model = options->cpu,
+        .counted = options->counted,
+        .no_reboot = options->no_reboot,
+        .start_paused = options->paused,
+        .loop = run->loop,
+    };
+
+    if (options->counted && options->cpus > 1)
+        return error_set(err, EINVAL, "--counted works with one processor, not with --cpus %u",
+                         config.vcpu_count);
+    config.engine = choose_engine(options, err);
+    if (!config.engine || wall_start(options, &config.wall_start_ns, err))
+        return -EINVAL;
+    run->machine = machine_new(&config, err);
+    return run->machine ? 0 : -EINVAL;
+}
+
+static int build_board(struct run *run, struct error *err)
+{
+    struct pc_config config = {
+        .debug_console = run->debug_console,
+        .kernel = run->options.kernel,
+        .kernel_entry = parse_entry(run->options.kernel_entry),
+        .append = run->options.append,
+        .initrds = run->initrds.items,
+        .initrd_count = run->initrds.count,
+        .firmware = run->options.firmware,
+    };
+
+    memcpy(config.serial, run->serial, sizeof(config.serial));
+    return pc_build(run->machine, &config, err);
+}
+
+static int open_control(struct run *run, struct error *err)
+{
+    if (run->options.monitor) {
+        run->monitor = monitor_new(run->machine, run->options.monitor, err);
+        if (!run->monitor) {
+            error_prefix(err, "--monitor %s: ", run->options.monitor);
+            return -EINVAL;
+        }
+    }
+    if (run->options.gdb) {
+        run->gdbstub = gdbstub_new(run->machine, run->options.gdb, err);
+        if (!run->gdbstub) {
+            error_prefix(err, "--gdb %s: ", run->options.gdb);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static int set_up_logs(const struct run_options *options, struct error *err)
+{
+    set_log_level(options->log_level);
+    if (options->trace_file && trace_open(options->trace_file, err)) {
+        error_prefix(err, "--trace-file: ");
+        return -EINVAL;
+    }
+    if (options->trace && trace_enable(options->trace, err)) {
+        error_prefix(err, "--trace: ");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int start(struct run *run, struct error *err)
+{
+    if (block_signals(run, err))
+        return -EINVAL;
+    run->loop = loop_new(err);
+    if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
+        return -EINVAL;
+    if (build_board(run, err) || add_devices(run, err) || open_control(run, err))
+        return -EINVAL;
+    return machine_start(run->machine, err);
+}
+
+static void take_down(struct run *run)
+{
+    machine_free(run->machine);
+    gdbstub_free(run->gdbstub);
+    monitor_free(run->monitor);
+    for (unsigned i = 0; i < MAX_SERIAL; i++)
+        chardev_free(run->serial[i]);
+    chardev_free(run->debug_console);
+    loop_remove_fd(run->signal_handler);
+    if (run->loop)
+        loop_free(run->loop);
+    if (run->signal_fd >= 0)
+        close(run->signal_fd);
+    for (size_t i = 0; i < run->initrd_copies.count; i++)
+        free((char *)run->initrd_copies.items[i]);
+    cli_texts_free(&run->initrd_copies);
+    cli_texts_free(&run->initrds);
+    cli_texts_free(&run->operands);
+    cli_options_free(cli_run_options, &run->options);
+}
+
+/* What only the command line can get wrong: exit status 2. */
+static int check_options(struct run *run, struct error *err)
+{
+    const struct run_options *options = &run->options;
+
+    if (options->serial.count > MAX_SERIAL)
+        return error_set(err, EINVAL, "there are %d serial ports, and --serial is given %zu times",
+                         MAX_SERIAL, options->serial.count);
+    if (!options->kernel && !options->firmware && run->operands.count == 0)
+        return error_set(err, EINVAL,
+                         "nothing to run: give a kernel (trapeze run vmlinuz --append ...) or "
+                         "--firmware FILE");
+    for (size_t i = 0; i < options->device.count; i++)
+        if (!find_class(options->device.items[i], err))
+            return -EINVAL;
+    return 0;
+}
+
+static bool answer_device_help(const struct cli_texts *devices)
+{
+    struct error err = {0};
+
+    for (size_t i = 0; i < devices->count; i++) {
+        const struct device_class *class;
+
+        if (!wants_device_help(devices->items[i]))
+            continue;
+        class = find_class(devices->items[i], &err);
+        if (class)
+            cli_print_properties(stdout, class);
+        return class != NULL;
+    }
+    return false;
+}
+
+static int run_machine(struct run *run, const struct cli_verb *verb)
+{
+    struct error err = {0};
+    int status;
+
+    if (answer_device_help(&run->options.device))
+        return CLI_DONE;
+    if (check_options(run, &err) || set_up_logs(&run->options, &err))
+        return cli_misused(verb, &err);
+    if (choose_kernel(run, &err) || split_initrds(run, &err) || start(run, &err))
+        return cli_failed(verb, &err);
+    status = machine_main(run->machine);
+    log_debug("stopped: %s, status %d", stop_reason_name(machine_stop_reason(run->machine)),
+              status);
+    return status;
+}
+
+int cli_run_run(const struct cli_verb *verb, char **words)
+{
+    struct run run = {.signal_fd = -1};
+    struct error err = {0};
+    int parsed = cli_parse(verb, &run.options, words, &run.operands, &err);
+    int status;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    status = run_machine(&run, verb);
+    take_down(&run);
+    return status;
+}
+
+#define AT(field) .offset = offsetof(struct run_options, field)
+
+const struct cli_option cli_run_options[] = {
+    {"What to run", .kind = CLI_HEADING},
+    {"kernel", 'k', CLI_TEXT, AT(kernel), "FILE", .file = true,
+     .help =
+         "start this kernel: a Linux bzImage, an ELF file with a PVH note, or a multiboot file"},
+    {"initrd", 'i', CLI_TEXTS, AT(initrd), "FILE[,FILE]...", .file = true,
+     .help = "initial RAM disks for Linux (put one behind the other) or modules for multiboot and "
+             "PVH; ',,' stands for a comma; may be repeated"},
+    {"append", 'a', CLI_TEXT, AT(append), "TEXT", .help = "command line of the kernel"},
+    {"kernel-entry", 0, CLI_TEXT, AT(kernel_entry), "32|64", .initial = "auto",
+     .choices = entry_choices, .only_choices = true, .help = "how a Linux bzImage is entered"},
+    {"firmware", 'f', CLI_TEXT, AT(firmware), "FILE", .file = true,
+     .help = "ROM image that ends at 4 GiB and is entered at reset"},
+
+    {"The machine", .kind = CLI_HEADING},
+    {"name", 'n', CLI_TEXT, AT(name), "NAME", .initial = "vm", .help = "name of the machine"},
+    {"memory", 'm', CLI_SIZE, AT(memory_bytes), "SIZE", .initial = "512M", .min = 1ull << 20,
+     .max = 1ull << 40, .help = "RAM; K, M, G or T may follow the number, and M is assumed"},
+    {"cpus", 'c', CLI_NUMBER, AT(cpus), "N", .initial = "1", .min = 1, .max = MACHINE_MAX_VCPUS,
+     .help = "processors, up to 16"},
+    {"cpu", 0, CLI_TEXT, AT(cpu), "MODEL[,+F,-F]", .initial = "max", .choices = cli_cpu_choices,
+     .help = "processor model, with features added or taken away"},
+    {"engine", 'e', CLI_TEXT, AT(engine), "NAME", .initial = "auto", .choices = cli_engine_choices,
+     .only_choices = true, .help = "what executes instructions"},
+    {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
+     .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
+    {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
+     .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
+             "(default: now; 2024-01-01T00:00:00 with --counted)"},
+    {"counted", 0, CLI_FLAG, AT(counted),
+     .help = "guest time is the number of executed instructions, one nanosecond each, so that two "
+             "runs are identical; one processor only"},
+    {"no-reboot", 0, CLI_FLAG, AT(no_reboot),
+     .help = "end instead of resetting; a triple fault ends with status 1"},
+
+    {"Consoles", .kind = CLI_HEADING},
+    {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND",
+     .help = "where the serial ports lead, COM1 then COM2: stdio, null, file:path=F, "
+             "socket:path=F (default: stdio, then null)"},
+    {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null",
+     .help = "where the debug console at ports 0xe9 and 0x402 leads; with stdio, COM1 is null "
+             "unless --serial says otherwise"},
+
+    {"Control", .kind = CLI_HEADING},
+    {"monitor", 'M', CLI_TEXT, AT(monitor), "SOCKET", .file = true,
+     .help = "listen on this unix socket for 'trapeze monitor' and 'trapeze inspect'"},
+    {"gdb", 'g', CLI_OPTIONAL, AT(gdb), "ADDRESS", .implied = "localhost:1234",
+     .takes = is_debug_address,
+     .help = "listen for gdb on [HOST:]PORT or unix:PATH (default: localhost:1234)"},
+    {"paused", 'S', CLI_FLAG, AT(paused),
+     .help = "stand still before the first instruction, until gdb or the monitor lets go"},
+
+    {"Messages", .kind = CLI_HEADING},
+    {"log-level", 'l', CLI_TEXT, AT(log_level), "LEVEL", .initial = "info",
+     .choices = cli_log_level_choices, .only_choices = true,
+     .help = "how much is said on standard error"},
+    {"trace", 't', CLI_TEXT, AT(trace), "EVENTS", .choices = cli_trace_choices,
+     .help = "trace events by name or pattern, separated by commas; -NAME switches off: "
+             "'uart_*,irq,-irq_ack'"},
+    {"trace-file", 0, CLI_TEXT, AT(trace_file), "FILE", .file = true,
+     .help = "write traces to FILE instead of standard error"},
+    {.kind = CLI_END},
+};

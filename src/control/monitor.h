@@ -1,0 +1,49 @@
+/*
+ * monitor.h - commands to a running machine, as JSON lines over a socket
+ *
+ * Request: {"command":"inspect","device":"pit"}; reply: {"ok":true,...} or
+ * {"ok":false,"error":"..."}. A member "id" of any kind comes back in the reply. The
+ * protocol is described in docs/design/control.md. Main loop's thread, machine lock held.
+ */
+#ifndef CONTROL_MONITOR_H
+#define CONTROL_MONITOR_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "trapeze/error.h"
+
+struct machine;
+struct monitor;
+
+/* Longer lines are refused. */
+#define MONITOR_MAX_LINE_BYTES 65536
+#define MONITOR_MAX_CLIENTS    16
+
+/* Listen on a unix socket (or another address of stream_listen). Free after the machine, before its
+ * loop. */
+struct monitor *monitor_new(struct machine *machine, const char *address, struct error *err);
+void monitor_free(struct monitor *monitor); /* NULL is fine */
+
+/* Do one request and return the reply, which the caller owns. NULL only without memory. */
+json_t *monitor_execute(struct machine *machine, const json_t *request);
+/* The same from and to text: one line without its newline; the reply is freed with free(). */
+char *monitor_execute_line(struct machine *machine, const char *line, size_t length);
+
+/*
+ * Make a request from words as a person types them: "memory-read gpa=0x7c00 size=16",
+ * "inspect pit". Checks names and types against the command table, so mistakes are found
+ * before anything is sent. Returns a new reference, or NULL. Any thread.
+ */
+json_t *monitor_parse_words(const char *const *words, size_t count, struct error *err);
+
+/* Print a reply for people: "name: value" lines, nested ones indented; "ok" and "id" left out. */
+void monitor_print_reply(FILE *out, const json_t *reply);
+
+/* The command table, for help and completion. */
+typedef void monitor_put_command(void *opaque, const char *name, const char *summary);
+void monitor_list_commands(monitor_put_command *put, void *opaque);
+
+#endif
