@@ -58,4 +58,21 @@ struct host_code {
 int host_code_new(struct host_code *code, size_t size_bytes, struct error *err);
 void host_code_free(struct host_code *code);
 
+/*
+ * CPU exceptions of generated code. When an instruction in code's execute view raises one of
+ * these, the thread goes on in handler as if the instruction had been a call of it: first and
+ * second are what the registers of the first two arguments held. The handler does not return (it
+ * may longjmp). Exceptions elsewhere are what they were before.
+ */
+enum host_trap {
+    HOST_TRAP_UNDEFINED,  /* #UD */
+    HOST_TRAP_PROTECTION, /* #GP, #PF, #AC */
+    HOST_TRAP_FLOAT,      /* #MF, #XM */
+};
+/* A noreturn function; any thread. code is guarded until host_code_unguard(), before it is freed. */
+int host_code_guard(const struct host_code *code,
+                    void (*handler)(void *first, void *second, enum host_trap trap),
+                    struct error *err);
+void host_code_unguard(const struct host_code *code);
+
 #endif

@@ -128,6 +128,7 @@ struct icpu {
     struct host_stubs *stubs; /* host_stub.c */
     uint8_t *stub_buffer;     /* 64-byte aligned operand buffer of host stubs, 128 bytes */
     bool x87_loaded;          /* the guest's x87 state is in the host's FPU (host_stub.c) */
+    uint64_t vector_index;    /* element of VSIB's index: the op's index register (vector_memory.c) */
     uint8_t fpu_blocked;      /* classes of instructions that cannot just run (host_stub.h) */
     uint8_t vector_bytes;     /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
@@ -150,6 +151,7 @@ static inline struct icpu *icpu_of(struct x86_cpu *cpu)
 
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
     !defined(INTERPRETER_NO_TAIL_CALLS)
+#define INTERPRETER_TAIL_CALLS
 #define GOTO(c, next)                     \
     do {                                  \
         const struct op *next_ = (next);  \
