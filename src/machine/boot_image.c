@@ -201,35 +201,3 @@ bool boot_image_find(const struct boot_image *image, uint64_t size_bytes, uint64
     }
     return false;
 }
-
-static int place_zeros(struct memory *memory, uint64_t gpa, uint64_t size_bytes)
-{
-    static const uint8_t zeros[GUEST_PAGE_SIZE];
-    int status = 0;
-
-    while (size_bytes && status == 0) {
-        size_t step = size_bytes < sizeof(zeros) ? (size_t)size_bytes : sizeof(zeros);
-
-        status = memory_load(memory, gpa, zeros, step);
-        gpa += step;
-        size_bytes -= step;
-    }
-    return status;
-}
-
-int boot_image_place(const struct boot_image *image, struct memory *memory)
-{
-    int status = 0;
-
-    for (size_t i = 0; i < image->piece_count && status == 0; i++) {
-        const struct boot_piece *piece = &image->pieces[i];
-
-        if (piece->reserved)
-            continue;
-        status = memory_load(memory, piece->gpa, piece->data, piece->data_bytes);
-        if (status == 0)
-            status = place_zeros(memory, piece->gpa + piece->data_bytes,
-                                 piece->size_bytes - piece->data_bytes);
-    }
-    return status;
-}

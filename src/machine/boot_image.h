@@ -17,7 +17,6 @@
 
 #include "machine/pc_layout.h"
 #include "trapeze/error.h"
-#include "trapeze/memory.h"
 
 /* Bytes at an address, then zeros; or a place that is only kept free. */
 struct boot_piece {
@@ -97,8 +96,5 @@ enum boot_search { BOOT_SEARCH_UP, BOOT_SEARCH_DOWN };
  */
 bool boot_image_find(const struct boot_image *image, uint64_t size_bytes, uint64_t alignment,
                      uint64_t min, uint64_t max, enum boot_search search, uint64_t *out_gpa);
-
-/* Write all pieces into guest memory. */
-int boot_image_place(const struct boot_image *image, struct memory *memory);
 
 #endif

@@ -45,7 +45,7 @@ struct pc_config {
     const char *const *initrds;
     size_t initrd_count;
 
-    const char *firmware; /* path of a ROM image: 64 KiB to 16 MiB, whole 64 KiB */
+    const char *firmware; /* path of a ROM image: whole 4 KiB pages, up to 16 MiB */
 };
 
 /*

@@ -1,0 +1,355 @@
+/*
+ * firmware.c - what runs first: a ROM image, or a kernel put in place directly
+ *
+ * Memory types as PC firmware leaves them (SDM vol. 3, 12.11), BIOS data area after
+ * the IBM PS/2 technical reference, virtual wire mode after the MultiProcessor
+ * specification 1.4, 3.6.2.2. Left out: BIOS services, PCI resource assignment, and
+ * handing a kernel to the firmware.
+ */
+#include "machine/firmware.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "devices/apic.h"
+#include "host/file.h"
+#include "machine/acpi.h"
+#include "machine/loaders.h"
+#include "machine/smbios.h"
+#include "trapeze/device.h"
+#include "x86/bits.h"
+#include "x86/features.h"
+
+#define FOUR_GIB         0x100000000ull
+#define KERNEL_MAX_BYTES (1ull << 30)
+#define MODULE_MAX_BYTES (4ull << 30)
+#define MODULES_MAX      64
+
+/* ---- ROM ---- */
+
+static int check_rom(size_t size_bytes, struct error *err)
+{
+    if (size_bytes == 0 || size_bytes % GUEST_PAGE_SIZE)
+        return error_set(err, ENOEXEC,
+                         "it is %zu bytes long, and a ROM image has whole 4 KiB pages; is it cut "
+                         "short?",
+                         size_bytes);
+    return 0;
+}
+
+static int map_rom(struct firmware_rom *rom, struct memory *memory, const uint8_t *data,
+                   size_t size_bytes, struct error *err)
+{
+    uint64_t low_bytes = size_bytes < PC_FIRMWARE_LOW_SIZE ? size_bytes : PC_FIRMWARE_LOW_SIZE;
+    uint64_t ram_offset;
+    uint8_t *hva = memory_add_block(memory, size_bytes, &ram_offset, err);
+    int status;
+
+    if (!hva)
+        return -ENOMEM;
+    memcpy(hva, data, size_bytes);
+    rom->region = (struct region){
+        .name = "firmware",
+        .kind = REGION_ROM,
+        .gpa = FOUR_GIB - size_bytes,
+        .size_bytes = size_bytes,
+        .hva = hva,
+        .ram_offset = ram_offset,
+    };
+    rom->low_alias = (struct region){
+        .name = "firmware below 1 MiB",
+        .kind = REGION_ALIAS,
+        .gpa = PC_BIOS_END - low_bytes,
+        .size_bytes = low_bytes,
+        .priority = 1,
+        .target = &rom->region,
+        .target_offset = size_bytes - low_bytes,
+    };
+    status = memory_map(memory, &rom->region, err);
+    return status ? status : memory_map(memory, &rom->low_alias, err);
+}
+
+int firmware_map_rom(struct firmware_rom *rom, struct memory *memory, const char *path,
+                     struct error *err)
+{
+    uint8_t *data = NULL;
+    size_t size_bytes;
+    int status = host_file_read(path, PC_FIRMWARE_MAX, &data, &size_bytes, err);
+
+    if (status == 0)
+        status = check_rom(size_bytes, err);
+    if (status == 0)
+        status = map_rom(rom, memory, data, size_bytes, err);
+    free(data);
+    if (status)
+        error_prefix(err, "firmware '%s': ", path);
+    return status;
+}
+
+void firmware_unmap_rom(struct firmware_rom *rom, struct memory *memory)
+{
+    memory_unmap(memory, &rom->low_alias);
+    memory_unmap(memory, &rom->region);
+}
+
+/* ---- the image of a direct start ---- */
+
+/* The BIOS data area: what systems look at before they know better. */
+static int add_bios_data(struct boot_image *image, struct error *err)
+{
+    uint8_t area[256] = {0};
+    uint8_t ebda_kib = (uint8_t)((PC_EBDA_END - PC_CONVENTIONAL_END) >> 10);
+    int status;
+
+    put_le16(area + 0x00, 0x3f8); /* serial ports */
+    put_le16(area + 0x02, 0x2f8);
+    put_le16(area + 0x0e, (uint16_t)(PC_CONVENTIONAL_END >> 4)); /* EBDA segment */
+    put_le16(area + 0x10, 1 << 1 | 1 << 2 | 2 << 9); /* FPU, PS/2 mouse, two serial ports */
+    put_le16(area + 0x13, (uint16_t)(PC_CONVENTIONAL_END >> 10));
+    status = boot_image_add_table(image, "BIOS data area", 0x400, area, sizeof(area), err);
+    if (status)
+        return status;
+    return boot_image_add_table(image, "extended BIOS data area", PC_CONVENTIONAL_END, &ebda_kib, 1,
+                                err);
+}
+
+static int add_tables(struct boot_image *image, struct error *err)
+{
+    static uint8_t buffer[ACPI_TABLES_MAX_BYTES];
+    size_t size_bytes;
+    int status = acpi_build(image->layout, PC_ACPI_GPA, buffer, sizeof(buffer), &size_bytes, err);
+
+    if (status == 0)
+        status = boot_image_add_table(image, "ACPI tables", PC_ACPI_GPA, buffer, size_bytes, err);
+    if (status == 0)
+        status = smbios_build(image->layout, PC_SMBIOS_GPA, buffer, SMBIOS_TABLES_MAX_BYTES,
+                              &size_bytes, err);
+    if (status == 0)
+        status =
+            boot_image_add_table(image, "SMBIOS tables", PC_SMBIOS_GPA, buffer, size_bytes, err);
+    return status;
+}
+
+static int read_file(struct boot_image *image, const char *path, uint64_t max_bytes,
+                     struct boot_file *out_file, struct error *err)
+{
+    uint8_t *data;
+    size_t size_bytes;
+    int status = host_file_read(path, max_bytes, &data, &size_bytes, err);
+
+    if (status)
+        return status;
+    status = boot_image_own(image, data, err);
+    if (status)
+        return status;
+    out_file->data = data;
+    out_file->size_bytes = size_bytes;
+    return 0;
+}
+
+/* "PATH ARGUMENTS": a file of the whole name wins. */
+static int read_module(struct boot_image *image, const char *name, struct boot_file *out_file,
+                       struct error *err)
+{
+    size_t path_bytes = strcspn(name, " ");
+    struct error why = {0};
+    char *path;
+    int status = read_file(image, name, MODULE_MAX_BYTES, out_file, &why);
+
+    out_file->name = name;
+    if (status && name[path_bytes]) {
+        path = strndup(name, path_bytes);
+        if (!path)
+            return error_set(err, ENOMEM, "no memory for a file name");
+        error_clear(&why);
+        status = read_file(image, path, MODULE_MAX_BYTES, out_file, &why);
+        free(path);
+    }
+    if (status)
+        return error_set(err, -status, "initrd '%s': %s", name, why.text);
+    return 0;
+}
+
+static int read_kernel(struct boot_image *image, const char *path, struct boot_file *out_file,
+                       struct error *err)
+{
+    int status = read_file(image, path, KERNEL_MAX_BYTES, out_file, err);
+
+    out_file->name = path;
+    if (status)
+        error_prefix(err, "kernel '%s': ", path);
+    return status;
+}
+
+static int add_kernel(struct boot_image *image, const struct pc_config *config, struct error *err)
+{
+    struct boot_file modules[MODULES_MAX];
+    struct boot_request request = {
+        .modules = modules,
+        .module_count = config->initrd_count,
+        .append = config->append ? config->append : "",
+        .entry = config->kernel_entry,
+        .rsdp_gpa = PC_ACPI_GPA,
+    };
+    int status = read_kernel(image, config->kernel, &request.kernel, err);
+
+    if (status == 0 && config->initrd_count > MODULES_MAX)
+        status = error_set(err, E2BIG, "there are %zu initrds; %d can be given",
+                           config->initrd_count, MODULES_MAX);
+    for (size_t i = 0; i < config->initrd_count && status == 0; i++)
+        status = read_module(image, config->initrds[i], &modules[i], err);
+    if (status)
+        return status;
+    status = load_kernel(image, &request, err);
+    if (status)
+        error_prefix(err, "kernel '%s': ", config->kernel);
+    return status;
+}
+
+int firmware_build_image(struct boot_image *image, const struct pc_config *config,
+                         struct error *err)
+{
+    int status = add_bios_data(image, err);
+
+    if (status == 0)
+        status = add_tables(image, err);
+    return status ? status : add_kernel(image, config, err);
+}
+
+/* ---- every reset ---- */
+
+static int place_zeros(struct memory *memory, uint64_t gpa, uint64_t size_bytes)
+{
+    static const uint8_t zeros[GUEST_PAGE_SIZE];
+    int status = 0;
+
+    while (size_bytes && status == 0) {
+        size_t step = size_bytes < sizeof(zeros) ? (size_t)size_bytes : sizeof(zeros);
+
+        status = memory_load(memory, gpa, zeros, step);
+        gpa += step;
+        size_bytes -= step;
+    }
+    return status;
+}
+
+static int place_image(const struct boot_image *image, struct memory *memory)
+{
+    int status = 0;
+
+    for (size_t i = 0; i < image->piece_count && status == 0; i++) {
+        const struct boot_piece *piece = &image->pieces[i];
+
+        if (piece->reserved)
+            continue;
+        status = memory_load(memory, piece->gpa, piece->data, piece->data_bytes);
+        if (status == 0)
+            status = place_zeros(memory, piece->gpa + piece->data_bytes,
+                                 piece->size_bytes - piece->data_bytes);
+    }
+    return status;
+}
+
+enum {
+    MEMORY_TYPE_UC = 0,
+    MEMORY_TYPE_WP = 5,
+    MEMORY_TYPE_WB = 6,
+    MTRR_ENABLE = 1 << 11,
+    MTRR_FIXED_ENABLE = 1 << 10,
+    MTRR_VALID = 1 << 11,
+};
+
+static uint64_t eight_times(uint8_t type)
+{
+    return type * 0x0101010101010101ull;
+}
+
+/* Write-back everywhere but in the VGA window, the ROM area and the hole below 4 GiB. */
+static void set_memory_types(struct x86_msrs *msr, unsigned physical_bits)
+{
+    uint64_t hole_bytes = FOUR_GIB - PC_LOW_RAM_MAX;
+
+    msr->mtrr_def_type = MTRR_ENABLE | MTRR_FIXED_ENABLE | MEMORY_TYPE_WB;
+    msr->mtrr_fixed[0] = eight_times(MEMORY_TYPE_WB); /* 0-512 KiB */
+    msr->mtrr_fixed[1] = eight_times(MEMORY_TYPE_WB); /* 512-640 KiB */
+    msr->mtrr_fixed[2] = eight_times(MEMORY_TYPE_UC); /* 640-768 KiB */
+    for (unsigned i = 3; i < X86_MTRR_FIXED_COUNT; i++)
+        msr->mtrr_fixed[i] = eight_times(MEMORY_TYPE_WP);
+    msr->mtrr_base[0] = PC_LOW_RAM_MAX | MEMORY_TYPE_UC;
+    msr->mtrr_mask[0] = ((1ull << physical_bits) - hole_bytes) | MTRR_VALID;
+}
+
+static struct x86_segment flat_segment(uint16_t selector, unsigned attributes)
+{
+    return (struct x86_segment){
+        .limit = UINT32_MAX,
+        .selector = selector,
+        .attributes = (uint16_t)(X86_SEG_P | X86_SEG_S | X86_SEG_G | X86_SEG_ACCESSED | attributes),
+    };
+}
+
+static void set_segments(struct x86_state *state, bool long_mode)
+{
+    struct x86_segment data = flat_segment(BOOT_GDT_DATA, X86_SEG_WRITABLE | X86_SEG_DB);
+
+    for (unsigned i = 0; i < X86_SEGMENT_COUNT; i++)
+        state->seg[i] = data;
+    state->seg[X86_CS] = flat_segment(BOOT_GDT_CODE, X86_SEG_CODE | X86_SEG_READABLE |
+                                                         (long_mode ? X86_SEG_L : X86_SEG_DB));
+    state->ldtr = (struct x86_segment){.selector = 0};
+    state->tr = (struct x86_segment){
+        .limit = 0x67, .selector = BOOT_GDT_TASK, .attributes = X86_SEG_P | 0xb, /* busy TSS */
+    };
+}
+
+static void set_registers(struct x86_state *state, const struct boot_entry *entry)
+{
+    bool long_mode = entry->mode == BOOT_MODE_LONG;
+
+    memset(state->gpr, 0, sizeof(state->gpr));
+    state->gpr[X86_RAX] = entry->rax;
+    state->gpr[X86_RBX] = entry->rbx;
+    state->gpr[X86_RSI] = entry->rsi;
+    state->rip = entry->rip;
+    state->rflags = X86_FLAG_FIXED;
+    set_segments(state, long_mode);
+    state->gdtr = (struct x86_table){.base = entry->gdt_gpa, .limit = BOOT_GDT_BYTES - 1};
+    state->idtr = (struct x86_table){.base = 0, .limit = 0};
+    state->cr0 = X86_CR0_PE | X86_CR0_ET;
+    if (!long_mode)
+        return;
+    state->cr0 |= X86_CR0_PG;
+    state->cr3 = entry->cr3;
+    state->cr4 = X86_CR4_PAE;
+    state->msr.efer = X86_EFER_LME | X86_EFER_LMA;
+}
+
+/* The local APIC that belongs to the first processor. */
+static struct device *boot_apic(struct machine *machine)
+{
+    struct device *dev = machine_first_device(machine);
+
+    while (dev && dev->class != &apic_class)
+        dev = dev->next;
+    return dev;
+}
+
+void firmware_start_image(const struct boot_image *image, struct machine *machine)
+{
+    struct device *apic = boot_apic(machine);
+
+    if (place_image(image, machine_memory(machine)))
+        log_error("the kernel could not be put in place again: its memory is gone");
+    for (unsigned i = 0; i < machine_vcpu_count(machine); i++) {
+        struct vcpu *vcpu = machine_vcpu(machine, i);
+
+        set_memory_types(&vcpu->state.msr, vcpu->model->physical_bits);
+    }
+    set_registers(&machine_vcpu(machine, 0)->state, &image->entry);
+    if (apic)
+        apic_set_virtual_wire(apic);
+}

@@ -1,0 +1,355 @@
+/*
+ * pc.c - the PC board
+ *
+ * Reads from top to bottom like a wiring list: memory, interrupt controllers,
+ * timers, ports, PCI. Addresses are in pc_layout.h and, where a device has fixed
+ * ones, in its own header.
+ *
+ * The board is itself a device, so that it lives exactly as long as the machine
+ * and after all others: it owns the RAM regions, the ISA interrupt wires and
+ * the boot image. It has no state that a guest can see.
+ */
+#include "machine/pc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "devices/acpi_pm.h"
+#include "devices/apic.h"
+#include "devices/hpet.h"
+#include "devices/ioapic.h"
+#include "devices/pic.h"
+#include "devices/pit.h"
+#include "devices/rtc.h"
+#include "machine/firmware.h"
+#include "machine/pc_layout.h"
+#include "trapeze/device.h"
+#include "trapeze/irq.h"
+#include "trapeze/pci.h"
+
+struct pc_board {
+    struct device dev;
+
+    struct pc_layout layout;
+    struct region ram_conventional; /* 0 to 640 KiB */
+    struct region ram_bios;         /* 768 KiB to 1 MiB: tables, or shadowed by the ROM's alias */
+    struct region ram_low;          /* 1 MiB to the hole */
+    struct region ram_high;         /* from 4 GiB */
+    struct firmware_rom rom;
+    struct boot_image image;
+    struct isa_irqs isa;
+    struct device *acpi_pm;
+
+    /* While building. */
+    const struct pc_config *config;
+    int status; /* first failure; then nothing more is done */
+    struct error *err;
+};
+
+/* ---- a small vocabulary, so that the list below is a list ---- */
+
+static struct device *plug(struct pc_board *pc, const char *class_name, const char *id)
+{
+    const struct device_class *class = device_class_find(class_name);
+    struct device *dev;
+
+    if (pc->status)
+        return NULL;
+    if (!class) {
+        pc->status = error_set(pc->err, ENOENT, "there is no device class '%s'", class_name);
+        return NULL;
+    }
+    dev = device_new(pc->dev.machine, class, id, pc->err);
+    if (!dev)
+        pc->status = -ENOMEM;
+    return dev;
+}
+
+static void set(struct pc_board *pc, struct device *dev, const char *property, uint64_t value)
+{
+    if (!pc->status)
+        pc->status = device_set_u64(dev, property, value, pc->err);
+}
+
+static void set_pointer(struct pc_board *pc, struct device *dev, const char *property,
+                        void *pointer)
+{
+    if (!pc->status)
+        pc->status = device_set_pointer(dev, property, pointer, pc->err);
+}
+
+static void power(struct pc_board *pc, struct device *dev)
+{
+    if (!pc->status)
+        pc->status = device_attach(dev, pc->err);
+}
+
+static void wire(struct pc_board *pc, struct irq_line *line, irq_sink_fn *sink, void *opaque,
+                 unsigned number)
+{
+    if (pc->status)
+        return;
+    if (line)
+        irq_connect(line, sink, opaque, number);
+    else
+        pc->status = error_set(pc->err, ENOENT, "an interrupt output is missing");
+}
+
+/* A device's named output to an ISA interrupt. */
+static void wire_isa(struct pc_board *pc, struct device *dev, const char *output, unsigned irq)
+{
+    if (!pc->status)
+        wire(pc, device_output(dev, output, 0), isa_irq_sink, &pc->isa, irq);
+}
+
+/* ---- the wiring list ---- */
+
+static void map_ram(struct pc_board *pc, struct region *region, const char *name, uint64_t gpa,
+                    uint64_t size_bytes, uint64_t ram_offset)
+{
+    struct memory *memory = device_memory(&pc->dev);
+
+    *region = (struct region){
+        .name = name,
+        .kind = REGION_RAM,
+        .gpa = gpa,
+        .size_bytes = size_bytes,
+        .hva = memory_ram_hva(memory) + ram_offset,
+        .ram_offset = ram_offset,
+    };
+    if (!pc->status && size_bytes)
+        pc->status = memory_map(memory, region, pc->err);
+}
+
+/* Bytes at 640-768 KiB of the RAM file stay unused: that is the VGA's window. */
+static void wire_memory(struct pc_board *pc)
+{
+    const struct pc_layout *layout = &pc->layout;
+
+    map_ram(pc, &pc->ram_conventional, "RAM below 640 KiB", 0, PC_EBDA_END, 0);
+    map_ram(pc, &pc->ram_bios, "RAM of the BIOS area", PC_VGA_END, PC_BIOS_END - PC_VGA_END,
+            PC_VGA_END);
+    map_ram(pc, &pc->ram_low, "RAM below 4 GiB", PC_BIOS_END, layout->low_ram_bytes - PC_BIOS_END,
+            PC_BIOS_END);
+    map_ram(pc, &pc->ram_high, "RAM above 4 GiB", PC_HIGH_RAM, layout->high_ram_bytes,
+            layout->low_ram_bytes);
+}
+
+static void wire_interrupt_controllers(struct pc_board *pc)
+{
+    struct machine *machine = pc->dev.machine;
+    struct device *dev;
+
+    for (unsigned i = 0; i < machine_vcpu_count(machine); i++) {
+        dev = plug(pc, "apic", NULL);
+        set(pc, dev, "vcpu", i);
+        power(pc, dev);
+    }
+
+    dev = plug(pc, "ioapic", NULL);
+    set(pc, dev, "gpa", PC_IOAPIC);
+    set(pc, dev, "apic_id", PC_IOAPIC_ID);
+    power(pc, dev);
+    pc->isa.ioapic = dev;
+
+    dev = plug(pc, "pic", NULL);
+    power(pc, dev);
+    pc->isa.pic = dev;
+    if (!pc->status)
+        wire(pc, pic_output(dev), apic_intr_sink, machine, 0);
+}
+
+/* Channel 0 of the PIT and the RTC pass through the HPET, which can take their place. */
+static void wire_timers(struct pc_board *pc)
+{
+    struct device *hpet, *dev;
+
+    hpet = plug(pc, "hpet", NULL);
+    set(pc, hpet, "gpa", PC_HPET);
+    power(pc, hpet);
+    if (!pc->status)
+        hpet_connect(hpet, isa_irq_sink, &pc->isa, ioapic_sink, pc->isa.ioapic);
+
+    dev = plug(pc, "pit", NULL);
+    power(pc, dev);
+    if (!pc->status)
+        wire(pc, pit_output(dev), hpet_sink, hpet, PC_IRQ_PIT);
+
+    dev = plug(pc, "rtc", NULL);
+    power(pc, dev);
+    if (!pc->status)
+        wire(pc, rtc_output(dev), hpet_sink, hpet, PC_IRQ_RTC);
+}
+
+static void wire_serial(struct pc_board *pc, unsigned number, uint16_t port, unsigned irq)
+{
+    struct device *dev = plug(pc, "uart16550", number ? "com2" : "com1");
+
+    set(pc, dev, "port", port);
+    set_pointer(pc, dev, "chardev", pc->config->serial[number]);
+    power(pc, dev);
+    wire_isa(pc, dev, "irq", irq);
+}
+
+static void wire_debug_console(struct pc_board *pc, const char *id, uint16_t port)
+{
+    struct device *dev = plug(pc, "debug-console", id);
+
+    set(pc, dev, "port", port);
+    set_pointer(pc, dev, "chardev", pc->config->debug_console);
+    power(pc, dev);
+}
+
+static void wire_ports(struct pc_board *pc)
+{
+    struct device *dev;
+
+    dev = plug(pc, "i8042", NULL);
+    power(pc, dev);
+    wire_isa(pc, dev, "keyboard_irq", PC_IRQ_KEYBOARD);
+    wire_isa(pc, dev, "mouse_irq", PC_IRQ_MOUSE);
+
+    power(pc, plug(pc, "port92", NULL));
+
+    wire_serial(pc, 0, 0x3f8, PC_IRQ_COM1);
+    wire_serial(pc, 1, 0x2f8, PC_IRQ_COM2);
+
+    dev = plug(pc, "debug-exit", NULL);
+    set(pc, dev, "port", 0xf4);
+    power(pc, dev);
+
+    wire_debug_console(pc, "debug-console-e9", 0xe9);
+    wire_debug_console(pc, "debug-console-402", 0x402);
+
+    power(pc, plug(pc, "fw-cfg", NULL));
+}
+
+static void wire_power_management(struct pc_board *pc)
+{
+    pc->acpi_pm = plug(pc, "acpi-pm", NULL);
+    power(pc, pc->acpi_pm);
+    wire_isa(pc, pc->acpi_pm, "sci", ACPI_SCI_IRQ);
+}
+
+static void wire_pci(struct pc_board *pc)
+{
+    struct device *host = plug(pc, "pci-host", NULL);
+
+    set(pc, host, "ecam", PC_ECAM);
+    power(pc, host);
+    for (unsigned i = 0; i < PCI_PIRQS && !pc->status; i++)
+        wire(pc, device_output(host, "pirq", i), ioapic_sink, pc->isa.ioapic, PC_GSI_PCI + i);
+}
+
+/* ---- what runs on it ---- */
+
+static void start_image(void *opaque, struct machine *machine)
+{
+    struct pc_board *pc = opaque;
+
+    firmware_start_image(&pc->image, machine);
+}
+
+static int insert_software(struct pc_board *pc)
+{
+    const struct pc_config *config = pc->config;
+    int status;
+
+    if (config->firmware && config->kernel)
+        return error_set(pc->err, EINVAL,
+                         "a kernel cannot be handed to firmware yet; give one of --kernel and "
+                         "--firmware");
+    if (!config->kernel && (config->initrd_count || config->append))
+        return error_set(
+            pc->err, EINVAL,
+            "an initrd or a kernel command line needs a kernel; give it with --kernel");
+    if (config->firmware)
+        return firmware_map_rom(&pc->rom, device_memory(&pc->dev), config->firmware, pc->err);
+    if (!config->kernel)
+        return 0;
+    status = firmware_build_image(&pc->image, config, pc->err);
+    if (status == 0)
+        machine_set_boot(pc->dev.machine, start_image, pc);
+    return status;
+}
+
+/* ---- the board as a device ---- */
+
+static struct pc_board *pc_of(struct device *dev)
+{
+    return container_of(dev, struct pc_board, dev);
+}
+
+static void pc_detach(struct device *dev)
+{
+    struct pc_board *pc = pc_of(dev);
+    struct memory *memory = device_memory(dev);
+
+    machine_set_boot(dev->machine, NULL, NULL);
+    firmware_unmap_rom(&pc->rom, memory);
+    memory_unmap(memory, &pc->ram_high);
+    memory_unmap(memory, &pc->ram_low);
+    memory_unmap(memory, &pc->ram_bios);
+    memory_unmap(memory, &pc->ram_conventional);
+    boot_image_done(&pc->image);
+}
+
+static int pc_attach(struct device *dev, struct error *err)
+{
+    struct pc_board *pc = pc_of(dev);
+    const struct machine_config *config = machine_config(dev->machine);
+
+    pc_layout_init(&pc->layout, config->ram_bytes, machine_vcpu_count(dev->machine));
+    boot_image_init(&pc->image, &pc->layout);
+    pc->err = err;
+    wire_memory(pc);
+    return pc->status;
+}
+
+static const struct device_class pc_class = {
+    .name = "pc",
+    .summary = "the board: memory and wires",
+    .bus = BUS_PLATFORM,
+    .instance_size = sizeof(struct pc_board),
+    .attach = pc_attach,
+    .detach = pc_detach,
+};
+
+static int wire_everything(struct pc_board *pc)
+{
+    wire_interrupt_controllers(pc);
+    wire_timers(pc);
+    wire_ports(pc);
+    wire_power_management(pc);
+    wire_pci(pc);
+    return pc->status ? pc->status : insert_software(pc);
+}
+
+int pc_build(struct machine *machine, const struct pc_config *config, struct error *err)
+{
+    struct device *dev = device_new(machine, &pc_class, NULL, err);
+    struct pc_board *pc;
+    int status;
+
+    if (!dev)
+        return -ENOMEM;
+    status = device_attach(dev, err);
+    if (status)
+        return status;
+    pc = pc_of(dev);
+    pc->config = config;
+    pc->err = err;
+    status = wire_everything(pc);
+    pc->config = NULL;
+    pc->err = NULL;
+    return status;
+}
+
+void pc_press_power_button(struct machine *machine)
+{
+    struct device *dev = machine_find_device(machine, pc_class.name);
+
+    if (dev && dev->class == &pc_class && pc_of(dev)->acpi_pm)
+        acpi_pm_press_power_button(pc_of(dev)->acpi_pm);
+}
