@@ -36,6 +36,7 @@
 
 struct block;
 struct icpu;
+struct code_page;
 struct interpreter;
 struct op;
 
@@ -77,6 +78,12 @@ struct op {
     uint8_t extra;         /* handler-specific */
 };
 
+/* In counted mode blocks longer than what is left of the budget are stepped through. */
+#define BLOCK_STEP_BUDGET 64u
+
+/* Bit of extra: the op is the last of its block, so an interrupt shadow needs a step of its own. */
+#define OP_IS_LAST 0x80u
+
 /* Software TLB: one entry per hashed page and privilege kind. */
 struct tlb_entry {
     uint64_t read;    /* page's linear address if readable without asking, else TLB_NEVER of its slot */
@@ -102,6 +109,50 @@ enum cc_kind {
     CC_SHIFT,  /* ZF SF PF from cc_result, CF and OF as bits in cc_a, AF = 0 */
 };
 
+/*
+ * Where a branch target's block is. key is the target's RIP with the mode mixed in
+ * (jump_key), so a lookup also proves that mode and privilege are those of the block.
+ */
+struct jump_entry {
+    uint64_t key;
+    const struct op *first;
+};
+#define JUMP_BITS 11
+#define JUMP_SIZE (1u << JUMP_BITS)
+
+/* Instruction fetch: a code page's linear address and mode to where it is. */
+struct fetch_entry {
+    uint64_t key; /* jump_key of the page's first byte; FETCH_NONE if unused */
+    uint64_t gpa;
+    const uint8_t *host; /* NULL: not RAM or ROM */
+    struct code_page *page;
+};
+#define FETCH_BITS 7
+#define FETCH_SIZE (1u << FETCH_BITS)
+#define FETCH_NONE 1u /* never a key: pages are aligned */
+
+/*
+ * One page of RAM or ROM that may hold decoded code; shared by all vCPUs. A
+ * chunk is 64 bytes; its bit is set while some block was decoded from it. Writers
+ * write first and look at chunks afterwards, decoders set their bits first and
+ * compare the bytes afterwards, so one of the two sees the other (both seq_cst).
+ */
+struct code_page {
+    _Atomic uint64_t chunks;
+    _Atomic uint32_t generation; /* blocks of another generation are stale */
+};
+
+struct interpreter {
+    struct machine *machine;
+    struct memory *memory;
+    struct code_page *code_pages; /* by RAM file page */
+    uint64_t code_page_count;
+    struct icpu *cpus[16];
+    _Atomic unsigned cpu_count;
+    struct host_mutex split_lock; /* locked accesses that cross pages or hit devices */
+    _Atomic bool dirty_tracking;
+};
+
 struct icpu {
     struct x86_cpu cpu; /* first; cpu.s.gpr at offset 0 */
 
@@ -111,17 +162,26 @@ struct icpu {
     uint64_t cc_result, cc_a, cc_b;
     uint32_t cc_kind, cc_carry;
 
-    /* Where we are: RIP and linear address of the first byte of the current code page. */
-    uint64_t page_rip, page_linear;
+    uint64_t page_rip; /* RIP of the first byte of the current code page */
+    uint64_t cs_base;  /* 0 in 64-bit mode */
+    uint64_t jump_tag; /* mode_key, placed for jump_key() */
     const struct block *block;
 
     struct tlb_entry *tlb; /* of the current privilege: tlbs[tlb_kind] */
     uint64_t budget;       /* instructions that may still be retired in this run() */
-    uint64_t budget_start;
     _Atomic uint32_t attention; /* something to look at before the next block */
 
-    const struct op *insn; /* the op that is executing, for whoever has to find RIP */
+    const struct op *insn; /* the op that is executing, for whoever has to find RIP; may be NULL */
+    uint64_t stack_mask;   /* bits of RSP that address the stack */
+    uint64_t rip_mask;     /* bits of RIP in the current code segment */
+
+    uint64_t budget_start; /* budget at the time when s.instructions was last brought up to date */
     jmp_buf unwind;        /* faults longjmp here */
+    const struct flat_view *view; /* held while in run() */
+    const struct flat_view *seen_view; /* the one the TLB was filled from; compared, not used */
+    _Atomic uint8_t new_view;          /* the memory map changed */
+    struct x86_walk_memory walk_memory;
+    const struct flat_range *last_range; /* of view: where the last page walk found RAM */
 
     struct interpreter *interpreter;
     struct vcpu *vcpu;
@@ -132,10 +192,32 @@ struct icpu {
     uint8_t fpu_blocked;      /* classes of instructions that cannot just run (host_stub.h) */
     uint8_t vector_bytes;     /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
+    bool stepping;       /* one instruction at a time; nothing may be linked */
+    bool shadow;         /* the instruction before asked that no interrupt comes before the next */
+    bool counted;        /* virtual time is the instruction count */
+    bool repeat_interrupted; /* a REP instruction stopped between iterations */
+    _Atomic uint8_t in_run;        /* reading guest memory through the TLB: see code_pages.c */
+    _Atomic uint8_t drop_writes;   /* another vCPU wants our write tags dropped */
+    const struct debug_request *debug; /* NULL without a debugger */
+    uint64_t skip_breakpoint_rip;      /* the debugger was told of this breakpoint already */
+    bool debug_hit;
+    bool breakpoints;    /* instruction breakpoints of the guest or the debugger are set */
+    bool must_step;      /* the next instruction runs alone */
+    bool trap_needs_tf;  /* INT n, SYSCALL: no single-step trap if it cleared TF */
+    bool keep_rf;        /* IRET set RF for the next instruction */
+    bool new_budget;     /* counted mode: a timer may have changed */
+    bool flush_all;      /* blocks must be built again */
+    bool flush_blocks; /* host stubs were emptied while a block was built */
+    struct vcpu_exit debug_exit;
+
     enum x86_code_size code_size;
     enum tlb_kind tlb_kind;
     unsigned mode_key; /* what, besides the address, decides how bytes decode */
+    bool watching;     /* data watchpoints of the guest (DR7) or the debugger are set */
     struct block_cache *blocks;
+    struct x86_paging paging; /* registers for the page walk, refreshed on change */
+    struct jump_entry jumps[JUMP_SIZE];
+    struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
 };
 
@@ -173,8 +255,18 @@ noreturn void interp_raise_code(struct icpu *c, const struct op *i, uint8_t vect
 /* RIP of op i and of the instruction after it. */
 static inline uint64_t op_rip(const struct icpu *c, const struct op *i)
 {
-    return c->page_rip + i->page_offset;
+    return (c->page_rip + i->page_offset) & c->rip_mask;
 }
+static inline uint64_t op_next_rip(const struct icpu *c, const struct op *i)
+{
+    return (c->page_rip + i->page_offset + i->length) & c->rip_mask;
+}
+/* Guest instructions retired since power-on, before op i. */
+uint64_t interp_instructions(const struct icpu *c, const struct op *i);
+/* Counted mode: bring virtual time up to op i before something looks at it. */
+void interp_sync_clock(struct icpu *c, const struct op *i);
+/* Recompute what is derived from registers (enum x86_changed). */
+void interp_changed(struct icpu *c, unsigned what);
 
 /* ---- memory (memory.c) ---- */
 
@@ -204,6 +296,18 @@ static inline struct tlb_entry *tlb_slot(struct icpu *c, uint64_t linear)
 {
     return &c->tlb[(linear >> 12) & (TLB_SIZE - 1)];
 }
+
+/* The same for an offset that the handler computed (XLAT, BT): address size and segment from i. */
+uint64_t interp_ea_offset(struct icpu *c, const struct op *i, uint64_t offset, unsigned size,
+                          unsigned access);
+uint64_t interp_segment_linear(struct icpu *c, const struct op *i, unsigned index, uint64_t offset,
+                               unsigned size, unsigned access);
+
+/* The functions of struct x86_cpu_ops that concern memory. */
+uint64_t interp_ops_read(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access);
+void interp_ops_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsigned size,
+                      unsigned access);
+void interp_ops_probe_write(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access);
 
 /* Miss, page crossing, MMIO, watchpoint, alignment check. Values are zero-extended. */
 uint64_t interp_load_slow(struct icpu *c, const struct op *i, uint64_t linear, unsigned size);
@@ -245,10 +349,139 @@ void interp_store_bytes(struct icpu *c, const struct op *i, uint64_t linear, con
 /* Raise what a write would raise. */
 void interp_probe_write(struct icpu *c, const struct op *i, uint64_t linear, size_t size);
 
+/*
+ * Host pointer for a read-modify-write of size bytes, or NULL: then use interp_load_for_write
+ * and interp_store_slow (page crossing, MMIO, code, watchpoints).
+ */
+static inline void *rmw_pointer(struct icpu *c, uint64_t linear, unsigned size)
+{
+    const struct tlb_entry *e = tlb_slot(c, linear);
+
+    return likely((linear ^ e->write) <= 0x1000u - size) ? (void *)(linear + e->addend) : NULL;
+}
+/* Load with the rights and faults of a write. */
+uint64_t interp_load_for_write(struct icpu *c, const struct op *i, uint64_t linear, unsigned size);
+
+/*
+ * Locked accesses that are not plain RAM within a page: store value if memory still holds
+ * expected. Atomic only with respect to other such accesses.
+ */
+bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear, uint64_t expected,
+                             uint64_t value, unsigned size);
+
+void interp_flush_tlb(struct icpu *c, bool global_too);
+void interp_flush_tlb_page(struct icpu *c, uint64_t linear);
+void interp_flush_jumps(struct icpu *c);
+void interp_drop_write_tags(struct icpu *c);
+extern const struct x86_walk_memory interp_walk_memory;
+/* Where the code byte at linear is; raises the fetch's #PF with s.rip as the faulting RIP. */
+const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear);
+/* Linear to guest-physical for the debugger. */
+bool interp_translate(struct icpu *c, uint64_t linear, uint64_t *out_gpa);
+
+/* ---- code pages (code_pages.c) ---- */
+
+struct code_page *code_page_at(const struct interpreter *t, const struct flat_range *range,
+                               uint64_t gpa);
+/* Bytes [offset, offset + size) of the page were written: drop blocks decoded from them. */
+void code_page_written(struct icpu *c, struct code_page *page, unsigned offset, size_t size);
+/* Blocks are about to be used that were decoded from these chunks: returns after no vCPU can write unseen. */
+void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks);
+void code_pages_memory_written(struct interpreter *t, uint64_t gpa, uint64_t size);
+/* Between entering run() and leaving it, a vCPU answers requests of code_page_claim here. */
+void code_pages_answer(struct icpu *c);
+void code_pages_enter(struct icpu *c);
+void code_pages_leave(struct icpu *c);
+
+static inline uint64_t chunk_mask(unsigned offset, size_t size)
+{
+    unsigned first = offset / 64, last = (unsigned)(offset + size - 1) / 64;
+
+    return (~0ull << first) & (~0ull >> (63 - last));
+}
+
+/* ---- blocks (blocks.c) ---- */
+
+/* A run of decoded instructions. ops[0] is the header (no instruction), then count of them. */
+struct block {
+    struct block *next; /* in the hash chain */
+    uint64_t gpa;
+    struct code_page *page, *second_page; /* NULL: not cacheable, or does not cross */
+    uint64_t second_gpa;
+    uint32_t generation, second_generation;
+    uint32_t mode_key;
+    uint16_t count;
+    uint16_t op_count; /* header and end included */
+    struct op ops[];
+};
+
+static inline struct block *block_of(const struct op *header)
+{
+    return (struct block *)((char *)header - offsetof(struct block, ops));
+}
+
+struct block_cache *blocks_new(struct error *err);
+void blocks_free(struct block_cache *cache);
+void blocks_flush(struct icpu *c);
+/* The block at RIP (whose page is the current one afterwards); decodes it if need be. */
+const struct op *blocks_lookup(struct icpu *c, uint64_t rip);
+/* Decode the one instruction at RIP for stepping; returned once, not cached. */
+const struct op *blocks_single(struct icpu *c, uint64_t rip);
+/* How many instructions of the current block were completed before op i. */
+unsigned block_instructions_before(const struct block *block, const struct op *i);
+/* The rest of the current block may be stale: go on through a lookup after op i. */
+void block_cut(struct icpu *c, const struct op *i);
+
+/* Only these bits of mode_key exist, so that jump_key is collision-free for canonical RIPs. */
+enum mode_bits {
+    MODE_CODE_SIZE = 3, /* enum x86_code_size */
+    MODE_USER = 4,
+    MODE_REAL = 8,  /* real or virtual-8086 mode */
+    MODE_FLAT = 16, /* 64-bit code, or 32-bit code with base 0 and limit 4 GiB */
+};
+
+static inline uint64_t jump_key(const struct icpu *c, uint64_t rip)
+{
+    return rip ^ c->jump_tag;
+}
+static inline struct jump_entry *jump_slot(struct icpu *c, uint64_t rip)
+{
+    return &c->jumps[(rip ^ rip >> JUMP_BITS) & (JUMP_SIZE - 1)];
+}
+
+/* Branch to RIP, which is canonical and within the CS limit: the first op there. */
+static inline const struct op *jump_to(struct icpu *c, uint64_t rip)
+{
+    const struct jump_entry *e = jump_slot(c, rip);
+
+    if (likely(e->key == jump_key(c, rip))) {
+        c->page_rip = rip - e->first->page_offset;
+        return e->first;
+    }
+    return blocks_lookup(c, rip);
+}
+
+/* Branch by op i to a target in the same page whose RIP is rip: linked once known. */
+const struct op *blocks_link(struct icpu *c, const struct op *i, uint64_t rip);
+
+/* The taken way of branch op i (linked or not): target from i, see branch.c. */
+const struct op *interp_branch(struct icpu *c, const struct op *i);
+
+/* Leave the run loop with RIP at op i (which runs again), or behind it. */
+const struct op *interp_leave_at(struct icpu *c, const struct op *i);
+const struct op *interp_leave_after(struct icpu *c, const struct op *i);
+/* After an instruction that changed mode, RIP or caches: s.rip is where to go on. */
+const struct op *interp_resume(struct icpu *c);
+
 /* ---- flags (flags.c) ---- */
 
 /* Compute the status flags into s.rflags and set CC_RFLAGS. */
 void flags_materialize(struct icpu *c);
+
+/* EFLAGS was written as a whole (POPF); old is its value before. */
+const struct op *interp_flags_written(struct icpu *c, const struct op *i, uint64_t old);
+/* STI, MOV SS, POP SS: the next instruction runs before anything comes between. */
+const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss);
 
 /* ---- host stubs (host_stub.c): x87, MMX, SSE, AVX, AVX-512, AES, SHA, ... ---- */
 

@@ -1,0 +1,110 @@
+/*
+ * code_pages.c - which pages hold decoded code, and who must hear of writes to them
+ *
+ * Theory of operation. Blocks are private to a vCPU, but any vCPU or device may
+ * write the bytes they were decoded from. Each page has a generation; a block remembers
+ * it and is stale when it differs (checked at the block's header). A page with a
+ * decoded chunk is never in any TLB for fast writing, so every write to it comes
+ * through code_page_written, which advances the generation if a chunk is hit.
+ *
+ * When a page gets its first chunk, other vCPUs may still have it in their TLB. The
+ * claiming vCPU asks each of them to drop its write tags and waits for the answer, which
+ * comes at the next block header, or at once from one that is outside run() or in a
+ * device access (in_run is 0 then, and it drops the tags before it goes on). A
+ * waiting vCPU answers requests itself, so two claims cannot wait for each other.
+ */
+#include "engine/interpreter/interpreter.h"
+
+#include <sched.h>
+#include <stdatomic.h>
+
+struct code_page *code_page_at(const struct interpreter *t, const struct flat_range *range,
+                               uint64_t gpa)
+{
+    uint64_t page;
+
+    if (!range || !range->region->hva)
+        return NULL;
+    page = (range->region->ram_offset + range->offset + (gpa - range->gpa)) / GUEST_PAGE_SIZE;
+    return page < t->code_page_count ? &t->code_pages[page] : NULL;
+}
+
+static bool invalidate(struct code_page *page, unsigned offset, size_t size)
+{
+    if (!(atomic_load(&page->chunks) & chunk_mask(offset, size)))
+        return false;
+    atomic_store(&page->chunks, 0);
+    atomic_fetch_add(&page->generation, 1);
+    return true;
+}
+
+void code_page_written(struct icpu *c, struct code_page *page, unsigned offset, size_t size)
+{
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the bit set in code_page_claim */
+    if (likely(!invalidate(page, offset, size)))
+        return;
+    /* Our own block may be the one that was changed: nothing of it runs after this op. */
+    if (c->insn && c->block && (c->block->page == page || c->block->second_page == page))
+        block_cut(c, c->insn);
+}
+
+void code_pages_memory_written(struct interpreter *t, uint64_t gpa, uint64_t size)
+{
+    const struct flat_view *view = memory_view_get(t->memory);
+
+    atomic_thread_fence(memory_order_seq_cst);
+    while (size) {
+        uint64_t part = 0x1000 - (gpa & 0xfff);
+        struct code_page *page = code_page_at(t, flat_view_find(view, gpa), gpa);
+
+        part = part < size ? part : size;
+        if (page)
+            invalidate(page, gpa & 0xfff, part);
+        gpa += part;
+        size -= part;
+    }
+    memory_view_put(t->memory, view);
+}
+
+void code_pages_answer(struct icpu *c)
+{
+    if (unlikely(atomic_load(&c->drop_writes))) {
+        interp_drop_write_tags(c);
+        atomic_store(&c->drop_writes, 0);
+    }
+}
+
+void code_pages_enter(struct icpu *c)
+{
+    atomic_store(&c->in_run, 1); /* pairs with the load of in_run in wait_for */
+    code_pages_answer(c);
+}
+
+void code_pages_leave(struct icpu *c)
+{
+    atomic_store(&c->in_run, 0);
+}
+
+static void wait_for(struct icpu *me, struct icpu *other)
+{
+    atomic_store(&other->drop_writes, 1);
+    atomic_store(&other->attention, 1);
+    for (unsigned spins = 0; atomic_load(&other->drop_writes) && atomic_load(&other->in_run); spins++) {
+        code_pages_answer(me);
+        if (spins > 1000)
+            sched_yield();
+    }
+}
+
+void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks)
+{
+    struct interpreter *t = c->interpreter;
+    unsigned count = atomic_load(&t->cpu_count);
+
+    if (atomic_fetch_or(&page->chunks, chunks) != 0)
+        return; /* already known to everybody */
+    interp_drop_write_tags(c);
+    for (unsigned n = 0; n < count; n++)
+        if (t->cpus[n] != c)
+            wait_for(c, t->cpus[n]);
+}

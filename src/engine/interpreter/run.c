@@ -1,0 +1,724 @@
+/*
+ * run.c - the interpreter engine: the run loop, events, modes
+ *
+ * Theory of operation. interp_run alternates between attend(), which looks at everything
+ * that can happen between two instructions in the order of SDM vol. 3, table 6-2, and
+ * running blocks until a handler returns NULL. Other threads make that happen by
+ * setting c->attention, which every block header reads.
+ *
+ * Stepping: with EFLAGS.TF, an interrupt shadow that ends a block, a debugger's
+ * step, or a budget smaller than the next block, one instruction at a time is decoded
+ * and run (blocks_single).
+ *
+ * Faults longjmp to the top of the loop, where the event that x86_raise left in
+ * cpu.event is delivered; a fault during delivery comes back to the same place.
+ */
+#include "engine/interpreter/interpreter.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "engine/interpreter/flags.h"
+#include "trapeze/clock.h"
+#include "trapeze/machine.h"
+#include "x86/features.h"
+#include "x86/segments.h"
+
+/* ---- position and count ---- */
+
+/* Give back what the current block took from the budget for op i (if it runs again) and behind. */
+static void refund_from(struct icpu *c, const struct op *i)
+{
+    const struct block *b = c->block;
+
+    if (b && i > b->ops && i < b->ops + b->op_count)
+        c->budget += b->count - block_instructions_before(b, i);
+    c->block = NULL;
+}
+
+void interp_sync(struct icpu *c, const struct op *i)
+{
+    c->insn = i;
+    c->cpu.s.rip = op_rip(c, i);
+    flags_materialize(c);
+}
+
+uint64_t interp_instructions(const struct icpu *c, const struct op *i)
+{
+    const struct block *b = c->block;
+    uint64_t taken = c->budget_start - c->budget;
+
+    if (i && b && i > b->ops && i < b->ops + b->op_count)
+        taken -= b->count - block_instructions_before(b, i);
+    return c->cpu.s.instructions + taken;
+}
+
+void interp_sync_clock(struct icpu *c, const struct op *i)
+{
+    if (likely(!c->counted))
+        return;
+    clocks_set_counted_ns(machine_clocks(c->interpreter->machine), interp_instructions(c, i));
+    /* A device may arm an earlier timer: let the vCPU's thread compute a new budget. */
+    c->new_budget = true;
+    atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
+}
+
+noreturn void interp_raise(struct icpu *c, const struct op *i, uint8_t vector)
+{
+    interp_sync(c, i);
+    x86_raise(&c->cpu, vector);
+}
+
+noreturn void interp_raise_code(struct icpu *c, const struct op *i, uint8_t vector, uint32_t code)
+{
+    interp_sync(c, i);
+    x86_raise_code(&c->cpu, vector, code);
+}
+
+const struct op *interp_leave_at(struct icpu *c, const struct op *i)
+{
+    c->cpu.s.rip = op_rip(c, i);
+    refund_from(c, i);
+    c->insn = NULL;
+    return NULL;
+}
+
+const struct op *interp_leave_after(struct icpu *c, const struct op *i)
+{
+    c->cpu.s.rip = op_next_rip(c, i);
+    refund_from(c, i + 1);
+    c->insn = NULL;
+    return NULL;
+}
+
+const struct op *interp_resume(struct icpu *c)
+{
+    c->block = NULL;
+    c->insn = NULL;
+    return NULL;
+}
+
+/* ---- what is derived from registers ---- */
+
+static void refresh_code(struct icpu *c)
+{
+    const struct x86_cpu *cpu = &c->cpu;
+    const struct x86_segment *cs = &cpu->s.seg[X86_CS], *ss = &cpu->s.seg[X86_SS];
+    bool real = !x86_in_protected_mode(cpu) || x86_in_v86_mode(cpu);
+    uint64_t base = cs->base;
+    bool flat;
+
+    c->code_size = x86_in_64bit_mode(cpu)            ? X86_CODE_64
+                   : !real && (cs->attributes & X86_SEG_DB) ? X86_CODE_32
+                                                             : X86_CODE_16;
+    /* In real mode CS keeps its D bit from protected mode ("unreal" code): it counts there too. */
+    if (!x86_in_protected_mode(cpu) && (cs->attributes & X86_SEG_DB))
+        c->code_size = X86_CODE_32;
+    if (c->code_size == X86_CODE_64)
+        base = 0;
+    flat = c->code_size == X86_CODE_64 ||
+           (c->code_size == X86_CODE_32 && base == 0 && cs->limit == 0xffffffff);
+    if (base != c->cs_base) {
+        c->cs_base = base;
+        interp_flush_jumps(c);
+    }
+    c->rip_mask = c->code_size == X86_CODE_64 ? ~0ull : 0xffffffff;
+    c->stack_mask = c->code_size == X86_CODE_64         ? ~0ull
+                    : ss->attributes & X86_SEG_DB ? 0xffffffff
+                                                        : 0xffff;
+    c->mode_key = c->code_size | (cpu->cpl == 3 ? MODE_USER : 0) | (real ? MODE_REAL : 0) |
+                  (flat ? MODE_FLAT : 0);
+    c->jump_tag = (uint64_t)c->mode_key << 52;
+}
+
+static void refresh_tlb_kind(struct icpu *c)
+{
+    const struct x86_state *s = &c->cpu.s;
+    enum tlb_kind kind = TLB_KERNEL;
+
+    if (c->cpu.cpl == 3)
+        kind = (s->cr0 & X86_CR0_AM) && (s->rflags & X86_FLAG_AC) ? TLB_SLOW : TLB_USER;
+    else if ((s->cr4 & X86_CR4_SMAP) && (s->rflags & X86_FLAG_AC))
+        kind = TLB_KERNEL_SMAP_OPEN;
+    c->tlb_kind = kind;
+    c->tlb = c->tlbs[kind];
+}
+
+static void refresh_watching(struct icpu *c)
+{
+    const struct x86_state *s = &c->cpu.s;
+    bool watching = false;
+
+    for (unsigned n = 0; n < 4; n++)
+        watching |= (s->dr7 >> (2 * n) & 3) && (s->dr7 >> (16 + 4 * n) & 1);
+    for (unsigned n = 0; c->debug && n < c->debug->point_count; n++)
+        watching |= c->debug->points[n].kind != DEBUG_BREAKPOINT;
+    c->watching = watching;
+    c->breakpoints = c->debug && c->debug->point_count;
+    for (unsigned n = 0; n < 4; n++)
+        c->breakpoints |= (s->dr7 >> (2 * n) & 3) && (s->dr7 >> (16 + 4 * n) & 3) == 0;
+}
+
+void interp_changed(struct icpu *c, unsigned what)
+{
+    if (what & X86_CHANGED_FLAGS)
+        c->cc_kind = CC_RFLAGS;
+    if (what & (X86_CHANGED_CODE | X86_CHANGED_SEGMENTS | X86_CHANGED_PAGING | X86_CHANGED_FLAGS)) {
+        x86_refresh_cpl(&c->cpu);
+        refresh_code(c);
+        refresh_tlb_kind(c);
+    }
+    if (what & X86_CHANGED_PAGING) {
+        x86_paging_from(&c->paging, &c->cpu);
+        interp_flush_tlb(c, true);
+    } else if (what & X86_CHANGED_CR3) {
+        x86_paging_from(&c->paging, &c->cpu);
+        interp_flush_tlb(c, false);
+    }
+    if (what & X86_CHANGED_DEBUG) {
+        refresh_watching(c);
+        interp_flush_tlb(c, true);
+        c->flush_all = true; /* breakpoints are built into blocks */
+        atomic_store(&c->attention, 1);
+    }
+    if (what & X86_CHANGED_FPU)
+        host_stub_refresh(c);
+}
+
+static void ops_changed(struct x86_cpu *cpu, unsigned what)
+{
+    interp_changed(icpu_of(cpu), what);
+}
+
+static void ops_flush_page(struct x86_cpu *cpu, uint64_t linear)
+{
+    interp_flush_tlb_page(icpu_of(cpu), linear);
+}
+
+static noreturn void ops_raise(struct x86_cpu *cpu)
+{
+    longjmp(icpu_of(cpu)->unwind, 1);
+}
+
+static const struct x86_cpu_ops cpu_ops = {
+    .read = interp_ops_read,
+    .write = interp_ops_write,
+    .probe_write = interp_ops_probe_write,
+    .raise = ops_raise,
+    .changed = ops_changed,
+    .flush_page = ops_flush_page,
+};
+
+/* ---- events between instructions ---- */
+
+static void deliver(struct icpu *c, const struct x86_event *event)
+{
+    struct x86_event copy = *event;
+
+    flags_materialize(c);
+    c->insn = NULL;
+    c->block = NULL;
+    x86_deliver(&c->cpu, &copy);
+}
+
+/* A fault unwound to us: undo the count of what did not run, and deliver it. */
+static void deliver_fault(struct icpu *c)
+{
+    if (c->insn)
+        refund_from(c, c->insn);
+    c->stepping = false;
+    c->shadow = false;
+    deliver(c, &c->cpu.event);
+}
+
+static void deliver_interrupt(struct icpu *c, enum x86_event_kind kind, uint8_t vector)
+{
+    struct x86_event event = {.vector = vector, .kind = kind, .return_rip = c->cpu.s.rip};
+
+    c->cpu.s.activity = X86_ACTIVE;
+    deliver(c, &event);
+}
+
+static void take_init(struct icpu *c)
+{
+    struct x86_state *s = &c->cpu.s;
+    bool bsp = c->vcpu->index == 0;
+
+    host_fpu_to_state(c);
+    x86_state_reset(s, true);
+    s->gpr[X86_RDX] = c->vcpu->model->signature;
+    s->activity = bsp ? X86_ACTIVE : X86_WAIT_FOR_SIPI;
+    host_fpu_from_state(c);
+    interp_changed(c, ~0u);
+}
+
+/* SDM vol. 3, 9.4.4: real mode at vector * 4 KiB */
+static void take_sipi(struct icpu *c)
+{
+    struct x86_state *s = &c->cpu.s;
+    uint32_t vector = atomic_load(&c->vcpu->sipi_vector) & 0xff;
+
+    if (s->activity != X86_WAIT_FOR_SIPI)
+        return;
+    s->seg[X86_CS].selector = (uint16_t)(vector << 8);
+    s->seg[X86_CS].base = vector << 12;
+    s->rip = 0;
+    s->activity = X86_ACTIVE;
+    interp_changed(c, X86_CHANGED_CODE);
+}
+
+/* Single-step and data breakpoints: traps after the instruction (SDM vol. 3, 17.3). */
+static bool take_debug_trap(struct icpu *c)
+{
+    struct x86_state *s = &c->cpu.s;
+    struct x86_event event = {.vector = X86_DB, .kind = X86_EVENT_EXCEPTION, .return_rip = s->rip};
+
+    if (!s->pending.debug_traps || (c->shadow && s->pending.shadow_is_mov_ss))
+        return false;
+    s->dr6 = (s->dr6 & ~0xfull) | s->pending.debug_traps;
+    s->pending.debug_traps = 0;
+    s->dr7 &= ~(uint64_t)X86_DR7_GD;
+    deliver(c, &event);
+    return true;
+}
+
+/* Instruction breakpoints of the guest: faults before the instruction (17.3.1.1). */
+static bool take_breakpoint_fault(struct icpu *c)
+{
+    struct x86_state *s = &c->cpu.s;
+    uint64_t linear = c->code_size == X86_CODE_64 ? s->rip : (uint32_t)(c->cs_base + s->rip);
+    struct x86_event event = {.vector = X86_DB, .kind = X86_EVENT_EXCEPTION, .return_rip = s->rip};
+    unsigned hit = 0;
+
+    for (unsigned n = 0; n < 4; n++)
+        if ((s->dr7 >> (2 * n) & 3) && (s->dr7 >> (16 + 4 * n) & 3) == 0 && s->dr[n] == linear)
+            hit |= 1u << n;
+    if (!hit || (s->rflags & X86_FLAG_RF))
+        return false;
+    s->dr6 = (s->dr6 & ~0xfull) | hit;
+    s->dr7 &= ~(uint64_t)X86_DR7_GD;
+    deliver(c, &event);
+    return true;
+}
+
+static bool debugger_breakpoint(struct icpu *c)
+{
+    uint64_t linear = c->code_size == X86_CODE_64 ? c->cpu.s.rip
+                                                  : (uint32_t)(c->cs_base + c->cpu.s.rip);
+
+    for (unsigned n = 0; c->debug && n < c->debug->point_count; n++)
+        if (c->debug->points[n].kind == DEBUG_BREAKPOINT && c->debug->points[n].gva == linear)
+            return true;
+    return false;
+}
+
+/* Interrupts and resets. True if something was delivered: look again. */
+static bool take_event(struct icpu *c, uint32_t events)
+{
+    struct x86_state *s = &c->cpu.s;
+
+    if (events & VCPU_EVENT_INIT) {
+        vcpu_take(c->vcpu, VCPU_EVENT_INIT);
+        take_init(c);
+        return true;
+    }
+    if (events & VCPU_EVENT_SIPI) {
+        vcpu_take(c->vcpu, VCPU_EVENT_SIPI);
+        take_sipi(c);
+        return true;
+    }
+    if (s->activity == X86_WAIT_FOR_SIPI || s->activity == X86_SHUTDOWN)
+        return false;
+    if (events & VCPU_EVENT_SMI)
+        vcpu_take(c->vcpu, VCPU_EVENT_SMI);
+    if (events & VCPU_EVENT_NMI) {
+        vcpu_take(c->vcpu, VCPU_EVENT_NMI);
+        s->pending.nmi_pending = true;
+    }
+    if (c->shadow)
+        return false;
+    if (s->pending.nmi_pending && !s->pending.nmi_blocked) {
+        s->pending.nmi_pending = false;
+        s->pending.nmi_blocked = true;
+        deliver_interrupt(c, X86_EVENT_NMI, X86_NMI);
+        return true;
+    }
+    if ((events & VCPU_EVENT_INTERRUPT) && (s->rflags & X86_FLAG_IF)) {
+        int vector = c->vcpu->apic_ops ? c->vcpu->apic_ops->acknowledge(c->vcpu->apic)
+                                       : machine_pic_acknowledge(c->interpreter->machine);
+
+        if (vector >= 0) {
+            deliver_interrupt(c, X86_EVENT_EXTERNAL, (uint8_t)vector);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refresh_view(struct icpu *c)
+{
+    struct memory *memory = c->interpreter->memory;
+
+    memory_view_put(memory, c->view);
+    c->view = memory_view_get(memory);
+    c->last_range = NULL;
+    interp_flush_tlb(c, true);
+}
+
+static bool leave(struct vcpu_exit *exit, enum exit_reason reason)
+{
+    exit->reason = reason;
+    return true;
+}
+
+/* Everything between two instructions. True: leave run() with *exit. */
+static bool attend(struct icpu *c, struct vcpu_exit *exit)
+{
+    struct x86_state *s = &c->cpu.s;
+    uint32_t events;
+
+    do {
+        atomic_store(&c->attention, 0); /* before the events are read: see interp_kick */
+        code_pages_answer(c);
+        if (unlikely(atomic_exchange(&c->new_view, 0)))
+            refresh_view(c);
+        if (unlikely(c->flush_all)) {
+            c->flush_all = false;
+            blocks_flush(c);
+        }
+        if (unlikely(s->activity == X86_SHUTDOWN))
+            return leave(exit, EXIT_SHUTDOWN);
+        if (unlikely(c->debug_hit)) {
+            c->debug_hit = false;
+            *exit = c->debug_exit;
+            return true;
+        }
+        events = atomic_load(&c->vcpu->events);
+        if (unlikely(events & VCPU_EVENT_KICK))
+            return leave(exit, EXIT_KICKED);
+    } while (take_debug_trap(c) || (events && take_event(c, events)) || c->flush_all);
+    if (s->activity != X86_ACTIVE)
+        return leave(exit, EXIT_HALT);
+    if (c->new_budget || c->budget == 0) {
+        c->new_budget = false;
+        return leave(exit, EXIT_BUDGET);
+    }
+    return false;
+}
+
+/* ---- running ---- */
+
+static void step(struct icpu *c)
+{
+    struct x86_state *s = &c->cpu.s;
+    bool trap = s->rflags & X86_FLAG_TF;
+    const struct op *i;
+
+    c->shadow = false;
+    c->stepping = true;
+    c->must_step = false;
+    c->trap_needs_tf = false;
+    i = blocks_single(c, s->rip);
+    while (i)
+        i = i->run(c, i);
+    c->stepping = false;
+    s->rflags &= ~(uint64_t)X86_FLAG_RF | (c->keep_rf ? X86_FLAG_RF : 0);
+    c->keep_rf = false;
+    if (trap && (!c->trap_needs_tf || (s->rflags & X86_FLAG_TF)) && !c->repeat_interrupted)
+        s->pending.debug_traps |= X86_DR6_BS;
+    c->repeat_interrupted = false;
+    s->pending.shadow_is_mov_ss = c->shadow && s->pending.shadow_is_mov_ss;
+}
+
+static void run_blocks(struct icpu *c)
+{
+    const struct op *i = jump_to(c, c->cpu.s.rip);
+
+    while (i)
+        i = i->run(c, i);
+}
+
+/* True if the next instruction has to run alone. */
+static bool needs_step(const struct icpu *c)
+{
+    return (c->cpu.s.rflags & X86_FLAG_TF) || c->shadow || c->must_step || (c->debug && c->debug->step);
+}
+
+static bool at_breakpoint(struct icpu *c, struct vcpu_exit *exit, bool *out_leave)
+{
+    if (c->debug && c->skip_breakpoint_rip != c->cpu.s.rip && debugger_breakpoint(c)) {
+        c->skip_breakpoint_rip = c->cpu.s.rip; /* run() again goes over it */
+        *exit = (struct vcpu_exit){.reason = EXIT_DEBUG,
+                                   .debug = {.cause = DEBUG_BREAKPOINT, .gva = c->cpu.s.rip}};
+        *out_leave = true;
+        return true;
+    }
+    if (take_breakpoint_fault(c))
+        return true;
+    c->must_step = true; /* over the block whose header stops here */
+    c->skip_breakpoint_rip = ~0ull;
+    return false;
+}
+
+static void run_loop(struct icpu *c, struct vcpu_exit *exit)
+{
+    bool stop = false;
+
+    while (!attend(c, exit)) {
+        if (unlikely(c->breakpoints) && at_breakpoint(c, exit, &stop)) {
+            if (stop)
+                return;
+            continue;
+        }
+        if (unlikely(needs_step(c))) {
+            bool debugger = c->debug && c->debug->step;
+
+            step(c);
+            if (debugger) {
+                *exit = (struct vcpu_exit){.reason = EXIT_DEBUG, .debug = {.cause = DEBUG_STEP}};
+                return;
+            }
+        } else {
+            run_blocks(c);
+            if (c->budget < BLOCK_STEP_BUDGET)
+                c->must_step = true;
+        }
+    }
+}
+
+static void run_begin(struct icpu *c, uint64_t budget)
+{
+    c->view = memory_view_get(c->interpreter->memory);
+    if (c->view != c->seen_view || atomic_exchange(&c->new_view, 0)) {
+        c->seen_view = c->view;
+        c->last_range = NULL;
+        interp_flush_tlb(c, true);
+    }
+    code_pages_enter(c);
+    c->budget = c->budget_start = budget;
+    c->new_budget = false;
+    host_fpu_enter(c);
+}
+
+static void run_end(struct icpu *c)
+{
+    flags_materialize(c);
+    c->cpu.s.instructions += c->budget_start - c->budget;
+    c->budget_start = c->budget;
+    host_fpu_leave(c);
+    if (c->counted)
+        clocks_set_counted_ns(machine_clocks(c->interpreter->machine), c->cpu.s.instructions);
+    c->cpu.s.pending.interrupt_shadow = c->shadow;
+    code_pages_leave(c);
+    c->last_range = NULL;
+    c->seen_view = c->view;
+    memory_view_put(c->interpreter->memory, c->view);
+    c->view = NULL;
+}
+
+static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exit)
+{
+    struct icpu *c = vcpu->engine;
+
+    run_begin(c, budget);
+    if (setjmp(c->unwind))
+        deliver_fault(c);
+    run_loop(c, exit);
+    run_end(c);
+}
+
+static void interp_kick(struct vcpu *vcpu)
+{
+    struct icpu *c = vcpu->engine;
+
+    if (c)
+        atomic_store(&c->attention, 1); /* after vcpu->events: pairs with attend() */
+}
+
+/* ---- state, life and debugger ---- */
+
+static void interp_get_state(struct vcpu *vcpu)
+{
+    struct icpu *c = vcpu->engine;
+
+    flags_materialize(c);
+    host_fpu_to_state(c);
+    vcpu->state = c->cpu.s;
+}
+
+static void interp_set_state(struct vcpu *vcpu)
+{
+    struct icpu *c = vcpu->engine;
+
+    c->cpu.s = vcpu->state;
+    c->cc_kind = CC_RFLAGS;
+    c->shadow = c->cpu.s.pending.interrupt_shadow;
+    c->block = NULL;
+    c->insn = NULL;
+    c->cpu.delivering = false;
+    host_fpu_from_state(c);
+    interp_changed(c, ~0u);
+}
+
+static int interp_probe(struct error *err)
+{
+#if defined(__x86_64__)
+    (void)err;
+    return 0;
+#else
+    return error_set(err, ENOTSUP,
+                     "the interpreter runs x87 and SIMD instructions on the host's own CPU and needs "
+                     "an x86-64 host");
+#endif
+}
+
+static int interp_create(struct machine *machine, void **out_engine, struct error *err)
+{
+    struct interpreter *t = calloc(1, sizeof(*t));
+    struct memory *memory = machine_memory(machine);
+
+    if (!t)
+        return error_set(err, ENOMEM, "no memory for the interpreter");
+    t->machine = machine;
+    t->memory = memory;
+    /* RAM and up to 64 MiB of ROM images behind it */
+    t->code_page_count = (memory_ram_size_bytes(memory) + (64u << 20)) / GUEST_PAGE_SIZE;
+    t->code_pages = calloc(t->code_page_count, sizeof(*t->code_pages));
+    if (!t->code_pages) {
+        free(t);
+        return error_set(err, ENOMEM, "no memory for the interpreter's page table of code");
+    }
+    host_mutex_init(&t->split_lock);
+    *out_engine = t;
+    return 0;
+}
+
+static void interp_destroy(void *engine)
+{
+    struct interpreter *t = engine;
+
+    if (!t)
+        return;
+    host_mutex_done(&t->split_lock);
+    free(t->code_pages);
+    free(t);
+}
+
+static void interp_vcpu_destroy(struct vcpu *vcpu)
+{
+    struct icpu *c = vcpu->engine;
+
+    if (!c)
+        return;
+    host_stubs_free(c);
+    blocks_free(c->blocks);
+    free(c);
+    vcpu->engine = NULL;
+}
+
+static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err)
+{
+    struct interpreter *t = engine;
+    struct icpu *c = aligned_alloc(64, (sizeof(*c) + 63) / 64 * 64);
+
+    if (!c)
+        return error_set(err, ENOMEM, "no memory for vCPU %u", vcpu->index);
+    memset(c, 0, sizeof(*c));
+    vcpu->engine = c;
+    c->interpreter = t;
+    c->vcpu = c->cpu.vcpu = vcpu;
+    c->cpu.model = vcpu->model;
+    c->cpu.ops = &cpu_ops;
+    c->walk_memory = interp_walk_memory;
+    c->walk_memory.opaque = c;
+    c->cpu.walk_memory = &c->walk_memory;
+    c->counted = machine_config(t->machine)->counted;
+    c->skip_breakpoint_rip = ~0ull;
+    c->blocks = blocks_new(err);
+    if (!c->blocks || host_stubs_new(c, err)) {
+        interp_vcpu_destroy(vcpu);
+        return error_set(err, ENOMEM, "no memory for vCPU %u", vcpu->index);
+    }
+    interp_set_state(vcpu);
+    t->cpus[vcpu->index] = c;
+    atomic_store(&t->cpu_count, vcpu->index + 1);
+    return 0;
+}
+
+static void for_each_cpu(struct interpreter *t, void (*fn)(struct icpu *c))
+{
+    unsigned count = atomic_load(&t->cpu_count);
+
+    for (unsigned n = 0; n < count; n++)
+        fn(t->cpus[n]);
+}
+
+static void view_is_new(struct icpu *c)
+{
+    atomic_store(&c->new_view, 1);
+    atomic_store(&c->attention, 1);
+}
+
+static void interp_memory_changed(void *engine)
+{
+    for_each_cpu(engine, view_is_new);
+}
+
+static void interp_memory_written(void *engine, uint64_t gpa, uint64_t size)
+{
+    code_pages_memory_written(engine, gpa, size);
+}
+
+static void interp_dirty_tracking(void *engine, bool on)
+{
+    struct interpreter *t = engine;
+
+    atomic_store(&t->dirty_tracking, on);
+    for_each_cpu(t, interp_drop_write_tags);
+}
+
+static int interp_debug(struct vcpu *vcpu, const struct debug_request *request, struct error *err)
+{
+    struct icpu *c = vcpu->engine;
+
+    (void)err;
+    c->debug = request;
+    interp_changed(c, X86_CHANGED_DEBUG);
+    return 0;
+}
+
+static bool interp_debug_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *out_gpa)
+{
+    struct icpu *c = vcpu->engine;
+    bool mapped;
+
+    c->view = memory_view_get(c->interpreter->memory);
+    c->last_range = NULL;
+    mapped = interp_translate(c, gva, out_gpa);
+    c->last_range = NULL;
+    memory_view_put(c->interpreter->memory, c->view);
+    c->view = NULL;
+    return mapped;
+}
+
+const struct engine_ops interpreter_engine = {
+    .name = "interpreter",
+    .summary = "executes decoded guest code one instruction at a time; the reference for the others",
+    .counts_instructions = true,
+    .runs_on_vcpu_thread = true,
+    .probe = interp_probe,
+    .create = interp_create,
+    .destroy = interp_destroy,
+    .vcpu_create = interp_vcpu_create,
+    .vcpu_destroy = interp_vcpu_destroy,
+    .run = interp_run,
+    .kick = interp_kick,
+    .get_state = interp_get_state,
+    .set_state = interp_set_state,
+    .memory_changed = interp_memory_changed,
+    .memory_written = interp_memory_written,
+    .dirty_tracking = interp_dirty_tracking,
+    .debug = interp_debug,
+    .translate = interp_debug_translate,
+};
