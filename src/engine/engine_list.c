@@ -5,9 +5,10 @@
 
 #include "trapeze/engine.h"
 
-extern const struct engine_ops null_engine;
+extern const struct engine_ops interpreter_engine, null_engine;
 
 const struct engine_ops *const engines[] = {
+    &interpreter_engine,
     &null_engine,
     NULL,
 };

@@ -16,6 +16,10 @@
 uint64_t host_monotonic_ns(void);
 uint64_t host_wall_ns(void); /* since 1970 UTC */
 
+/* ---- randomness ---- */
+/* Fill with bytes fit for keys. Never fails: an entropy source that is not there yet is waited for. */
+void host_random(void *out, size_t size_bytes);
+
 /* ---- locks and threads ---- */
 struct host_mutex { uint64_t opaque[8]; };
 void host_mutex_init(struct host_mutex *mutex);

@@ -910,7 +910,6 @@ static bool build_control(struct builder *w, const struct insn *insn, struct op 
         return build_memory_op(w, insn, op, X86_FEATURE_INVPCID, op_invpcid);
     case ZYDIS_MNEMONIC_INVD:
     case ZYDIS_MNEMONIC_WBINVD:
-    case ZYDIS_MNEMONIC_WBNOINVD:
         return plain(op, op_wbinvd);
     case ZYDIS_MNEMONIC_CLFLUSH:
         return build_memory_op(w, insn, op, X86_FEATURE_CLFLUSH, op_clflush);
