@@ -36,6 +36,20 @@ script_idle() {
     while :; do sleep 3600; done
 }
 
+# Every processor computes; none may get stuck.
+script_smp() {
+    run grep -c ^processor /proc/cpuinfo
+    for cpu in $(seq "$(grep -c ^processor /proc/cpuinfo)"); do
+        taskset -c $((cpu - 1)) sh -c 'seq 2000 | sha256sum' &
+    done
+    wait
+    echo "guest: processors are done"
+}
+
+script_fail() {
+    run false
+}
+
 script_dmesg() {
     run dmesg
 }
@@ -44,13 +58,11 @@ status=0
 script=$(sed -n 's/.*trapeze\.script=\([a-z]*\).*/\1/p' /proc/cmdline)
 echo "guest: init reached after $(cut -d ' ' -f 1 /proc/uptime) s"
 case $script in
-demo | reboot | idle | dmesg) "script_$script" ;;
+demo | reboot | idle | smp | fail | dmesg) "script_$script" ;;
 *)
     echo "Type 'exit' to switch this machine off."
     cd /root && setsid cttyhack sh
     ;;
 esac
-if [ "$status" != 0 ]; then
-    printf '\001' | dd of=/dev/port bs=1 seek=244 conv=notrunc 2>/dev/null
-fi
+[ "$status" = 0 ] || debug-exit "$status"
 poweroff -f

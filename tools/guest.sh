@@ -1,9 +1,11 @@
 #!/bin/sh
-# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|initramfs]
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs]
 #
 # cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
 # i386            Debian's linux-image-686-pae
 # initramfs       only the initramfs (64-bit; i386 brings its own)
+#
+# vmlinux         the kernel of cloud, unpacked to an ELF file
 #
 # Packages are downloaded and unpacked below TRAPEZE_CACHE (default ~/.cache/trapeze),
 # never installed. Prints the folder, which then holds vmlinuz and initramfs.cpio.
@@ -23,12 +25,14 @@ fail() {
 
 # What each kind is made of: the meta package and the architecture.
 case $kind in
-cloud) meta=linux-image-cloud-amd64 arch=amd64 ;;
+cloud | vmlinux) meta=linux-image-cloud-amd64 arch=amd64 ;;
 generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
 initramfs) meta='' arch=amd64 ;;
-*) fail "'$kind' is not a guest; there are cloud, generic, i386, initramfs" ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs" ;;
 esac
+
+[ "$arch" = i386 ] && machine=-m32 || machine=-m64
 
 mkdir -p "$cache"
 work=$(mktemp -d "$cache/work.XXXXXX")
@@ -112,7 +116,7 @@ make_initramfs() {
     target=$cache/base-$arch/initramfs.cpio
     unpack busybox-static "$cache/base-$arch/busybox-static"
     if [ -f "$target" ] &&
-        [ -z "$(find "$here/guest-init.sh" "$here/guest.sh" -newer "$target")" ]; then
+        [ -z "$(find "$here"/guest* -newer "$target")" ]; then
         return
     fi
     root=$work/initramfs
@@ -120,7 +124,9 @@ make_initramfs() {
     cp "$cache/base-$arch/busybox-static/bin/busybox" "$root/bin/busybox"
     ln -s busybox "$root/bin/sh"
     cp "$here/guest-init.sh" "$root/init"
-    chmod 755 "$root/init" "$root/bin/busybox"
+    gcc "$machine" -nostdlib -static -Wl,--build-id=none -s -o "$root/bin/debug-exit" \
+        "$here/guest-exit.S"
+    chmod 755 "$root/init" "$root/bin/"*
     find "$root" -exec touch -h -d @0 {} +
     (cd "$root" && find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0) \
         >"$work/initramfs.cpio"
@@ -134,12 +140,17 @@ if [ -z "$meta" ]; then
 fi
 
 folder=$cache/$kind
+[ "$kind" != vmlinux ] || folder=$cache/cloud
 if [ ! -f "$folder/vmlinuz" ]; then
     from=$(apt_for "$meta")
     package=$(depends_of "$from" "$meta" | awk '$1 == "Depends:" && $2 ~ /^linux-image-[0-9]/ {print $2; exit}')
     [ -n "$package" ] || fail "$meta names no kernel package"
     unpack "$package" "$folder/$package"
     cp "$folder/$package/boot/vmlinuz-"* "$folder/vmlinuz"
+fi
+if [ "$kind" = vmlinux ] && [ ! -f "$folder/vmlinux" ]; then
+    python3 "$here/unpack_kernel.py" "$folder/vmlinuz" "$work/vmlinux"
+    mv "$work/vmlinux" "$folder/vmlinux"
 fi
 ln -sf "../base-$arch/initramfs.cpio" "$folder/initramfs.cpio"
 echo "$folder"

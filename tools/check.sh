@@ -1,0 +1,134 @@
+#!/bin/sh
+# check.sh - build every variant and run every test; the last line is "N passed, N failed"
+#
+# One line a step; a step that fails prints its output. The exit status is 0 only
+# when nothing failed. With words as arguments, only the steps whose names begin with one of
+# them: check.sh gcc fuzz. CHECK_FUZZ_SECONDS (5) is the time of each fuzz target.
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+jobs=${TRAPEZE_JOBS:-2}
+fuzz_seconds=${CHECK_FUZZ_SECONDS:-5}
+# What build.sh and the steps share; a value from outside would choose the wrong compiler.
+unset CC CFLAGS LDFLAGS
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+passed=0
+failed=0
+wanted="$*"
+
+# Is a step asked for?
+want() {
+    [ -n "$wanted" ] || return 0
+    for word in $wanted; do
+        case $1 in "$word"*) return 0 ;; esac
+    done
+    return 1
+}
+
+# Report one step: report NAME PASSED FAILED SECONDS; its output is in $work/out.
+report() {
+    passed=$((passed + $2))
+    failed=$((failed + $3))
+    if [ "$3" = 0 ]; then
+        printf 'ok    %-28s %5d passed  %4d s\n' "$1" "$2" "$4"
+    else
+        printf 'FAIL  %-28s %5d passed, %d failed  %4d s\n' "$1" "$2" "$3" "$4"
+        sed 's/^/      /' "$work/out"
+    fi
+}
+
+# A step that is one test: step NAME COMMAND...
+step() {
+    name=$1
+    shift
+    want "$name" || return 0
+    start=$(date +%s)
+    if "$@" >"$work/out" 2>&1; then
+        report "$name" 1 0 $(($(date +%s) - start))
+    else
+        report "$name" 0 1 $(($(date +%s) - start))
+        return 1
+    fi
+}
+
+# The tests of some suites in a build folder: tests NAME FOLDER SUITE...
+tests() {
+    name=$1 folder=$2
+    shift 2
+    want "$name" || return 0
+    start=$(date +%s)
+    suites=
+    for suite in "$@"; do
+        suites="$suites --suite $suite"
+    done
+    # shellcheck disable=SC2086 # options are words
+    meson test -C "$folder" --no-rebuild --num-processes "$jobs" $suites >"$work/log" 2>&1
+    counts=$(python3 tools/count_tests.py "$folder/meson-logs/testlog.json" "$work/out") ||
+        { cp "$work/log" "$work/out" && counts="0 1"; }
+    rm -f "$folder/meson-logs/testlog.json"
+    # shellcheck disable=SC2086 # two words
+    report "$name" $counts $(($(date +%s) - start))
+}
+
+# Suites that a build folder has, of those named.
+suites_in() {
+    folder=$1
+    shift
+    all=$(meson test -C "$folder" --list 2>/dev/null)
+    for suite in "$@"; do
+        case $all in *":$suite "* | *":$suite+"* | *"+$suite "*) echo "$suite" ;; esac
+    done
+}
+
+headers() {
+    status=0
+    for header in $(git ls-files '*.h'); do
+        echo "#include \"$header\"" |
+            gcc -std=gnu11 -D_GNU_SOURCE -fsyntax-only -Wall -Werror -I. -Iinclude -Isrc \
+                -Itests/device -x c - || {
+            echo "$header does not stand alone"
+            status=1
+        }
+    done
+    return $status
+}
+
+fuzz_targets() {
+    for target in build-fuzz/fuzz/fuzz_*; do
+        [ -f "$target" ] && [ -x "$target" ] || continue
+        step "fuzz ${target##*/fuzz_}" tools/fuzz.sh "$target" "$fuzz_seconds"
+    done
+}
+
+step format tools/format.sh --check
+# shellcheck disable=SC2046 # file names without spaces
+step shellcheck shellcheck $(git ls-files '*.sh') .ci/run
+step headers headers
+
+if step "gcc build" tools/build.sh build-gcc -Dwerror=true; then
+    # shellcheck disable=SC2046 # one word a suite
+    tests "gcc tests" build-gcc $(suites_in build-gcc unit device state guest differential control cli)
+fi
+CC=clang step "clang build" tools/build.sh build-clang -Dwerror=true
+if CC=clang step "address build" tools/build.sh build-address -Dwerror=true \
+    -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false; then
+    # shellcheck disable=SC2046 # one word a suite
+    tests "address tests" build-address $(suites_in build-address unit device state control)
+fi
+if CC=clang step "thread build" tools/build.sh build-thread -Dwerror=true \
+    -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false; then
+    # shellcheck disable=SC2046 # one word a suite
+    tests "thread tests" build-thread $(suites_in build-thread unit)
+fi
+if CC=clang step "fuzz build" tools/build.sh build-fuzz -Dwerror=true -Dfuzz=true \
+    -Db_sanitize=address,undefined -Db_lundef=false; then
+    fuzz_targets
+fi
+if want system && step "system guests" tools/guests.sh; then
+    tests "system tests" build-gcc system
+fi
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,7 @@
+#!/bin/sh
+# guests.sh - get every guest that the system tests boot
+set -eu
+
+for guest in cloud vmlinux generic i386; do
+    "$(dirname "$0")/guest.sh" "$guest"
+done
