@@ -35,7 +35,7 @@ report() {
         printf 'ok    %-28s %5d passed  %4d s\n' "$1" "$2" "$4"
     else
         printf 'FAIL  %-28s %5d passed, %d failed  %4d s\n' "$1" "$2" "$3" "$4"
-        sed 's/^/      /' "$work/out"
+        tail -n 200 "$work/out" | sed 's/^/      /'
     fi
 }
 
@@ -96,8 +96,7 @@ headers() {
 }
 
 fuzz_targets() {
-    for target in build-fuzz/fuzz/fuzz_*; do
-        [ -f "$target" ] && [ -x "$target" ] || continue
+    for target in $(find build-fuzz/fuzz -maxdepth 1 -type f -name 'fuzz_*' | sort); do
         step "fuzz ${target##*/fuzz_}" tools/fuzz.sh "$target" "$fuzz_seconds"
     done
 }

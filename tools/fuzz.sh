@@ -26,8 +26,7 @@ if [ $# = 2 ]; then
 fi
 CC=clang tools/build.sh build-fuzz -Dfuzz=true -Db_sanitize=address,undefined -Db_lundef=false
 status=0
-for target in build-fuzz/fuzz/fuzz_*; do
-    [ -f "$target" ] && [ -x "$target" ] || continue
+for target in $(find build-fuzz/fuzz -maxdepth 1 -type f -name 'fuzz_*' | sort); do
     echo "== ${target##*/fuzz_}"
     run "$target" "${FUZZ_SECONDS:-600}" || status=1
 done

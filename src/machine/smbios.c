@@ -45,10 +45,10 @@ struct smbios_writer {
     uint8_t *data;
     size_t used, capacity;
     bool overflow;
-    unsigned count;   /* of structures */
-    size_t largest;   /* structure with its strings */
-    size_t structure; /* offset of the one being written */
-    unsigned strings; /* in it */
+    unsigned count;      /* of structures */
+    size_t largest;      /* structure with its strings */
+    size_t structure;    /* offset of the one being written */
+    unsigned strings;    /* in it */
     uint8_t scratch[64]; /* written to after an overflow, never read */
 };
 
