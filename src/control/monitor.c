@@ -805,24 +805,22 @@ static const struct stream_events client_events = {
 };
 
 /* A client that cannot be served is told so and dropped. */
-static void refuse(struct monitor *monitor, int fd)
+static void refuse(int fd)
 {
     static const char text[] = "{\"ok\":false,\"error\":\"too many clients\"}\n";
 
-    (void)monitor;
     if (write(fd, text, sizeof(text) - 1) < 0)
         log_debug("monitor: %s", strerror(errno));
     close(fd);
 }
 
-static void on_client(void *opaque, int fd)
+void monitor_connect(struct monitor *monitor, int fd)
 {
-    struct monitor *monitor = opaque;
     struct monitor_client *client;
     struct error err = {0};
 
     if (monitor->client_count == MONITOR_MAX_CLIENTS) {
-        refuse(monitor, fd);
+        refuse(fd);
         return;
     }
     client = calloc(1, sizeof(*client));
@@ -830,7 +828,7 @@ static void on_client(void *opaque, int fd)
         client->line = malloc(MONITOR_MAX_LINE_BYTES);
     if (!client || !client->line) {
         free(client);
-        refuse(monitor, fd);
+        refuse(fd);
         return;
     }
     client->monitor = monitor;
@@ -843,6 +841,11 @@ static void on_client(void *opaque, int fd)
     client->next = monitor->clients;
     monitor->clients = client;
     monitor->client_count++;
+}
+
+static void on_client(void *opaque, int fd)
+{
+    monitor_connect(opaque, fd);
 }
 
 /* ---- events ---- */
@@ -881,8 +884,10 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
         return NULL;
     }
     monitor->machine = machine;
-    monitor->server = stream_listen(machine_loop(machine), address, on_client, monitor, err);
-    if (!monitor->server || machine_observe(machine, on_machine_state, monitor)) {
+    if (address)
+        monitor->server = stream_listen(machine_loop(machine), address, on_client, monitor, err);
+    if ((address && !monitor->server) || machine_observe(machine, on_machine_state, monitor)) {
+        error_set(err, ENOMEM, "out of memory");
         monitor_free(monitor);
         return NULL;
     }

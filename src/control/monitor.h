@@ -22,10 +22,13 @@ struct monitor;
 #define MONITOR_MAX_LINE_BYTES 65536
 #define MONITOR_MAX_CLIENTS    16
 
-/* Listen on a unix socket (or another address of stream_listen). Free after the machine, before its
- * loop. */
+/* Listen on a unix socket (or another address of stream_listen; NULL: nowhere). Free after the
+ * machine, before its loop. */
 struct monitor *monitor_new(struct machine *machine, const char *address, struct error *err);
 void monitor_free(struct monitor *monitor); /* NULL is fine */
+
+/* Serve the client at the other end of a connected socket; fd is taken over. */
+void monitor_connect(struct monitor *monitor, int fd);
 
 /* Do one request and return the reply, which the caller owns. NULL only without memory. */
 json_t *monitor_execute(struct machine *machine, const json_t *request);
