@@ -60,9 +60,17 @@ struct x86_cpu_ops {
     void (*write)(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsigned size, unsigned access);
     /* Raise what a write of size_bytes would raise, and write nothing. */
     void (*probe_write)(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access);
+    /*
+     * Atomically OR bits into the byte at linear; returns the byte as it was. Raises what a write
+     * raises. NULL: a read and a write are good enough (one processor).
+     */
+    uint8_t (*set_bits)(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access);
     /* Unwind to the engine, which will deliver the exception with x86_deliver(). */
     void (*raise)(struct x86_cpu *cpu) __attribute__((__noreturn__));
-    /* Caches that depend on these must be refreshed before the next instruction. */
+    /*
+     * Caches that depend on these must be refreshed before the next read, write or instruction
+     * (a task switch changes CR3 and CPL and goes on reading). Called after s was changed.
+     */
     void (*changed)(struct x86_cpu *cpu, unsigned what);
     /* INVLPG, INVPCID: gva, or all of a PCID, or everything. */
     void (*flush_page)(struct x86_cpu *cpu, uint64_t linear);
@@ -114,6 +122,10 @@ noreturn void x86_raise_code(struct x86_cpu *cpu, uint8_t vector, uint32_t error
  * fault by the rules of table 6-5, a fault while delivering that one X86_SHUTDOWN
  * in s.activity. Needs ops->raise only internally: it returns when the
  * handler's first instruction is next. Reports X86_CHANGED_*.
+ *
+ * The image of RFLAGS that is saved has RF set for faults other than #DB; an engine that
+ * interrupts a repeated string instruction sets it in s.rflags before. Delivering an NMI sets
+ * s.pending.nmi_blocked; leaving HLT and the interrupt shadow are the engine's.
  *
  * Nesting: a fault raised by a memory access inside delivery unwinds to the engine,
  * which calls x86_deliver again with the new event. cpu->delivering is still set then,
