@@ -220,7 +220,7 @@ static const struct op *op_ret(struct icpu *c, const struct op *i)
 static const struct op *op_jmp_ptr(struct icpu *c, const struct op *i)
 {
     interp_sync(c, i);
-    x86_far_jump(&c->cpu, (uint16_t)i->disp, (uint64_t)i->imm, BYTES);
+    x86_far_jump(&c->cpu, (uint16_t)i->disp, (uint64_t)i->imm, BYTES, op_next_rip(c, i));
     return interp_resume(c);
 }
 static const struct op *op_call_ptr(struct icpu *c, const struct op *i)
@@ -244,7 +244,7 @@ static const struct op *op_jmp_far_m(struct icpu *c, const struct op *i)
     uint64_t offset = load_far_pointer(c, i, &selector);
 
     interp_sync(c, i);
-    x86_far_jump(&c->cpu, selector, offset, BYTES);
+    x86_far_jump(&c->cpu, selector, offset, BYTES, op_next_rip(c, i));
     return interp_resume(c);
 }
 static const struct op *op_call_far_m(struct icpu *c, const struct op *i)
