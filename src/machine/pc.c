@@ -340,7 +340,9 @@ int pc_build(struct machine *machine, const struct pc_config *config, struct err
     pc = pc_of(dev);
     pc->config = config;
     pc->err = err;
+    machine_lock(machine);
     status = wire_everything(pc);
+    machine_unlock(machine);
     pc->config = NULL;
     pc->err = NULL;
     return status;

@@ -1,0 +1,463 @@
+/*
+ * test_pc.c - the board: what is where, what is wired to what, what a reset restores
+ *
+ * The null engine stands in for the processor.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "devices/acpi_pm.h"
+#include "devices/hpet.h"
+#include "host/loop.h"
+#include "machine/pc.h"
+#include "machine/pc_layout.h"
+#include "trapeze/device.h"
+#include "trapeze/machine.h"
+#include "x86/bits.h"
+
+#define MIB 0x100000ull
+
+struct fixture {
+    struct loop *loop;
+    struct machine *machine;
+    struct pc_config config;
+    struct error err;
+    char path[32]; /* of the kernel or ROM */
+};
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    f->loop = loop_new(&f->err);
+    *state = f;
+    return f->loop ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    machine_free(f->machine);
+    loop_free(f->loop);
+    if (f->path[0])
+        unlink(f->path);
+    free(f);
+    return 0;
+}
+
+static int build(struct fixture *f, uint64_t ram_bytes, unsigned vcpu_count)
+{
+    struct machine_config config = {
+        .engine = engine_find("null"),
+        .ram_bytes = ram_bytes,
+        .vcpu_count = vcpu_count,
+        .counted = vcpu_count == 1,
+        .loop = f->loop,
+    };
+
+    f->machine = machine_new(&config, &f->err);
+    assert_non_null(f->machine);
+    return pc_build(f->machine, &f->config, &f->err);
+}
+
+static void start(struct fixture *f, uint64_t ram_bytes, unsigned vcpu_count)
+{
+    if (build(f, ram_bytes, vcpu_count) || machine_start(f->machine, &f->err))
+        fail_msg("%s", f->err.text);
+}
+
+static void write_file(struct fixture *f, const uint8_t *data, size_t size_bytes)
+{
+    int fd;
+
+    strcpy(f->path, "/tmp/trapeze-test-XXXXXX");
+    fd = mkstemp(f->path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, data, size_bytes), size_bytes);
+    close(fd);
+}
+
+/* A multiboot kernel of 4 KiB at 2 MiB. */
+static void make_kernel(struct fixture *f)
+{
+    static uint8_t kernel[4096];
+
+    memset(kernel, 0x90, sizeof(kernel));
+    put_le32(kernel, 0x1badb002);
+    put_le32(kernel + 4, 1 << 16);
+    put_le32(kernel + 8, (uint32_t) - (0x1badb002 + (1 << 16)));
+    put_le32(kernel + 12, 0x200000);
+    put_le32(kernel + 16, 0x200000);
+    put_le32(kernel + 20, 0x201000);
+    put_le32(kernel + 24, 0x203000);
+    put_le32(kernel + 28, 0x200020);
+    write_file(f, kernel, sizeof(kernel));
+    f->config.kernel = f->path;
+}
+
+static uint64_t peek(struct fixture *f, uint64_t gpa, size_t size_bytes)
+{
+    uint8_t bytes[8] = {0};
+
+    memory_read(machine_memory(f->machine), gpa, bytes, size_bytes);
+    return get_le64(bytes);
+}
+
+static void memory_is_where_the_layout_says(void **state)
+{
+    struct fixture *f = *state;
+    struct memory *memory;
+    uint8_t byte = 0x5a;
+
+    start(f, 4096 * MIB, 1);
+    memory = machine_memory(f->machine);
+    assert_int_equal(memory_write(memory, 0, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, 0x9ffff, &byte, 1), 0);
+    assert_int_not_equal(memory_write(memory, 0xa0000, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, 0xfffff, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, 0x100000, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, PC_LOW_RAM_MAX - 1, &byte, 1), 0);
+    assert_int_not_equal(memory_write(memory, PC_LOW_RAM_MAX, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, PC_HIGH_RAM, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, 5120 * MIB - 1, &byte, 1), 0);
+    assert_int_not_equal(memory_write(memory, 5120 * MIB, &byte, 1), 0);
+}
+
+static void one_mib_of_memory_is_enough(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, MIB, 1);
+    assert_int_equal(peek(f, 0xff000, 1), 0);
+    assert_int_equal(peek(f, 0x100000, 1), 0xff);
+}
+
+static void a_direct_start_sets_the_registers(void **state)
+{
+    struct fixture *f = *state;
+    const struct x86_state *s;
+
+    make_kernel(f);
+    start(f, 64 * MIB, 2);
+    s = &machine_vcpu(f->machine, 0)->state;
+    assert_int_equal(s->rip, 0x200020);
+    assert_int_equal(s->gpr[X86_RAX], 0x2badb002);
+    assert_int_equal(s->cr0 & (X86_CR0_PE | X86_CR0_PG), X86_CR0_PE);
+    assert_int_equal(s->seg[X86_CS].limit, UINT32_MAX);
+    assert_int_equal(s->seg[X86_CS].attributes, 0xc09b);
+    assert_int_equal(s->seg[X86_SS].attributes, 0xc093);
+    assert_int_equal(peek(f, s->gdtr.base + s->seg[X86_CS].selector, 8), 0x00cf9b000000ffffull);
+    assert_int_equal(machine_vcpu(f->machine, 1)->state.activity, X86_WAIT_FOR_SIPI);
+}
+
+static void memory_types_are_the_same_on_all_processors(void **state)
+{
+    struct fixture *f = *state;
+
+    make_kernel(f);
+    start(f, 64 * MIB, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        const struct x86_msrs *msr = &machine_vcpu(f->machine, i)->state.msr;
+
+        assert_int_equal(msr->mtrr_def_type, 0xc06);
+        assert_int_equal(msr->mtrr_base[0], 0xc0000000);
+        assert_int_equal(msr->mtrr_mask[0] & 0xffffffff, 0xc0000800);
+        assert_int_equal(msr->mtrr_fixed[2], 0);
+    }
+}
+
+static void a_reset_restores_kernel_tables_and_bss(void **state)
+{
+    struct fixture *f = *state;
+    static const uint8_t junk[8192] = {[0 ... 8191] = 0xee};
+    struct memory *memory;
+
+    make_kernel(f);
+    start(f, 64 * MIB, 1);
+    memory = machine_memory(f->machine);
+    memory_write(memory, 0x200000, junk, sizeof(junk));
+    memory_write(memory, PC_ACPI_GPA, junk, sizeof(junk));
+    machine_vcpu(f->machine, 0)->state.rip = 0;
+    machine_reset(f->machine);
+    assert_int_equal(peek(f, 0x200000, 4), 0x1badb002);
+    assert_int_equal(peek(f, 0x201000, 8), 0);
+    assert_int_equal(peek(f, PC_ACPI_GPA, 8), 0x2052545020445352ull); /* "RSD PTR " */
+    assert_int_equal(machine_vcpu(f->machine, 0)->state.rip, 0x200020);
+}
+
+static void tables_are_found_by_searching(void **state)
+{
+    struct fixture *f = *state;
+    unsigned rsdp = 0, sm = 0, sm3 = 0;
+
+    make_kernel(f);
+    start(f, 64 * MIB, 1);
+    for (uint64_t gpa = 0xe0000; gpa < 0x100000; gpa += 16) {
+        rsdp += peek(f, gpa, 8) == 0x2052545020445352ull;
+        sm += gpa >= 0xf0000 && peek(f, gpa, 4) == 0x5f4d535f;
+        sm3 += gpa >= 0xf0000 && peek(f, gpa, 5) == 0x5f334d535full;
+    }
+    assert_int_equal(rsdp, 1);
+    assert_int_equal(sm, 1);
+    assert_int_equal(sm3, 1);
+    assert_int_equal(peek(f, 0x413, 2), 639);
+    assert_int_equal(peek(f, 0x40e, 2) << 4, PC_CONVENTIONAL_END);
+}
+
+static void a_rom_ends_at_four_gib_and_shows_below_one_mib(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t rom[256 * 1024];
+    uint8_t byte = 1;
+
+    for (size_t i = 0; i < sizeof(rom); i += 4)
+        put_le32(rom + i, (uint32_t)i);
+    write_file(f, rom, sizeof(rom));
+    f->config.firmware = f->path;
+    start(f, 64 * MIB, 1);
+    assert_int_equal(peek(f, 0xfffc0000, 4), 0);
+    assert_int_equal(peek(f, 0xfffffffc, 4), sizeof(rom) - 4);
+    assert_int_equal(peek(f, 0xe0000, 4), sizeof(rom) - 0x20000);
+    assert_int_equal(peek(f, 0xffffc, 4), sizeof(rom) - 4);
+    assert_int_not_equal(memory_write(machine_memory(f->machine), 0xf0000, &byte, 1), 0);
+    assert_int_equal(machine_vcpu(f->machine, 0)->state.rip, 0xfff0);
+}
+
+static void a_small_rom_shows_as_far_as_it_goes(void **state)
+{
+    struct fixture *f = *state;
+    static uint8_t rom[64 * 1024];
+
+    memset(rom, 0x77, sizeof(rom));
+    write_file(f, rom, sizeof(rom));
+    f->config.firmware = f->path;
+    start(f, 64 * MIB, 1);
+    assert_int_equal(peek(f, 0xeffff, 1), 0);
+    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
+    assert_int_equal(peek(f, 0xfffeffff, 1), 0xff);
+    assert_int_equal(peek(f, 0xffff0000, 1), 0x77);
+}
+
+static void expect_refusal(struct fixture *f, int code, const char *says)
+{
+    assert_int_equal(build(f, 64 * MIB, 1), -code);
+    if (!strstr(f->err.text, says))
+        fail_msg("'%s' does not say '%s'", f->err.text, says);
+}
+
+static void a_rom_that_is_cut_short_is_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    write_file(f, (const uint8_t *)"x", 1);
+    f->config.firmware = f->path;
+    expect_refusal(f, ENOEXEC, "4 KiB");
+}
+
+static void a_kernel_that_is_not_there_is_named(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.kernel = "/nowhere/vmlinuz";
+    expect_refusal(f, ENOENT, "kernel '/nowhere/vmlinuz'");
+}
+
+static void a_directory_is_no_kernel(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.kernel = "/tmp";
+    expect_refusal(f, EINVAL, "not a regular file");
+}
+
+static void an_initrd_that_is_not_there_is_named(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const initrds[] = {"/nowhere/initrd with arguments"};
+
+    make_kernel(f);
+    f->config.initrds = initrds;
+    f->config.initrd_count = 1;
+    expect_refusal(f, ENOENT, "initrd '/nowhere/initrd");
+}
+
+static void options_that_do_not_go_together_are_refused(void **state)
+{
+    struct fixture *f = *state;
+
+    make_kernel(f);
+    f->config.firmware = f->path;
+    expect_refusal(f, EINVAL, "one of --kernel and --firmware");
+}
+
+static void a_command_line_needs_a_kernel(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.append = "quiet";
+    expect_refusal(f, EINVAL, "needs a kernel");
+}
+
+/* Which 8259 requests are up (OCW3: read IRR). */
+static unsigned pic_requests(struct fixture *f)
+{
+    bus_port_write(f->machine, 0x20, 0x0a, 1);
+    bus_port_write(f->machine, 0xa0, 0x0a, 1);
+    return bus_port_read(f->machine, 0x20, 1) | bus_port_read(f->machine, 0xa0, 1) << 8;
+}
+
+static void init_pics(struct fixture *f)
+{
+    static const struct {
+        uint16_t port;
+        uint8_t value;
+    } writes[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1},    {0xa0, 0x11},
+                  {0xa1, 0x28}, {0xa1, 2},    {0xa1, 1}, {0x21, 0xff}, {0xa1, 0xff}};
+
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++)
+        bus_port_write(f->machine, writes[i].port, writes[i].value, 1);
+}
+
+static uint32_t ioapic_read(struct fixture *f, uint32_t index)
+{
+    bus_memory_write(f->machine, PC_IOAPIC, index, 4);
+    return (uint32_t)bus_memory_read(f->machine, PC_IOAPIC + 0x10, 4);
+}
+
+static void the_io_apic_has_24_pins(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 64 * MIB, 1);
+    assert_int_equal(ioapic_read(f, 1) >> 16 & 0xff, 23);
+    assert_int_equal(ioapic_read(f, 0) >> 24, PC_IOAPIC_ID);
+}
+
+static void the_hpet_and_its_table_agree(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 64 * MIB, 1);
+    assert_int_equal(bus_memory_read(f->machine, PC_HPET, 4), HPET_HARDWARE_ID);
+}
+
+static void serial_ports_interrupt_on_their_own_lines(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        uint16_t port;
+        unsigned irq;
+    } ports[] = {{0x3f8, 4}, {0x2f8, 3}};
+
+    start(f, 64 * MIB, 1);
+    init_pics(f);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(pic_requests(f) & 1u << ports[i].irq, 0);
+        bus_port_write(f->machine, ports[i].port + 4, 0x0b, 1); /* DTR, RTS, OUT2 */
+        bus_port_write(f->machine, ports[i].port + 1, 0x02, 1); /* transmitter empty */
+        assert_int_equal(pic_requests(f) & 1u << ports[i].irq, 1u << ports[i].irq);
+    }
+}
+
+static void the_power_button_raises_the_sci(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 64 * MIB, 1);
+    init_pics(f);
+    bus_port_write(f->machine, ACPI_SMI_COMMAND_PORT, ACPI_ENABLE_VALUE, 1);
+    bus_port_write(f->machine, ACPI_PM1_EVENT_PORT + 2, 0x100, 2);
+    assert_int_equal(pic_requests(f) & 1u << ACPI_SCI_IRQ, 0);
+    machine_lock(f->machine);
+    pc_press_power_button(f->machine);
+    machine_unlock(f->machine);
+    assert_int_equal(pic_requests(f) & 1u << ACPI_SCI_IRQ, 1u << ACPI_SCI_IRQ);
+}
+
+static void soft_off_stops_with_status_0(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 64 * MIB, 1);
+    bus_port_write(f->machine, ACPI_PM1_CONTROL_PORT, ACPI_SLEEP_TYPE_S5 << 10 | 1 << 13, 2);
+    assert_int_equal(machine_main(f->machine), 0);
+    assert_int_equal(machine_stop_reason(f->machine), STOP_GUEST_POWEROFF);
+}
+
+static void debug_exit_stops_with_an_odd_status(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 64 * MIB, 1);
+    bus_port_write(f->machine, 0xf4, 21, 1);
+    assert_int_equal(machine_main(f->machine), 43);
+    assert_int_equal(machine_stop_reason(f->machine), STOP_GUEST_EXIT);
+}
+
+static void configuration_space_is_reached_both_ways(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t id;
+
+    start(f, 64 * MIB, 1);
+    bus_port_write(f->machine, 0xcf8, 0x80000000, 4);
+    id = bus_port_read(f->machine, 0xcfc, 4);
+    assert_int_not_equal(id, UINT32_MAX);
+    assert_int_equal(bus_memory_read(f->machine, PC_ECAM, 4), id);
+    /* An empty slot. */
+    assert_int_equal(bus_memory_read(f->machine, PC_ECAM + (30 << 15), 4), UINT32_MAX);
+}
+
+static void no_two_devices_share_an_id(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, 64 * MIB, 2);
+    for (struct device *a = machine_first_device(f->machine); a; a = a->next)
+        for (struct device *b = a->next; b; b = b->next)
+            assert_string_not_equal(a->id, b->id);
+    assert_non_null(machine_find_device(f->machine, "com1"));
+    assert_non_null(machine_find_device(f->machine, "com2"));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(memory_is_where_the_layout_says),
+        TEST(one_mib_of_memory_is_enough),
+        TEST(a_direct_start_sets_the_registers),
+        TEST(memory_types_are_the_same_on_all_processors),
+        TEST(a_reset_restores_kernel_tables_and_bss),
+        TEST(tables_are_found_by_searching),
+        TEST(a_rom_ends_at_four_gib_and_shows_below_one_mib),
+        TEST(a_small_rom_shows_as_far_as_it_goes),
+        TEST(a_rom_that_is_cut_short_is_refused),
+        TEST(a_kernel_that_is_not_there_is_named),
+        TEST(a_directory_is_no_kernel),
+        TEST(an_initrd_that_is_not_there_is_named),
+        TEST(options_that_do_not_go_together_are_refused),
+        TEST(a_command_line_needs_a_kernel),
+        TEST(the_io_apic_has_24_pins),
+        TEST(the_hpet_and_its_table_agree),
+        TEST(serial_ports_interrupt_on_their_own_lines),
+        TEST(the_power_button_raises_the_sci),
+        TEST(soft_off_stops_with_status_0),
+        TEST(debug_exit_stops_with_an_odd_status),
+        TEST(configuration_space_is_reached_both_ways),
+        TEST(no_two_devices_share_an_id),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
