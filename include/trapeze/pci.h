@@ -25,12 +25,12 @@
 #include "trapeze/memory.h"
 
 #define PCI_CONFIG_BYTES 256 /* reads above give all ones: no extended capabilities yet */
-#define PCI_SLOTS 32
-#define PCI_FUNCTIONS 256 /* of a bus: slot * 8 + function */
-#define PCI_BARS 6
-#define PCI_PIRQS 8        /* interrupt lines of the root bus */
-#define PCI_MSI_MAX 32
-#define PCI_MSIX_MAX 128
+#define PCI_SLOTS        32
+#define PCI_FUNCTIONS    256 /* of a bus: slot * 8 + function */
+#define PCI_BARS         6
+#define PCI_PIRQS        8 /* interrupt lines of the root bus */
+#define PCI_MSI_MAX      32
+#define PCI_MSIX_MAX     128
 
 /* Offsets in the header of type 0. */
 enum pci_register {
@@ -52,14 +52,14 @@ enum pci_register {
     PCI_HEADER_END = 0x40,
 };
 
-#define PCI_COMMAND_IO       0x0001u
-#define PCI_COMMAND_MEMORY   0x0002u
-#define PCI_COMMAND_MASTER   0x0004u
-#define PCI_COMMAND_PARITY   0x0040u
-#define PCI_COMMAND_SERR     0x0100u
-#define PCI_COMMAND_NO_INTX  0x0400u
+#define PCI_COMMAND_IO          0x0001u
+#define PCI_COMMAND_MEMORY      0x0002u
+#define PCI_COMMAND_MASTER      0x0004u
+#define PCI_COMMAND_PARITY      0x0040u
+#define PCI_COMMAND_SERR        0x0100u
+#define PCI_COMMAND_NO_INTX     0x0400u
 
-#define PCI_STATUS_INTERRUPT 0x0008u
+#define PCI_STATUS_INTERRUPT    0x0008u
 #define PCI_STATUS_CAPABILITIES 0x0010u
 
 enum pci_capability_id {
@@ -77,7 +77,7 @@ enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEMORY32, PCI_BAR_MEMORY64
 struct pci_bar_desc {
     enum pci_bar_kind kind;
     bool prefetchable;
-    uint64_t size_bytes; /* a power of two; I/O 4 to 256, memory 16 to 1 TiB */
+    uint64_t size_bytes;          /* a power of two; I/O 4 to 256, memory 16 to 1 TiB */
     const struct region_ops *ops; /* NULL: reads as 0 (or RAM, see pci_set_bar_ram) */
 };
 
@@ -90,6 +90,7 @@ struct pci_capability_desc {
 };
 
 struct pci_function_desc {
+    const char *place; /* where it has to sit, as property addr says it; NULL: addr decides */
     uint16_t vendor_id, device_id;
     uint16_t subsystem_vendor_id, subsystem_id;
     uint32_t class_code; /* 0xBBSSPP: base class, sub-class, programming interface */
@@ -102,9 +103,9 @@ struct pci_function_desc {
     const struct pci_capability_desc *capabilities; /* in the order of the list */
     unsigned capability_count;
 
-    uint8_t msi_vectors; /* 0: no MSI; else 1, 2, 4, 8, 16 or 32; 64-bit, with masks */
-    uint16_t msix_vectors; /* 0: no MSI-X; else 1 to PCI_MSIX_MAX */
-    uint8_t msix_bar;      /* a memory BAR that holds both tables; may have own ops as well */
+    uint8_t msi_vectors;        /* 0: no MSI; else 1, 2, 4, 8, 16 or 32; 64-bit, with masks */
+    uint16_t msix_vectors;      /* 0: no MSI-X; else 1 to PCI_MSIX_MAX */
+    uint8_t msix_bar;           /* a memory BAR that holds both tables; may have own ops as well */
     uint32_t msix_table_offset; /* multiples of 8; best a page of their own */
     uint32_t msix_pba_offset;
 
@@ -122,8 +123,11 @@ struct pci_function_desc {
 struct pci_bus {
     struct machine *machine;
     struct pci_function *functions[PCI_FUNCTIONS];
-    struct irq_line *pirq; /* PCI_PIRQS outputs of the host bridge or ISA bridge */
-    uint8_t pirq_count[PCI_PIRQS]; /* how many functions hold the line up; rebuilt on load */
+    struct irq_line *pirq;          /* PCI_PIRQS outputs of the host bridge */
+    uint16_t pirq_count[PCI_PIRQS]; /* how many functions hold the line up; rebuilt on load */
+    /* Told when a line's level may have changed: the ISA bridge's routing. May be NULL. */
+    void (*router)(void *opaque, unsigned pirq, bool level);
+    void *router_opaque;
 };
 
 void pci_bus_init(struct pci_bus *bus, struct machine *machine, struct irq_line *pirq);
@@ -165,11 +169,11 @@ struct pci_function {
     char *addr;          /* property: "SLOT[.FUNCTION]" in hexadecimal; NULL: first free slot */
     struct pci_bus *bus; /* property; NULL: the machine's */
     struct pci_function_desc desc;
-    uint8_t slot, number; /* number: of the function in its slot */
-    uint8_t msi_offset, msix_offset; /* of the capabilities, 0 = none */
-    uint8_t config_used; /* end of the last capability */
-    uint8_t initial[PCI_CONFIG_BYTES];  /* value after reset */
-    uint8_t writable[PCI_CONFIG_BYTES]; /* bits the guest can write */
+    uint8_t slot, number;                /* number: of the function in its slot */
+    uint8_t msi_offset, msix_offset;     /* of the capabilities, 0 = none */
+    uint16_t config_used;                /* end of the last capability */
+    uint8_t initial[PCI_CONFIG_BYTES];   /* value after reset */
+    uint8_t writable[PCI_CONFIG_BYTES];  /* bits the guest can write */
     uint8_t clearable[PCI_CONFIG_BYTES]; /* bits that writing 1 clears */
 
     /* Guest-visible state. */
@@ -190,11 +194,15 @@ static inline struct pci_function *pci_function_of(struct device *dev)
 }
 
 /* First entries of a PCI class's property table; f is its struct pci_function member. */
-#define PCI_PROPERTIES(st, f)                                                              \
-    { .name = "addr", .type = PROPERTY_TYPE_STRING, .offset = offsetof(st, f.addr),        \
-      .help = "place on the bus, SLOT[.FUNCTION] in hexadecimal (default: first free)" },  \
-    { .name = "bus", .type = PROPERTY_TYPE_POINTER, .offset = offsetof(st, f.bus),         \
-      .help = "bus to sit on (default: the machine's)" }
+#define PCI_PROPERTIES(st, f)                                                                      \
+    {.name = "addr",                                                                               \
+     .type = PROPERTY_TYPE_STRING,                                                                 \
+     .offset = offsetof(st, f.addr),                                                               \
+     .help = "place on the bus, SLOT[.FUNCTION] in hexadecimal (default: first free)"},            \
+    {                                                                                              \
+        .name = "bus", .type = PROPERTY_TYPE_POINTER, .offset = offsetof(st, f.bus),               \
+        .help = "bus to sit on (default: the machine's)"                                           \
+    }
 
 /* First entry of a PCI class's state fields. */
 extern const struct state_field pci_function_state[];

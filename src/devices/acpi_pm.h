@@ -9,27 +9,27 @@
 #include "trapeze/device.h"
 
 /* ---- ports ---- */
-#define ACPI_PM_BASE         0x600 /* the whole block, as PMBASE of the ISA bridge says */
-#define ACPI_PM_SIZE         0x80
-#define ACPI_PM1_EVENT_PORT  0x600 /* status word, enable word */
-#define ACPI_PM1_EVENT_SIZE  4
+#define ACPI_PM_BASE          0x600 /* the whole block, as PMBASE of the ISA bridge says */
+#define ACPI_PM_SIZE          0x80
+#define ACPI_PM1_EVENT_PORT   0x600 /* status word, enable word */
+#define ACPI_PM1_EVENT_SIZE   4
 #define ACPI_PM1_CONTROL_PORT 0x604
 #define ACPI_PM1_CONTROL_SIZE 2
-#define ACPI_PM_TIMER_PORT   0x608
-#define ACPI_PM_TIMER_SIZE   4
-#define ACPI_GPE0_PORT       0x620 /* status bytes, then as many enable bytes */
-#define ACPI_GPE0_SIZE       16
+#define ACPI_PM_TIMER_PORT    0x608
+#define ACPI_PM_TIMER_SIZE    4
+#define ACPI_GPE0_PORT        0x620 /* status bytes, then as many enable bytes */
+#define ACPI_GPE0_SIZE        16
 #define ACPI_SMI_COMMAND_PORT 0xb2
-#define ACPI_RESET_PORT      0xcf9 /* answered by the PCI host bridge, see pci_host.c */
+#define ACPI_RESET_PORT       0xcf9 /* answered by the PCI host bridge, see pci_host.c */
 
 /* ---- values ---- */
-#define ACPI_ENABLE_VALUE    0x02 /* written to the SMI command port */
-#define ACPI_DISABLE_VALUE   0x03
-#define ACPI_RESET_VALUE     0x0e
-#define ACPI_SLEEP_TYPE_S5   0 /* SLP_TYP of power off; others are ignored */
-#define ACPI_SCI_IRQ         9 /* level, active high */
-#define ACPI_PM_TIMER_HZ     3579545u
-#define ACPI_GPE_COUNT       (ACPI_GPE0_SIZE / 2 * 8)
+#define ACPI_ENABLE_VALUE     0x02 /* written to the SMI command port */
+#define ACPI_DISABLE_VALUE    0x03
+#define ACPI_RESET_VALUE      0x0e
+#define ACPI_SLEEP_TYPE_S5    0 /* SLP_TYP of power off; others are ignored */
+#define ACPI_SCI_IRQ          9 /* level, active high */
+#define ACPI_PM_TIMER_HZ      3579545u
+#define ACPI_GPE_COUNT        (ACPI_GPE0_SIZE / 2 * 8)
 
 extern const struct device_class acpi_pm_class;
 

@@ -28,6 +28,8 @@
 #include "trapeze/irq.h"
 #include "trapeze/pci.h"
 
+#define ISA_IRQ_COUNT 16
+
 struct pc_board {
     struct device dev;
 
@@ -192,11 +194,10 @@ static void wire_serial(struct pc_board *pc, unsigned number, uint16_t port, uns
     wire_isa(pc, dev, "irq", irq);
 }
 
-static void wire_debug_console(struct pc_board *pc, const char *id, uint16_t port)
+static void wire_debug_console(struct pc_board *pc)
 {
-    struct device *dev = plug(pc, "debug-console", id);
+    struct device *dev = plug(pc, "debug-console", NULL);
 
-    set(pc, dev, "port", port);
     set_pointer(pc, dev, "chardev", pc->config->debug_console);
     power(pc, dev);
 }
@@ -219,8 +220,7 @@ static void wire_ports(struct pc_board *pc)
     set(pc, dev, "port", 0xf4);
     power(pc, dev);
 
-    wire_debug_console(pc, "debug-console-e9", 0xe9);
-    wire_debug_console(pc, "debug-console-402", 0x402);
+    wire_debug_console(pc);
 
     power(pc, plug(pc, "fw-cfg", NULL));
 }
@@ -234,12 +234,17 @@ static void wire_power_management(struct pc_board *pc)
 
 static void wire_pci(struct pc_board *pc)
 {
-    struct device *host = plug(pc, "pci-host", NULL);
+    struct device *host = plug(pc, "pci-host", NULL), *isa;
 
     set(pc, host, "ecam", PC_ECAM);
     power(pc, host);
     for (unsigned i = 0; i < PCI_PIRQS && !pc->status; i++)
         wire(pc, device_output(host, "pirq", i), ioapic_sink, pc->isa.ioapic, PC_GSI_PCI + i);
+
+    isa = plug(pc, "pci-isa", NULL);
+    power(pc, isa);
+    for (unsigned i = 0; i < ISA_IRQ_COUNT && !pc->status; i++)
+        wire(pc, device_output(isa, "isa", i), pic_sink, pc->isa.pic, i);
 }
 
 /* ---- what runs on it ---- */

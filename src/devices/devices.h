@@ -1,0 +1,27 @@
+/*
+ * devices.h - the device classes of device_list.c, one a line
+ *
+ * For code and tests that name a class; boards look them up with device_class_find.
+ */
+#ifndef DEVICES_DEVICES_H
+#define DEVICES_DEVICES_H
+
+#include "trapeze/device.h"
+
+extern const struct device_class acpi_pm_class;
+extern const struct device_class apic_class;
+extern const struct device_class debug_console_class;
+extern const struct device_class debug_exit_class;
+extern const struct device_class fw_cfg_class;
+extern const struct device_class hpet_class;
+extern const struct device_class i8042_class;
+extern const struct device_class ioapic_class;
+extern const struct device_class pci_host_class;
+extern const struct device_class pci_isa_class;
+extern const struct device_class pic_class;
+extern const struct device_class pit_class;
+extern const struct device_class port92_class;
+extern const struct device_class rtc_class;
+extern const struct device_class uart16550_class;
+
+#endif
