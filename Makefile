@@ -5,17 +5,21 @@ help:    ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1	/p' $(MAKEFILE_LIST)
 demo: build ## get a Debian kernel and boot it here, to a shell on a terminal
 	@tools/demo.sh
-build: setup ## compile build/trapeze
+build: ## compile build/trapeze
+	@tools/setup.sh build
 	@tools/build.sh build
-check: setup ## build every variant and run every test
+check: ## build every variant and run every test
+	@tools/setup.sh build check
 	@tools/check.sh
-bench: build ## run the benchmarks
+bench: build ## compare with the processor itself and with QEMU
+	@tools/setup.sh bench
 	@tools/bench.sh
-fuzz: setup ## run every fuzz target for FUZZ_SECONDS (600) each
+fuzz: ## run every fuzz target for FUZZ_SECONDS (600) each
+	@tools/setup.sh build check
 	@tools/fuzz.sh
 format: ## run clang-format over the sources
 	@tools/format.sh
-setup: ## install the Debian packages that are missing
+setup: ## install all Debian packages that are missing
 	@tools/setup.sh
 clean: ## remove what the build made
 	@rm -rf build build-*

@@ -1,39 +1,46 @@
 #!/bin/sh
-# setup.sh - install the Debian packages that this tree needs and that are missing
+# setup.sh - install the Debian packages that are missing: setup.sh [GROUP...]
 #
-# Says which packages and why each; silent when nothing is missing. Uses sudo
+# Groups are build (compile and run the demo), check (all tests) and bench (compare with
+# others); without arguments all of them. Says which packages and why each; silent when nothing is missing. Uses sudo
 # unless run by root. TRAPEZE_SETUP=print only prints what is missing.
 set -eu
 
-# package, then what it is for
+# group, package, what it is for
 packages='
-gcc             compile the emulator
-libc6-dev       C library headers
-make            the front of the build
-meson           describe the build
-ninja-build     run the build
-pkgconf         find libraries
-libzydis-dev    decode guest instructions
-libjansson-dev  read and write JSON
-zlib1g-dev      checksum and compress saved state
-cpio            pack the initramfs of the test guests
-xz-utils        unpack Debian packages
-clang           second compiler, sanitizers and fuzzers
-libclang-rt-14-dev  run-time of the sanitizers and of libFuzzer
-clang-format    check the layout of the sources
-libcmocka-dev   unit tests
-acpica-tools    check the ACPI tables that the machine shows
-nasm            assemble the guest tests
-binutils        link the guest tests
-shellcheck      check the shell scripts
-python3         drive the system tests
+build gcc             compile the emulator
+build libc6-dev       C library headers
+build make            the front of the build
+build meson           describe the build
+build ninja-build     run the build
+build pkgconf         find libraries
+build libzydis-dev    decode guest instructions
+build libjansson-dev  read and write JSON
+build zlib1g-dev      checksum and compress saved state
+build cpio            pack the initramfs of the test guests
+build xz-utils        unpack Debian packages
+check git             list the sources
+check clang           second compiler, sanitizers and fuzzers
+check libclang-rt-14-dev  run-time of the sanitizers and of libFuzzer
+check clang-format    check the layout of the sources
+check libcmocka-dev   unit tests
+check acpica-tools    check the ACPI tables that the machine shows
+check nasm            assemble the guest tests
+check binutils        link the guest tests
+check shellcheck      check the shell scripts
+check python3         drive the system tests
+check lz4             unpack a kernel to test the PVH entry
+bench python3         run the benchmarks and print the table
+bench qemu-system-x86 the emulator to compare with
 '
+groups=${*:-build check bench}
 
-missing=$(printf '%s\n' "$packages" | while read -r package why; do
+missing=$(printf '%s\n' "$packages" | while read -r group package why; do
+    case " $groups " in *" $group "*) ;; *) continue ;; esac
     [ -n "$package" ] || continue
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$status" = installed ] || printf '%-20s%s\n' "$package" "$why"
-done)
+done | sort -u)
 
 [ -n "$missing" ] || exit 0
 
