@@ -28,7 +28,8 @@ enum {
     FACS_BYTES = 64,
     FADT_BYTES = 276,
 
-    TABLE_COUNT = 5, /* in RSDT and XSDT */
+    EISA_ID_LENGTH = 7, /* longer ones are strings */
+    TABLE_COUNT = 5,    /* in RSDT and XSDT */
     TABLE_ALIGNMENT = 64,
 
     SPACE_MEMORY = 0,
@@ -241,6 +242,7 @@ static const struct fixed_device fixed_devices[] = {
      .port_count = 8,
      .irq = PC_IRQ_COM2},
     {.name = "HPET", .hid = "PNP0103", .uid = 0, .irq = -1, .gpa = PC_HPET, .size_bytes = 0x400},
+    {.name = "FWCF", .hid = "QEMU0002", .uid = -1, .port = 0x510, .port_count = 12, .irq = -1},
     /* What no driver shall claim: power management ports, configuration space, the I/O APIC. */
     {.name = "MBRD",
      .hid = "PNP0C02",
@@ -267,7 +269,10 @@ static void aml_fixed_device(struct aml *aml, const struct fixed_device *fixed)
     size_t device = aml_begin_device(aml, fixed->name);
     struct aml_resources crs;
 
-    aml_name_eisa_id(aml, "_HID", fixed->hid);
+    if (strlen(fixed->hid) == EISA_ID_LENGTH)
+        aml_name_eisa_id(aml, "_HID", fixed->hid);
+    else
+        aml_name_string(aml, "_HID", fixed->hid);
     if (fixed->uid >= 0)
         aml_name_integer(aml, "_UID", (uint64_t)fixed->uid);
     crs = aml_begin_resources(aml);

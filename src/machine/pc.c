@@ -15,8 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "devices/acpi_pm.h"
 #include "devices/apic.h"
+#include "devices/fw_cfg.h"
 #include "devices/hpet.h"
 #include "devices/ioapic.h"
 #include "devices/pic.h"
@@ -202,6 +204,31 @@ static void wire_debug_console(struct pc_board *pc)
     power(pc, dev);
 }
 
+/* What firmware and guests can ask about the machine (QEMU's docs/specs/fw_cfg). */
+static void wire_fw_cfg(struct pc_board *pc)
+{
+    struct device *dev = plug(pc, "fw-cfg", NULL);
+    const struct pc_layout *layout = &pc->layout;
+    uint8_t e820[PC_E820_MAX * 20], ram[8];
+
+    power(pc, dev);
+    put_le64(ram, layout->low_ram_bytes + layout->high_ram_bytes);
+    for (size_t i = 0; i < layout->e820_count; i++) {
+        put_le64(e820 + i * 20, layout->e820[i].gpa);
+        put_le64(e820 + i * 20 + 8, layout->e820[i].size_bytes);
+        put_le32(e820 + i * 20 + 16, layout->e820[i].type);
+    }
+    if (!pc->status)
+        pc->status = fw_cfg_add_item(dev, FW_CFG_RAM_SIZE, ram, sizeof(ram), pc->err);
+    if (!pc->status)
+        pc->status = fw_cfg_add_u16(dev, FW_CFG_NB_CPUS, (uint16_t)layout->vcpu_count, pc->err);
+    if (!pc->status)
+        pc->status = fw_cfg_add_u16(dev, FW_CFG_MAX_CPUS, (uint16_t)layout->vcpu_count, pc->err);
+    if (!pc->status)
+        pc->status = fw_cfg_add_file(dev, "etc/e820", e820, layout->e820_count * 20, NULL, NULL,
+                                     NULL, pc->err);
+}
+
 static void wire_ports(struct pc_board *pc)
 {
     struct device *dev;
@@ -222,7 +249,7 @@ static void wire_ports(struct pc_board *pc)
 
     wire_debug_console(pc);
 
-    power(pc, plug(pc, "fw-cfg", NULL));
+    wire_fw_cfg(pc);
 }
 
 static void wire_power_management(struct pc_board *pc)
@@ -232,6 +259,7 @@ static void wire_power_management(struct pc_board *pc)
     wire_isa(pc, pc->acpi_pm, "sci", ACPI_SCI_IRQ);
 }
 
+/* PCI lines go to the I/O APIC, and where the ISA bridge's registers say to the 8259 pair. */
 static void wire_pci(struct pc_board *pc)
 {
     struct device *host = plug(pc, "pci-host", NULL), *isa;
