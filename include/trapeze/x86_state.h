@@ -66,6 +66,12 @@ enum x86_activity {
 #define X86_MTRR_VARIABLE_COUNT 8
 #define X86_MTRR_FIXED_COUNT 11
 
+/* Machine-check banks: IA32_MCi_CTL, STATUS, ADDR, MISC. */
+#define X86_MC_BANK_COUNT 4
+struct x86_mc_bank {
+    uint64_t ctl, status, addr, misc;
+};
+
 struct x86_msrs {
     uint64_t efer;
     uint64_t star, lstar, cstar, sfmask;
@@ -82,6 +88,7 @@ struct x86_msrs {
     uint64_t feature_control;
     uint64_t smbase;
     uint64_t mcg_status, mcg_ctl;
+    struct x86_mc_bank mc[X86_MC_BANK_COUNT];
     uint64_t mtrr_def_type;
     uint64_t mtrr_fixed[X86_MTRR_FIXED_COUNT];
     uint64_t mtrr_base[X86_MTRR_VARIABLE_COUNT], mtrr_mask[X86_MTRR_VARIABLE_COUNT];
@@ -136,7 +143,11 @@ struct x86_state {
 /* CR8 and IA32_APIC_BASE belong to the local APIC and are in its state. */
 extern const struct state_table x86_state_table;
 
-/* Power-on (init false) or INIT (true: keeps MSRs, FPU, CR0.CD/NW, TSC). SDM vol. 3, table 10-1. */
+/*
+ * Power-on (init false) or INIT (true: keeps the MSRs except EFER, the FPU, XCR0, CR0.CD/NW and the
+ * count of instructions). SDM vol. 3, table 10-1. The activity is X86_ACTIVE: for a
+ * processor that is not the first one the caller makes it X86_WAIT_FOR_SIPI.
+ */
 void x86_state_reset(struct x86_state *state, bool init);
 
 #endif

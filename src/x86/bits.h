@@ -73,10 +73,12 @@
 
 /* DR6, DR7 */
 #define X86_DR6_FIXED 0xffff0ff0u
+#define X86_DR6_WRITABLE 0x0000e00fu
 #define X86_DR6_BD 0x2000u
 #define X86_DR6_BS 0x4000u
 #define X86_DR6_BT 0x8000u
 #define X86_DR7_FIXED 0x0400u
+#define X86_DR7_WRITABLE 0xffff23ffu
 #define X86_DR7_GD 0x2000u
 
 #define X86_XCR0_X87 0x01u
@@ -86,6 +88,15 @@
 #define X86_XCR0_ZMM_HI256 0x40u
 #define X86_XCR0_HI16_ZMM 0x80u
 #define X86_XCR0_PKRU 0x200u
+
+#define X86_XCR0_AVX512 (X86_XCR0_OPMASK | X86_XCR0_ZMM_HI256 | X86_XCR0_HI16_ZMM)
+
+#define X86_MXCSR_MASK 0x0000ffffu /* bits that exist; the others fault when set */
+#define X86_MXCSR_INITIAL 0x1f80u
+
+#define X86_APIC_BASE_ENABLE 0x800u
+#define X86_MISC_ENABLE_LIMIT_CPUID (1ull << 22)
+#define X86_MISC_ENABLE_XD_DISABLE (1ull << 34)
 
 #define X86_MSR_TSC 0x10u
 #define X86_MSR_APIC_BASE 0x1bu

@@ -34,6 +34,25 @@ struct x86_cpuid {
 /* CPUID as the guest sees it now (OSXSAVE, XSAVE size, APIC id are dynamic). */
 struct x86_cpuid x86_cpuid(struct x86_cpu *cpu, uint32_t leaf, uint32_t subleaf);
 
+/* Values that these registers can hold; bits: width of a physical address. */
+bool x86_xcr0_is_valid(uint64_t xcr0);
+bool x86_pat_is_valid(uint64_t pat);
+bool x86_mtrr_def_type_is_valid(uint64_t value);
+bool x86_mtrr_fixed_is_valid(uint64_t value);
+bool x86_mtrr_base_is_valid(uint64_t value, unsigned bits);
+bool x86_mtrr_mask_is_valid(uint64_t value, unsigned bits);
+
+/* XSAVE components (SDM vol. 1, 13.5): place in the standard format; size 0: no such component. */
+struct x86_xsave_component {
+    uint16_t offset, size_bytes;
+};
+#define X86_XSAVE_COMPONENT_COUNT 10
+extern const struct x86_xsave_component x86_xsave_components[X86_XSAVE_COMPONENT_COUNT];
+/* Bytes of an area that holds the components of mask. */
+uint32_t x86_xsave_size(uint64_t mask, bool compacted);
+/* Components that are not in their initial state (XGETBV with ECX = 1), not masked by XCR0. */
+uint64_t x86_xinuse(const struct x86_cpu *cpu);
+
 void x86_xsetbv(struct x86_cpu *cpu, uint32_t index, uint64_t value);
 uint64_t x86_xgetbv(struct x86_cpu *cpu, uint32_t index);
 

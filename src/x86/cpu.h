@@ -51,6 +51,7 @@ enum x86_changed {
     X86_CHANGED_SEGMENTS = 1 << 3, /* a data segment, SS included */
     X86_CHANGED_FLAGS = 1 << 4,   /* s.rflags was written */
     X86_CHANGED_DEBUG = 1 << 5,   /* DR0-DR3 or DR7 */
+    X86_CHANGED_KEEP = 1 << 7,    /* with CR3: bit 63 was set, translations of the new PCID may stay */
     X86_CHANGED_FPU = 1 << 6,     /* CR0.TS/EM/MP, CR4.OSFXSR/OSXSAVE, XCR0 or s.fpu was written */
 };
 

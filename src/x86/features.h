@@ -34,6 +34,9 @@ struct cpu_model {
     unsigned vcpu_count; /* topology: one thread per core */
 };
 
+/* CPUID.1:EAX of every model: family 6 and a model number that no processor was given. */
+#define CPU_MODEL_SIGNATURE 0x000f0601u
+
 static inline bool cpu_model_has(const struct cpu_model *model, enum x86_feature feature)
 {
     return model->features[feature / 8] >> (feature % 8) & 1;
@@ -54,6 +57,11 @@ struct cpu_model_name {
     const char *summary;
 };
 extern const struct cpu_model_name cpu_model_names[];
+
+/* Where the feature bits of a model show in CPUID: a register of a leaf. 0 if there are none. */
+enum x86_cpuid_register { X86_CPUID_EAX, X86_CPUID_EBX, X86_CPUID_ECX, X86_CPUID_EDX };
+uint32_t cpu_model_bits(const struct cpu_model *model, uint32_t leaf, uint32_t subleaf,
+                        enum x86_cpuid_register reg);
 
 /* Feature name as in /proc/cpuinfo, and lookup. */
 const char *x86_feature_name(enum x86_feature feature);
