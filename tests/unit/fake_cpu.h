@@ -23,55 +23,55 @@
 #include "x86/paging.h"
 #include "x86/segments.h"
 
-#define FAKE_BYTES 0x100000u
-#define FAKE_HIGH UINT64_C(0xffff800000000000)
+#define FAKE_BYTES          0x100000u
+#define FAKE_HIGH           UINT64_C(0xffff800000000000)
 
-#define FAKE_GDT 0x1000u
-#define FAKE_GDT_LIMIT 0x1ffu
-#define FAKE_IDT 0x2000u
-#define FAKE_LDT 0x3000u
-#define FAKE_LDT_LIMIT 0x3fu
-#define FAKE_TSS 0x4000u
-#define FAKE_TSS_B 0x5000u
-#define FAKE_TSS16 0x6000u
-#define FAKE_RIP 0x7000u
-#define FAKE_RSP 0xc000u
-#define FAKE_RSP_LEVEL(n) (0x9000u + 0x1000u * (n)) /* 0-2 */
-#define FAKE_RSP_IST 0xd000u
+#define FAKE_GDT            0x1000u
+#define FAKE_GDT_LIMIT      0x1ffu
+#define FAKE_IDT            0x2000u
+#define FAKE_LDT            0x3000u
+#define FAKE_LDT_LIMIT      0x3fu
+#define FAKE_TSS            0x4000u
+#define FAKE_TSS_B          0x5000u
+#define FAKE_TSS16          0x6000u
+#define FAKE_RIP            0x7000u
+#define FAKE_RSP            0xc000u
+#define FAKE_RSP_LEVEL(n)   (0x9000u + 0x1000u * (n)) /* 0-2 */
+#define FAKE_RSP_IST        0xd000u
 
-#define CODE32(dpl) (uint16_t)(0x10 + 8 * (dpl) + (dpl))
-#define DATA(dpl) (uint16_t)(0x30 + 8 * (dpl) + (dpl))
-#define CODE64(dpl) (uint16_t)(0x50 + 8 * (dpl) + (dpl))
-#define TSS_SELECTOR 0x70
-#define LDT_SELECTOR 0x80
-#define TSS_B_SELECTOR 0x90
-#define TSS16_SELECTOR 0xa0
-#define FAKE_SLOT 0x100
-#define BEYOND_GDT 0x200
+#define CODE32(dpl)         (uint16_t)(0x10 + 8 * (dpl) + (dpl))
+#define DATA(dpl)           (uint16_t)(0x30 + 8 * (dpl) + (dpl))
+#define CODE64(dpl)         (uint16_t)(0x50 + 8 * (dpl) + (dpl))
+#define TSS_SELECTOR        0x70
+#define LDT_SELECTOR        0x80
+#define TSS_B_SELECTOR      0x90
+#define TSS16_SELECTOR      0xa0
+#define FAKE_SLOT           0x100
+#define BEYOND_GDT          0x200
 
 /* Descriptor attributes (byte 5 in the low byte, G D L AVL in the top nibble). */
-#define A_CODE 0x009au
-#define A_CODE_CONFORMING 0x009eu
+#define A_CODE              0x009au
+#define A_CODE_CONFORMING   0x009eu
 #define A_CODE_EXECUTE_ONLY 0x0098u
-#define A_DATA 0x0092u
-#define A_DATA_RO 0x0090u
-#define A_DATA_DOWN 0x0096u
-#define A_DPL(n) ((n) << 5)
-#define A_NOT_PRESENT 0x0080u /* to be subtracted */
-#define A_G 0x8000u
-#define A_D 0x4000u
-#define A_L 0x2000u
-#define A_SYSTEM(type) (0x0080u | (type))
+#define A_DATA              0x0092u
+#define A_DATA_RO           0x0090u
+#define A_DATA_DOWN         0x0096u
+#define A_DPL(n)            ((n) << 5)
+#define A_NOT_PRESENT       0x0080u /* to be subtracted */
+#define A_G                 0x8000u
+#define A_D                 0x4000u
+#define A_L                 0x2000u
+#define A_SYSTEM(type)      (0x0080u | (type))
 
-#define DESC(base, limit, attributes)                                                         \
-    (((limit) & 0xffffull) | ((base) & 0xffffffull) << 16 | ((attributes) & 0xffull) << 40 |  \
-     ((limit) >> 16 & 0xfull) << 48 | ((attributes) >> 12 & 0xfull) << 52 |                   \
+#define DESC(base, limit, attributes)                                                              \
+    (((limit)&0xffffull) | ((base)&0xffffffull) << 16 | ((attributes)&0xffull) << 40 |             \
+     ((limit) >> 16 & 0xfull) << 48 | ((attributes) >> 12 & 0xfull) << 52 |                        \
      ((base) >> 24 & 0xffull) << 56)
-#define FLAT(attributes) DESC(0ull, 0xfffffull, (attributes) | A_G | A_D)
+#define FLAT(attributes)   DESC(0ull, 0xfffffull, (attributes) | A_G | A_D)
 #define FLAT64(attributes) DESC(0ull, 0xfffffull, (attributes) | A_G | A_L)
-#define GATE(selector, offset, attributes, count)                                              \
-    (((offset) & 0xffffull) | (uint64_t)(selector) << 16 | (uint64_t)(count) << 32 |           \
-     ((attributes) & 0xffull) << 40 | ((offset) >> 16 & 0xffffull) << 48)
+#define GATE(selector, offset, attributes, count)                                                  \
+    (((offset)&0xffffull) | (uint64_t)(selector) << 16 | (uint64_t)(count) << 32 |                 \
+     ((attributes)&0xffull) << 40 | ((offset) >> 16 & 0xffffull) << 48)
 
 enum fake_mode { REAL, V86, P32, COMPAT, LONG };
 
@@ -226,8 +226,8 @@ static void fake_segments(enum fake_mode mode, unsigned cpl)
 
     for (unsigned i = 0; i < X86_SEGMENT_COUNT; i++) {
         if (mode == V86 || mode == REAL)
-            s->seg[i] = (struct x86_segment){.limit = 0xffff,
-                                             .attributes = mode == V86 ? 0xf3 : 0x93};
+            s->seg[i] =
+                (struct x86_segment){.limit = 0xffff, .attributes = mode == V86 ? 0xf3 : 0x93};
         else
             s->seg[i] = fake_flat(DATA(cpl), A_DATA | A_D | A_DPL(cpl));
     }
@@ -327,12 +327,12 @@ static inline unsigned fake_deliver(const struct x86_event *event, uint8_t vecto
     return count;
 }
 
-#define CHECK(name, actual, expected)                                                          \
-    do {                                                                                       \
-        uint64_t actual_ = (actual), expected_ = (expected);                                   \
-        if (actual_ != expected_)                                                              \
-            fail_msg("%s: " #actual " is 0x%llx, expected 0x%llx", name,                       \
-                     (unsigned long long)actual_, (unsigned long long)expected_);              \
+#define CHECK(name, actual, expected)                                                              \
+    do {                                                                                           \
+        uint64_t actual_ = (actual), expected_ = (expected);                                       \
+        if (actual_ != expected_)                                                                  \
+            fail_msg("%s: " #actual " is 0x%llx, expected 0x%llx", name,                           \
+                     (unsigned long long)actual_, (unsigned long long)expected_);                  \
     } while (0)
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

@@ -1,7 +1,7 @@
 /* test_segments.c - segment loads, LLDT, LTR, LAR, LSL, VERR, VERW, ports, SYSCALL and SYSENTER */
 #include "fake_cpu.h"
 
-#define S0 FAKE_SLOT
+#define S0   FAKE_SLOT
 #define LDT1 0x0c /* second entry of the LDT */
 
 /* ---- MOV to segment registers ---- */
@@ -338,8 +338,7 @@ static void check_answer(const struct ask_case *c, bool answer, bool expected)
 {
     CHECK(c->name, answer, expected);
     CHECK(c->name, !!(fake.cpu.s.rflags & X86_FLAG_ZF), expected);
-    CHECK(c->name, fake.cpu.s.rflags | X86_FLAG_ZF,
-          X86_FLAG_FIXED | X86_FLAG_IF | X86_FLAG_ZF);
+    CHECK(c->name, fake.cpu.s.rflags | X86_FLAG_ZF, X86_FLAG_FIXED | X86_FLAG_IF | X86_FLAG_ZF);
 }
 
 static void test_ask(void **state)
@@ -437,8 +436,8 @@ static void test_ports(void **state)
 
         fake_setup(c->mode, c->cpl);
         fake.cpu.s.rflags |= c->iopl << 12;
-        fake.cpu.s.tr = (struct x86_segment){0x20000, c->limit, TSS_SELECTOR,
-                                             (uint16_t)A_SYSTEM(c->type)};
+        fake.cpu.s.tr =
+            (struct x86_segment){0x20000, c->limit, TSS_SELECTOR, (uint16_t)A_SYSTEM(c->type)};
         memset(&fake.memory[0x20000], 0xff, 0x3000);
         fake.supervisor[0x20000 >> 12] = true;
         poke(0x20000 + 102, c->map_base, 2);
