@@ -920,13 +920,20 @@ static void apic_send(struct apic *s, uint32_t command, uint32_t destination, bo
 
 static void apic_write_icr_low(struct apic *s, unsigned reg, uint32_t value)
 {
+    uint32_t destination;
+
+    host_mutex_lock(&s->lock);
     s->icr_low = value;
-    apic_send(s, value, s->icr_high >> 24, false);
+    destination = s->icr_high >> 24;
+    host_mutex_unlock(&s->lock);
+    apic_send(s, value, destination, false);
 }
 
 static void apic_write_icr_high(struct apic *s, unsigned reg, uint32_t value)
 {
+    host_mutex_lock(&s->lock);
     s->icr_high = value;
+    host_mutex_unlock(&s->lock);
 }
 
 /* The x2APIC's ICR is one 64-bit register. */
@@ -936,9 +943,11 @@ static bool apic_write_x2_icr(struct apic *s, uint64_t value)
 
     if (command & ~ICR_WRITABLE)
         return false;
+    host_mutex_lock(&s->lock);
     s->icr_low = command;
     s->icr_high = value >> 32;
-    apic_send(s, command, s->icr_high, true);
+    host_mutex_unlock(&s->lock);
+    apic_send(s, command, (uint32_t)(value >> 32), true);
     return true;
 }
 
@@ -1141,9 +1150,11 @@ static bool apic_read_x2apic(struct apic *s, unsigned reg, uint64_t *out_value)
 {
     if (reg >= REG_COUNT || !(apic_registers[reg].access & X2R) || !apic_is_x2apic(s))
         return false;
-    *out_value = apic_read_register(s, reg);
+    host_mutex_lock(&s->lock);
+    *out_value = apic_registers[reg].read(s, reg);
     if (reg == REG_ICR)
         *out_value |= (uint64_t)s->icr_high << 32;
+    host_mutex_unlock(&s->lock);
     return true;
 }
 

@@ -578,7 +578,6 @@ static void pit_reset_done(struct device *dev)
     irq_set(&pit_of(dev)->irq, false);
 }
 
-/* Whatever is due by the saved time goes off after the load. */
 static int pit_after_load(void *object, struct error *err)
 {
     struct pit *s = object;
@@ -590,7 +589,6 @@ static int pit_after_load(void *object, struct error *err)
             return error_set(err, EINVAL, "pit: counter %u cannot count %u in mode %u", i, c->count,
                              c->mode);
     }
-    pit_arm(s, s->seen_tick, 0);
     return 0;
 }
 

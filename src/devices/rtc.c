@@ -67,6 +67,7 @@
 #define CRYSTAL_HZ        32768u
 #define UIP_NS            244000u
 #define DAY_SECONDS       86400
+#define SECOND_OFFSET_MAX (INT64_C(1) << 40)
 
 struct rtc {
     struct device dev;
@@ -537,6 +538,7 @@ static void rtc_reset(struct device *dev)
 {
     struct rtc *s = rtc_of(dev);
 
+    s->seen_ns = rtc_divider_ns(s); /* flags of what came before are gone */
     s->cmos[REG_B] &= (uint8_t) ~(B_PERIODIC | B_ALARM | B_UPDATE | B_SQUARE_WAVE);
     s->cmos[REG_C] = 0;
     s->index = 0;
@@ -553,10 +555,11 @@ static int rtc_after_load(void *object, struct error *err)
 {
     struct rtc *s = object;
 
-    /* Far future or past makes no sense of the arithmetic; a guest cannot get there. */
-    int64_t calendar = rtc_calendar(s, s->seen_ns);
-    if (calendar > INT64_C(1) << 40 || calendar < -(INT64_C(1) << 40))
-        return error_set(err, EINVAL, "rtc: the calendar is %" PRId64 " s from 1970", calendar);
+    int64_t offset = (int64_t)s->second_offset;
+
+    /* No guest gets further than the year 25755; the calendar's arithmetic relies on it. */
+    if (offset > SECOND_OFFSET_MAX || offset < -SECOND_OFFSET_MAX)
+        return error_set(err, EINVAL, "rtc: the calendar is %" PRId64 " s from the clock", offset);
     s->cmos[REG_A] &= (uint8_t)~A_UIP;
     return 0;
 }
