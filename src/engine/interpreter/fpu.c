@@ -19,7 +19,12 @@
 #define MXCSR_MASKS 0x1f80u
 #define MXCSR_VALID 0xffffu
 #define FCW_INIT    0x37fu
+#define FCW_VALID   0x1f3fu
+#define FCW_ONE     0x40u /* reads as one */
 #define FCW_MASKS   0x3fu
+#define FSW_IE      0x01u
+#define FSW_OE      0x08u
+#define FSW_UE      0x10u
 #define FSW_ES      0x80u
 #define FSW_B       0x8000u
 #define ST_BYTES    10u
@@ -168,6 +173,13 @@ void fpu_check_pending(struct icpu *c, const struct op *i)
 {
     if (get_fsw() & FSW_ES)
         interp_raise(c, i, X86_MF);
+}
+
+/* SDM vol. 1, 8.5: unmasked #IA, #IS, #O and #U keep a result from being stored. None was pending.
+ */
+bool fpu_store_suppressed(const struct icpu *c)
+{
+    return get_fsw() & ~c->cpu.s.fpu.fcw & (FSW_IE | FSW_OE | FSW_UE);
 }
 
 void fpu_set_data_pointer(struct icpu *c, const struct op *i, uint64_t linear)
@@ -399,7 +411,8 @@ static unsigned take_env(struct icpu *c, const struct op *i, const uint8_t *env)
         take_env_32(c, env);
     else
         take_env_16(c, env);
-    c->cpu.s.fpu.fcw |= 0x40; /* reads as one */
+    c->cpu.s.fpu.fcw = (c->cpu.s.fpu.fcw & FCW_VALID) | FCW_ONE;
+    c->cpu.s.fpu.fsw = summarised(&c->cpu.s.fpu);
     return i->extra;
 }
 

@@ -70,6 +70,7 @@ struct stub_plan {
     bool is_store;
     uint8_t align_mask; /* address bits that must be clear, else #GP(0) */
     uint8_t mask;       /* enum operand_mask: which elements are accessed */
+    bool faults_whole;  /* a store that faults for elements that it does not write, too */
     uint8_t mask_register;
     uint8_t element_bytes;
     uint8_t mask_count; /* bits of the mask that matter; element n belongs to bits n + k * count of
@@ -108,8 +109,6 @@ struct host_stubs {
  */
 bool host_stub_isa(const struct cpu_model *model, const struct insn *insn, uint8_t *out_needs,
                    bool *out_is_mmx);
-/* Feature names of the table that x86_feature_find() does not know; for tests. */
-const char *host_stub_isa_unknown_feature(void);
 
 /* ---- host_stub_plan.c ---- */
 
@@ -132,6 +131,8 @@ const struct op *host_stub_blocked(struct icpu *c, const struct op *i);
 /* Run the body of op i's stub on memory and come back; with the guest's SIMD exceptions unmasked.
  */
 void host_stub_call(struct icpu *c, const struct op *i, void *memory);
+/* Raise #GP(0) or #AC for a misaligned operand of op i's stub. */
+void host_stub_check_alignment(struct icpu *c, const struct op *i, uint64_t linear);
 /* Where a host exception in a stub's instruction goes on. */
 noreturn void host_stub_trap(void *cpu, void *op, enum host_trap trap);
 /* Raise #UD or #NM if the classes in needs are not enabled; may leave bits in c->fpu_blocked set.
@@ -146,6 +147,8 @@ bool fpu_build(struct icpu *c, const struct insn *insn, struct op *op);
 void fpu_load_x87(struct icpu *c);
 /* Raise #MF if an unmasked x87 exception is pending. x87 is loaded. */
 void fpu_check_pending(struct icpu *c, const struct op *i);
+/* Did the x87 instruction that just ran leave its destination in memory alone? */
+bool fpu_store_suppressed(const struct icpu *c);
 /* Remember op i as the last x87 instruction with a memory operand at linear. */
 void fpu_set_data_pointer(struct icpu *c, const struct op *i, uint64_t linear);
 /* The guest's MXCSR with its own masks, or with all exceptions masked, in the host's register. */

@@ -8,77 +8,77 @@
 
 #define MAX_FEATURES 3
 
+#define F(id)        (X86_FEATURE_##id + 1)
+
 struct isa {
     uint8_t class;
     bool is_mmx;
-    const char *features[MAX_FEATURES];
+    uint8_t features[MAX_FEATURES]; /* each F(...); 0 ends the list */
 };
 
 #define AVX512(set, ...)                                                                           \
-    [ZYDIS_ISA_SET_##set##_128] = {FPU_AVX512, false, {"avx512vl", __VA_ARGS__}},                  \
-    [ZYDIS_ISA_SET_##set##_256] = {FPU_AVX512, false, {"avx512vl", __VA_ARGS__}},                  \
-    [ZYDIS_ISA_SET_##set##_512] = {FPU_AVX512, false, {"avx512f", __VA_ARGS__}}
+    [ZYDIS_ISA_SET_##set##_128] = {FPU_AVX512, false, {F(AVX512VL), __VA_ARGS__}},                 \
+    [ZYDIS_ISA_SET_##set##_256] = {FPU_AVX512, false, {F(AVX512VL), __VA_ARGS__}},                 \
+    [ZYDIS_ISA_SET_##set##_512] = {FPU_AVX512, false, {F(AVX512F), __VA_ARGS__}}
 
 static const struct isa isas[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
-    [ZYDIS_ISA_SET_X87] = {FPU_X87, false, {"fpu"}},
-    [ZYDIS_ISA_SET_FCMOV] = {FPU_X87, false, {"fpu", "cmov"}},
-    [ZYDIS_ISA_SET_SSE3X87] = {FPU_X87, false, {"fpu", "pni"}},
-    [ZYDIS_ISA_SET_PENTIUMMMX] = {FPU_X87, true, {"mmx"}},
-    [ZYDIS_ISA_SET_SSE2MMX] = {FPU_X87, true, {"mmx", "sse2"}},
-    [ZYDIS_ISA_SET_SSSE3MMX] = {FPU_X87, true, {"mmx", "ssse3"}},
+    [ZYDIS_ISA_SET_X87] = {FPU_X87, false, {F(FPU)}},
+    [ZYDIS_ISA_SET_FCMOV] = {FPU_X87, false, {F(FPU), F(CMOV)}},
+    [ZYDIS_ISA_SET_SSE3X87] = {FPU_X87, false, {F(FPU), F(SSE3)}},
+    [ZYDIS_ISA_SET_PENTIUMMMX] = {FPU_X87, true, {F(MMX)}},
+    [ZYDIS_ISA_SET_SSE2MMX] = {FPU_X87, true, {F(MMX), F(SSE2)}},
+    [ZYDIS_ISA_SET_SSSE3MMX] = {FPU_X87, true, {F(MMX), F(SSSE3)}},
 
-    [ZYDIS_ISA_SET_SSE] = {FPU_SSE, false, {"sse"}},
-    [ZYDIS_ISA_SET_SSEMXCSR] = {FPU_SSE, false, {"sse"}},
-    [ZYDIS_ISA_SET_SSE2] = {FPU_SSE, false, {"sse2"}},
-    [ZYDIS_ISA_SET_SSE3] = {FPU_SSE, false, {"pni"}},
-    [ZYDIS_ISA_SET_SSSE3] = {FPU_SSE, false, {"ssse3"}},
-    [ZYDIS_ISA_SET_SSE4] = {FPU_SSE, false, {"sse4_1"}},
-    [ZYDIS_ISA_SET_SSE42] = {FPU_SSE, false, {"sse4_2"}},
-    [ZYDIS_ISA_SET_AES] = {FPU_SSE, false, {"aes"}},
-    [ZYDIS_ISA_SET_PCLMULQDQ] = {FPU_SSE, false, {"pclmulqdq"}},
-    [ZYDIS_ISA_SET_SHA] = {FPU_SSE, false, {"sha_ni"}},
-    [ZYDIS_ISA_SET_GFNI] = {FPU_SSE, false, {"gfni"}},
+    [ZYDIS_ISA_SET_SSE] = {FPU_SSE, false, {F(SSE)}},
+    [ZYDIS_ISA_SET_SSEMXCSR] = {FPU_SSE, false, {F(SSE)}},
+    [ZYDIS_ISA_SET_SSE2] = {FPU_SSE, false, {F(SSE2)}},
+    [ZYDIS_ISA_SET_SSE3] = {FPU_SSE, false, {F(SSE3)}},
+    [ZYDIS_ISA_SET_SSSE3] = {FPU_SSE, false, {F(SSSE3)}},
+    [ZYDIS_ISA_SET_SSE4] = {FPU_SSE, false, {F(SSE4_1)}},
+    [ZYDIS_ISA_SET_SSE42] = {FPU_SSE, false, {F(SSE4_2)}},
+    [ZYDIS_ISA_SET_AES] = {FPU_SSE, false, {F(AES)}},
+    [ZYDIS_ISA_SET_PCLMULQDQ] = {FPU_SSE, false, {F(PCLMULQDQ)}},
+    [ZYDIS_ISA_SET_SHA] = {FPU_SSE, false, {F(SHA)}},
+    [ZYDIS_ISA_SET_GFNI] = {FPU_SSE, false, {F(GFNI)}},
 
-    [ZYDIS_ISA_SET_AVX] = {FPU_AVX, false, {"avx"}},
-    [ZYDIS_ISA_SET_AVX2] = {FPU_AVX, false, {"avx2"}},
-    [ZYDIS_ISA_SET_AVX2GATHER] = {FPU_AVX, false, {"avx2"}},
-    [ZYDIS_ISA_SET_FMA] = {FPU_AVX, false, {"fma"}},
-    [ZYDIS_ISA_SET_F16C] = {FPU_AVX, false, {"f16c"}},
-    [ZYDIS_ISA_SET_AVXAES] = {FPU_AVX, false, {"avx", "aes"}},
-    [ZYDIS_ISA_SET_VAES] = {FPU_AVX, false, {"avx", "vaes"}},
-    [ZYDIS_ISA_SET_VPCLMULQDQ] = {FPU_AVX, false, {"avx", "vpclmulqdq"}},
-    [ZYDIS_ISA_SET_AVX_GFNI] = {FPU_AVX, false, {"avx", "gfni"}},
+    [ZYDIS_ISA_SET_AVX] = {FPU_AVX, false, {F(AVX)}},
+    [ZYDIS_ISA_SET_AVX2] = {FPU_AVX, false, {F(AVX2)}},
+    [ZYDIS_ISA_SET_AVX2GATHER] = {FPU_AVX, false, {F(AVX2)}},
+    [ZYDIS_ISA_SET_FMA] = {FPU_AVX, false, {F(FMA)}},
+    [ZYDIS_ISA_SET_F16C] = {FPU_AVX, false, {F(F16C)}},
+    [ZYDIS_ISA_SET_AVXAES] = {FPU_AVX, false, {F(AVX), F(AES)}},
+    [ZYDIS_ISA_SET_VAES] = {FPU_AVX, false, {F(AVX), F(VAES)}},
+    [ZYDIS_ISA_SET_VPCLMULQDQ] = {FPU_AVX, false, {F(AVX), F(VPCLMULQDQ)}},
+    [ZYDIS_ISA_SET_AVX_GFNI] = {FPU_AVX, false, {F(AVX), F(GFNI)}},
 
-    AVX512(AVX512F, "avx512f"),
-    AVX512(AVX512BW, "avx512bw"),
-    AVX512(AVX512CD, "avx512cd"),
-    AVX512(AVX512DQ, "avx512dq"),
-    AVX512(AVX512_IFMA, "avx512ifma"),
-    AVX512(AVX512_VBMI, "avx512vbmi"),
-    AVX512(AVX512_VBMI2, "avx512_vbmi2"),
-    AVX512(AVX512_VNNI, "avx512_vnni"),
-    AVX512(AVX512_BITALG, "avx512_bitalg"),
-    AVX512(AVX512_VPOPCNTDQ, "avx512_vpopcntdq"),
-    AVX512(AVX512_BF16, "avx512_bf16"),
-    AVX512(AVX512_GFNI, "gfni"),
-    AVX512(AVX512_VAES, "vaes"),
-    AVX512(AVX512_VPCLMULQDQ, "vpclmulqdq"),
-    [ZYDIS_ISA_SET_AVX512F_128N] = {FPU_AVX512, false, {"avx512f"}},
-    [ZYDIS_ISA_SET_AVX512F_SCALAR] = {FPU_AVX512, false, {"avx512f"}},
-    [ZYDIS_ISA_SET_AVX512F_KOP] = {FPU_AVX512, false, {"avx512f"}},
-    [ZYDIS_ISA_SET_AVX512BW_128N] = {FPU_AVX512, false, {"avx512bw"}},
-    [ZYDIS_ISA_SET_AVX512BW_KOP] = {FPU_AVX512, false, {"avx512bw"}},
-    [ZYDIS_ISA_SET_AVX512DQ_128N] = {FPU_AVX512, false, {"avx512dq"}},
-    [ZYDIS_ISA_SET_AVX512DQ_SCALAR] = {FPU_AVX512, false, {"avx512dq"}},
-    [ZYDIS_ISA_SET_AVX512DQ_KOP] = {FPU_AVX512, false, {"avx512dq"}},
+    AVX512(AVX512F, F(AVX512F)),
+    AVX512(AVX512BW, F(AVX512BW)),
+    AVX512(AVX512CD, F(AVX512CD)),
+    AVX512(AVX512DQ, F(AVX512DQ)),
+    AVX512(AVX512_IFMA, F(AVX512IFMA)),
+    AVX512(AVX512_VBMI, F(AVX512VBMI)),
+    AVX512(AVX512_VBMI2, F(AVX512_VBMI2)),
+    AVX512(AVX512_VNNI, F(AVX512_VNNI)),
+    AVX512(AVX512_BITALG, F(AVX512_BITALG)),
+    AVX512(AVX512_VPOPCNTDQ, F(AVX512_VPOPCNTDQ)),
+    AVX512(AVX512_BF16, F(AVX512_BF16)),
+    AVX512(AVX512_GFNI, F(GFNI)),
+    AVX512(AVX512_VAES, F(VAES)),
+    AVX512(AVX512_VPCLMULQDQ, F(VPCLMULQDQ)),
+    [ZYDIS_ISA_SET_AVX512F_128N] = {FPU_AVX512, false, {F(AVX512F)}},
+    [ZYDIS_ISA_SET_AVX512F_SCALAR] = {FPU_AVX512, false, {F(AVX512F)}},
+    [ZYDIS_ISA_SET_AVX512F_KOP] = {FPU_AVX512, false, {F(AVX512F)}},
+    [ZYDIS_ISA_SET_AVX512BW_128N] = {FPU_AVX512, false, {F(AVX512BW)}},
+    [ZYDIS_ISA_SET_AVX512BW_KOP] = {FPU_AVX512, false, {F(AVX512BW)}},
+    [ZYDIS_ISA_SET_AVX512DQ_128N] = {FPU_AVX512, false, {F(AVX512DQ)}},
+    [ZYDIS_ISA_SET_AVX512DQ_SCALAR] = {FPU_AVX512, false, {F(AVX512DQ)}},
+    [ZYDIS_ISA_SET_AVX512DQ_KOP] = {FPU_AVX512, false, {F(AVX512DQ)}},
 };
 
 static bool has_features(const struct cpu_model *model, const struct isa *isa)
 {
-    enum x86_feature feature;
-
     for (unsigned n = 0; n < MAX_FEATURES && isa->features[n]; n++)
-        if (!x86_feature_find(isa->features[n], &feature) || !cpu_model_has(model, feature))
+        if (!cpu_model_has(model, isa->features[n] - 1u))
             return false;
     return true;
 }
@@ -132,13 +132,15 @@ static const struct isa *isa_of(const struct insn *insn)
 
     if (set == ZYDIS_ISA_SET_PPRO && insn->info.meta.category == ZYDIS_CATEGORY_X87_ALU)
         set = ZYDIS_ISA_SET_FCMOV; /* FCOMI and its like came with FCMOV */
+    if (set == ZYDIS_ISA_SET_SSE3 && insn->info.mnemonic == ZYDIS_MNEMONIC_FISTTP)
+        set = ZYDIS_ISA_SET_SSE3X87;
     return &isas[set];
 }
 
 bool host_stub_isa(const struct cpu_model *model, const struct insn *insn, uint8_t *out_needs,
                    bool *out_is_mmx)
 {
-    static const struct isa pclmul = {0, false, {"pclmulqdq"}};
+    static const struct isa pclmul = {0, false, {F(PCLMULQDQ)}};
     const struct isa *isa = isa_of(insn);
     uint8_t needs = isa->class;
 
@@ -153,15 +155,4 @@ bool host_stub_isa(const struct cpu_model *model, const struct insn *insn, uint8
     *out_needs = needs;
     *out_is_mmx = isa->is_mmx;
     return true;
-}
-
-const char *host_stub_isa_unknown_feature(void)
-{
-    enum x86_feature feature;
-
-    for (unsigned set = 0; set <= ZYDIS_ISA_SET_MAX_VALUE; set++)
-        for (unsigned n = 0; n < MAX_FEATURES && isas[set].features[n]; n++)
-            if (!x86_feature_find(isas[set].features[n], &feature))
-                return isas[set].features[n];
-    return NULL;
 }

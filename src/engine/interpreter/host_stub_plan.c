@@ -31,6 +31,11 @@ static bool is_written(const ZydisDecodedOperand *o)
     return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
 
+static unsigned vector_width(ZydisRegister reg)
+{
+    return reg >= ZYDIS_REGISTER_ZMM0 ? 64 : reg >= ZYDIS_REGISTER_YMM0 ? 32 : 16;
+}
+
 /* Partial and conditional writes need the old contents: SSE keeps what it does not write. */
 static void plan_vector(const struct insn *insn, const ZydisDecodedOperand *o, unsigned n,
                         struct stub_plan *plan)
@@ -40,8 +45,8 @@ static void plan_vector(const struct insn *insn, const ZydisDecodedOperand *o, u
         plan->vector_read |= 1u << n;
     if (is_written(o))
         plan->vector_write |= 1u << n;
-    if (!plan->legacy && o->size > plan->load_bytes * 8u)
-        plan->load_bytes = (uint8_t)(o->size / 8);
+    if (!plan->legacy && vector_width(o->reg.value) > plan->load_bytes)
+        plan->load_bytes = (uint8_t)vector_width(o->reg.value);
 }
 
 /* Number of a 16-, 32- or 64-bit general register, or -1. */
@@ -177,14 +182,24 @@ static const uint8_t broadcast_count[ZYDIS_BROADCAST_MODE_MAX_VALUE + 1] = {
 };
 
 /* SDM vol. 2, 2.8: types with "NF" read the whole operand whatever the mask says. */
-static bool suppresses_faults(ZydisExceptionClass class)
+static bool suppresses_faults(const struct insn *insn)
 {
-    switch (class) {
+    switch (insn->info.mnemonic) { /* E4NF in the manual, not so in the decoder's tables */
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+    case ZYDIS_MNEMONIC_VDBPSADBW:
+    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
+        return false;
+    default:
+        break;
+    }
+    switch (insn->info.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_E1NF:
     case ZYDIS_EXCEPTION_CLASS_E2NF:
     case ZYDIS_EXCEPTION_CLASS_E3NF:
     case ZYDIS_EXCEPTION_CLASS_E4NF:
     case ZYDIS_EXCEPTION_CLASS_E5NF:
+    case ZYDIS_EXCEPTION_CLASS_E6NF:
     case ZYDIS_EXCEPTION_CLASS_E9NF:
     case ZYDIS_EXCEPTION_CLASS_E10NF:
     case ZYDIS_EXCEPTION_CLASS_E11NF:
@@ -210,21 +225,33 @@ static bool is_vector_masked(ZydisMnemonic mnemonic)
            mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ;
 }
 
+/* A dot product has several memory elements for each bit of the mask: they count as one. */
+static void plan_elements(const struct insn *insn, const ZydisDecodedOperand *mem,
+                          struct stub_plan *plan)
+{
+    const ZydisDecodedOperand *dst = &insn->operands[0];
+    unsigned broadcast = broadcast_count[insn->info.avx.broadcast.mode];
+    unsigned count = mem->element_count;
+
+    if (!broadcast && vector_number(dst->reg.value) >= 0 && dst->element_count < count)
+        count = dst->element_count;
+    plan->element_bytes = (uint8_t)(plan->memory_bytes / count);
+    plan->mask_count = (uint8_t)(broadcast ? broadcast : count);
+}
+
 static void plan_mask(const struct insn *insn, const ZydisDecodedOperand *mem,
                       struct stub_plan *plan)
 {
-    uint8_t count = broadcast_count[insn->info.avx.broadcast.mode];
-
-    plan->element_bytes = (uint8_t)(mem->element_size / 8);
-    plan->mask_count = count ? count : (uint8_t)mem->element_count;
+    plan_elements(insn, mem, plan);
     if (is_vector_masked(insn->info.mnemonic)) {
         plan->mask = MASK_VECTOR;
         plan->mask_register = (uint8_t)vector_number(insn->operands[1].reg.value);
     } else if (is_evex(insn) && insn->info.avx.mask.reg > ZYDIS_REGISTER_K0 &&
                insn->info.avx.mask.reg <= ZYDIS_REGISTER_K7 &&
-               (plan->is_store || suppresses_faults(insn->info.meta.exception_class))) {
+               (plan->is_store || suppresses_faults(insn))) {
         plan->mask = is_compress_or_expand(insn) ? MASK_COMPRESSED : MASK_K;
         plan->mask_register = (uint8_t)mask_number(insn->info.avx.mask.reg);
+        plan->faults_whole = !suppresses_faults(insn);
     } else {
         plan->element_bytes = plan->mask_count = 0;
     }

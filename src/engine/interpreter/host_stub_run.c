@@ -111,7 +111,7 @@ noreturn void host_stub_trap(void *cpu, void *op, enum host_trap trap)
 
 /* ---- memory operands ---- */
 
-static void check_alignment(struct icpu *c, const struct op *i, uint64_t linear)
+void host_stub_check_alignment(struct icpu *c, const struct op *i, uint64_t linear)
 {
     const struct stub_plan *plan = &((const struct host_stub *)i->aux)->plan;
     unsigned mask = plan->memory_bytes <= 8 ? plan->memory_bytes - 1u : 7;
@@ -128,9 +128,9 @@ static const struct op *run_in_buffer(struct icpu *c, const struct op *i, uint64
 {
     const struct stub_plan *plan = &((const struct host_stub *)i->aux)->plan;
 
-    check_alignment(c, i, linear);
     if (plan->mask != MASK_NONE)
         return vector_masked_operand(c, i, linear);
+    host_stub_check_alignment(c, i, linear);
     if (plan->is_store)
         interp_probe_write(c, i, linear, plan->memory_bytes);
     else
@@ -138,7 +138,7 @@ static const struct op *run_in_buffer(struct icpu *c, const struct op *i, uint64
     if (plan->sets_pointers)
         fpu_set_data_pointer(c, i, linear);
     host_stub_call(c, i, c->stub_buffer);
-    if (plan->is_store)
+    if (plan->is_store && !(plan->sets_pointers && fpu_store_suppressed(c)))
         interp_store_bytes(c, i, linear, c->stub_buffer, plan->memory_bytes);
     NEXT(c, i);
 }

@@ -58,6 +58,10 @@ const struct op *vector_masked_operand(struct icpu *c, const struct op *i, uint6
     unsigned bytes = plan->element_bytes, count = plan->memory_bytes / bytes;
     uint64_t mask = accessed_elements(c, plan);
 
+    if (mask)
+        host_stub_check_alignment(c, i, linear);
+    if (plan->faults_whole)
+        interp_probe_write(c, i, linear, plan->memory_bytes);
     memset(c->stub_buffer, 0, plan->memory_bytes);
     for (unsigned n = 0; n < count; n++) {
         if (!(mask >> n & 1))
