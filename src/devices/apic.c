@@ -146,6 +146,11 @@ static bool apic_is_software_enabled(struct apic *s)
     return atomic_load_explicit(&s->svr, memory_order_relaxed) & SVR_ENABLE;
 }
 
+static bool apic_has(const struct apic *s, enum x86_feature feature)
+{
+    return !s->vcpu->model || cpu_model_has(s->vcpu->model, feature);
+}
+
 /* ---- 256-bit maps of vectors ---- */
 
 static bool map_test(const uint32_t map[8], uint8_t vector)
@@ -818,7 +823,11 @@ static void apic_write_lvt_timer(struct apic *s, unsigned reg, uint32_t value)
 {
     host_mutex_lock(&s->lock);
     uint64_t now_ns = apic_timer_now_locked(s);
-    uint32_t changed = s->lvt[LVT_TIMER] ^ value;
+    uint32_t changed;
+
+    if (!apic_has(s, X86_FEATURE_TSC_DEADLINE))
+        value &= ~LVT_TIMER_DEADLINE;
+    changed = s->lvt[LVT_TIMER] ^ value;
 
     /* Into or out of TSC-deadline mode disarms the timer: SDM vol. 3, 11.5.4.1. */
     if (changed & LVT_TIMER_DEADLINE) {
@@ -1095,7 +1104,8 @@ static uint64_t apic_base_reserved(const struct apic *s)
     const struct cpu_model *model = s->vcpu->model;
     unsigned bits = model && model->physical_bits ? model->physical_bits : 36;
 
-    return (bits < 64 ? ~0ull << bits : 0) | 0x2ff;
+    return (bits < 64 ? ~0ull << bits : 0) | 0x2ff |
+           (apic_has(s, X86_FEATURE_X2APIC) ? 0 : APIC_BASE_X2APIC);
 }
 
 /* SDM vol. 3, 11.12.5: figure 11-27. */

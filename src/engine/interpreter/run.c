@@ -552,6 +552,9 @@ static void interp_set_state(struct vcpu *vcpu)
     struct icpu *c = vcpu->engine;
 
     c->cpu.s = vcpu->state;
+    atomic_store(&vcpu->tsc_offset, vcpu->state.msr.tsc_offset);
+    if (vcpu->apic_ops)
+        vcpu->apic_ops->tsc_changed(vcpu->apic);
     c->cc_kind = CC_RFLAGS;
     c->shadow = c->cpu.s.pending.interrupt_shadow;
     c->block = NULL;
