@@ -348,7 +348,8 @@ static bool build_indirect(struct builder *w, const struct insn *insn, struct op
     bool wide = w->code_size == X86_CODE_64;
 
     op->extra = wide ? 8 : insn->info.operand_width / 8;
-    if (build_memory_any(w, insn, op)) {
+    if (is_mem(insn, 0)) { /* the stack is a hidden memory operand of CALL */
+        build_memory(w, insn, operand(insn, 0), op);
         op->run = wide ? m64 : m;
         return true;
     }
