@@ -87,9 +87,9 @@
             DO_##OP(r);                                                          \
             *p = r;                                                              \
         } else {                                                                 \
-            a = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);         \
+            a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);         \
             DO_##OP(r);                                                          \
-            interp_store_slow(c, i, linear, r, B / 8);                           \
+            slow_store(c, i, linear, r, B / 8);                           \
         }                                                                        \
         CC_OF_##OP(int##B##_t, r);                                               \
         NEXT(c, i);                                                              \
@@ -111,7 +111,7 @@
                                                   __ATOMIC_RELAXED));            \
         } else {                                                                 \
             do {                                                                 \
-                a = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);     \
+                a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);     \
                 DO_##OP(r);                                                      \
             } while (!interp_compare_exchange(c, i, linear, a, r, B / 8));       \
         }                                                                        \
@@ -328,7 +328,7 @@ UNARY(NOT, not)
             r = (uint##B##_t)(a + b);                                            \
         } else {                                                                 \
             do {                                                                 \
-                a = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);     \
+                a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);     \
                 r = (uint##B##_t)(a + b);                                        \
             } while (!interp_compare_exchange(c, i, linear, a, r, B / 8));       \
         }                                                                        \
@@ -369,7 +369,7 @@ XADD(64)
             __atomic_compare_exchange_n(p, &b, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
         } else {                                                                 \
             do {                                                                 \
-                b = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);     \
+                b = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);     \
             } while (!interp_compare_exchange(c, i, linear, b, b == a ? value : b, B / 8)); \
         }                                                                        \
         const uint##B##_t r = (uint##B##_t)(a - b);                              \
@@ -396,7 +396,7 @@ static const struct op *op_cmpxchg8b(struct icpu *c, const struct op *i)
         __atomic_compare_exchange_n(p, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     } else {
         do {
-            old = interp_load_for_write(c, i, linear, 8);
+            old = slow_load_for_write(c, i, linear, 8);
         } while (!interp_compare_exchange(c, i, linear, old, old == expected ? value : old, 8));
     }
     flags_replace(c, X86_FLAG_ZF, old == expected ? X86_FLAG_ZF : 0);

@@ -212,7 +212,7 @@ void build_memory(struct builder *w, const struct insn *insn, const ZydisDecoded
         op->disp += w->page_offset + insn->info.length;
     }
     if (!flat64)
-        op->ea = w->code_size == X86_CODE_64 ? EA_SEGMENT : EA_LIMITED;
+        op->ea = EA_LIMITED;
     else if (op->seg == X86_FS || op->seg == X86_GS)
         op->ea = EA_SEGMENT;
     else

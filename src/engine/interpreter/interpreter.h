@@ -50,8 +50,8 @@ typedef const struct op *op_fn(struct icpu *c, const struct op *i);
 enum ea_kind {
     EA_BASE,    /* 64-bit flat: [base + disp] */
     EA_INDEX,   /* 64-bit flat: [base + index << scale + disp] */
-    EA_SEGMENT, /* 64-bit with FS or GS base, or 32-bit addressing in 64-bit mode */
-    EA_LIMITED, /* 16- and 32-bit code: base and limit of the segment, wrap-around */
+    EA_SEGMENT, /* 64-bit flat, plus the base of FS or GS */
+    EA_LIMITED, /* 32-bit addressing; 16- and 32-bit code: base and limit of the segment, wrap-around */
     EA_KIND_COUNT,
 };
 
@@ -279,19 +279,6 @@ static inline uint64_t ea_raw(const struct icpu *c, const struct op *i)
            (uint64_t)i->disp;
 }
 
-/* access is X86_ACCESS_READ or _WRITE. Non-canonical addresses fault when they are used. */
-static inline uint64_t ea(struct icpu *c, const struct op *i, unsigned size, unsigned access)
-{
-    switch ((enum ea_kind)i->ea) {
-    case EA_BASE:
-        return REG(c, i->base, uint64_t) + (uint64_t)i->disp;
-    case EA_INDEX:
-        return ea_raw(c, i);
-    default:
-        return interp_ea_limited(c, i, size, access);
-    }
-}
-
 static inline struct tlb_entry *tlb_slot(struct icpu *c, uint64_t linear)
 {
     return &c->tlb[(linear >> 12) & (TLB_SIZE - 1)];
@@ -314,6 +301,70 @@ uint64_t interp_load_slow(struct icpu *c, const struct op *i, uint64_t linear, u
 void interp_store_slow(struct icpu *c, const struct op *i, uint64_t linear, uint64_t value,
                        unsigned size);
 
+/* Load with the rights and faults of a write. */
+uint64_t interp_load_for_write(struct icpu *c, const struct op *i, uint64_t linear, unsigned size);
+
+/*
+ * Handlers call the slow paths through these. On x86-64 they go through a thunk that keeps
+ * all registers (slow_call.S), so that a handler needs no stack frame for the sake of its rare
+ * miss: measured, frames cost the load and store handlers a third of their time.
+ */
+#if defined(__x86_64__) && defined(__OPTIMIZE__)
+#define SLOW_CALL(thunk, ...)                                                                   \
+    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tcall " thunk "\n\tlea 128(%%rsp), %%rsp"    \
+                     : "=a"(result_)                                                            \
+                     : __VA_ARGS__                                                              \
+                     : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",  \
+                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",     \
+                       "xmm15")
+static inline uint64_t slow_load(struct icpu *c, const struct op *i, uint64_t linear, unsigned size)
+{
+    uint64_t result_;
+
+    SLOW_CALL("interp_load_slow_keep", "D"(c), "S"(i), "d"(linear), "c"(size));
+    return result_;
+}
+static inline uint64_t slow_load_for_write(struct icpu *c, const struct op *i, uint64_t linear,
+                                           unsigned size)
+{
+    uint64_t result_;
+
+    SLOW_CALL("interp_load_for_write_keep", "D"(c), "S"(i), "d"(linear), "c"(size));
+    return result_;
+}
+static inline void slow_store(struct icpu *c, const struct op *i, uint64_t linear, uint64_t value,
+                              unsigned size)
+{
+    register uint64_t r8 __asm__("r8") = size;
+    uint64_t result_;
+
+    SLOW_CALL("interp_store_slow_keep", "D"(c), "S"(i), "d"(linear), "c"(value), "r"(r8));
+    (void)result_;
+}
+static inline uint64_t slow_ea(struct icpu *c, const struct op *i, unsigned size, unsigned access)
+{
+    uint64_t result_;
+
+    SLOW_CALL("interp_ea_limited_keep", "D"(c), "S"(i), "d"(size), "c"(access));
+    return result_;
+}
+#else
+#define slow_ea             interp_ea_limited
+#define slow_load           interp_load_slow
+#define slow_load_for_write interp_load_for_write
+#define slow_store          interp_store_slow
+#endif
+
+/* access is X86_ACCESS_READ or _WRITE. Non-canonical addresses fault when they are used. */
+static inline uint64_t ea(struct icpu *c, const struct op *i, unsigned size, unsigned access)
+{
+    if (likely(i->ea <= EA_INDEX))
+        return ea_raw(c, i);
+    if (likely(i->ea == EA_SEGMENT))
+        return ea_raw(c, i) + c->cpu.s.seg[i->seg].base;
+    return slow_ea(c, i, size, access);
+}
+
 #define DEFINE_LOAD_STORE(bits)                                                                 \
     static inline uint##bits##_t load##bits(struct icpu *c, const struct op *i, uint64_t linear) \
     {                                                                                           \
@@ -323,7 +374,7 @@ void interp_store_slow(struct icpu *c, const struct op *i, uint64_t linear, uint
             memcpy(&value, (const void *)(linear + e->addend), sizeof(value));                  \
             return value;                                                                       \
         }                                                                                       \
-        return (uint##bits##_t)interp_load_slow(c, i, linear, bits / 8);                        \
+        return (uint##bits##_t)slow_load(c, i, linear, bits / 8);                        \
     }                                                                                           \
     static inline void store##bits(struct icpu *c, const struct op *i, uint64_t linear,         \
                                    uint##bits##_t value)                                        \
@@ -332,7 +383,7 @@ void interp_store_slow(struct icpu *c, const struct op *i, uint64_t linear, uint
         if (likely((linear ^ e->write) <= 0x1000u - bits / 8))                                  \
             memcpy((void *)(linear + e->addend), &value, sizeof(value));                        \
         else                                                                                    \
-            interp_store_slow(c, i, linear, value, bits / 8);                                   \
+            slow_store(c, i, linear, value, bits / 8);                                          \
     }
 DEFINE_LOAD_STORE(8)
 DEFINE_LOAD_STORE(16)
@@ -359,8 +410,6 @@ static inline void *rmw_pointer(struct icpu *c, uint64_t linear, unsigned size)
 
     return likely((linear ^ e->write) <= 0x1000u - size) ? (void *)(linear + e->addend) : NULL;
 }
-/* Load with the rights and faults of a write. */
-uint64_t interp_load_for_write(struct icpu *c, const struct op *i, uint64_t linear, unsigned size);
 
 /*
  * Locked accesses that are not plain RAM within a page: store value if memory still holds

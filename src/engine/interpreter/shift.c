@@ -123,8 +123,8 @@ DEFINE_SHIFTS(64)
             a = *p;                                                                \
             *p = n ? name##B(c, a, n, true) : a;                                   \
         } else {                                                                   \
-            a = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);           \
-            interp_store_slow(c, i, linear, n ? name##B(c, a, n, true) : a, B / 8); \
+            a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);           \
+            slow_store(c, i, linear, n ? name##B(c, a, n, true) : a, B / 8); \
         }                                                                          \
         NEXT(c, i);                                                                \
     }

@@ -471,7 +471,7 @@ static const struct op *op_invlpg(struct icpu *c, const struct op *i)
 
     require_cpl0(c, i);
     linear = ea_raw(c, i);
-    if (i->ea == EA_SEGMENT || i->ea == EA_LIMITED) {
+    if (i->ea > EA_INDEX) {
         linear = i->address_size == 4   ? (uint32_t)linear
                  : i->address_size == 2 ? (uint16_t)linear
                                         : linear;

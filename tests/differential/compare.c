@@ -1,0 +1,126 @@
+/*
+ * compare.c - where the native and the guest's outcome of one instance differ
+ */
+#include "instance.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "x86/bits.h"
+
+static const char *const gpr_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                          "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+static unsigned differences;
+static bool silent;
+
+static void differ(const char *what, unsigned index, uint64_t native, uint64_t guest)
+{
+    differences++;
+    if (!silent)
+        printf("    %s%.0d: native %016lx guest %016lx\n", what, index, native, guest);
+}
+
+static void check(const char *what, unsigned index, uint64_t native, uint64_t guest)
+{
+    if (native != guest)
+        differ(what, index, native, guest);
+}
+
+static void check_bytes(const char *what, unsigned index, const void *native, const void *guest,
+                        size_t size)
+{
+    const uint8_t *a = native, *b = guest;
+
+    for (size_t n = 0; n < size; n++)
+        if (a[n] != b[n]) {
+            uint64_t x = 0, y = 0;
+            size_t at = n & ~(size_t)7, room = size - at < 8 ? size - at : 8;
+
+            memcpy(&x, a + at, room);
+            memcpy(&y, b + at, room);
+            differ(what, index, x, y);
+            if (!silent)
+                printf("      (at byte %zu)\n", at);
+            return;
+        }
+}
+
+/* Elsewhere the child's own address space decides whether a page is present. */
+static bool near_test_pages(uint64_t address)
+{
+    return address - (DATA_BASE - 0x10000) < 0x20000 || address - (CODE_BASE - 0x10000) < 0x20000;
+}
+
+static void check_registers(const struct instance *t)
+{
+    const struct registers *a = &t->native.regs, *b = &t->guest.regs;
+    uint64_t flags = X86_FLAGS_STATUS | X86_FLAG_DF | X86_FLAG_AC | X86_FLAG_ID;
+
+    for (unsigned n = 0; n < 16; n++)
+        if (a->gpr[n] != b->gpr[n])
+            differ(gpr_names[n], 0, a->gpr[n], b->gpr[n]);
+    check("rip", 0, a->rip, b->rip);
+    flags &= ~(uint64_t)t->undefined_flags;
+    check("rflags", 0, a->rflags & flags, b->rflags & flags);
+    check("mxcsr", 0, a->mxcsr, b->mxcsr);
+    check("fcw", 0, a->fcw, b->fcw);
+    check("fsw", 0, a->fsw, b->fsw);
+    check("ftw", 0, a->ftw, b->ftw);
+    for (unsigned n = 0; n < 8; n++) {
+        check_bytes("st", n, a->st[n], b->st[n], 10);
+        if (host_has_opmask)
+            check("k", n, a->k[n], b->k[n]);
+    }
+    for (unsigned n = 0; n < (host_vector_bytes == 64 ? 32 : 16); n++)
+        check_bytes("zmm", n, a->zmm[n], b->zmm[n], host_vector_bytes);
+}
+
+static void list_code(const struct instance *t)
+{
+    size_t at = 0;
+
+    while (at < t->code_size) {
+        char text[128];
+        size_t length = x86_disassemble(X86_CODE_64, t->code + at, t->code_size - at,
+                                        t->code_rip + at, text, sizeof(text));
+
+        if (!length)
+            break;
+        printf("    %lx:", t->code_rip + at);
+        for (size_t n = 0; n < length; n++)
+            printf(" %02x", t->code[at + n]);
+        printf("  %s\n", text);
+        at += length;
+    }
+}
+
+bool compare_instance(const struct instance *t, bool quiet)
+{
+    const struct outcome *a = &t->native, *b = &t->guest;
+
+    differences = 0;
+    silent = true;
+    for (unsigned pass = 0; pass < 2; pass++) {
+        check("vector", 0, a->vector, b->vector);
+        if (a->vector == b->vector) {
+            if (a->vector != 3 && a->vector != 16 && a->vector != 19)
+                check("error", 0, a->error | !near_test_pages(a->cr2), b->error | !near_test_pages(a->cr2));
+            check("cr2", 0, a->cr2, b->cr2);
+        }
+        check_registers(t);
+        check_bytes("memory a", 0, a->window_a, b->window_a, WINDOW_SIZE);
+        check_bytes("memory b", 0, a->window_b, b->window_b, WINDOW_SIZE);
+        if (differences == 0 || quiet || pass == 1)
+            break;
+        printf("  seed 0x%lx:\n", t->seed);
+        list_code(t);
+        printf("    before: rflags %lx mxcsr %x fcw %x fsw %x ftw %x\n   ", t->before.rflags,
+               t->before.mxcsr, t->before.fcw, t->before.fsw, t->before.ftw);
+        for (unsigned n = 0; n < 16; n++)
+            printf(" %s=%lx", gpr_names[n], t->before.gpr[n]);
+        printf("\n");
+        silent = false;
+        differences = 0;
+    }
+    return differences == 0;
+}

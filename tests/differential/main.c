@@ -1,0 +1,115 @@
+/*
+ * main.c - the differential tester: the same instructions on the host's CPU and through an engine
+ *
+ *   differential [-n COUNT] [-s SEED] [-m MNEMONIC] [-e ENGINE] [-k] [-1 SEED]
+ *
+ * -k goes on after differences and sums them up by instruction; -1 runs one seed and prints it.
+ * Exit status 0 if there was no difference.
+ */
+#include "instance.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BATCH     256u
+#define MAX_SHOWN 40u
+
+struct totals {
+    unsigned long run, different, completed, faulted;
+};
+
+/* Differences by the first instruction's name, for the summary of -k. */
+static unsigned by_mnemonic[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+
+static void count_difference(const struct instance *t)
+{
+    struct insn insn;
+
+    if (x86_decode(X86_CODE_64, false, t->code, t->code_size, &insn) == DECODE_OK)
+        by_mnemonic[insn.info.mnemonic]++;
+}
+
+static void run_batch(struct instance *batch, unsigned count, struct totals *totals, bool keep_going)
+{
+    if (!native_run(count)) {
+        totals->different++;
+        return;
+    }
+    for (unsigned n = 0; n < count; n++) {
+        struct instance *t = &batch[n];
+
+        guest_run(t);
+        totals->run++;
+        totals->completed += t->native.vector == 3;
+        totals->faulted += t->native.vector != 3;
+        if (!compare_instance(t, keep_going && totals->different >= MAX_SHOWN)) {
+            totals->different++;
+            count_difference(t);
+        }
+    }
+}
+
+static void print_summary(void)
+{
+    for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
+        if (by_mnemonic[n])
+            printf("  %6u  %s\n", by_mnemonic[n], ZydisMnemonicGetString((ZydisMnemonic)n));
+}
+
+int main(int argc, char **argv)
+{
+    unsigned long count = 20000, seed = 1;
+    const char *mnemonic = NULL, *engine = "interpreter";
+    bool keep_going = false;
+    struct totals totals = {0};
+    struct instance *batch;
+    int option;
+
+    while ((option = getopt(argc, argv, "n:s:m:e:k1:")) != -1)
+        switch (option) {
+        case 'n':
+            count = strtoul(optarg, NULL, 0);
+            break;
+        case 's':
+            seed = strtoul(optarg, NULL, 0);
+            break;
+        case 'm':
+            mnemonic = optarg;
+            break;
+        case 'e':
+            engine = optarg;
+            break;
+        case 'k':
+            keep_going = true;
+            break;
+        case '1':
+            seed = strtoul(optarg, NULL, 0);
+            count = 1;
+            break;
+        default:
+            return 2;
+        }
+    batch = native_start(BATCH);
+    if (!generate_init(mnemonic)) {
+        fprintf(stderr, "differential: no instruction is called '%s'\n", mnemonic ? mnemonic : "");
+        return 2;
+    }
+    if (!guest_start(engine))
+        return 1;
+    while (totals.run < count && (keep_going || totals.different < 10)) {
+        unsigned n = count - totals.run < BATCH ? (unsigned)(count - totals.run) : BATCH;
+
+        for (unsigned k = 0; k < n; k++)
+            generate_instance(&batch[k], seed + totals.run + k);
+        run_batch(batch, n, &totals, keep_going);
+    }
+    print_summary();
+    generate_report();
+    printf("%lu instances (%lu ran to the end, %lu faulted), %lu differ\n", totals.run,
+           totals.completed, totals.faulted, totals.different);
+    native_stop();
+    guest_stop();
+    return totals.different ? 1 : 0;
+}
