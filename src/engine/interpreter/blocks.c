@@ -221,7 +221,7 @@ void build_memory(struct builder *w, const struct insn *insn, const ZydisDecoded
 
 bool build_memory_any(struct builder *w, const struct insn *insn, struct op *op)
 {
-    for (unsigned n = 0; n < insn->info.operand_count; n++)
+    for (unsigned n = 0; n < insn->info.operand_count_visible; n++)
         if (is_mem(insn, n)) {
             build_memory(w, insn, operand(insn, n), op);
             return true;
@@ -255,7 +255,9 @@ static void build_op(struct builder *w, const struct insn *insn, struct op *op)
     for (unsigned n = 0; n < sizeof(groups) / sizeof(groups[0]); n++)
         if (groups[n](w, insn, op))
             return;
-    build_memory_any(w, insn, op);
+    for (unsigned n = insn->info.operand_count; n-- > 0;) /* MASKMOVDQU's is implicit */
+        if (is_mem(insn, n))
+            build_memory(w, insn, operand(insn, n), op);
     if (!host_stub_build(w->c, insn, op, &w->flush_stubs))
         build_undefined(w, op);
 }

@@ -68,7 +68,7 @@ uint16_t reg_offset(ZydisRegister reg);
 /* Fill in the memory operand: base, index, scale, disp, seg, ea. */
 void build_memory(struct builder *w, const struct insn *insn, const ZydisDecodedOperand *mem,
                   struct op *op);
-/* The first memory operand, filled in; false if there is none. */
+/* The first explicit memory operand, filled in; false if there is none. */
 bool build_memory_any(struct builder *w, const struct insn *insn, struct op *op);
 
 /* 0: flat with base only, 1: flat with index, 2: everything else. Index of handler tables. */

@@ -465,7 +465,7 @@ bool build_move(struct builder *w, const struct insn *insn, struct op *op)
     case ZYDIS_MNEMONIC_CQO:
         return build_simple(w, op, op_cqo);
     case ZYDIS_MNEMONIC_XLAT:
-        build_memory_any(w, insn, op);
+        build_memory(w, insn, operand(insn, is_mem(insn, 0) ? 0 : 1), op); /* implicit */
         op->index = offsetof(struct icpu, zero);
         op->run = op_xlat;
         return true;

@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "engine/interpreter/flags.h"
 #include "trapeze/clock.h"
 #include "trapeze/machine.h"
@@ -216,6 +217,7 @@ static void deliver(struct icpu *c, const struct x86_event *event)
 {
     struct x86_event copy = *event;
 
+    trace(CPU_EVENT, copy.vector, copy.error_code, c->cpu.s.rip, c->cpu.s.cr2);
     flags_materialize(c);
     c->insn = NULL;
     c->block = NULL;
