@@ -243,7 +243,7 @@ static const struct fixed_device fixed_devices[] = {
      .irq = PC_IRQ_COM2},
     {.name = "HPET", .hid = "PNP0103", .uid = 0, .irq = -1, .gpa = PC_HPET, .size_bytes = 0x400},
     {.name = "FWCF", .hid = "QEMU0002", .uid = -1, .port = 0x510, .port_count = 12, .irq = -1},
-    /* What no driver shall claim: power management ports, configuration space, the I/O APIC. */
+    /* What no driver shall claim: power management, configuration space, odd ports. */
     {.name = "MBRD",
      .hid = "PNP0C02",
      .uid = 0,
@@ -259,9 +259,7 @@ static const struct fixed_device fixed_devices[] = {
      .port_count = 1,
      .port2 = 0x4d0,
      .port2_count = 2,
-     .irq = -1,
-     .gpa = PC_IOAPIC,
-     .size_bytes = 0x1000},
+     .irq = -1},
 };
 
 static void aml_fixed_device(struct aml *aml, const struct fixed_device *fixed)
