@@ -94,7 +94,7 @@ static int file_open(struct chardev *chardev, struct loop *loop, struct error *e
     file->output.fd = -1;
     file->output.timer_fd = -1;
     file->pending.chardev = chardev;
-    if (!file->path)
+    if (!file->path || !*file->path)
         return error_set(err, EINVAL, "give the output file with path=");
     fd = open(file->path, flags, 0666);
     if (fd < 0)

@@ -209,7 +209,7 @@ static int socket_open(struct chardev *chardev, struct loop *loop, struct error 
     s->listen_fd = s->read_fd = s->output.fd = s->output.timer_fd = -1;
     s->loop = loop;
     s->input.chardev = chardev;
-    if (!s->path)
+    if (!s->path || !*s->path)
         return error_set(err, EINVAL, "give the socket's file with path=");
     rc = listen_on(s, err);
     if (rc)
