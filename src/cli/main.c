@@ -1,10 +1,10 @@
 /*
- * main.c - the trapeze command: finds the verb and calls it
+ * main.c - the trapeze command
  */
-#include <stdio.h>
+#include "cli/cli.h"
 
-int main(void)
+int main(int argc, char **argv)
 {
-    fprintf(stderr, "trapeze: no verbs yet\n");
-    return 2;
+    (void)argc;
+    return cli_main(argv);
 }

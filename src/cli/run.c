@@ -53,6 +53,8 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console;
+    struct chardev_console console; /* what the terminal's escape key does */
+    char monitor_hint[160];
     struct monitor *monitor;
     struct gdbstub *gdbstub;
     struct loop_fd *signal_handler;
@@ -77,6 +79,12 @@ static void entry_choices(cli_put_choice *put, void *opaque)
     put(opaque, "auto", "64-bit where the kernel offers it, else 32-bit");
     put(opaque, "32", "the 32-bit entry point");
     put(opaque, "64", "the 64-bit entry point");
+}
+
+static void chardev_choices(cli_put_choice *put, void *opaque)
+{
+    for (unsigned i = 0; chardev_kind_name(i); i++)
+        put(opaque, chardev_kind_name(i), chardev_kind_summary(i));
 }
 
 static enum pc_entry parse_entry(const char *text)
@@ -372,11 +380,29 @@ static struct chardev *open_chardev(struct run *run, const char *option, const c
 
     if (!chardev)
         error_prefix(err, "--%s %s: ", option, text);
+    else
+        chardev_set_console(chardev, &run->console);
     return chardev;
+}
+
+static void quit(void *opaque)
+{
+    machine_request_stop(((struct run *)opaque)->machine, STOP_HOST, 0);
+}
+
+static void set_up_console(struct run *run)
+{
+    run->console = (struct chardev_console){.quit = quit, .opaque = run};
+    if (!run->options.monitor)
+        return;
+    snprintf(run->monitor_hint, sizeof(run->monitor_hint),
+             "From another terminal: trapeze monitor %s help", run->options.monitor);
+    run->console.monitor_hint = run->monitor_hint;
 }
 
 static int open_chardevs(struct run *run, struct error *err)
 {
+    set_up_console(run);
     for (unsigned i = 0; i < MAX_SERIAL; i++) {
         run->serial[i] = open_chardev(run, "serial", serial_text(&run->options, i), err);
         if (!run->serial[i])
@@ -637,10 +663,10 @@ const struct cli_option cli_run_options[] = {
      .help = "end instead of resetting; a triple fault ends with status 1"},
 
     {"Consoles", .kind = CLI_HEADING},
-    {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND",
+    {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND", .choices = chardev_choices,
      .help = "where the serial ports lead, COM1 then COM2: stdio, null, file:path=F, "
-             "socket:path=F (default: stdio, then null)"},
-    {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null",
+             "socket:path=F and others (default: stdio, then null)"},
+    {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null", .choices = chardev_choices,
      .help = "where the debug console at ports 0xe9 and 0x402 leads; with stdio, COM1 is null "
              "unless --serial says otherwise"},
 

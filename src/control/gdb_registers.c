@@ -4,7 +4,7 @@
  * The order of the table is the numbering of the protocol. The features
  * i386.core, .sse, .avx and .segments are GDB's own (appendix G.5.5, i386 features), where names,
  * order and sizes are fixed; the system registers are in a feature of ours, which GDB shows in
- * "info registers system".
+ * "info registers" behind its own.
  *
  * The tag word of the x87 is computed in full from the abridged one (SDM vol. 1, 8.1.7).
  * Left out: AVX-512 registers.

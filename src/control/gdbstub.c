@@ -265,12 +265,14 @@ static void report_stop(struct gdbstub *stub, unsigned index, unsigned signal, c
 }
 
 /* "swbreak:;" where the debugger knows the word. */
-static const char *breakpoint_reason(const struct gdbstub *stub, uint64_t rip)
+static const char *breakpoint_reason(const struct gdbstub *stub, const struct x86_state *state)
 {
+    uint64_t linear = state->seg[X86_CS].base + state->rip; /* the base is 0 in 64-bit mode */
+
     for (unsigned i = 0; i < stub->point_count; i++) {
         const struct point *point = &stub->points[i];
 
-        if (point->gva != rip)
+        if (point->gva != state->rip && point->gva != linear)
             continue;
         if (point->type == POINT_SOFTWARE && stub->reports_swbreak)
             return "swbreak:;";
@@ -310,7 +312,7 @@ static void on_debug_exit(void *opaque, struct vcpu *vcpu, const struct vcpu_exi
         return;
     }
     if (exit->debug.cause == DEBUG_BREAKPOINT)
-        snprintf(reason, sizeof(reason), "%s", breakpoint_reason(stub, vcpu->state.rip));
+        snprintf(reason, sizeof(reason), "%s", breakpoint_reason(stub, &vcpu->state));
     else if (exit->debug.cause != DEBUG_STEP)
         watch_reason(stub, exit, reason, sizeof(reason));
     report_stop(stub, vcpu->index, SIGNAL_TRAP, reason);

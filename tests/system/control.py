@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""control.py TRAPEZE CASE - signals, monitor and gdb on a small guest (counter.S)
+
+Skipped (status 77) without the assembler or, for the case gdb, without gdb.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TIMEOUT_S = 60
+
+
+def check(condition, what, *shown):
+    if condition:
+        return
+    print(f"control: {what}", *shown, sep="\n")
+    sys.exit(1)
+
+
+def skip(why):
+    print(f"control: {why}")
+    sys.exit(77)
+
+
+class Guest:
+    """counter.S, assembled; its symbols."""
+
+    def __init__(self, folder):
+        if not shutil.which("as") or not shutil.which("ld"):
+            skip("binutils are not installed")
+        self.path = os.path.join(folder, "counter.elf")
+        source = os.path.join(HERE, "counter.S")
+        subprocess.run(["as", "--32", "-o", self.path + ".o", source], check=True)
+        subprocess.run(
+            ["ld", "-m", "elf_i386", "-Ttext", "0x200000", "-o", self.path, self.path + ".o"],
+            check=True,
+        )
+        listing = subprocess.run(["nm", self.path], check=True, capture_output=True, text=True)
+        self.at = {name: int(value, 16) for value, _, name in map(str.split, listing.stdout.splitlines())}
+
+
+class Machine:
+    """A trapeze run of the guest, with a monitor."""
+
+    def __init__(self, trapeze, folder, *options):
+        self.trapeze = trapeze
+        self.socket = os.path.join(folder, "vm.sock")
+        guest = Guest(folder)
+        self.at = guest.at
+        command = [trapeze, "run", guest.path, "-m", "16M", "--serial", "null", "--monitor", self.socket]
+        self.child = subprocess.Popen(command + list(options), stdin=subprocess.DEVNULL)
+        self.wait_for(self.answers, "the monitor's answer")
+
+    def answers(self):
+        command = [self.trapeze, "monitor", self.socket, "status"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def wait_for(self, condition, what):
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            check(self.child.poll() is None, f"the machine ended ({self.child.poll()})")
+            check(time.monotonic() < deadline, f"{what} did not come")
+            time.sleep(0.02)
+
+    def monitor(self, *words, status=0):
+        answer = subprocess.run(
+            [self.trapeze, "monitor", self.socket, *words, "--json"], capture_output=True, text=True
+        )
+        check(answer.returncode == status, f"monitor {words}: {answer.returncode}", answer.stderr)
+        return json.loads(answer.stdout) if answer.stdout else None
+
+    def counter(self):
+        data = self.monitor("memory-read", hex(self.at["counter"]), "size=4")["data"]
+        return int.from_bytes(bytes.fromhex(data), "little")
+
+    def end(self, expected):
+        status = self.child.wait(TIMEOUT_S)
+        check(status == expected, f"the exit status is {status}, not {expected}")
+        check(not os.path.exists(self.socket), "the socket was left behind")
+
+
+def case_monitor(trapeze, folder):
+    machine = Machine(trapeze, folder)
+    machine.wait_for(lambda: machine.counter() > 1000, "a counting guest")
+    check(machine.monitor("status")["state"] == "running", "not running")
+    machine.monitor("pause")
+    before = machine.counter()
+    time.sleep(0.1)
+    check(machine.counter() == before, "it counts while paused")
+    registers = machine.monitor("registers")
+    rip = int(registers["rip"], 16)
+    check(machine.at["_start"] <= rip < machine.at["_start"] + 64, "rip", registers)
+    gpa = machine.monitor("translate", hex(machine.at["counter"]))["gpa"]
+    check(int(gpa, 16) == machine.at["counter"], "translate", gpa)
+    machine.monitor("resume")
+    machine.wait_for(lambda: machine.counter() > before, "more counting")
+    machine.monitor("pause")
+    machine.monitor("reset")
+    machine.wait_for(lambda: machine.counter() <= before, "a reset")
+    check(machine.monitor("status")["state"] == "paused", "reset resumed the machine")
+    machine.monitor("resume")
+    machine.monitor("inspect", "cpu1", status=1)
+    names = {device["id"] for device in machine.monitor("devices")["devices"]}
+    for name in sorted(names):
+        state = machine.monitor("inspect", name)["state"]
+        check(isinstance(state, dict), f"no state of {name}")
+    machine.monitor("stop", "9")
+    machine.end(9)
+
+
+def case_inspect(trapeze, folder):
+    machine = Machine(trapeze, folder, "--cpus", "2")
+    text = subprocess.run(
+        [trapeze, "inspect", machine.socket], capture_output=True, text=True, check=True
+    ).stdout
+    for pattern in (r"^  cpu0:$", r"^  cpu1:$", r"^    rip: ", r"^  uart16550[^:]*:$"):
+        check(re.search(pattern, text, re.M), f"no {pattern}", text)
+    machine.child.send_signal(signal.SIGTERM)
+    machine.end(128 + signal.SIGTERM)
+
+
+def case_interrupt(trapeze, folder):
+    machine = Machine(trapeze, folder, "--paused")
+    check(machine.counter() == 0, "it ran before the first instruction")
+    check(machine.monitor("status")["state"] == "paused", "not paused")
+    machine.child.send_signal(signal.SIGINT)
+    machine.end(128 + signal.SIGINT)
+
+
+def gdb(machine, port, *commands):
+    words = ["gdb", "-nx", "-batch", "-ex", "set pagination off", "-ex", f"target remote {port}"]
+    for command in commands:
+        words += ["-ex", command]
+    try:
+        run = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired as late:
+        machine.child.kill()
+        check(False, "gdb hangs", late.stdout, late.stderr)
+    return run.stdout + run.stderr
+
+
+def expect(text, *patterns):
+    at = 0
+    for pattern in patterns:
+        found = re.compile(pattern, re.M).search(text, at)
+        check(found, f"'{pattern}' does not come", text)
+        at = found.end()
+
+
+def case_gdb(trapeze, folder):
+    if not shutil.which("gdb"):
+        skip("gdb is not installed")
+    port = os.path.join(folder, "gdb.sock")
+    machine = Machine(trapeze, folder, "--gdb", "unix:" + port, "--paused", "--cpus", "2")
+    visit, counter, leave = (machine.at[name] for name in ("visit", "counter", "leave"))
+    text = gdb(
+        machine,
+        port,
+        "info threads",
+        "info registers rip cr0 efer",
+        f"break *{visit:#x}",
+        "continue",
+        f"x/1dw {counter:#x}",
+        "continue",
+        f"x/1dw {counter:#x}",
+        "delete",
+        f"watch *(int *){counter:#x}",
+        "continue",
+        "delete",
+        f"hbreak *{visit:#x}",
+        "continue",
+        "stepi",
+        "info registers rbx rip",
+        "monitor status",
+        f"tbreak *{visit:#x}",
+        "detach",
+    )
+    expect(
+        text,
+        r"\* 1 +Thread 1 \(cpu0 \[running\]\)",
+        r"  2 +Thread 2 \(cpu1 \[waiting for start-up\]\)",
+        rf"rip +{machine.at['_start']:#x}",
+        r"cr0 .*\[ PE .*\]",
+        rf"hit Breakpoint 1, 0x0*{visit:x}",
+        rf"{counter:#x}:\s+1$",
+        rf"hit Breakpoint 1, 0x0*{visit:x}",
+        rf"{counter:#x}:\s+2$",
+        r"hit Hardware watchpoint 2",
+        r"Old value = 2\s+New value = 3",
+        rf"hit Breakpoint 3, 0x0*{visit:x}",
+        r"rbx +0x3 ",
+        rf"rip +{visit + 6:#x}",
+        r"state: paused",
+        r"detached",
+    )
+    machine.wait_for(lambda: machine.counter() > 1000, "counting after detach")
+    text = gdb(
+        machine,
+        port,
+        "info registers rip",
+        f"set var *(int *){leave:#x} = 5",
+        f"break *{machine.at['leave_now']:#x}",
+        "continue",
+        "p $eax",
+        "continue",
+    )
+    expect(text, rf"hit Breakpoint 1, 0x0*{machine.at['leave_now']:x}", r"= 5", r"exited with code 013")
+    machine.end(11)
+
+
+CASES = {
+    "gdb": case_gdb,
+    "inspect": case_inspect,
+    "interrupt": case_interrupt,
+    "monitor": case_monitor,
+}
+
+
+def main():
+    trapeze, name = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        CASES[name](trapeze, folder)
+    print(f"control: {name}: passed")
+
+
+if __name__ == "__main__":
+    main()
