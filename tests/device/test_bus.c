@@ -58,8 +58,7 @@ static void recorder_write(struct device *dev, uint64_t offset, uint64_t value, 
     assert_true(offset + size <= recorder->size_bytes);
     assert_int_equal(offset % size, 0);
     memcpy(recorder->bytes + offset, &value, size);
-    snprintf(text, sizeof(text), "w%x.%u=%llx ", (unsigned)offset, size,
-             (unsigned long long)value);
+    snprintf(text, sizeof(text), "w%x.%u=%llx ", (unsigned)offset, size, (unsigned long long)value);
     note(recorder, text);
 }
 
@@ -88,10 +87,10 @@ static const struct device_class recorder_class = {
     .attach = recorder_attach,
 };
 
-#define OPS(min, max)                                                                     \
-    {                                                                                     \
-        .name = "recorder", .read = recorder_read, .write = recorder_write,               \
-        .min_size = (min), .max_size = (max)                                              \
+#define OPS(min, max)                                                                              \
+    {                                                                                              \
+        .name = "recorder", .read = recorder_read, .write = recorder_write, .min_size = (min),     \
+        .max_size = (max)                                                                          \
     }
 static const struct region_ops bytes_only = OPS(1, 1), any_size = OPS(1, 8), words_only = OPS(4, 4),
                                defaults = OPS(0, 0), two_to_four = OPS(2, 4),
@@ -226,7 +225,7 @@ static void unclaimed_reads_are_all_ones(void **state)
     assert_int_equal(test_inl(t, 0x80), 0xffffffff);
     test_outl(t, 0x80, 1);
     assert_true(test_read(t, 0xd0000000, 8) == UINT64_MAX);
-    assert_int_equal(test_read(t, UINT64_MAX, 4), 0xffffffff);
+    assert_int_equal(test_read(t, UINT64_MAX - 3, 4), 0xffffffff);
     test_write(t, 0xd0000000, 1, 8);
 }
 
@@ -241,7 +240,7 @@ static void an_access_may_cross_two_claims(void **state)
     struct recorder *r = add(&any_size, "size-bytes=2");
 
     assert_int_equal(test_inl(t, PORT - 1), 0xff1110ff);
-    assert_log(r, "r0.1 r1.1 ");
+    assert_log(r, "r0.2 ");
     assert_int_equal(test_inl(t, PORT), 0xffff1110);
     test_outl(t, PORT, 0xddccbbaa);
     assert_log(r, "r0.2 w0.2=bbaa ");

@@ -154,8 +154,8 @@ static void names_are_numbered(void **state)
     assert_null(device_new(t->machine, &probe_class, "mine", &err));
     assert_int_equal(err.code, EEXIST);
     error_clear(&err);
-    assert_null(device_new(t->machine, &probe_class, "a name that is much too long to be one",
-                           &err));
+    assert_null(
+        device_new(t->machine, &probe_class, "a name that is much too long to be one", &err));
     assert_int_equal(err.code, EINVAL);
 }
 
@@ -184,8 +184,7 @@ static void properties_are_set_before_attach(void **state)
 
 static void a_failed_attach_undoes_its_claims(void **state)
 {
-    struct device *dev =
-        device_test_create(t, &probe_class, "port=0x10,gpa=0xfe000000,fail=on");
+    struct device *dev = device_test_create(t, &probe_class, "port=0x10,gpa=0xfe000000,fail=on");
     struct error err = {0};
 
     assert_int_equal(device_attach(dev, &err), -EIO);

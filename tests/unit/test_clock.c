@@ -15,7 +15,7 @@
 #include "host/host.h"
 #include "trapeze/clock.h"
 
-#define TIMERS 200
+#define TIMERS   200
 #define START_NS (1000000000ull * NANOSECONDS_PER_SECOND)
 
 static struct clocks *clocks;

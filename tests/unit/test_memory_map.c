@@ -17,7 +17,7 @@
 #include "trapeze/device.h"
 #include "trapeze/memory.h"
 
-#define MIB (1ull << 20)
+#define MIB       (1ull << 20)
 #define RAM_BYTES (4 * MIB)
 
 static struct memory *memory;
@@ -30,10 +30,8 @@ static int set_up(void **state)
     struct error err = {0};
 
     memory = memory_new(NULL, RAM_BYTES, &err);
-    ram = (struct region){.name = "ram",
-                          .kind = REGION_RAM,
-                          .size_bytes = RAM_BYTES,
-                          .hva = memory_ram_hva(memory)};
+    ram = (struct region){
+        .name = "ram", .kind = REGION_RAM, .size_bytes = RAM_BYTES, .hva = memory_ram_hva(memory)};
     return !memory || memory_map(memory, &ram, &err);
 }
 
@@ -261,7 +259,8 @@ static const struct region *slow_find(struct region *const *regions, int count, 
 
     for (int i = 0; i < count; i++)
         if (regions[i]->mapped && gpa >= regions[i]->gpa &&
-            gpa < regions[i]->gpa + regions[i]->size_bytes && regions[i]->priority >= best->priority)
+            gpa < regions[i]->gpa + regions[i]->size_bytes &&
+            regions[i]->priority >= best->priority)
             best = regions[i];
     return best;
 }

@@ -189,8 +189,8 @@ static void nearest_word_is_near(void **state)
     assert_null(nearest_word("x", words));
     assert_null(nearest_word("firmware", words));
     assert_null(nearest_word("", words));
-    assert_null(nearest_word("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-                             words));
+    assert_null(nearest_word(
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", words));
 }
 
 static void an_empty_table_knows_nothing(void **state)

@@ -201,10 +201,10 @@ static void what_is_saved_is_loaded(void **state)
 static void the_format_is_what_the_page_says(void **state)
 {
     static const uint8_t expected[] = {
-        3,   0,   0,   0,                     /* version */
-        15,  0,   0,   0,                     /* length of the body */
-        2,   4,   'm', 'o', 'd', 'e',         /* type, name */
-        1,   0,   0,   0,   1,   0, 0, 0, 4,  /* count, length, contents */
+        3,  0, 0,   0,                      /* version */
+        15, 0, 0,   0,                      /* length of the body */
+        2,  4, 'm', 'o', 'd', 'e',          /* type, name */
+        1,  0, 0,   0,   1,   0,   0, 0, 4, /* count, length, contents */
     };
     static const struct state_field mode[] = {STATE_U8_MAX(struct channel, mode, 5), STATE_END};
     static const struct state_table small = {.version = 3, .oldest = 1, .fields = mode};
