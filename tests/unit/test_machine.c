@@ -182,8 +182,8 @@ static unsigned boots;
 static void observe(void *opaque, struct machine *m, enum machine_state state)
 {
     assert_true(machine_is_locked_by_me(m));
-    strcat(states, machine_state_name(state));
-    strcat(states, " ");
+    strncat(states, machine_state_name(state), sizeof(states) - strlen(states) - 1);
+    strncat(states, " ", sizeof(states) - strlen(states) - 1);
 }
 
 static void boot(void *opaque, struct machine *m)
