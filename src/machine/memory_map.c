@@ -625,12 +625,12 @@ void memory_dirty_mark(struct memory *memory, uint64_t ram_offset, uint64_t size
     assert(ram_offset < memory->host.size_bytes &&
            size_bytes <= memory->host.size_bytes - ram_offset);
     last = (ram_offset + size_bytes - 1) / GUEST_PAGE_SIZE;
-    /* The data is visible before the bit is looked at: who clears the bit copies the page then. */
-    atomic_thread_fence(memory_order_seq_cst);
+    /*
+     * Set even if it is set: the read-modify-write makes the data visible before the bit is
+     * seen, so who clears the bit copies a page with the data in it.
+     */
     for (uint64_t page = ram_offset / GUEST_PAGE_SIZE; page <= last; page++)
-        if (!(atomic_load_explicit(&memory->dirty[page / 64], memory_order_relaxed) >> page % 64 &
-              1))
-            atomic_fetch_or(&memory->dirty[page / 64], 1ull << page % 64);
+        atomic_fetch_or(&memory->dirty[page / 64], 1ull << page % 64);
 }
 
 void memory_dirty_fetch(struct memory *memory, uint64_t first_page, uint64_t count, uint8_t *bits)

@@ -648,11 +648,13 @@ static void guest_counts(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *e
     if (done < wanted)
         return;
     phase++;
-    if (phase == 3000)
+    if (phase == 3000) {
         out(exit, 0x80, 1);
-    else if (phase % 3 == 0)
+        return;
+    }
+    if (phase % 3 == 0)
         bus_port_write(vcpu->machine, 0x83, 50 + phase % 11, 1);
-    else if (phase % 5 == 0)
+    if (phase % 15 == 0)
         halt(exit);
 }
 
