@@ -63,6 +63,35 @@ static bool needs_protected_mode(const ZydisDecodedInstruction *info)
            info->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP;
 }
 
+/* Knights Corner has encodings of its own, which every other processor refuses. */
+static bool is_knights_corner(const ZydisDecodedInstruction *info)
+{
+    return info->meta.isa_ext == ZYDIS_ISA_EXT_KNC || info->meta.isa_ext == ZYDIS_ISA_EXT_KNCE ||
+           info->meta.isa_ext == ZYDIS_ISA_EXT_KNCV;
+}
+
+/*
+ * A SIB byte with base 101b and mod 00b has a displacement and no base, whatever REX.B says
+ * (SDM vol. 2, table 2-3); with 32-bit addresses the library takes it for R13D without one.
+ */
+static void mend_sib(struct insn *insn)
+{
+    const ZydisDecodedInstruction *info = &insn->info;
+
+    if (!(info->attributes & ZYDIS_ATTRIB_HAS_SIB) || info->raw.modrm.mod != 0 ||
+        info->raw.sib.base != 5 || info->address_width == 16)
+        return;
+    for (unsigned n = 0; n < info->operand_count; n++) {
+        ZydisDecodedOperand *o = &insn->operands[n];
+
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+            continue;
+        o->mem.base = ZYDIS_REGISTER_NONE;
+        o->mem.disp.has_displacement = ZYAN_TRUE;
+        o->mem.disp.value = info->raw.disp.value;
+    }
+}
+
 enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
                               size_t available, struct insn *out)
 {
@@ -78,8 +107,9 @@ enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uin
         result_of(ZydisDecoderDecodeFull(&decoder, bytes, available, &out->info, out->operands));
     if (result != DECODE_OK)
         return result;
-    if (real_mode && needs_protected_mode(&out->info))
+    if (is_knights_corner(&out->info) || (real_mode && needs_protected_mode(&out->info)))
         return DECODE_INVALID;
+    mend_sib(out);
     memset(out->bytes, 0, sizeof(out->bytes));
     memcpy(out->bytes, bytes, out->info.length);
     return DECODE_OK;

@@ -86,9 +86,9 @@ static void build_state(struct x86_state *s)
     s->msr.efer = X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE | X86_EFER_SCE;
     s->xcr0 = vcpu->model->xcr0 & ~(uint64_t)X86_XCR0_PKRU;
     set_segment(&s->seg[X86_CS], 0x33, 0xa0fb);
-    for (unsigned n = 0; n < X86_SEGMENT_COUNT; n++)
+    for (unsigned n = 0; n < X86_SEGMENT_COUNT; n++) /* null selectors, as Linux leaves them */
         if (n != X86_CS)
-            set_segment(&s->seg[n], 0x2b, 0xc0f3);
+            set_segment(&s->seg[n], n == X86_SS ? 0x2b : 0, n == X86_SS ? 0xc0f3 : 0);
     s->gdtr = (struct x86_table){.base = GDT, .limit = 0x3f};
     s->idtr = (struct x86_table){.base = IDT, .limit = 32 * 16 - 1};
     set_segment(&s->tr, 0x18, 0x008b);

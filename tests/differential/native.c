@@ -172,8 +172,8 @@ static void prepare(ucontext_t *u)
     while (control->next >= control->count)
         wait_for_work();
     t = &instances[control->next];
-    memcpy((void *)DATA_BASE + WINDOW_A, t->window_a, WINDOW_SIZE);
-    memcpy((void *)DATA_BASE + WINDOW_B, t->window_b, WINDOW_SIZE);
+    memcpy((void *)(DATA_BASE + WINDOW_A), t->window_a, WINDOW_SIZE);
+    memcpy((void *)(DATA_BASE + WINDOW_B), t->window_b, WINDOW_SIZE);
     memcpy((void *)t->code_rip, t->code, t->code_size);
     load_frame(u, &t->before);
 }
@@ -190,8 +190,8 @@ static void on_signal(int number, siginfo_t *info, void *context)
         struct outcome *o = &t->native;
 
         store_frame(u, &o->regs);
-        memcpy(o->window_a, (void *)DATA_BASE + WINDOW_A, WINDOW_SIZE);
-        memcpy(o->window_b, (void *)DATA_BASE + WINDOW_B, WINDOW_SIZE);
+        memcpy(o->window_a, (void *)(DATA_BASE + WINDOW_A), WINDOW_SIZE);
+        memcpy(o->window_b, (void *)(DATA_BASE + WINDOW_B), WINDOW_SIZE);
         o->vector = (uint32_t)u->uc_mcontext.gregs[REG_TRAPNO];
         o->error = (uint32_t)u->uc_mcontext.gregs[REG_ERR];
         o->cr2 = o->vector == 14 ? (uint64_t)u->uc_mcontext.gregs[REG_CR2] : 0;

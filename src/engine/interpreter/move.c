@@ -233,6 +233,18 @@ static bool build_xchg(struct builder *w, const struct insn *insn, struct op *op
     return true;
 }
 
+static bool build_xchg_r8(struct builder *w, const struct insn *insn, struct op *op)
+{
+    bool word = insn->info.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE;
+
+    op->dst = REG_OFFSET(X86_R8);
+    op->src = REG_OFFSET(X86_RAX);
+    op->run = xchg_rr[insn->info.raw.rex.W ? 3 : word ? 1 : 2];
+    w->notes->flags_used = 0;
+    w->notes->cannot_fault = true;
+    return true;
+}
+
 /* ---- CMOVcc, SETcc ---- */
 
 /* One handler per condition, so that condition() folds to a single test. */
@@ -469,8 +481,12 @@ bool build_move(struct builder *w, const struct insn *insn, struct op *op)
         op->index = offsetof(struct icpu, zero);
         op->run = op_xlat;
         return true;
-    case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_PAUSE:
+        /* With REX.B the F3 prefix means nothing: XCHG r8, rAX (the decoder overlooks that). */
+        if (insn->info.raw.rex.B)
+            return build_xchg_r8(w, insn, op);
+        return build_simple(w, op, op_nop);
+    case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR32:
     case ZYDIS_MNEMONIC_ENDBR64:
         return build_simple(w, op, op_nop);
