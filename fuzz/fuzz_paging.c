@@ -37,6 +37,8 @@ static void fill(struct x86_paging *p, const struct input *in)
     p->cr3 = in->cr3 & 0x7fff;
     p->cr4 = in->cr4;
     p->efer = in->efer;
+    if (!(p->cr4 & X86_CR4_PAE))
+        p->efer &= ~(uint64_t)X86_EFER_LMA; /* as control.c sees to */
     p->rflags = in->rflags;
     for (unsigned i = 0; i < 4; i++)
         p->pdpte[i] = in->pdpte[i] & 0x7001;
