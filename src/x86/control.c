@@ -141,7 +141,8 @@ static void set_cr0(struct x86_cpu *cpu, uint64_t value)
         store_pdptes(cpu, pdpte);
     s->cr0 = next;
     s->msr.efer = efer_with_paging(s->msr.efer, next & X86_CR0_PG);
-    cpu->ops->changed(cpu, consequences(cr0_consequences, changed));
+    cpu->ops->changed(cpu,
+                      consequences(cr0_consequences, changed) | (loads ? X86_CHANGED_PAGING : 0));
 }
 
 /* ---- CR3 ---- */
