@@ -412,8 +412,8 @@ static inline void *rmw_pointer(struct icpu *c, uint64_t linear, unsigned size)
 }
 
 /*
- * Locked accesses that are not plain RAM within a page: store value if memory still holds
- * expected. Atomic only with respect to other such accesses.
+ * Locked accesses that rmw_pointer has no pointer for: store value if memory still holds
+ * expected. Atomic in RAM within a page; else only with respect to other such accesses.
  */
 bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear, uint64_t expected,
                              uint64_t value, unsigned size);

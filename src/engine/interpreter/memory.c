@@ -299,10 +299,20 @@ static uint64_t read_place(struct icpu *c, const struct op *i, const struct plac
     return truncate(device_read(c, i, p->gpa, size), size);
 }
 
-static void write_ram(struct icpu *c, const struct place *p, const void *data, size_t size)
+static void ram_was_written(struct icpu *c, const struct place *p, size_t size)
 {
     struct code_page *page = code_page_at(c->interpreter, p->range, p->gpa);
 
+    if (page)
+        code_page_written(c, page, p->gpa & 0xfff, size);
+    if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
+        memory_dirty_mark(c->interpreter->memory,
+                          p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa),
+                          size);
+}
+
+static void write_ram(struct icpu *c, const struct place *p, const void *data, size_t size)
+{
     switch (size) {
     case 2:
         memcpy(__builtin_assume_aligned(p->host, 1), data, 2);
@@ -316,12 +326,7 @@ static void write_ram(struct icpu *c, const struct place *p, const void *data, s
     default:
         memcpy(p->host, data, size);
     }
-    if (page)
-        code_page_written(c, page, p->gpa & 0xfff, size);
-    if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
-        memory_dirty_mark(c->interpreter->memory,
-                          p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa),
-                          size);
+    ram_was_written(c, p, size);
 }
 
 static void write_place(struct icpu *c, const struct op *i, const struct place *p, uint64_t value,
@@ -470,17 +475,59 @@ uint64_t interp_load_for_write(struct icpu *c, const struct op *i, uint64_t line
     return value;
 }
 
-bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear, uint64_t expected,
-                             uint64_t value, unsigned size)
+/* Compare and exchange in RAM, atomic for every vCPU, also those that go through their TLB. */
+static bool exchange_ram(void *host, uint64_t expected, uint64_t value, unsigned size)
+{
+    uint8_t seen8 = (uint8_t)expected;
+    uint16_t seen16 = (uint16_t)expected;
+    uint32_t seen32 = (uint32_t)expected;
+
+    switch (size) {
+    case 1:
+        return __atomic_compare_exchange_n((uint8_t *)host, &seen8, (uint8_t)value, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    case 2:
+        return __atomic_compare_exchange_n((uint16_t *)host, &seen16, (uint16_t)value, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    case 4:
+        return __atomic_compare_exchange_n((uint32_t *)host, &seen32, (uint32_t)value, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    default:
+        return __atomic_compare_exchange_n((uint64_t *)host, &expected, value, false,
+                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+}
+
+/* Devices, ROM and operands that cross a page: other accesses of this kind are kept out. */
+static bool exchange_split(struct icpu *c, const struct op *i, uint64_t linear, uint64_t expected,
+                           uint64_t value, unsigned size)
 {
     bool equal;
 
-    /* The access was probed by interp_load_for_write, so nothing faults under the lock. */
     host_mutex_lock(&c->interpreter->split_lock);
     equal = load(c, i, linear, size, X86_ACCESS_WRITE) == expected;
     if (equal)
         store(c, i, linear, value, size, X86_ACCESS_WRITE);
     host_mutex_unlock(&c->interpreter->split_lock);
+    return equal;
+}
+
+/* The access was probed by interp_load_for_write, so nothing faults here. */
+bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear, uint64_t expected,
+                             uint64_t value, unsigned size)
+{
+    struct place p = {0};
+    bool equal;
+
+    if (likely(!crosses_page(linear, size)))
+        translate(c, i, linear, X86_ACCESS_WRITE, &p);
+    if (likely(p.host) && p.range->region->kind == REGION_RAM && !is_own_apic(c, p.gpa)) {
+        equal = exchange_ram(p.host, expected, value, size);
+        if (equal)
+            ram_was_written(c, &p, size);
+    } else {
+        equal = exchange_split(c, i, linear, expected, value, size);
+    }
     if (unlikely(c->watching) && equal)
         watch(c, i, linear, size, true);
     return equal;
