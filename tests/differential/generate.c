@@ -635,7 +635,7 @@ static uint64_t operand_address(const struct insn *insn, const struct registers 
 }
 
 /* Results that the manuals leave open and processors differ in. */
-static bool result_is_open(const struct insn *insn, const struct registers *r)
+static bool result_is_open(const struct insn *insn, const struct registers *r, bool alone)
 {
     ZydisMnemonic m = insn->info.mnemonic;
 
@@ -643,6 +643,9 @@ static bool result_is_open(const struct insn *insn, const struct registers *r)
     if (insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA && insn->operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
         return operand_address(insn, r) & 15;
 
+    if (!alone && (m == ZYDIS_MNEMONIC_SHLD || m == ZYDIS_MNEMONIC_SHRD ||
+                   insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA))
+        return true; /* CL or the address may be changed by the others */
     if ((m == ZYDIS_MNEMONIC_SHLD || m == ZYDIS_MNEMONIC_SHRD) && insn->operands[0].size == 16) {
         unsigned count = (unsigned)(insn->operands[2].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
                                         ? insn->operands[2].imm.value.u
@@ -657,6 +660,20 @@ static bool result_is_open(const struct insn *insn, const struct registers *r)
 static uint32_t undefined_flags(const struct insn *insn)
 {
     return insn->info.cpu_flags ? insn->info.cpu_flags->undefined : 0;
+}
+
+/*
+ * On Zen 4 an EVEX conversion from RSP right after PUSH or POP takes its old value (seen as
+ * VCVTSI2SD after POP), so that pair says nothing about us.
+ */
+static bool reads_rsp(const struct insn *insn)
+{
+    for (unsigned n = 0; n < insn->info.operand_count; n++)
+        if (insn->operands[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            (insn->operands[n].reg.value == ZYDIS_REGISTER_RSP ||
+             insn->operands[n].reg.value == ZYDIS_REGISTER_ESP))
+            return true;
+    return false;
 }
 
 static void random_fields(const struct form *f, struct fields *d)
@@ -701,7 +718,7 @@ static bool random_instruction(const struct form *f, uint8_t *bytes, struct insn
     return false;
 }
 
-static void take_form(struct instance *t, unsigned form)
+static void take_form(struct instance *t, unsigned form, unsigned wanted_insns)
 {
     struct insn insn;
     uint8_t bytes[32];
@@ -710,10 +727,12 @@ static void take_form(struct instance *t, unsigned form)
         return;
     if (reads_undefined(&insn, t->undefined_flags))
         return;
+    if (t->insn_count && insn.info.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && reads_rsp(&insn))
+        return;
     if (t->code_size + insn.info.length > MAX_CODE - 4)
         return;
     prepare_registers(&t->before, &insn, t->code_rip + t->code_size);
-    if (result_is_open(&insn, &t->before))
+    if (result_is_open(&insn, &t->before, wanted_insns == 1))
         return;
     memcpy(t->code + t->code_size, insn.bytes, insn.info.length);
     t->code_size += insn.info.length;
@@ -741,7 +760,7 @@ void generate_instance(struct instance *t, uint64_t seed)
     t->code_rip = t->before.rip = CODE_BASE + (one_in(8) ? 0x1000 - below(24) : below(0xf00));
     wanted_insns = one_in(4) ? 1 + below(MAX_INSNS) : 1;
     for (unsigned tries = 0; t->insn_count < wanted_insns && tries < 40; tries++)
-        take_form(t, below(form_count));
+        take_form(t, below(form_count), wanted_insns);
     t->code[t->code_size++] = 0xcc;
 }
 

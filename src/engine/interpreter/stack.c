@@ -59,11 +59,17 @@ static const struct op *op_pushi(struct icpu *c, const struct op *i)
     stack_push(c, i, (uint64_t)i->imm, BYTES);
     NEXT(c, i);
 }
-/* The memory operand's segment is in seg: stack faults of the push itself are raised as such. */
+/* seg is the memory operand's: a bad stack address is a stack fault all the same. */
+static void check_stack(struct icpu *c, const struct op *i, uint64_t offset)
+{
+    if (c->code_size == X86_CODE_64 && unlikely(!x86_is_canonical(offset)))
+        interp_raise_code(c, i, X86_SS_FAULT, 0);
+}
 static const struct op *op_push_m(struct icpu *c, const struct op *i)
 {
     uint64_t value = load_sized(c, i, ea(c, i, BYTES, X86_ACCESS_READ), BYTES);
 
+    check_stack(c, i, stack_at(c, -(int64_t)BYTES));
     stack_push(c, i, value, BYTES);
     NEXT(c, i);
 }
@@ -91,8 +97,10 @@ static const struct op *op_pop(struct icpu *c, const struct op *i)
 /* If rSP is the base of the operand, it counts after the increment (SDM vol. 2, POP). */
 static const struct op *op_pop_m(struct icpu *c, const struct op *i)
 {
-    uint64_t rsp = *stack_pointer(c), value = stack_peek(c, i, 0, BYTES), linear;
+    uint64_t rsp = *stack_pointer(c), value, linear;
 
+    check_stack(c, i, stack_at(c, 0));
+    value = stack_peek(c, i, 0, BYTES);
     stack_move(c, BYTES);
     linear = ea_raw(c, i);
     *stack_pointer(c) = rsp;
