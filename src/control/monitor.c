@@ -276,7 +276,7 @@ static int run_status(struct call *call, struct error *err)
     set(call, "name", safe_string(config->name ? config->name : "vm"));
     set(call, "state", json_string(machine_state_name(machine_get_state(machine))));
     set(call, "engine", json_string(config->engine->name));
-    set(call, "cpu_model", safe_string(machine_vcpu(machine, 0)->model->name));
+    set(call, "cpu_model", safe_string(config->cpu_model));
     set(call, "cpus", json_integer(machine_vcpu_count(machine)));
     set(call, "memory_bytes", json_integer((json_int_t)config->ram_bytes));
     set(call, "counted", json_boolean(config->counted));

@@ -29,10 +29,6 @@
 #include "host/loop.h"
 #include "machine/machine_internal.h"
 
-/* Until the processor's own code is linked in, a machine without processors works. */
-#pragma weak x86_state_reset
-#pragma weak cpu_model_parse
-
 #define DEFAULT_RAM_BYTES (512ull << 20)
 #define RAM_UNIT_BYTES    MACHINE_MIN_RAM_BYTES
 #define DEFAULT_CPU_MODEL "max"
@@ -551,8 +547,7 @@ static void reset_vcpu(struct vcpu_thread *thread)
     struct vcpu *vcpu = &thread->vcpu;
     uint64_t instructions = vcpu->state.instructions;
 
-    if (x86_state_reset)
-        x86_state_reset(&vcpu->state, false);
+    x86_state_reset(&vcpu->state, false);
     vcpu->state.instructions = instructions;
     if (vcpu->index > 0)
         vcpu->state.activity = X86_WAIT_FOR_SIPI;
@@ -875,10 +870,7 @@ static int build_parts(struct machine *machine, struct error *err)
         .deadline_changed = deadline_changed,
         .opaque = machine,
     };
-    int ret = 0;
-
-    if (cpu_model_parse)
-        ret = cpu_model_parse(machine->cpu_model_text, machine->config.vcpu_count,
+    int ret = cpu_model_parse(machine->cpu_model_text, machine->config.vcpu_count,
                               &machine->cpu_model, err);
 
     if (ret)
