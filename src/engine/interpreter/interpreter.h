@@ -294,6 +294,7 @@ uint64_t interp_segment_linear(struct icpu *c, const struct op *i, unsigned inde
 uint64_t interp_ops_read(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access);
 void interp_ops_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsigned size,
                       unsigned access);
+uint8_t interp_ops_set_bits(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access);
 void interp_ops_probe_write(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access);
 
 /* Miss, page crossing, MMIO, watchpoint, alignment check. Values are zero-extended. */

@@ -641,6 +641,25 @@ void interp_ops_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsi
     store(c, NULL, linear, value, size, access | X86_ACCESS_WRITE);
 }
 
+uint8_t interp_ops_set_bits(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access)
+{
+    struct icpu *c = icpu_of(cpu);
+    struct place p;
+    uint8_t old;
+
+    if (unlikely(!x86_is_canonical(linear)))
+        x86_raise_code(cpu, X86_GP, 0);
+    translate(c, NULL, linear, access | X86_ACCESS_WRITE, &p);
+    if (p.host && !is_own_apic(c, p.gpa) && p.range->region->kind == REGION_RAM) {
+        old = __atomic_fetch_or((uint8_t *)p.host, bits, __ATOMIC_SEQ_CST);
+        ram_was_written(c, &p, 1);
+        return old;
+    }
+    old = (uint8_t)load(c, NULL, linear, 1, access & ~(unsigned)X86_ACCESS_KIND);
+    store(c, NULL, linear, old | bits, 1, access | X86_ACCESS_WRITE);
+    return old;
+}
+
 void interp_ops_probe_write(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access)
 {
     struct icpu *c = icpu_of(cpu);
