@@ -10,8 +10,8 @@
  * merged into fewer interrupts, as are those that passed while the host was busy.
  *
  * Theory of operation. The running counter is virtual time / 10 ns + counter_offset. A timer's
- * comparator holds the next match; a timer on the virtual clock wakes for the earliest of
- * the three (due_ns), and every register access first handles what is due. A match advances
+ * comparator holds the next match; a timer on the virtual clock wakes for the earliest that
+ * interrupts (due_ns), and every register access first handles what is due. A match advances
  * the comparator of a periodic timer by its period, sets the status bit of a level
  * timer, and drives its output. Lines that the PIT and the RTC drive come in
  * through hpet_sink and go on unless legacy replacement takes their place.
@@ -236,12 +236,17 @@ static void hpet_match(struct hpet *s, unsigned number, uint64_t now_ns)
     hpet_interrupt(s, number);
 }
 
+/* A timer without interrupt is brought up to date when somebody looks: it wakes nobody. */
 static void hpet_arm(struct hpet *s)
 {
     uint64_t due_ns = CLOCK_NEVER;
 
-    for (unsigned i = 0; i < HPET_TIMER_COUNT; i++)
-        due_ns = s->timers[i].due_ns < due_ns ? s->timers[i].due_ns : due_ns;
+    for (unsigned i = 0; i < HPET_TIMER_COUNT; i++) {
+        const struct hpet_timer *t = &s->timers[i];
+
+        if ((t->config & TIMER_INT_ENABLE) && t->due_ns < due_ns)
+            due_ns = t->due_ns;
+    }
     timer_arm(&s->timer, due_ns);
 }
 

@@ -210,6 +210,23 @@ static void status_is_set_without_interrupt_enable(void **state)
     assert_int_equal(f->io[20].rises, 0);
 }
 
+static void a_timer_without_interrupt_wakes_nobody(void **state)
+{
+    struct fixture *f = *state;
+    struct clocks *clocks = machine_clocks(f->t->machine);
+
+    set(f, TIMER_CONFIG(0), PERIODIC | SET_VALUE | ROUTE(20));
+    set(f, COMPARATOR(0), 5000);
+    set(f, CONFIG, 1);
+    assert_int_equal(clocks_next_deadline_ns(clocks, CLOCK_ID_VIRTUAL), CLOCK_NEVER);
+    ticks(f, 12000);
+    assert_int_equal(get(f, COMPARATOR(0)), 15000);
+    set(f, TIMER_CONFIG(0), ENABLE | PERIODIC | ROUTE(20)); /* goes on as if it had been on */
+    assert_int_equal(f->io[20].rises, 0);
+    ticks(f, 3000);
+    assert_int_equal(f->io[20].rises, 1);
+}
+
 static void unsupported_routes_are_not_taken(void **state)
 {
     struct fixture *f = *state;
@@ -347,6 +364,7 @@ int main(void)
         TEST(tiny_periods_are_survived),
         TEST(level_interrupts_last_until_status_is_cleared),
         TEST(status_is_set_without_interrupt_enable),
+        TEST(a_timer_without_interrupt_wakes_nobody),
         TEST(unsupported_routes_are_not_taken),
         TEST(messages_instead_of_lines),
         TEST(legacy_replacement_cuts_off_pit_and_rtc),
