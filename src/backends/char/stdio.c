@@ -282,8 +282,9 @@ static void stdio_room(void *opaque)
 static int open_input(struct stdio_backend *s, struct loop *loop, struct error *err)
 {
     bool terminal = isatty(STDIN_FILENO);
+    pid_t in_front = tcgetpgrp(STDIN_FILENO); /* -1: not the terminal that controls us */
 
-    if (terminal && tcgetpgrp(STDIN_FILENO) != getpgrp())
+    if (terminal && in_front >= 0 && in_front != getpgrp())
         return 0;
     if (terminal)
         enter_raw_mode();
