@@ -39,6 +39,14 @@ static inline uint64_t fuzz_take_ns(struct fuzz_input *in)
     return mantissa << fuzz_take(in, 1) % 22;
 }
 
+/* Call what a device offers its board, which expects the machine lock. */
+#define FUZZ_LOCKED(t, call)                                                                       \
+    do {                                                                                           \
+        machine_lock((t)->machine);                                                                \
+        call;                                                                                      \
+        machine_unlock((t)->machine);                                                              \
+    } while (0)
+
 /* A claim about the device that no input may break. */
 #define FUZZ_CLAIM(condition)                                                                      \
     do {                                                                                           \

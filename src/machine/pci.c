@@ -932,23 +932,24 @@ int pci_after_load(struct pci_function *function, struct error *err)
     for (unsigned i = 0; i < PCI_HEADER_END; i++)
         function->config[i] = (uint8_t)((function->initial[i] & ~function->writable[i]) |
                                         (function->config[i] & function->writable[i]));
+    for (unsigned i = 0; i < PCI_MSIX_MAX; i++)
+        function->msix_table[i].control &= MSIX_VECTOR_MASK;
     pci_update_bars(function);
     pci_update_wire(function);
     return 0;
 }
 
-static const struct state_field pci_msix_entry_state[] = {
-    STATE_U32(struct pci_msix_entry, address_low),
-    STATE_U32(struct pci_msix_entry, address_high),
-    STATE_U32(struct pci_msix_entry, data),
-    STATE_U32_MAX(struct pci_msix_entry, control, MSIX_VECTOR_MASK),
-    STATE_END,
-};
-
 const struct state_field pci_function_state[] = {
     STATE_BYTES(struct pci_function, config),
     STATE_BOOL(struct pci_function, intx_level),
-    STATE_STRUCTS(struct pci_function, msix_table, pci_msix_entry_state),
+    {
+        .name = "msix_table", /* as an array of doublewords, as the guest sees it */
+        .type = STATE_TYPE_U32,
+        .offset = offsetof(struct pci_function, msix_table),
+        .count = PCI_MSIX_MAX * MSIX_ENTRY_BYTES / 4,
+        .element_size = 4,
+        .max = UINT32_MAX,
+    },
     STATE_U32S(struct pci_function, msix_pending),
     STATE_END,
 };
