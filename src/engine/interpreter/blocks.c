@@ -290,7 +290,7 @@ static void fuse_branches(struct block *b, const struct op_notes *notes)
             b->ops[n].run = notes[n].fused[notes[n + 1].condition];
 }
 
-static bool has_breakpoint(const struct icpu *c, unsigned page_offset)
+bool blocks_has_breakpoint(const struct icpu *c, unsigned page_offset)
 {
     for (unsigned n = 0; n < 4; n++)
         if ((c->cpu.s.dr7 >> (2 * n) & 3) && (c->cpu.s.dr7 >> (16 + 4 * n) & 3) == 0 &&
@@ -427,7 +427,7 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
         unsigned length;
 
         w.page_offset = s->offset + s->used;
-        if (n > 1 && !w.not_last && unlikely(has_breakpoint(c, w.page_offset)))
+        if (n > 1 && !w.not_last && unlikely(blocks_has_breakpoint(c, w.page_offset)))
             break;
         w.notes = &notes[n];
         w.not_last = false;
@@ -455,7 +455,7 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
     if (max > 1) {
         drop_dead_flags(b, notes);
         fuse_branches(b, notes);
-        if (unlikely(has_breakpoint(c, s->offset)))
+        if (unlikely(blocks_has_breakpoint(c, s->offset)))
             b->ops[0].run = block_enter_breakpoint;
     }
     if (w.flush_stubs)

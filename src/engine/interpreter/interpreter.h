@@ -473,6 +473,8 @@ static inline struct block *block_of(const struct op *header)
 struct block_cache *blocks_new(struct error *err);
 void blocks_free(struct block_cache *cache);
 void blocks_flush(struct icpu *c);
+/* Is an instruction breakpoint set at this offset of some page? Blocks end and begin there. */
+bool blocks_has_breakpoint(const struct icpu *c, unsigned page_offset);
 /* The block at RIP (whose page is the current one afterwards); decodes it if need be. */
 const struct op *blocks_lookup(struct icpu *c, uint64_t rip);
 /* Decode the one instruction at RIP for stepping; returned once, not cached. */

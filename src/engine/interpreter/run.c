@@ -156,7 +156,9 @@ static void refresh_watching(struct icpu *c)
     for (unsigned n = 0; c->debug && n < c->debug->point_count; n++)
         watching |= c->debug->points[n].kind != DEBUG_BREAKPOINT;
     c->watching = watching;
-    c->breakpoints = c->debug && c->debug->point_count;
+    c->breakpoints = false;
+    for (unsigned n = 0; c->debug && n < c->debug->point_count; n++)
+        c->breakpoints |= c->debug->points[n].kind == DEBUG_BREAKPOINT;
     for (unsigned n = 0; n < 4; n++)
         c->breakpoints |= (s->dr7 >> (2 * n) & 3) && (s->dr7 >> (16 + 4 * n) & 3) == 0;
 }
@@ -459,7 +461,8 @@ static bool at_breakpoint(struct icpu *c, struct vcpu_exit *exit, bool *out_leav
     }
     if (take_breakpoint_fault(c))
         return true;
-    c->must_step = true; /* over the block whose header stops here */
+    if (blocks_has_breakpoint(c, (c->cs_base + c->cpu.s.rip) & (GUEST_PAGE_SIZE - 1)))
+        c->must_step = true; /* over the block whose header stops here */
     c->skip_breakpoint_rip = ~0ull;
     return false;
 }
@@ -523,11 +526,17 @@ static void run_end(struct icpu *c)
 static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
     struct icpu *c = vcpu->engine;
+    volatile bool stepped = false;
 
     run_begin(c, budget);
-    if (setjmp(c->unwind))
+    if (setjmp(c->unwind)) {
         deliver_fault(c);
-    run_loop(c, exit);
+        stepped = c->debug && c->debug->step; /* to the handler's first instruction */
+    }
+    if (stepped)
+        *exit = (struct vcpu_exit){.reason = EXIT_DEBUG, .debug = {.cause = DEBUG_STEP}};
+    else
+        run_loop(c, exit);
     run_end(c);
 }
 
