@@ -135,7 +135,8 @@ static bool is_tested(const struct insn *insn)
     if (!category_is_tested(insn->info.meta.category) || !mnemonic_is_tested(insn->info.mnemonic))
         return false;
     /* Another data segment would stay in the native child. */
-    if (insn->info.mnemonic == ZYDIS_MNEMONIC_MOV && insn->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+    if ((insn->info.mnemonic == ZYDIS_MNEMONIC_MOV || insn->info.mnemonic == ZYDIS_MNEMONIC_POP) &&
+        insn->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
         ZydisRegisterGetClass(insn->operands[0].reg.value) == ZYDIS_REGCLASS_SEGMENT)
         return false;
     /* 0F 0D with a register: a NOP for one vendor, #UD for the other. */
@@ -639,13 +640,13 @@ static bool result_is_open(const struct insn *insn, const struct registers *r, b
 {
     ZydisMnemonic m = insn->info.mnemonic;
 
+    if (!alone && (m == ZYDIS_MNEMONIC_SHLD || m == ZYDIS_MNEMONIC_SHRD ||
+                   insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA))
+        return true; /* CL or the address may be changed by the others */
     /* SHA with an unaligned operand: #GP in the SDM and on Intel, no fault on AMD. */
     if (insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA && insn->operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
         return operand_address(insn, r) & 15;
 
-    if (!alone && (m == ZYDIS_MNEMONIC_SHLD || m == ZYDIS_MNEMONIC_SHRD ||
-                   insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA))
-        return true; /* CL or the address may be changed by the others */
     if ((m == ZYDIS_MNEMONIC_SHLD || m == ZYDIS_MNEMONIC_SHRD) && insn->operands[0].size == 16) {
         unsigned count = (unsigned)(insn->operands[2].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
                                         ? insn->operands[2].imm.value.u

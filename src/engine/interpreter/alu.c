@@ -510,6 +510,15 @@ static void set_operands(struct builder *w, const struct insn *insn, struct op *
     build_memory_any(w, insn, op);
 }
 
+/* [operation][64 bits][immediate] */
+static const uint8_t pair_kinds[ALU_COUNT][2][2] = {
+    [ALU_ADD] = {{PAIR_ADD32, PAIR_ADDI32}, {PAIR_ADD64, PAIR_ADDI64}},
+    [ALU_SUB] = {{PAIR_SUB32}, {PAIR_SUB64}},
+    [ALU_AND] = {{PAIR_AND32, PAIR_ANDI32}, {PAIR_AND64}},
+    [ALU_OR] = {{PAIR_OR32}},
+    [ALU_XOR] = {{PAIR_XOR32}, {PAIR_XOR64}},
+};
+
 static bool build_binary(struct builder *w, const struct insn *insn, struct op *op, enum alu alu)
 {
     const struct alu_row *row = &alu_rows[alu][size_index(operand(insn, 0)->size)];
@@ -529,6 +538,9 @@ static bool build_binary(struct builder *w, const struct insn *insn, struct op *
     } else {
         op->run = is_reg(insn, 1) ? row->rr[1] : row->ri[1];
         w->notes->quiet = is_reg(insn, 1) ? row->rr[0] : row->ri[0];
+        w->notes->pair = pair_kinds[alu][operand(insn, 0)->size == 64][is_imm(insn, 1)];
+        if (operand(insn, 0)->size < 32)
+            w->notes->pair = PAIR_NONE;
         w->notes->cannot_fault = true;
     }
     return true;

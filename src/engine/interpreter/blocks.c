@@ -455,6 +455,7 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
     if (max > 1) {
         drop_dead_flags(b, notes);
         fuse_branches(b, notes);
+        join_pairs(b, notes);
         if (unlikely(blocks_has_breakpoint(c, s->offset)))
             b->ops[0].run = block_enter_breakpoint;
     }

@@ -12,6 +12,15 @@
 
 #define BLOCK_MAX_INSTRUCTIONS BLOCK_STEP_BUDGET
 
+/* Operations that can share a handler with their neighbour (pairs.c). */
+enum pair_kind {
+    PAIR_NONE,
+#define PAIR_KIND(name) PAIR_##name,
+#include "engine/interpreter/pairs.def"
+#undef PAIR_KIND
+    PAIR_KIND_COUNT
+};
+
 /* What the passes over a block (dead flags, fusing) need to know of each op. */
 struct op_notes {
     op_fn *quiet;              /* the same without computing flags; NULL: there is none */
@@ -19,6 +28,7 @@ struct op_notes {
     uint8_t condition;         /* of a Jcc; valid if is_jcc */
     uint16_t flags_killed;     /* status flags that are always overwritten */
     uint16_t flags_used;
+    uint8_t pair;              /* enum pair_kind; of the quiet handler if there is one */
     bool is_jcc;
     bool cannot_fault;
     bool leaves;               /* may leave the block here */
@@ -89,6 +99,9 @@ build_fn build_muldiv;   /* muldiv.c */
 build_fn build_bits;     /* bits.c: BT.., BSF.., BMI, CRC32, ADX, decimal adjust */
 build_fn build_string;   /* string.c: MOVS, STOS, CMPS, SCAS, LODS, INS, OUTS, IN, OUT */
 build_fn build_system;   /* system.c: flags, control registers, MSRs, segments, HLT, ... */
+
+/* The pass that joins pairs; after dead flags were dropped and branches fused. */
+void join_pairs(struct block *b, const struct op_notes *notes);
 
 /* #UD, always. */
 void build_undefined(struct builder *w, struct op *op);

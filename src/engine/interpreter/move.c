@@ -46,6 +46,9 @@ static op_fn *const loads[4][3] = ROW_EA(op_load), *const stores[4][3] = ROW_EA(
                    *const storeis[4][3] = ROW_EA(op_storei);
 static op_fn *const mov_rr[4] = BY_SIZE(op_mov_rr), *const mov_ri[4] = BY_SIZE(op_mov_ri);
 
+static const uint8_t load_pairs[2][3] = {{PAIR_LOAD32, PAIR_LOADX32, PAIR_NONE},
+                                         {PAIR_LOAD64, PAIR_LOADX64, PAIR_NONE}};
+
 static bool build_mov(struct builder *w, const struct insn *insn, struct op *op)
 {
     unsigned size = size_index(operand(insn, 0)->size);
@@ -60,11 +63,18 @@ static bool build_mov(struct builder *w, const struct insn *insn, struct op *op)
     w->notes->flags_used = 0;
     if (is_mem(insn, 0)) {
         op->run = is_imm(insn, 1) ? storeis[size][ea_index(op)] : stores[size][ea_index(op)];
+        if (op->run == op_store64_0)
+            w->notes->pair = PAIR_STORE64;
     } else if (is_mem(insn, 1)) {
         op->run = loads[size][ea_index(op)];
+        if (size >= 2)
+            w->notes->pair = load_pairs[size - 2][ea_index(op)];
     } else {
         op->run = is_imm(insn, 1) ? mov_ri[size] : mov_rr[size];
         w->notes->cannot_fault = true;
+        if (size >= 2)
+            w->notes->pair = is_imm(insn, 1) ? (size == 2 ? PAIR_MOVI32 : PAIR_NONE)
+                                             : (size == 2 ? PAIR_MOV32 : PAIR_MOV64);
     }
     return true;
 }
@@ -177,10 +187,12 @@ static bool build_lea(struct builder *w, const struct insn *insn, struct op *op)
     w->notes->cannot_fault = true;
     if (size == 4 && op->address_size >= 4)
         op->run = op_lea32;
-    else if (size == 8 && op->address_size == 8)
-        op->run = op->index == offsetof(struct icpu, zero) ? op_lea64_0 : op_lea64_1;
-    else
+    else if (size != 8 || op->address_size != 8)
         op->run = op_lea_any;
+    else
+        op->run = op->index == offsetof(struct icpu, zero) ? op_lea64_0 : op_lea64_1;
+    if (op->run == op_lea64_0 || op->run == op_lea64_1)
+        w->notes->pair = op->run == op_lea64_0 ? PAIR_LEA64 : PAIR_LEAX64;
     return true;
 }
 

@@ -173,6 +173,11 @@ static bool build_one_shift(struct builder *w, const struct insn *insn, struct o
         if (kind >= SHIFT_RCL)
             return true;
         w->notes->quiet = row->ri[0];
+        if (bits == 32 && kind == SHIFT_ROR)
+            w->notes->pair = PAIR_ROR32;
+        else if (bits >= 32 && kind <= SHIFT_SHR)
+            w->notes->pair = kind == SHIFT_SHL ? (bits == 64 ? PAIR_SHL64 : PAIR_SHL32)
+                                               : (bits == 64 ? PAIR_SHR64 : PAIR_SHR32);
         w->notes->flags_killed =
             kind >= SHIFT_ROL ? X86_FLAG_CF | X86_FLAG_OF : X86_FLAGS_STATUS;
         w->notes->flags_used = kind >= SHIFT_ROL ? X86_FLAGS_STATUS : 0;

@@ -304,6 +304,7 @@ static bool build_push(struct builder *w, const struct insn *insn, struct op *op
         op->seg = X86_SS;
         op->src = reg_offset(operand(insn, 0)->reg.value);
         op->run = hot ? op_push64 : op_push;
+        w->notes->pair = hot ? PAIR_PUSH64 : PAIR_NONE;
     }
     return true;
 }
@@ -327,6 +328,7 @@ static bool build_pop(struct builder *w, const struct insn *insn, struct op *op)
         op->seg = X86_SS;
         op->dst = reg_offset(operand(insn, 0)->reg.value);
         op->run = hot ? op_pop64 : op_pop;
+        w->notes->pair = hot ? PAIR_POP64 : PAIR_NONE;
     }
     return true;
 }
