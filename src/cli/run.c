@@ -55,6 +55,7 @@ struct run {
     struct chardev *serial[MAX_SERIAL], *debug_console;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
+    char engine_note[512]; /* why --engine auto passed others over */
     struct monitor *monitor;
     struct gdbstub *gdbstub;
     struct loop_fd *signal_handler;
@@ -167,21 +168,22 @@ static int usable(const struct engine_ops *engine, bool counted, struct error *e
     return 0;
 }
 
-/* The first engine of the table that runs processors here. */
-static const struct engine_ops *pick_engine(bool counted, struct error *err)
+/* The first engine of the table that runs processors here; the note says what was passed over. */
+static const struct engine_ops *pick_engine(bool counted, char *note, size_t note_size,
+                                            struct error *err)
 {
     struct error why = {0};
+    size_t used = 0;
 
     for (const struct engine_ops *const *engine = engines; *engine; engine++) {
         struct error one = {0};
 
         if (!(*engine)->runs_on_vcpu_thread)
             continue;
-        if (usable(*engine, counted, &one) == 0) {
-            log_info("engine %s: %s", (*engine)->name, (*engine)->summary);
+        if (usable(*engine, counted, &one) == 0)
             return *engine;
-        }
-        log_debug("%s", one.text);
+        if (used < note_size)
+            used += (size_t)snprintf(note + used, note_size - used, "; %s", one.text);
         error_set(&why, ENOTSUP, "%s", one.text);
     }
     error_set(err, ENOTSUP, "no engine can run here (%s)",
@@ -189,12 +191,13 @@ static const struct engine_ops *pick_engine(bool counted, struct error *err)
     return NULL;
 }
 
-static const struct engine_ops *choose_engine(const struct run_options *options, struct error *err)
+static const struct engine_ops *choose_engine(struct run *run, struct error *err)
 {
+    const struct run_options *options = &run->options;
     const struct engine_ops *engine;
 
     if (strcmp(options->engine, "auto") == 0)
-        return pick_engine(options->counted, err);
+        return pick_engine(options->counted, run->engine_note, sizeof(run->engine_note), err);
     engine = engine_find(options->engine);
     return usable(engine, options->counted, err) == 0 ? engine : NULL;
 }
@@ -423,6 +426,7 @@ static void read_signal(void *opaque, unsigned events)
     if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
         return;
     log_info("stopping: SIG%s", sigabbrev_np((int)info.ssi_signo));
+    pthread_sigmask(SIG_SETMASK, &run->old_signals, NULL); /* another one ends the process */
     machine_request_stop(run->machine, STOP_HOST, 128 + (int)info.ssi_signo);
 }
 
@@ -465,10 +469,7 @@ static int new_machine(struct run *run, struct error *err)
         .loop = run->loop,
     };
 
-    if (options->counted && options->cpus > 1)
-        return error_set(err, EINVAL, "--counted works with one processor, not with --cpus %u",
-                         config.vcpu_count);
-    config.engine = choose_engine(options, err);
+    config.engine = choose_engine(run, err);
     if (!config.engine || wall_start(options, &config.wall_start_ns, err))
         return -EINVAL;
     run->machine = machine_new(&config, err);
@@ -533,6 +534,7 @@ static int start(struct run *run, struct error *err)
         return -EINVAL;
     if (build_board(run, err) || add_devices(run, err) || open_control(run, err))
         return -EINVAL;
+    log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     return machine_start(run->machine, err);
 }
 
@@ -547,14 +549,49 @@ static void take_down(struct run *run)
     loop_remove_fd(run->signal_handler);
     if (run->loop)
         loop_free(run->loop);
-    if (run->signal_fd >= 0)
+    if (run->signal_fd >= 0) {
         close(run->signal_fd);
+        pthread_sigmask(SIG_SETMASK, &run->old_signals, NULL);
+    }
     for (size_t i = 0; i < run->initrd_copies.count; i++)
         free((char *)run->initrd_copies.items[i]);
     cli_texts_free(&run->initrd_copies);
     cli_texts_free(&run->initrds);
     cli_texts_free(&run->operands);
     cli_options_free(cli_run_options, &run->options);
+}
+
+static int check_cpu(const struct run_options *options, struct error *err)
+{
+    struct cpu_model model;
+    struct error why = {0};
+
+    if (cpu_model_parse(options->cpu, (unsigned)options->cpus, &model, &why) != -EINVAL)
+        return 0; /* that this host cannot give it is not a mistake of writing */
+    return error_set(err, EINVAL, "--cpu: %s", why.text);
+}
+
+static int check_chardev(const char *text, struct error *err)
+{
+    char kind[32];
+
+    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(text, ":"), text);
+    return cli_check_choice("character backend", kind, chardev_choices, err);
+}
+
+static int check_values(const struct run_options *options, struct error *err)
+{
+    uint64_t wall_ns;
+
+    if (options->counted && options->cpus > 1)
+        return error_set(err, EINVAL, "--counted works with one processor, not with --cpus %u",
+                         (unsigned)options->cpus);
+    for (size_t i = 0; i < options->serial.count; i++)
+        if (check_chardev(options->serial.items[i], err))
+            return -EINVAL;
+    if (check_chardev(options->debugcon, err) || check_cpu(options, err))
+        return -EINVAL;
+    return wall_start(options, &wall_ns, err);
 }
 
 /* What only the command line can get wrong: exit status 2. */
@@ -572,7 +609,7 @@ static int check_options(struct run *run, struct error *err)
     for (size_t i = 0; i < options->device.count; i++)
         if (!find_class(options->device.items[i], err))
             return -EINVAL;
-    return 0;
+    return check_values(options, err);
 }
 
 static bool answer_device_help(const struct cli_texts *devices)
@@ -666,7 +703,8 @@ const struct cli_option cli_run_options[] = {
     {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND", .choices = chardev_choices,
      .help = "where the serial ports lead, COM1 then COM2: stdio, null, file:path=F, "
              "socket:path=F and others (default: stdio, then null)"},
-    {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null", .choices = chardev_choices,
+    {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null",
+     .choices = chardev_choices,
      .help = "where the debug console at ports 0xe9 and 0x402 leads; with stdio, COM1 is null "
              "unless --serial says otherwise"},
 
@@ -685,7 +723,7 @@ const struct cli_option cli_run_options[] = {
      .help = "how much is said on standard error"},
     {"trace", 't', CLI_TEXT, AT(trace), "EVENTS", .choices = cli_trace_choices,
      .help = "trace events by name or pattern, separated by commas; -NAME switches off: "
-             "'uart_*,irq,-irq_ack'"},
+             "'port_*,timer_fire,-port_read'"},
     {"trace-file", 0, CLI_TEXT, AT(trace_file), "FILE", .file = true,
      .help = "write traces to FILE instead of standard error"},
     {.kind = CLI_END},

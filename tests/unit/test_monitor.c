@@ -137,8 +137,7 @@ static void status_says_what_the_machine_does(void **state)
     assert_string_equal(json_string_value(json_object_get(reply, "state")), "running");
     assert_string_equal(json_string_value(json_object_get(reply, "engine")), "counting");
     assert_int_equal(json_integer_value(json_object_get(reply, "cpus")), 2);
-    assert_int_equal(json_integer_value(json_object_get(reply, "memory_bytes")),
-                     COUNTER_RAM_BYTES);
+    assert_int_equal(json_integer_value(json_object_get(reply, "memory_bytes")), COUNTER_RAM_BYTES);
     assert_int_equal(json_array_size(json_object_get(reply, "id")), 2);
     json_decref(reply);
     close_fixture(&f);
@@ -289,8 +288,7 @@ static void words_become_requests(void **state)
     json_t *request = monitor_parse_words(good, 3, &err);
     char *text = json_dumps(request, JSON_COMPACT);
 
-    assert_string_equal(text,
-                        "{\"command\":\"memory-read\",\"gpa\":\"0x10\",\"size\":\"4K\"}");
+    assert_string_equal(text, "{\"command\":\"memory-read\",\"gpa\":\"0x10\",\"size\":\"4K\"}");
     free(text);
     json_decref(request);
     request = monitor_parse_words(flag, 2, &err);
@@ -311,8 +309,7 @@ static void words_become_requests(void **state)
 static void replies_print_for_people(void **state)
 {
     json_t *reply = json_pack("{s:b,s:i,s:s,s:{s:b,s:[i,i]},s:[{s:i}],s:{}}", "ok", 1, "id", 3,
-                              "name", "vm", "inner", "on", 0, "list", 1, 2, "all", "x", 5,
-                              "empty");
+                              "name", "vm", "inner", "on", 0, "list", 1, 2, "all", "x", 5, "empty");
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
