@@ -460,8 +460,9 @@ struct obj {
         return e;                                                                                  \
     }
 M(0, o->v + x)
-M(1, o->v ^ x) M(2, x - o->v) M(3, (x << 1) + o->v) M(4, (x >> 1) ^ o->v) M(5, x * 3 + o->v)
-    M(6, ~x + o->v) M(7, (x | 1) + o->v) static u64 (*const vts[8][2])(struct obj *, u64) = {
+M(1, o->v ^ x)
+M(2, x - o->v) M(3, (x << 1) + o->v) M(4, (x >> 1) ^ o->v) M(5, x * 3 + o->v) M(6, ~x + o->v)
+    M(7, (x | 1) + o->v) static u64 (*const vts[8][2])(struct obj *, u64) = {
         {m0, m1}, {m1, m2}, {m2, m3}, {m3, m4}, {m4, m5}, {m5, m6}, {m6, m7}, {m7, m0}};
 static void b_virtual(void)
 {

@@ -21,9 +21,9 @@ struct loop;
 struct chardev_frontend {
     size_t (*can_receive)(void *opaque); /* bytes that receive() would take now */
     void (*receive)(void *opaque, const uint8_t *data, size_t size_bytes);
-    void (*can_send)(void *opaque); /* the backend takes bytes again; may be NULL */
+    void (*can_send)(void *opaque);                /* the backend takes bytes again; may be NULL */
     void (*hang_up)(void *opaque, bool connected); /* peer came or went; may be NULL */
-    void (*receive_break)(void *opaque); /* a break condition on the line; may be NULL */
+    void (*receive_break)(void *opaque);           /* a break condition on the line; may be NULL */
     void *opaque;
 };
 

@@ -22,7 +22,7 @@
 
 enum clock_id { CLOCK_ID_VIRTUAL, CLOCK_ID_HOST, CLOCK_ID_WALL, CLOCK_ID_COUNT };
 
-#define CLOCK_NEVER UINT64_MAX
+#define CLOCK_NEVER            UINT64_MAX
 #define NANOSECONDS_PER_SECOND 1000000000ull
 
 struct clocks; /* one per machine */
@@ -55,7 +55,7 @@ bool timer_is_armed(const struct timer *timer);
 /* ---- for the machine, the main loop and the engines ---- */
 
 struct clocks_config {
-    bool counted;           /* virtual time = executed instructions */
+    bool counted; /* virtual time = executed instructions */
     /* Wall clock at virtual time 0; 0 = the host's time of day, in counted mode a fixed date. */
     uint64_t wall_start_ns;
     void (*deadline_changed)(void *opaque); /* an earlier deadline appeared: wake the loop */
@@ -89,7 +89,8 @@ void clocks_set_virtual_ns(struct clocks *clocks, uint64_t now_ns);
 /* Earliest deadline on one clock, or CLOCK_NEVER. */
 uint64_t clocks_next_deadline_ns(struct clocks *clocks, enum clock_id id);
 
-/* Host nanoseconds from now until any timer that the main loop serves is due; CLOCK_NEVER if none. */
+/* Host nanoseconds from now until any timer that the main loop serves is due; CLOCK_NEVER if none.
+ */
 uint64_t clocks_wait_ns(struct clocks *clocks);
 
 /*

@@ -38,10 +38,19 @@ struct device_output {
     size_t count;
 };
 
-#define DEVICE_OUTPUT(st, f) { .name = #f, .offset = offsetof(st, f), .count = 1 }
-#define DEVICE_OUTPUTS(st, f) \
-    { .name = #f, .offset = offsetof(st, f), .count = sizeof(((st *)0)->f) / sizeof(struct irq_line) }
-#define DEVICE_OUTPUT_END { .name = NULL }
+#define DEVICE_OUTPUT(st, f)                                                                       \
+    {                                                                                              \
+        .name = #f, .offset = offsetof(st, f), .count = 1                                          \
+    }
+#define DEVICE_OUTPUTS(st, f)                                                                      \
+    {                                                                                              \
+        .name = #f, .offset = offsetof(st, f),                                                     \
+        .count = sizeof(((st *)0)->f) / sizeof(struct irq_line)                                    \
+    }
+#define DEVICE_OUTPUT_END                                                                          \
+    {                                                                                              \
+        .name = NULL                                                                               \
+    }
 
 struct device_class {
     const char *name;    /* as in --device NAME; lower case with dashes */
@@ -79,8 +88,8 @@ struct device {
  * Allocate an instance with default properties and link it into the machine.
  * id may be NULL. Owned by the machine from then on.
  */
-struct device *device_new(struct machine *machine, const struct device_class *class,
-                          const char *id, struct error *err);
+struct device *device_new(struct machine *machine, const struct device_class *class, const char *id,
+                          struct error *err);
 
 /* Set one property from text, before attach. -ENOENT names the nearest valid one. */
 int device_set(struct device *dev, const char *property, const char *value, struct error *err);

@@ -29,8 +29,8 @@ enum exit_reason {
     EXIT_MMIO,     /* exit.mmio; likewise */
     EXIT_HYPERCALL,
     EXIT_INTERRUPT_WINDOW, /* asked for, and an interrupt can be taken now */
-    EXIT_BUDGET,   /* counted mode: the instruction budget is used up */
-    EXIT_FAILED,   /* the engine cannot go on; exit.failure says why */
+    EXIT_BUDGET,           /* counted mode: the instruction budget is used up */
+    EXIT_FAILED,           /* the engine cannot go on; exit.failure says why */
 };
 
 enum debug_cause { DEBUG_STEP, DEBUG_BREAKPOINT, DEBUG_WATCH_READ, DEBUG_WATCH_WRITE };
@@ -68,8 +68,8 @@ enum vcpu_event {
     VCPU_EVENT_INTERRUPT = 1u << 1, /* the APIC (or PIC) has a maskable interrupt */
     VCPU_EVENT_NMI = 1u << 2,
     VCPU_EVENT_INIT = 1u << 3,
-    VCPU_EVENT_SIPI = 1u << 4, /* vector in vcpu->sipi_vector */
-    VCPU_EVENT_SMI = 1u << 5,  /* counted and ignored: there is no SMM yet */
+    VCPU_EVENT_SIPI = 1u << 4,   /* vector in vcpu->sipi_vector */
+    VCPU_EVENT_SMI = 1u << 5,    /* counted and ignored: there is no SMM yet */
     VCPU_EVENT_ENGINE = 1u << 6, /* private to the engine: cross-vCPU requests */
 };
 
@@ -114,7 +114,7 @@ struct vcpu {
     void *apic; /* NULL on a machine without APIC: then pic_acknowledge of the machine is used */
     const struct vcpu_apic_ops *apic_ops;
 
-    void *engine; /* the engine's own data */
+    void *engine;               /* the engine's own data */
     struct vcpu_thread *thread; /* the machine's own data */
 };
 

@@ -13,8 +13,8 @@
 #define ERROR_TEXT_SIZE 512
 
 struct error {
-    int code;                    /* positive errno value, 0 while nothing is set */
-    char text[ERROR_TEXT_SIZE];  /* one sentence, no trailing newline */
+    int code;                   /* positive errno value, 0 while nothing is set */
+    char text[ERROR_TEXT_SIZE]; /* one sentence, no trailing newline */
 };
 
 /*
@@ -26,8 +26,7 @@ int error_set(struct error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Put context in front of the text ("disk 'a.img': "). No effect if err is NULL or unset. */
-void error_prefix(struct error *err, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+void error_prefix(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Forget the failure, so that the struct can be used again. err may be NULL. */
 void error_clear(struct error *err);

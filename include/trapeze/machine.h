@@ -20,7 +20,7 @@
 struct device;
 struct loop;
 
-#define MACHINE_MAX_VCPUS 16
+#define MACHINE_MAX_VCPUS     16
 #define MACHINE_MIN_RAM_BYTES (1ull << 20)
 
 enum machine_state {
@@ -41,16 +41,16 @@ enum stop_reason {
 };
 
 struct machine_config {
-    const char *name;      /* NULL: "vm" */
-    uint64_t ram_bytes;    /* multiple of 1 MiB; 0 = 512 MiB */
-    unsigned vcpu_count;   /* 0 = 1 */
+    const char *name;    /* NULL: "vm" */
+    uint64_t ram_bytes;  /* multiple of 1 MiB; 0 = 512 MiB */
+    unsigned vcpu_count; /* 0 = 1 */
     const struct engine_ops *engine;
     const char *cpu_model; /* NULL: "max" */
     bool counted;          /* virtual time = executed instructions; one vCPU */
     bool no_reboot;        /* stop instead of reset */
-    bool start_paused;     /* machine_start leaves the machine paused before the first instruction */
+    bool start_paused; /* machine_start leaves the machine paused before the first instruction */
     uint64_t wall_start_ns; /* 0 = the host's time of day */
-    struct loop *loop;     /* borrowed; must outlive the machine */
+    struct loop *loop;      /* borrowed; must outlive the machine */
 };
 
 /* Build the empty machine (no board). Threads start with machine_start. */
@@ -92,7 +92,8 @@ void machine_set_debugger(struct machine *machine, machine_debug_fn *fn, void *o
  * The machine is paused.
  */
 void machine_hold_vcpu(struct machine *machine, unsigned index, bool held);
-/* Called in reset after step 2, to put a directly loaded kernel and its registers in place again. */
+/* Called in reset after step 2, to put a directly loaded kernel and its registers in place again.
+ */
 typedef void machine_boot_fn(void *opaque, struct machine *machine);
 void machine_set_boot(struct machine *machine, machine_boot_fn *fn, void *opaque);
 

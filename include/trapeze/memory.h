@@ -46,8 +46,8 @@ struct region {
     enum region_kind kind;
     uint64_t gpa;
     uint64_t size_bytes;
-    int priority; /* RAM is 0, devices 1 by default */
-    uint8_t *hva; /* RAM, ROM: the host's mapping */
+    int priority;        /* RAM is 0, devices 1 by default */
+    uint8_t *hva;        /* RAM, ROM: the host's mapping */
     uint64_t ram_offset; /* RAM, ROM: position in the machine's RAM file, for dirty bitmaps */
     const struct region_ops *ops; /* DEVICE */
     struct device *dev;           /* DEVICE */

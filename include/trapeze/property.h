@@ -15,12 +15,12 @@
 
 enum property_type {
     PROPERTY_TYPE_END,
-    PROPERTY_TYPE_BOOL,   /* on, off, yes, no, true, false, 1, 0 */
-    PROPERTY_TYPE_U8,     /* integers: decimal, 0x, and for U64 a suffix K M G T */
+    PROPERTY_TYPE_BOOL, /* on, off, yes, no, true, false, 1, 0 */
+    PROPERTY_TYPE_U8,   /* integers: decimal, 0x, and for U64 a suffix K M G T */
     PROPERTY_TYPE_U16,
     PROPERTY_TYPE_U32,
     PROPERTY_TYPE_U64,
-    PROPERTY_TYPE_STRING, /* char *, owned by the object, freed by properties_done */
+    PROPERTY_TYPE_STRING,  /* char *, owned by the object, freed by properties_done */
     PROPERTY_TYPE_POINTER, /* set in code only (a chardev, a peer device); not in help */
 };
 
@@ -28,21 +28,27 @@ struct property {
     const char *name;
     enum property_type type;
     size_t offset;
-    uint64_t initial;          /* default of integers and booleans */
-    const char *initial_text;  /* default of strings, may be NULL */
-    const char *help;          /* what it is, units included; no full stop */
+    uint64_t initial;         /* default of integers and booleans */
+    const char *initial_text; /* default of strings, may be NULL */
+    const char *help;         /* what it is, units included; no full stop */
 };
 
-#define PROPERTY_(st, t, f, v, text, h) \
-    { .name = #f, .type = (t), .offset = offsetof(st, f), .initial = (v), .initial_text = (text), .help = (h) }
-#define PROPERTY_BOOL(st, f, v, h) PROPERTY_(st, PROPERTY_TYPE_BOOL, f, v, NULL, h)
-#define PROPERTY_U8(st, f, v, h) PROPERTY_(st, PROPERTY_TYPE_U8, f, v, NULL, h)
-#define PROPERTY_U16(st, f, v, h) PROPERTY_(st, PROPERTY_TYPE_U16, f, v, NULL, h)
-#define PROPERTY_U32(st, f, v, h) PROPERTY_(st, PROPERTY_TYPE_U32, f, v, NULL, h)
-#define PROPERTY_U64(st, f, v, h) PROPERTY_(st, PROPERTY_TYPE_U64, f, v, NULL, h)
+#define PROPERTY_(st, t, f, v, text, h)                                                            \
+    {                                                                                              \
+        .name = #f, .type = (t), .offset = offsetof(st, f), .initial = (v),                        \
+        .initial_text = (text), .help = (h)                                                        \
+    }
+#define PROPERTY_BOOL(st, f, v, h)   PROPERTY_(st, PROPERTY_TYPE_BOOL, f, v, NULL, h)
+#define PROPERTY_U8(st, f, v, h)     PROPERTY_(st, PROPERTY_TYPE_U8, f, v, NULL, h)
+#define PROPERTY_U16(st, f, v, h)    PROPERTY_(st, PROPERTY_TYPE_U16, f, v, NULL, h)
+#define PROPERTY_U32(st, f, v, h)    PROPERTY_(st, PROPERTY_TYPE_U32, f, v, NULL, h)
+#define PROPERTY_U64(st, f, v, h)    PROPERTY_(st, PROPERTY_TYPE_U64, f, v, NULL, h)
 #define PROPERTY_STRING(st, f, v, h) PROPERTY_(st, PROPERTY_TYPE_STRING, f, 0, v, h)
-#define PROPERTY_POINTER(st, f, h) PROPERTY_(st, PROPERTY_TYPE_POINTER, f, 0, NULL, h)
-#define PROPERTY_END { .type = PROPERTY_TYPE_END }
+#define PROPERTY_POINTER(st, f, h)   PROPERTY_(st, PROPERTY_TYPE_POINTER, f, 0, NULL, h)
+#define PROPERTY_END                                                                               \
+    {                                                                                              \
+        .type = PROPERTY_TYPE_END                                                                  \
+    }
 
 /* Store the defaults. Returns 0 or -ENOMEM. table may be NULL (empty). */
 int properties_init(const struct property *table, void *object, struct error *err);

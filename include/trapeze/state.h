@@ -31,10 +31,10 @@ enum state_type {
 struct state_field {
     const char *name;
     enum state_type type;
-    size_t offset;       /* in the structure that the table describes */
-    size_t count;        /* elements; 1 for a scalar */
-    size_t element_size; /* bytes from one element to the next */
-    uint64_t min, max;   /* allowed values of integers, both included */
+    size_t offset;                    /* in the structure that the table describes */
+    size_t count;                     /* elements; 1 for a scalar */
+    size_t element_size;              /* bytes from one element to the next */
+    uint64_t min, max;                /* allowed values of integers, both included */
     const struct state_field *fields; /* of STATE_TYPE_STRUCT */
 };
 
@@ -55,41 +55,44 @@ struct state_table {
     int (*after_load)(void *object, struct error *err);
 };
 
-#define STATE_FIELD_(st, t, f, c, e, lo, hi, sub)                                    \
-    {                                                                                \
-        .name = #f, .type = (t), .offset = offsetof(st, f), .count = (c),            \
-        .element_size = (e), .min = (lo), .max = (hi), .fields = (sub)               \
+#define STATE_FIELD_(st, t, f, c, e, lo, hi, sub)                                                  \
+    {                                                                                              \
+        .name = #f, .type = (t), .offset = offsetof(st, f), .count = (c), .element_size = (e),     \
+        .min = (lo), .max = (hi), .fields = (sub)                                                  \
     }
-#define STATE_SIZEOF_(st, f) sizeof(((st *)0)->f)
-#define STATE_LENGTH_(st, f) (STATE_SIZEOF_(st, f) / STATE_SIZEOF_(st, f[0]))
+#define STATE_SIZEOF_(st, f)     sizeof(((st *)0)->f)
+#define STATE_LENGTH_(st, f)     (STATE_SIZEOF_(st, f) / STATE_SIZEOF_(st, f[0]))
 
-#define STATE_BOOL(st, f) STATE_FIELD_(st, STATE_TYPE_BOOL, f, 1, 1, 0, 1, NULL)
-#define STATE_U8(st, f) STATE_FIELD_(st, STATE_TYPE_U8, f, 1, 1, 0, UINT8_MAX, NULL)
-#define STATE_U16(st, f) STATE_FIELD_(st, STATE_TYPE_U16, f, 1, 2, 0, UINT16_MAX, NULL)
-#define STATE_U32(st, f) STATE_FIELD_(st, STATE_TYPE_U32, f, 1, 4, 0, UINT32_MAX, NULL)
-#define STATE_U64(st, f) STATE_FIELD_(st, STATE_TYPE_U64, f, 1, 8, 0, UINT64_MAX, NULL)
-#define STATE_U8_MAX(st, f, hi) STATE_FIELD_(st, STATE_TYPE_U8, f, 1, 1, 0, hi, NULL)
+#define STATE_BOOL(st, f)        STATE_FIELD_(st, STATE_TYPE_BOOL, f, 1, 1, 0, 1, NULL)
+#define STATE_U8(st, f)          STATE_FIELD_(st, STATE_TYPE_U8, f, 1, 1, 0, UINT8_MAX, NULL)
+#define STATE_U16(st, f)         STATE_FIELD_(st, STATE_TYPE_U16, f, 1, 2, 0, UINT16_MAX, NULL)
+#define STATE_U32(st, f)         STATE_FIELD_(st, STATE_TYPE_U32, f, 1, 4, 0, UINT32_MAX, NULL)
+#define STATE_U64(st, f)         STATE_FIELD_(st, STATE_TYPE_U64, f, 1, 8, 0, UINT64_MAX, NULL)
+#define STATE_U8_MAX(st, f, hi)  STATE_FIELD_(st, STATE_TYPE_U8, f, 1, 1, 0, hi, NULL)
 #define STATE_U16_MAX(st, f, hi) STATE_FIELD_(st, STATE_TYPE_U16, f, 1, 2, 0, hi, NULL)
 #define STATE_U32_MAX(st, f, hi) STATE_FIELD_(st, STATE_TYPE_U32, f, 1, 4, 0, hi, NULL)
 #define STATE_U64_MAX(st, f, hi) STATE_FIELD_(st, STATE_TYPE_U64, f, 1, 8, 0, hi, NULL)
-#define STATE_BOOLS(st, f) STATE_FIELD_(st, STATE_TYPE_BOOL, f, STATE_LENGTH_(st, f), 1, 0, 1, NULL)
-#define STATE_U8S(st, f) \
+#define STATE_BOOLS(st, f)       STATE_FIELD_(st, STATE_TYPE_BOOL, f, STATE_LENGTH_(st, f), 1, 0, 1, NULL)
+#define STATE_U8S(st, f)                                                                           \
     STATE_FIELD_(st, STATE_TYPE_U8, f, STATE_LENGTH_(st, f), 1, 0, UINT8_MAX, NULL)
-#define STATE_U16S(st, f) \
+#define STATE_U16S(st, f)                                                                          \
     STATE_FIELD_(st, STATE_TYPE_U16, f, STATE_LENGTH_(st, f), 2, 0, UINT16_MAX, NULL)
-#define STATE_U32S(st, f) \
+#define STATE_U32S(st, f)                                                                          \
     STATE_FIELD_(st, STATE_TYPE_U32, f, STATE_LENGTH_(st, f), 4, 0, UINT32_MAX, NULL)
-#define STATE_U64S(st, f) \
+#define STATE_U64S(st, f)                                                                          \
     STATE_FIELD_(st, STATE_TYPE_U64, f, STATE_LENGTH_(st, f), 8, 0, UINT64_MAX, NULL)
-#define STATE_BYTES(st, f) \
+#define STATE_BYTES(st, f)                                                                         \
     STATE_FIELD_(st, STATE_TYPE_BYTES, f, STATE_SIZEOF_(st, f), 1, 0, UINT8_MAX, NULL)
 #define STATE_TIMER(st, f) STATE_FIELD_(st, STATE_TYPE_TIMER, f, 1, 0, 0, 0, NULL)
-#define STATE_LINE(st, f) STATE_FIELD_(st, STATE_TYPE_LINE, f, 1, 0, 0, 0, NULL)
-#define STATE_STRUCT(st, f, sub) \
+#define STATE_LINE(st, f)  STATE_FIELD_(st, STATE_TYPE_LINE, f, 1, 0, 0, 0, NULL)
+#define STATE_STRUCT(st, f, sub)                                                                   \
     STATE_FIELD_(st, STATE_TYPE_STRUCT, f, 1, STATE_SIZEOF_(st, f), 0, 0, sub)
-#define STATE_STRUCTS(st, f, sub) \
+#define STATE_STRUCTS(st, f, sub)                                                                  \
     STATE_FIELD_(st, STATE_TYPE_STRUCT, f, STATE_LENGTH_(st, f), STATE_SIZEOF_(st, f[0]), 0, 0, sub)
-#define STATE_END { .type = STATE_TYPE_END }
+#define STATE_END                                                                                  \
+    {                                                                                              \
+        .type = STATE_TYPE_END                                                                     \
+    }
 
 /* A growing byte buffer that a state is saved into. Zero-initialise; free(data) when done. */
 struct state_buffer {

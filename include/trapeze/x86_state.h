@@ -14,8 +14,22 @@
 #include "trapeze/state.h"
 
 enum x86_gpr {
-    X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI,
-    X86_R8, X86_R9, X86_R10, X86_R11, X86_R12, X86_R13, X86_R14, X86_R15,
+    X86_RAX,
+    X86_RCX,
+    X86_RDX,
+    X86_RBX,
+    X86_RSP,
+    X86_RBP,
+    X86_RSI,
+    X86_RDI,
+    X86_R8,
+    X86_R9,
+    X86_R10,
+    X86_R11,
+    X86_R12,
+    X86_R13,
+    X86_R14,
+    X86_R15,
     X86_GPR_COUNT
 };
 
@@ -34,21 +48,21 @@ struct x86_segment {
     uint16_t attributes;
 };
 
-#define X86_SEG_TYPE 0x000fu
-#define X86_SEG_ACCESSED 0x0001u
-#define X86_SEG_WRITABLE 0x0002u /* data */
-#define X86_SEG_READABLE 0x0002u /* code */
-#define X86_SEG_DOWN 0x0004u     /* data: expand down */
+#define X86_SEG_TYPE       0x000fu
+#define X86_SEG_ACCESSED   0x0001u
+#define X86_SEG_WRITABLE   0x0002u /* data */
+#define X86_SEG_READABLE   0x0002u /* code */
+#define X86_SEG_DOWN       0x0004u /* data: expand down */
 #define X86_SEG_CONFORMING 0x0004u /* code */
-#define X86_SEG_CODE 0x0008u
-#define X86_SEG_S 0x0010u /* code or data, not a system segment */
-#define X86_SEG_DPL_SHIFT 5
-#define X86_SEG_DPL 0x0060u
-#define X86_SEG_P 0x0080u
-#define X86_SEG_AVL 0x1000u
-#define X86_SEG_L 0x2000u
-#define X86_SEG_DB 0x4000u
-#define X86_SEG_G 0x8000u
+#define X86_SEG_CODE       0x0008u
+#define X86_SEG_S          0x0010u /* code or data, not a system segment */
+#define X86_SEG_DPL_SHIFT  5
+#define X86_SEG_DPL        0x0060u
+#define X86_SEG_P          0x0080u
+#define X86_SEG_AVL        0x1000u
+#define X86_SEG_L          0x2000u
+#define X86_SEG_DB         0x4000u
+#define X86_SEG_G          0x8000u
 
 struct x86_table {
     uint64_t base;
@@ -64,10 +78,10 @@ enum x86_activity {
 };
 
 #define X86_MTRR_VARIABLE_COUNT 8
-#define X86_MTRR_FIXED_COUNT 11
+#define X86_MTRR_FIXED_COUNT    11
 
 /* Machine-check banks: IA32_MCi_CTL, STATUS, ADDR, MISC. */
-#define X86_MC_BANK_COUNT 4
+#define X86_MC_BANK_COUNT       4
 struct x86_mc_bank {
     uint64_t ctl, status, addr, misc;
 };
@@ -114,11 +128,11 @@ struct x86_pending {
     bool shadow_is_mov_ss; /* then debug traps are held back as well */
     bool nmi_blocked;      /* until IRET */
     bool nmi_pending;
-    bool exception;        /* an exception is recognised but not delivered */
+    bool exception; /* an exception is recognised but not delivered */
     uint8_t vector;
     bool has_error_code;
     uint32_t error_code;
-    uint32_t debug_traps;  /* DR6 bits of data breakpoints and single step not yet delivered */
+    uint32_t debug_traps; /* DR6 bits of data breakpoints and single step not yet delivered */
     uint8_t sipi_vector;
 };
 
@@ -132,8 +146,9 @@ struct x86_state {
     uint64_t cr0, cr2, cr3, cr4;
     uint64_t xcr0;
     uint64_t dr[4], dr6, dr7;
-    uint64_t pdpte[4]; /* PAE: loaded by MOV CR3, not from memory at each walk (SDM vol. 3, 4.4.1) */
-    uint8_t activity;  /* enum x86_activity */
+    uint64_t
+        pdpte[4];     /* PAE: loaded by MOV CR3, not from memory at each walk (SDM vol. 3, 4.4.1) */
+    uint8_t activity; /* enum x86_activity */
     struct x86_msrs msr;
     struct x86_pending pending;
     struct x86_fpu fpu;

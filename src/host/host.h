@@ -17,17 +17,22 @@ uint64_t host_monotonic_ns(void);
 uint64_t host_wall_ns(void); /* since 1970 UTC */
 
 /* ---- randomness ---- */
-/* Fill with bytes fit for keys. Never fails: an entropy source that is not there yet is waited for. */
+/* Fill with bytes fit for keys. Never fails: an entropy source that is not there yet is waited for.
+ */
 void host_random(void *out, size_t size_bytes);
 
 /* ---- locks and threads ---- */
-struct host_mutex { uint64_t opaque[8]; };
+struct host_mutex {
+    uint64_t opaque[8];
+};
 void host_mutex_init(struct host_mutex *mutex);
 void host_mutex_done(struct host_mutex *mutex);
 void host_mutex_lock(struct host_mutex *mutex);
 void host_mutex_unlock(struct host_mutex *mutex);
 
-struct host_cond { uint64_t opaque[8]; };
+struct host_cond {
+    uint64_t opaque[8];
+};
 void host_cond_init(struct host_cond *cond);
 void host_cond_done(struct host_cond *cond);
 void host_cond_wait(struct host_cond *cond, struct host_mutex *mutex);
@@ -73,7 +78,8 @@ enum host_trap {
     HOST_TRAP_PROTECTION, /* #GP, #PF, #AC */
     HOST_TRAP_FLOAT,      /* #MF, #XM */
 };
-/* A noreturn function; any thread. code is guarded until host_code_unguard(), before it is freed. */
+/* A noreturn function; any thread. code is guarded until host_code_unguard(), before it is freed.
+ */
 int host_code_guard(const struct host_code *code,
                     void (*handler)(void *first, void *second, enum host_trap trap),
                     struct error *err);

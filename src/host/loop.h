@@ -35,11 +35,11 @@ int loop_defer(struct loop *loop, loop_call_fn *fn, void *opaque);
 void loop_wake(struct loop *loop);
 
 struct loop_hooks {
-    uint64_t (*wait_ns)(void *opaque);    /* how long the loop may sleep; UINT64_MAX = for ever */
-    void (*run_timers)(void *opaque);     /* called after every wait, lock held */
+    uint64_t (*wait_ns)(void *opaque); /* how long the loop may sleep; UINT64_MAX = for ever */
+    void (*run_timers)(void *opaque);  /* called after every wait, lock held */
     void (*lock)(void *opaque);
     void (*unlock)(void *opaque);
-    bool (*finished)(void *opaque);       /* loop_run returns when true */
+    bool (*finished)(void *opaque); /* loop_run returns when true */
     void *opaque;
 };
 void loop_set_hooks(struct loop *loop, const struct loop_hooks *hooks); /* NULL to remove */

@@ -29,9 +29,24 @@ struct x86_walk_memory;
 struct cpu_model;
 
 enum x86_vector {
-    X86_DE = 0, X86_DB = 1, X86_NMI = 2, X86_BP = 3, X86_OF = 4, X86_BR = 5, X86_UD = 6,
-    X86_NM = 7, X86_DF = 8, X86_TS = 10, X86_NP = 11, X86_SS_FAULT = 12, X86_GP = 13, X86_PF = 14,
-    X86_MF = 16, X86_AC = 17, X86_MC = 18, X86_XM = 19,
+    X86_DE = 0,
+    X86_DB = 1,
+    X86_NMI = 2,
+    X86_BP = 3,
+    X86_OF = 4,
+    X86_BR = 5,
+    X86_UD = 6,
+    X86_NM = 7,
+    X86_DF = 8,
+    X86_TS = 10,
+    X86_NP = 11,
+    X86_SS_FAULT = 12,
+    X86_GP = 13,
+    X86_PF = 14,
+    X86_MF = 16,
+    X86_AC = 17,
+    X86_MC = 18,
+    X86_XM = 19,
 };
 
 /* Access to linear memory: kind, and with which privilege. */
@@ -45,20 +60,22 @@ enum x86_access {
 };
 
 enum x86_changed {
-    X86_CHANGED_CR3 = 1 << 0,     /* drop non-global translations (of this PCID) */
-    X86_CHANGED_PAGING = 1 << 1,  /* CR0.PG/WP, CR4 or EFER bits: drop all translations */
-    X86_CHANGED_CODE = 1 << 2,    /* CS, CPL, mode or RIP changed other than by falling through */
+    X86_CHANGED_CR3 = 1 << 0,      /* drop non-global translations (of this PCID) */
+    X86_CHANGED_PAGING = 1 << 1,   /* CR0.PG/WP, CR4 or EFER bits: drop all translations */
+    X86_CHANGED_CODE = 1 << 2,     /* CS, CPL, mode or RIP changed other than by falling through */
     X86_CHANGED_SEGMENTS = 1 << 3, /* a data segment, SS included */
-    X86_CHANGED_FLAGS = 1 << 4,   /* s.rflags was written */
-    X86_CHANGED_DEBUG = 1 << 5,   /* DR0-DR3 or DR7 */
-    X86_CHANGED_KEEP = 1 << 7,    /* with CR3: bit 63 was set, translations of the new PCID may stay */
-    X86_CHANGED_FPU = 1 << 6,     /* CR0.TS/EM/MP, CR4.OSFXSR/OSXSAVE, XCR0 or s.fpu was written */
+    X86_CHANGED_FLAGS = 1 << 4,    /* s.rflags was written */
+    X86_CHANGED_DEBUG = 1 << 5,    /* DR0-DR3 or DR7 */
+    X86_CHANGED_KEEP = 1 << 7, /* with CR3: bit 63 was set, translations of the new PCID may stay */
+    X86_CHANGED_FPU = 1 << 6,  /* CR0.TS/EM/MP, CR4.OSFXSR/OSXSAVE, XCR0 or s.fpu was written */
 };
 
 struct x86_cpu_ops {
-    /* size is 1, 2, 4 or 8; may cross a page; raises #PF, #GP/#SS for non-canonical is the caller's. */
+    /* size is 1, 2, 4 or 8; may cross a page; raises #PF, #GP/#SS for non-canonical is the
+     * caller's. */
     uint64_t (*read)(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access);
-    void (*write)(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsigned size, unsigned access);
+    void (*write)(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsigned size,
+                  unsigned access);
     /* Raise what a write of size_bytes would raise, and write nothing. */
     void (*probe_write)(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access);
     /*
@@ -81,7 +98,7 @@ struct x86_cpu_ops {
 struct x86_event {
     uint8_t vector;
     enum x86_event_kind {
-        X86_EVENT_EXTERNAL,  /* maskable interrupt */
+        X86_EVENT_EXTERNAL, /* maskable interrupt */
         X86_EVENT_NMI,
         X86_EVENT_EXCEPTION, /* fault or trap of an instruction */
         X86_EVENT_SOFTWARE,  /* INT n: DPL of the gate is checked */
@@ -90,7 +107,8 @@ struct x86_event {
     } kind;
     bool has_error_code;
     uint32_t error_code;
-    uint64_t return_rip; /* what is pushed: this instruction for faults, the next for traps and INT n */
+    uint64_t
+        return_rip; /* what is pushed: this instruction for faults, the next for traps and INT n */
 };
 
 struct x86_cpu {
@@ -101,7 +119,7 @@ struct x86_cpu {
     const struct x86_cpu_ops *ops;
     const struct x86_walk_memory *walk_memory; /* page tables in guest-physical memory (paging.h) */
 
-    uint8_t cpl;      /* current privilege level; equals SS.DPL in protected mode, 3 in V86, 0 in real */
+    uint8_t cpl; /* current privilege level; equals SS.DPL in protected mode, 3 in V86, 0 in real */
     struct x86_event event; /* filled in by x86_raise() before ops->raise */
     bool delivering;        /* inside x86_deliver: a fault now combines with first */
     struct x86_event first;

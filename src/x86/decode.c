@@ -84,7 +84,8 @@ static void mend_sib(struct insn *insn)
     for (unsigned n = 0; n < info->operand_count; n++) {
         ZydisDecodedOperand *o = &insn->operands[n];
 
-        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY || o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+        if (o->type != ZYDIS_OPERAND_TYPE_MEMORY ||
+            o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
             continue;
         o->mem.base = ZYDIS_REGISTER_NONE;
         o->mem.disp.has_displacement = ZYAN_TRUE;

@@ -12,7 +12,8 @@
 
 #include "trapeze/error.h"
 
-/* One per CPUID feature bit; the list with leaf, register, bit, name and XCR0 needs is in features.def. */
+/* One per CPUID feature bit; the list with leaf, register, bit, name and XCR0 needs is in
+ * features.def. */
 enum x86_feature {
 #define X86_FEATURE(id, leaf, subleaf, reg, bit, text) X86_FEATURE_##id,
 #include "x86/features.def"
@@ -30,7 +31,7 @@ struct cpu_model {
     uint64_t tsc_hz;
     uint8_t physical_bits, linear_bits;
     uint8_t features[(X86_FEATURE_COUNT + 7) / 8];
-    uint64_t xcr0; /* components that XSETBV may enable */
+    uint64_t xcr0;       /* components that XSETBV may enable */
     unsigned vcpu_count; /* topology: one thread per core */
 };
 

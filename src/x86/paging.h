@@ -24,10 +24,11 @@ struct x86_walk {
     uint64_t gpa;       /* of the byte at the linear address, A20 not applied */
     uint64_t page_size; /* of the mapping: 4 KiB ... 1 GiB; 4 KiB without paging */
     bool user, writable, executable, global; /* combined rights of all levels (U/S, R/W, NX) */
-    bool dirty;         /* D is set in the leaf (true without paging) */
-    uint8_t key;        /* protection key, 0 if none */
+    bool dirty;                              /* D is set in the leaf (true without paging) */
+    uint8_t key;                             /* protection key, 0 if none */
     /* Rights that result for this access' privilege, so that a TLB entry can be filled: */
-    bool can_read, can_write, can_execute; /* can_write is false while D is clear and access was not a write */
+    bool can_read, can_write,
+        can_execute; /* can_write is false while D is clear and access was not a write */
 };
 
 /* How a walk reads and updates page tables in guest-physical memory. */
@@ -41,8 +42,8 @@ struct x86_walk_memory {
 
 /*
  * Walk for an access of kind (enum x86_access) with user privilege or not. Sets A and D
- * bits with atomic compare-and-swap unless probe. Returns 0, or the page-fault error code | X86_WALK_FAULT
- * and leaves *out alone.
+ * bits with atomic compare-and-swap unless probe. Returns 0, or the page-fault error code |
+ * X86_WALK_FAULT and leaves *out alone.
  */
 #define X86_WALK_FAULT 0x80000000u
 uint32_t x86_walk(const struct x86_paging *paging, const struct x86_walk_memory *memory,

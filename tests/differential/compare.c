@@ -164,7 +164,8 @@ bool compare_instance(const struct instance *t, bool quiet)
         check("vector", 0, a->vector, b->vector);
         if (a->vector == b->vector) {
             if (a->vector != 3 && a->vector != 16 && a->vector != 19)
-                check("error", 0, a->error | !near_test_pages(a->cr2), b->error | !near_test_pages(a->cr2));
+                check("error", 0, a->error | !near_test_pages(a->cr2),
+                      b->error | !near_test_pages(a->cr2));
             check_cr2(t);
         }
         check_registers(t);

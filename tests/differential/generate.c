@@ -102,25 +102,59 @@ static bool category_is_tested(ZydisInstructionCategory category)
 static bool mnemonic_is_tested(ZydisMnemonic mnemonic)
 {
     static const ZydisMnemonic left_out[] = {
-        ZYDIS_MNEMONIC_CPUID,   ZYDIS_MNEMONIC_RDTSC,    ZYDIS_MNEMONIC_RDTSCP,
-        ZYDIS_MNEMONIC_RDPMC,   ZYDIS_MNEMONIC_RDPID,    ZYDIS_MNEMONIC_XGETBV,
-        ZYDIS_MNEMONIC_SMSW,    ZYDIS_MNEMONIC_SGDT,     ZYDIS_MNEMONIC_SIDT,
-        ZYDIS_MNEMONIC_SLDT,    ZYDIS_MNEMONIC_STR,      ZYDIS_MNEMONIC_LAR,
-        ZYDIS_MNEMONIC_LSL,     ZYDIS_MNEMONIC_VERR,     ZYDIS_MNEMONIC_VERW,
-        ZYDIS_MNEMONIC_MOVDIRI, ZYDIS_MNEMONIC_MOVDIR64B, ZYDIS_MNEMONIC_ENQCMD,
-        ZYDIS_MNEMONIC_ENQCMDS, ZYDIS_MNEMONIC_PTWRITE,  ZYDIS_MNEMONIC_CLZERO,
-        ZYDIS_MNEMONIC_RDPRU,   ZYDIS_MNEMONIC_MONITORX, ZYDIS_MNEMONIC_MWAITX,
-        ZYDIS_MNEMONIC_MCOMMIT, ZYDIS_MNEMONIC_XABORT,   ZYDIS_MNEMONIC_XBEGIN,
-        ZYDIS_MNEMONIC_XEND,    ZYDIS_MNEMONIC_XTEST,    ZYDIS_MNEMONIC_INT3,
-        ZYDIS_MNEMONIC_INT1,    ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_FXSAVE,
-        ZYDIS_MNEMONIC_FXSAVE64, ZYDIS_MNEMONIC_FXRSTOR, ZYDIS_MNEMONIC_FXRSTOR64,
-        ZYDIS_MNEMONIC_POPF,    ZYDIS_MNEMONIC_POPFD,    ZYDIS_MNEMONIC_POPFQ,
-        ZYDIS_MNEMONIC_EXTRQ,   ZYDIS_MNEMONIC_INSERTQ,  ZYDIS_MNEMONIC_MOVNTSS,
-        ZYDIS_MNEMONIC_MOVNTSD, ZYDIS_MNEMONIC_CLWB,     ZYDIS_MNEMONIC_PUSHF,
-        ZYDIS_MNEMONIC_PUSHFD,  ZYDIS_MNEMONIC_PUSHFQ,   ZYDIS_MNEMONIC_VP2INTERSECTD,
+        ZYDIS_MNEMONIC_CPUID,
+        ZYDIS_MNEMONIC_RDTSC,
+        ZYDIS_MNEMONIC_RDTSCP,
+        ZYDIS_MNEMONIC_RDPMC,
+        ZYDIS_MNEMONIC_RDPID,
+        ZYDIS_MNEMONIC_XGETBV,
+        ZYDIS_MNEMONIC_SMSW,
+        ZYDIS_MNEMONIC_SGDT,
+        ZYDIS_MNEMONIC_SIDT,
+        ZYDIS_MNEMONIC_SLDT,
+        ZYDIS_MNEMONIC_STR,
+        ZYDIS_MNEMONIC_LAR,
+        ZYDIS_MNEMONIC_LSL,
+        ZYDIS_MNEMONIC_VERR,
+        ZYDIS_MNEMONIC_VERW,
+        ZYDIS_MNEMONIC_MOVDIRI,
+        ZYDIS_MNEMONIC_MOVDIR64B,
+        ZYDIS_MNEMONIC_ENQCMD,
+        ZYDIS_MNEMONIC_ENQCMDS,
+        ZYDIS_MNEMONIC_PTWRITE,
+        ZYDIS_MNEMONIC_CLZERO,
+        ZYDIS_MNEMONIC_RDPRU,
+        ZYDIS_MNEMONIC_MONITORX,
+        ZYDIS_MNEMONIC_MWAITX,
+        ZYDIS_MNEMONIC_MCOMMIT,
+        ZYDIS_MNEMONIC_XABORT,
+        ZYDIS_MNEMONIC_XBEGIN,
+        ZYDIS_MNEMONIC_XEND,
+        ZYDIS_MNEMONIC_XTEST,
+        ZYDIS_MNEMONIC_INT3,
+        ZYDIS_MNEMONIC_INT1,
+        ZYDIS_MNEMONIC_SERIALIZE,
+        ZYDIS_MNEMONIC_FXSAVE,
+        ZYDIS_MNEMONIC_FXSAVE64,
+        ZYDIS_MNEMONIC_FXRSTOR,
+        ZYDIS_MNEMONIC_FXRSTOR64,
+        ZYDIS_MNEMONIC_POPF,
+        ZYDIS_MNEMONIC_POPFD,
+        ZYDIS_MNEMONIC_POPFQ,
+        ZYDIS_MNEMONIC_EXTRQ,
+        ZYDIS_MNEMONIC_INSERTQ,
+        ZYDIS_MNEMONIC_MOVNTSS,
+        ZYDIS_MNEMONIC_MOVNTSD,
+        ZYDIS_MNEMONIC_CLWB,
+        ZYDIS_MNEMONIC_PUSHF,
+        ZYDIS_MNEMONIC_PUSHFD,
+        ZYDIS_MNEMONIC_PUSHFQ,
+        ZYDIS_MNEMONIC_VP2INTERSECTD,
         ZYDIS_MNEMONIC_VP2INTERSECTQ,
         /* their images hold the instruction's address as the host knows it */
-        ZYDIS_MNEMONIC_FNSTENV, ZYDIS_MNEMONIC_FNSAVE,   ZYDIS_MNEMONIC_FLDENV,
+        ZYDIS_MNEMONIC_FNSTENV,
+        ZYDIS_MNEMONIC_FNSAVE,
+        ZYDIS_MNEMONIC_FLDENV,
         ZYDIS_MNEMONIC_FRSTOR,
     };
 
@@ -202,7 +236,8 @@ static unsigned put_prefixes(const struct form *f, const struct fields *d, uint8
         out[n++] = 0x62;
         out[n++] = (uint8_t)(!d->r << 7 | !d->x << 6 | !d->b << 5 | !d->r2 << 4 | f->map);
         out[n++] = (uint8_t)(f->w << 7 | (~d->v & 15) << 3 | 4 | f->prefix);
-        out[n++] = (uint8_t)(d->zero << 7 | f->length << 5 | f->broadcast << 4 | !d->v2 << 3 | d->mask);
+        out[n++] =
+            (uint8_t)(d->zero << 7 | f->length << 5 | f->broadcast << 4 | !d->v2 << 3 | d->mask);
     }
     return n;
 }
@@ -218,7 +253,8 @@ static unsigned assemble(const struct form *f, const struct fields *d, uint8_t *
             out[n++] = d->sib;
         if (d->mod == 1) {
             out[n++] = (uint8_t)d->disp;
-        } else if (d->mod == 2 || (d->mod == 0 && (d->rm == 5 || (d->rm == 4 && (d->sib & 7) == 5)))) {
+        } else if (d->mod == 2 ||
+                   (d->mod == 0 && (d->rm == 5 || (d->rm == 4 && (d->sib & 7) == 5)))) {
             memcpy(out + n, &d->disp, 4);
             n += 4;
         }
@@ -227,7 +263,8 @@ static unsigned assemble(const struct form *f, const struct fields *d, uint8_t *
     return n + 8; /* more than enough; the decoder says how much counts */
 }
 
-static bool decode_fields(const struct form *f, const struct fields *d, uint8_t *bytes, struct insn *insn)
+static bool decode_fields(const struct form *f, const struct fields *d, uint8_t *bytes,
+                          struct insn *insn)
 {
     unsigned size = assemble(f, d, bytes);
 
@@ -241,7 +278,8 @@ static bool known(const struct form *f)
     for (unsigned n = form_count; n-- > 0 && form_count - n < 4000;)
         if (forms[n].encoding == f->encoding && forms[n].map == f->map &&
             forms[n].opcode == f->opcode && forms[n].mnemonic == f->mnemonic &&
-            forms[n].shape == f->shape && forms[n].prefix == f->prefix && forms[n].memory == f->memory)
+            forms[n].shape == f->shape && forms[n].prefix == f->prefix &&
+            forms[n].memory == f->memory)
             return true;
     return false;
 }
@@ -288,8 +326,8 @@ static void try_form(struct form f, unsigned reg, unsigned rm)
 /* In the one-byte map: prefixes, escapes and REX are no opcodes. */
 static bool is_prefix(unsigned byte)
 {
-    static const uint8_t list[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x62, 0x64, 0x65, 0x66,
-                                   0x67, 0xc4, 0xc5, 0xf0, 0xf2, 0xf3};
+    static const uint8_t list[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x62, 0x64, 0x65,
+                                   0x66, 0x67, 0xc4, 0xc5, 0xf0, 0xf2, 0xf3};
 
     return (byte & 0xf0) == 0x40 || memchr(list, (int)byte, sizeof(list));
 }
@@ -344,24 +382,32 @@ unsigned generate_init(const char *only_mnemonic)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned p = 0; p < 4; p++)
                 for (unsigned w = 0; w < 2; w++)
-                    try_opcode((struct form){.encoding = LEGACY, .prefix = prefixes[p],
-                                             .map = (uint8_t)map, .opcode = (uint8_t)opcode,
+                    try_opcode((struct form){.encoding = LEGACY,
+                                             .prefix = prefixes[p],
+                                             .map = (uint8_t)map,
+                                             .opcode = (uint8_t)opcode,
                                              .w = (uint8_t)w});
     for (unsigned map = 1; map < 4; map++)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned p = 0; p < 4; p++)
                 for (unsigned wl = 0; wl < 4; wl++)
-                    try_opcode((struct form){.encoding = VEX, .prefix = (uint8_t)p,
-                                             .map = (uint8_t)map, .opcode = (uint8_t)opcode,
-                                             .w = wl & 1, .length = (uint8_t)(wl >> 1)});
+                    try_opcode((struct form){.encoding = VEX,
+                                             .prefix = (uint8_t)p,
+                                             .map = (uint8_t)map,
+                                             .opcode = (uint8_t)opcode,
+                                             .w = wl & 1,
+                                             .length = (uint8_t)(wl >> 1)});
     for (unsigned map = 1; map < 4 && host_has_opmask; map++)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned p = 0; p < 4; p++)
                 for (unsigned wlb = 0; wlb < 16; wlb++)
                     if ((wlb >> 1 & 3) != 3)
-                        try_opcode((struct form){.encoding = EVEX, .prefix = (uint8_t)p,
-                                                 .map = (uint8_t)map, .opcode = (uint8_t)opcode,
-                                                 .w = wlb & 1, .length = wlb >> 1 & 3,
+                        try_opcode((struct form){.encoding = EVEX,
+                                                 .prefix = (uint8_t)p,
+                                                 .map = (uint8_t)map,
+                                                 .opcode = (uint8_t)opcode,
+                                                 .w = wlb & 1,
+                                                 .length = wlb >> 1 & 3,
                                                  .broadcast = (uint8_t)(wlb >> 3)});
     for (unsigned n = 0; n < form_count; n++)
         find_free_fields(&forms[n]);
@@ -451,8 +497,10 @@ static void fill_bytes(uint8_t *out, size_t size)
 
 static void fill_st(uint8_t out[16])
 {
-    static const uint16_t exponents[] = {0, 0x3fff, 0xbfff, 0x7fff, 0xffff, 0x4000, 1, 0x7ffe, 0x403e, 0x8000};
-    uint64_t mantissa = one_in(3) ? 0x8000000000000000 : next_random() | (one_in(8) ? 0 : 1ull << 63);
+    static const uint16_t exponents[] = {0,      0x3fff, 0xbfff, 0x7fff, 0xffff,
+                                         0x4000, 1,      0x7ffe, 0x403e, 0x8000};
+    uint64_t mantissa =
+        one_in(3) ? 0x8000000000000000 : next_random() | (one_in(8) ? 0 : 1ull << 63);
     uint16_t exponent = one_in(2) ? exponents[below(10)] : (uint16_t)(0x3fff + below(80) - 40);
 
     if (exponent == 0 && one_in(2))
@@ -467,7 +515,8 @@ static void fill_registers(struct registers *r, bool unmasked)
     for (unsigned n = 0; n < 16; n++)
         r->gpr[n] = interesting();
     r->rflags = 0x202 | (next_random() & X86_FLAGS_STATUS) | (one_in(8) ? X86_FLAG_DF : 0);
-    r->mxcsr = 0x1f80 | below(64) | below(4) << 13 | (one_in(4) ? 0x8000 : 0) | (one_in(4) ? 0x40 : 0);
+    r->mxcsr =
+        0x1f80 | below(64) | below(4) << 13 | (one_in(4) ? 0x8000 : 0) | (one_in(4) ? 0x40 : 0);
     r->fcw = (uint16_t)(0x7f | below(4) << 10 | (one_in(2) ? 3 : below(4)) << 8);
     if (unmasked) {
         r->mxcsr = (r->mxcsr & ~0x3fu) & ~(below(64) << 7);
@@ -543,7 +592,8 @@ static void set_vector_index(struct registers *r, ZydisRegister reg, unsigned el
 }
 
 /* An absolute or RIP-relative operand: its displacement is changed to hit the target. */
-static void aim_displacement(struct insn *insn, const ZydisDecodedOperand *o, uint64_t target, uint64_t rip)
+static void aim_displacement(struct insn *insn, const ZydisDecodedOperand *o, uint64_t target,
+                             uint64_t rip)
 {
     int64_t disp = (int64_t)target;
 
@@ -644,13 +694,15 @@ static bool result_is_open(const struct insn *insn, const struct registers *r, b
                    insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA))
         return true; /* CL or the address may be changed by the others */
     /* SHA with an unaligned operand: #GP in the SDM and on Intel, no fault on AMD. */
-    if (insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA && insn->operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
+    if (insn->info.meta.isa_set == ZYDIS_ISA_SET_SHA &&
+        insn->operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY)
         return operand_address(insn, r) & 15;
 
     if ((m == ZYDIS_MNEMONIC_SHLD || m == ZYDIS_MNEMONIC_SHRD) && insn->operands[0].size == 16) {
         unsigned count = (unsigned)(insn->operands[2].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
                                         ? insn->operands[2].imm.value.u
-                                        : r->gpr[1]) & 31;
+                                        : r->gpr[1]) &
+                         31;
 
         return count > 15;
     }

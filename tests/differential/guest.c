@@ -57,8 +57,8 @@ static void build_tables(void)
         put64(PT_CODE + 8 * n, (CODE_GPA + (n << 12)) | 7);
     for (unsigned n = 0; n < DATA_SIZE >> 12; n++)
         put64(PT_DATA + 8 * n, (DATA_GPA + (n << 12)) | 0x67 | 1ull << 63);
-    put64(GDT + 8, 0x00af9b000000ffff);  /* 08: code, ring 0 */
-    put64(GDT + 16, 0x00cf93000000ffff); /* 10: data, ring 0 */
+    put64(GDT + 8, 0x00af9b000000ffff);    /* 08: code, ring 0 */
+    put64(GDT + 16, 0x00cf93000000ffff);   /* 10: data, ring 0 */
     put64(GDT + 0x28, 0x00cff3000000ffff); /* 2b: data, ring 3 */
     put64(GDT + 0x30, 0x00affb000000ffff); /* 33: code, ring 3 */
     for (unsigned v = 0; v < 32; v++) {
@@ -107,7 +107,8 @@ bool guest_start(const char *name)
     config.loop = loop;
     machine = engine ? machine_new(&config, &err) : NULL;
     if (!machine) {
-        fprintf(stderr, "differential: engine %s: %s\n", name, err.code ? err.text : "no such engine");
+        fprintf(stderr, "differential: engine %s: %s\n", name,
+                err.code ? err.text : "no such engine");
         return false;
     }
     ram = memory_ram_hva(machine_memory(machine));

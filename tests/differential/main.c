@@ -31,7 +31,8 @@ static void count_difference(const struct instance *t)
         by_mnemonic[insn.info.mnemonic]++;
 }
 
-static void run_batch(struct instance *batch, unsigned count, struct totals *totals, bool keep_going)
+static void run_batch(struct instance *batch, unsigned count, struct totals *totals,
+                      bool keep_going)
 {
     if (!native_run(count)) {
         totals->different++;

@@ -1,10 +1,10 @@
 /*
  * native.c - runs instances on the host's own CPU, in a child process
  *
- * The child never runs test code "from" anywhere: it sits in a signal handler, writes the instance's
- * registers into the signal frame and returns into the code under test. That ends in INT3 or a
- * fault, so the next signal frame holds the outcome (general registers, and x87 to AVX-512 in the
- * frame's XSAVE area), and the handler prepares the next instance in the same frame.
+ * The child never runs test code "from" anywhere: it sits in a signal handler, writes the
+ * instance's registers into the signal frame and returns into the code under test. That ends in
+ * INT3 or a fault, so the next signal frame holds the outcome (general registers, and x87 to
+ * AVX-512 in the frame's XSAVE area), and the handler prepares the next instance in the same frame.
  */
 #include "instance.h"
 
@@ -33,7 +33,7 @@ static struct {
 static struct {
     volatile uint32_t next, count;
     volatile uint32_t finished;
-} *control;
+} * control;
 static struct instance *instances;
 static pid_t child;
 static int wake[2], done[2];
@@ -219,7 +219,8 @@ static void child_main(void)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     map_at(CODE_BASE, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
     map_at(DATA_BASE, DATA_SIZE, PROT_READ | PROT_WRITE);
-    stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    stack.ss_sp =
+        mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     sigaltstack(&stack, NULL);
     sigfillset(&action.sa_mask);
     for (unsigned n = 0; n < sizeof(signals) / sizeof(signals[0]); n++)
@@ -275,7 +276,8 @@ bool native_run(unsigned count)
     if (read(done[0], &byte, 1) == 1)
         return true;
     /* The child died: report where, and start another. */
-    fprintf(stderr, "differential: the native child died at instance %u of %u\n", control->next, count);
+    fprintf(stderr, "differential: the native child died at instance %u of %u\n", control->next,
+            count);
     native_stop();
     spawn();
     return false;
