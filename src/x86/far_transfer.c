@@ -273,35 +273,27 @@ static void call_same(struct x86_cpu *cpu, uint16_t selector, const struct x86_d
     cpu->ops->changed(cpu, X86_CHANGED_CODE);
 }
 
-/* Parameters of a 16- or 32-bit gate, from the caller's stack to the new one. */
-static void copy_parameters(struct x86_cpu *cpu, const struct x86_stack *from, struct x86_stack *to,
-                            unsigned count, unsigned size)
-{
-    uint64_t values[31];
-
-    for (unsigned i = 0; i < count; i++)
-        values[i] = x86_stack_peek(cpu, from, i * size, size);
-    while (count--)
-        x86_stack_push(cpu, to, values[count], size);
-}
-
 static void call_inner(struct x86_cpu *cpu, const struct gate_target *target, unsigned count,
                        uint64_t next_rip)
 {
     const unsigned size = target->size_bytes;
     const unsigned cpl = x86_descriptor_dpl(&target->code);
     struct x86_stack old, stack;
+    uint64_t parameters[31];
 
     x86_stack_current(cpu, 0, &old);
     x86_stack_from_tss(cpu, cpl, 0, 0, &stack);
     x86_stack_need(cpu, &stack, 4 + count, size);
     check_target(cpu, &target->code, target->rip);
+    for (unsigned i = 0; i < count; i++)
+        parameters[i] = x86_stack_peek(cpu, &old, i * size, size);
     x86_descriptor_touch(cpu, &target->code);
     if (stack.descriptor.low)
         x86_descriptor_touch(cpu, &stack.descriptor);
     x86_stack_push(cpu, &stack, cpu->s.seg[X86_SS].selector, size);
     x86_stack_push(cpu, &stack, cpu->s.gpr[X86_RSP], size);
-    copy_parameters(cpu, &old, &stack, count, size);
+    while (count--)
+        x86_stack_push(cpu, &stack, parameters[count], size);
     x86_stack_push(cpu, &stack, cpu->s.seg[X86_CS].selector, size);
     x86_stack_push(cpu, &stack, next_rip, size);
     cpu->s.seg[X86_SS] = stack.ss;
@@ -525,7 +517,6 @@ static void iret_vme(struct x86_cpu *cpu)
     if ((frame.flags & X86_FLAG_TF) ||
         ((frame.flags & X86_FLAG_IF) && (cpu->s.rflags & X86_FLAG_VIP)))
         x86_raise_code(cpu, X86_GP, 0);
-    check_real_target(cpu, frame.rip);
     if (frame.flags & X86_FLAG_IF)
         frame.flags |= X86_FLAG_VIF;
     finish_real_iret(cpu, &frame, IRET_FLAGS16 | X86_FLAG_VIF);

@@ -190,6 +190,7 @@ static void fake_gdt(enum fake_mode mode)
 {
     bool wide = mode == COMPAT || mode == LONG;
 
+    set_gdt(0, FLAT(A_CODE)); /* a null selector names nothing, whatever is there */
     for (unsigned dpl = 0; dpl < 4; dpl++) {
         set_gdt(CODE32(dpl), FLAT(A_CODE | A_DPL(dpl)));
         set_gdt(DATA(dpl), FLAT(A_DATA | A_DPL(dpl)));
@@ -283,15 +284,19 @@ static inline bool fake_faults(void (*operation)(const void *arg), const void *a
 
 /*
  * Run the operation and compare with what is expected: vector (OK: none) and error code
- * (-1: none is pushed). After a fault all registers must be as they were (CR2 excepted).
+ * (-1: none is pushed). After a fault all registers must be as they were (CR2 excepted), and
+ * memory, too, unless it was a page fault.
  */
 static inline void fake_expect(const char *name, void (*operation)(const void *arg),
                                const void *arg, int vector, int code)
 {
     static struct x86_state before;
+    static uint8_t memory[FAKE_BYTES];
     const struct x86_event *event = &fake.cpu.event;
 
     before = fake.cpu.s;
+    if (vector != OK)
+        memcpy(memory, fake.memory, sizeof(memory));
     if (!fake_faults(operation, arg)) {
         if (vector != OK)
             fail_msg("%s: no fault, expected vector %d", name, vector);
@@ -309,6 +314,8 @@ static inline void fake_expect(const char *name, void (*operation)(const void *a
     before.pending.nmi_blocked = fake.cpu.s.pending.nmi_blocked; /* an NMI on its way blocks */
     if (memcmp(&before, &fake.cpu.s, sizeof(before)) != 0)
         fail_msg("%s: registers changed by a fault", name);
+    if (vector != X86_PF && memcmp(memory, fake.memory, sizeof(memory)) != 0)
+        fail_msg("%s: memory changed by a fault", name);
 }
 
 /* Deliver an event as an engine does: again and again until it succeeds or shuts down. */

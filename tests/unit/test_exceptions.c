@@ -84,8 +84,8 @@ static const struct gate_case gates[] = {
     {"DPL before absent", P32, 3, SOFT, GATE(0x10, 1ull, 14, 0), 0, {0}, X86_GP, VCODE},
     {"absent", P32, 3, EXT, GATE(0x10, 1ull, 14, 0), 0, {0}, X86_NP, VCODE | 1},
     {"absent, INT n", P32, 0, SOFT, GATE(0x10, 1ull, 14, 0), 0, {0}, X86_NP, VCODE},
-    {"CS null", P32, 0, EXT, INTERRUPT(3, 1ull, 0), 0, {0}, X86_GP, 1},
-    {"CS null, INT n", P32, 0, SOFT, INTERRUPT(3, 1ull, 0), 0, {0}, X86_GP, 0},
+    {"CS null", P32, 0, EXT, INTERRUPT(0, 1ull, 0), 0, {0}, X86_GP, 1},
+    {"CS null, INT n", P32, 0, SOFT, INTERRUPT(0, 1ull, 0), 0, {0}, X86_GP, 0},
     {"CS beyond", P32, 0, EXT, INTERRUPT(BEYOND_GDT, 1ull, 0), 0, {0}, X86_GP, BEYOND_GDT | 1},
     {"CS is data", P32, 0, EXT, INTERRUPT(DATA(0), 1ull, 0), 0, {0}, X86_GP, DATA(0) | 1},
     {"CS of an outer level",
@@ -319,6 +319,9 @@ static void test_idt_limit(void **state)
     fake_setup(REAL, 0);
     fake.cpu.s.idtr.limit = V * 4 + 2;
     fake_expect("real", run_deliver, &event, X86_GP, VCODE | 1);
+    fake_setup(REAL, 0);
+    fake.cpu.s.idtr.limit = V * 4 + 3;
+    fake_expect("real", run_deliver, &event, OK, 0);
 }
 
 /* ---- frames ---- */
@@ -483,7 +486,7 @@ static void test_ist(void **state)
     fake_expect("not canonical", run_deliver, &event, X86_SS_FAULT, 1);
     fake_setup(LONG, 0);
     set_idt(V, INTERRUPT(CODE64(0), 0x1234ull, 0), 0);
-    s->gpr[X86_RSP] = 0xffff800000000008;
+    s->gpr[X86_RSP] = 0xffff800000000028; /* the last of five pushes is too much */
     event = event_of(SOFT, V);
     fake_expect("current not canonical", run_deliver, &event, X86_SS_FAULT, 0);
 }
@@ -502,7 +505,7 @@ struct stack_case {
 static const struct stack_case stacks[] = {
     {"fits", 9, S0, 20, FLAT(A_DATA), OK, 0},
     {"TSS too short", 8, S0, 20, FLAT(A_DATA), X86_TS, TSS_SELECTOR | 1},
-    {"SS null", 9, 3, 20, 0, X86_TS, 1},
+    {"SS null", 9, 0, 20, 0, X86_TS, 1},
     {"SS beyond", 9, BEYOND_GDT, 20, 0, X86_TS, BEYOND_GDT | 1},
     {"SS RPL", 9, S0 | 1, 20, FLAT(A_DATA), X86_TS, S0 | 1},
     {"SS DPL", 9, S0, 20, FLAT(A_DATA | A_DPL(1)), X86_TS, S0 | 1},
@@ -521,6 +524,7 @@ static void test_inner_stack(void **state)
 
         fake_setup(P32, 3);
         set_idt(V, INTERRUPT(CODE32(0), 0x1234ull, 0), 0);
+        set_gdt(0, FLAT(A_DATA));
         if (c->slot)
             set_gdt(S0, c->slot);
         fake.cpu.s.tr.limit = c->limit;
@@ -780,6 +784,24 @@ static void test_v86_redirection_limits(void **state)
     poke(FAKE_TSS + 102, 0x88, 2);
     fake.cpu.s.tr.limit = 0x68 + V / 8 - 1;
     fake_expect("map beyond the limit", run_deliver, &event, X86_GP, 0);
+    fake.cpu.delivering = false;
+    fake.cpu.s.tr.limit++;
+    fake_expect("map at the limit", run_deliver, &event, OK, 0);
+    setup_v86(X86_FLAG_IOPL);
+    fake.cpu.s.cr4 |= X86_CR4_VME;
+    poke(FAKE_TSS + 102, 0x40, 2);
+    fake.cpu.s.tr.limit = 103;
+    fake_expect("the shortest TSS", run_deliver, &event, OK, 0);
+    setup_v86(X86_FLAG_IOPL);
+    fake.cpu.s.cr4 |= X86_CR4_VME;
+    poke(FAKE_TSS + 102, 0x88, 2);
+    fake.cpu.s.tr.attributes = A_SYSTEM(3);
+    fake_expect("16-bit TSS", run_deliver, &event, X86_GP, 0);
+    setup_v86(X86_FLAG_IOPL);
+    fake.cpu.s.cr4 |= X86_CR4_VME;
+    poke(FAKE_TSS + 102, 0x88, 2);
+    fake.cpu.s.tr.attributes &= ~X86_SEG_P;
+    fake_expect("no TSS", run_deliver, &event, X86_GP, 0);
     setup_v86(X86_FLAG_IOPL);
     fake.cpu.s.cr4 |= X86_CR4_VME;
     poke(FAKE_TSS + 102, 8, 2);
@@ -819,6 +841,14 @@ static void test_real(void **state)
     fake_setup(REAL, 0);
     s->gpr[X86_RSP] = 5;
     fake_expect("no room", run_deliver, &event, X86_SS_FAULT, 0);
+    fake_setup(REAL, 0);
+    poke(V * 4, 0x1234, 4);
+    s->seg[X86_CS].limit = 0x1234;
+    fake_expect("at the limit", run_deliver, &event, OK, 0);
+    fake_setup(REAL, 0);
+    poke(V * 4, 0x1234, 4);
+    s->seg[X86_CS].limit = 0x1233;
+    fake_expect("beyond the limit", run_deliver, &event, X86_GP, 0);
     fake_setup(REAL, 0);
     s->idtr.base = 0x5000;
     poke(0x5000 + V * 4, 0x00100020, 4);

@@ -30,7 +30,7 @@ struct far_case {
 
 static const struct far_case fars[] = {
     /* direct, 32-bit */
-    {"null", BOTH, P32, 0, 3, 0x100, 4, {0}, X86_GP, 0, 0, 0},
+    {"null", BOTH, P32, 0, 0, 0x100, 4, {0}, X86_GP, 0, 0, 0},
     {"beyond the GDT", BOTH, P32, 0, BEYOND_GDT | 1, 0, 4, {0}, X86_GP, BEYOND_GDT, 0, 0},
     {"same level", BOTH, P32, 0, CODE32(0), 0x12345678, 4, {0}, OK, 0, CODE32(0), 0x12345678},
     {"16-bit offset", BOTH, P32, 0, CODE32(0), 0x12345678, 2, {0}, OK, 0, CODE32(0), 0x5678},
@@ -42,6 +42,7 @@ static const struct far_case fars[] = {
     {"absent", BOTH, P32, 0, S0, 0, 4, {FLAT(A_CODE - A_NOT_PRESENT)}, X86_NP, S0, 0, 0},
     {"DPL before absent", BOTH, P32, 3, S0, 0, 4, {FLAT(A_CODE - A_NOT_PRESENT)}, X86_GP, S0, 0, 0},
     {"conforming, inner", BOTH, P32, 3, S0 | 3, 5, 4, {FLAT(A_CODE_CONFORMING)}, OK, 0, S0 | 3, 5},
+    {"conforming, same level", BOTH, P32, 0, S0, 5, 4, {FLAT(A_CODE_CONFORMING)}, OK, 0, S0, 5},
     {"conforming, RPL > CPL",
      BOTH,
      P32,
@@ -333,7 +334,7 @@ static const struct far_case fars[] = {
      S0,
      0,
      0},
-    {"gate, null", BOTH, P32, 0, S0, 0, 4, {CALL_GATE(3, 9ull, 0, 0)}, X86_GP, 0, 0, 0},
+    {"gate, null", BOTH, P32, 0, S0, 0, 4, {CALL_GATE(0, 9ull, 0, 0)}, X86_GP, 0, 0, 0},
     {"gate, beyond",
      BOTH,
      P32,
@@ -603,6 +604,7 @@ static void test_call_inner(void **state)
     fake_expect("to level 1", run_call, &inner_call, OK, 0);
     check_code("to level 1", CODE32(1), 0x1234, 1);
     assert_int_equal(s->seg[X86_SS].selector, DATA(1));
+    assert_int_equal(get_gdt(DATA(1)) >> 40 & 1, 1);
     assert_int_equal(s->gpr[X86_RSP], FAKE_RSP_LEVEL(1) - 7 * 4);
     check_stack("to level 1", 4, 7, (uint64_t)NEXT, (uint64_t)CODE32(3), 0xa0000000ull,
                 0xa0000001ull, 0xa0000002ull, (uint64_t)FAKE_RSP, (uint64_t)DATA(3));
@@ -681,7 +683,7 @@ struct inner_case {
 static const struct inner_case inners[] = {
     {"fits", S2, 20, FLAT(A_DATA), 9, 1, OK, 0},
     {"TSS too short", S2, 0x100, FLAT(A_DATA), 8, 0, X86_TS, TSS_SELECTOR},
-    {"SS null", 3, 0x100, 0, 0x67, 0, X86_TS, 0},
+    {"SS null", 0, 0x100, 0, 0x67, 0, X86_TS, 0},
     {"SS beyond", BEYOND_GDT, 0x100, 0, 0x67, 0, X86_TS, BEYOND_GDT},
     {"SS: RPL", S2 | 1, 0x100, FLAT(A_DATA), 0x67, 0, X86_TS, S2},
     {"SS: DPL", S2, 0x100, FLAT(A_DATA | A_DPL(1)), 0x67, 0, X86_TS, S2},
@@ -704,6 +706,7 @@ static void test_call_inner_stack(void **state)
         const struct inner_case *c = &inners[i];
 
         setup_inner(P32, CALL_GATE(CODE32(0), 0x1234ull, A_DPL(3), c->count), 0);
+        set_gdt(0, FLAT(A_DATA));
         if (c->slot)
             set_gdt(S2, c->slot);
         fake.cpu.s.tr.limit = c->tss_limit;
@@ -746,6 +749,8 @@ static void test_call_same_stack(void **state)
     fake_setup(LONG, 0);
     fake.cpu.s.gpr[X86_RSP] = 0xffff800000000004;
     fake_expect("not canonical", run_call, &call, X86_SS_FAULT, 0);
+    fake.cpu.s.gpr[X86_RSP] = 0x800000000002;
+    fake_expect("not canonical at its end", run_call, &call, X86_SS_FAULT, 0);
     fake_setup(P32, 0);
     fake.cpu.s.seg[X86_SS].attributes &= ~X86_SEG_DB;
     fake.cpu.s.gpr[X86_RSP] = 0x55550004;
@@ -789,7 +794,7 @@ static const struct return_case returns[] = {
      FAKE_RSP + 32},
     {"64 to 32", LONG, 0, 8, 0, 0x12345678, CODE32(0), 0, 0, {0}, OK, 0, FAKE_RSP + 16},
     {"32 to 64", COMPAT, 0, 4, 0, 0x12345678, CODE64(0), 0, 0, {0}, OK, 0, FAKE_RSP + 8},
-    {"null CS", P32, 0, 4, 0, 0, 2, 0, 0, {0}, X86_GP, 0, 0},
+    {"null CS", P32, 0, 4, 0, 0, 0, 0, 0, {0}, X86_GP, 0, 0},
     {"CS beyond", P32, 0, 4, 0, 0, BEYOND_GDT, 0, 0, {0}, X86_GP, BEYOND_GDT, 0},
     {"data", P32, 0, 4, 0, 0, DATA(0), 0, 0, {0}, X86_GP, DATA(0), 0},
     {"RPL < CPL", P32, 3, 4, 0, 0, CODE32(0), 0, 0, {0}, X86_GP, CODE32(0), 0},
@@ -807,6 +812,19 @@ static const struct return_case returns[] = {
      X86_GP,
      S0,
      0},
+    {"conforming, same level",
+     P32,
+     0,
+     4,
+     0,
+     5,
+     S0,
+     0,
+     0,
+     {FLAT(A_CODE_CONFORMING)},
+     OK,
+     0,
+     FAKE_RSP + 8},
     {"conforming", P32, 1, 4, 0, 5, S0 | 1, 0, 0, {FLAT(A_CODE_CONFORMING)}, OK, 0, FAKE_RSP + 8},
     {"absent", P32, 0, 4, 0, 0, S0, 0, 0, {FLAT(A_CODE - A_NOT_PRESENT)}, X86_NP, S0, 0},
     {"beyond the limit",
@@ -993,7 +1011,7 @@ static void check_ss(const char *name, uint16_t ss, unsigned cpl)
 
     CHECK(name, seg->selector, ss);
     if (ss & ~3)
-        CHECK(name, seg->attributes, (get_gdt(ss) >> 40 & 0xf0ff) | 1);
+        CHECK(name, seg->attributes, get_gdt(ss) >> 40 & 0xf0ff); /* accessed in memory, too */
     else
         CHECK(name, seg->attributes, cpl << 5);
 }
@@ -1030,6 +1048,14 @@ static void test_return_limits(void **state)
     fake_expect("CS", run_return, &c, X86_SS_FAULT, 0);
     fake.cpu.s.seg[X86_SS].limit = FAKE_RSP + 14;
     fake_expect("SS", run_return, &c, X86_SS_FAULT, 0);
+    fake_setup(P32, 0);
+    fake.cpu.s.gpr[X86_RSP] = 0xd000 - 8;
+    poke(0xd000 - 8, 0x1234 | (uint64_t)CODE32(3) << 32, 8);
+    fake.cpu.s.seg[X86_SS].limit = 0xd000 + 6;
+    fake.absent[0xd] = true;
+    fake_expect("SS before #PF", run_return, &c, X86_SS_FAULT, 0);
+    fake_setup(P32, 0);
+    poke_stack(4, 4, 0x1234ull, (uint64_t)CODE32(3), 0xe000ull, (uint64_t)DATA(3));
     fake.cpu.s.seg[X86_SS].limit = FAKE_RSP + 15;
     fake_expect("fits", run_return, &c, OK, 0);
     fake_setup(LONG, 0);
@@ -1055,6 +1081,12 @@ static void test_return_drops_segments(void **state)
     assert_int_equal(seg[X86_ES].selector, DATA(3));
     assert_int_equal(seg[X86_FS].selector, S0);
     assert_int_equal(seg[X86_GS].selector, 0);
+
+    fake_setup(P32, 0);
+    poke_stack(4, 4, 0x1234ull, (uint64_t)CODE32(2), 0xe000ull, (uint64_t)DATA(2));
+    seg[X86_ES] = fake_flat(DATA(2), A_DATA | A_DPL(2));
+    fake_expect("DPL = new CPL", run_return, &c, OK, 0);
+    assert_int_equal(seg[X86_ES].selector, DATA(2));
 
     fake_setup(LONG, 0);
     poke_stack(8, 4, 0x1234ull, (uint64_t)CODE64(3), 0xe000ull, (uint64_t)DATA(3));
@@ -1130,6 +1162,7 @@ static const struct iret_case irets[] = {
      0,
      FAKE_RSP + 12,
      X86_FLAG_VIF | 2},
+    {"real, at the limit", REAL, 0, 4, 0, 0xffff, 0, 0, 0, 0, {0}, OK, 0, FAKE_RSP + 12, 2},
     {"real, beyond", REAL, 0, 4, 0, 0x10000, 0, 0, 0, 0, {0}, X86_GP, 0, 0, 0},
     {"V86, IOPL 3",
      V86,
@@ -1223,6 +1256,21 @@ static const struct iret_case irets[] = {
      0,
      FAKE_RSP + 6,
      X86_FLAG_AC | 0x7fd7},
+    {"level 0, 16-bit, VIF and VIP stay",
+     P32,
+     0,
+     2,
+     X86_FLAG_VIF | X86_FLAG_VIP,
+     0x1234,
+     CODE32(0),
+     0,
+     0,
+     0,
+     {0},
+     OK,
+     0,
+     FAKE_RSP + 6,
+     X86_FLAG_VIF | X86_FLAG_VIP | 2},
     {"level 1, IOPL 1",
      P32,
      1,
@@ -1268,7 +1316,7 @@ static const struct iret_case irets[] = {
      0,
      FAKE_RSP + 12,
      X86_FLAG_IF | 2},
-    {"null CS", P32, 0, 4, 0, 0, 1, 0, 0, 0, {0}, X86_GP, 0, 0, 0},
+    {"null CS", P32, 0, 4, 0, 0, 0, 0, 0, 0, {0}, X86_GP, 0, 0, 0},
     {"CS beyond", P32, 0, 4, 0, 0, BEYOND_GDT, 0, 0, 0, {0}, X86_GP, BEYOND_GDT, 0, 0},
     {"inner level", P32, 3, 4, 0, 0, CODE32(0), 0, 0, 0, {0}, X86_GP, CODE32(0), 0, 0},
     {"absent CS", P32, 0, 4, 0, 0, S0, 0, 0, 0, {FLAT(A_CODE - A_NOT_PRESENT)}, X86_NP, S0, 0, 0},
@@ -1675,6 +1723,14 @@ static void test_iret_limits(void **state)
     fake.absent[FAKE_RSP >> 12] = false;
     fake.cpu.s.seg[X86_SS].limit = FAKE_RSP + 18;
     fake_expect("SS", run_iret, &c, X86_SS_FAULT, 0);
+    fake_setup(P32, 0);
+    fake.cpu.s.gpr[X86_RSP] = 0xd000 - 12;
+    poke(0xd000 - 12, 0x1234 | (uint64_t)CODE32(3) << 32, 8);
+    fake.cpu.s.seg[X86_SS].limit = 0xd000 + 6;
+    fake.absent[0xd] = true;
+    fake_expect("SS before #PF", run_iret, &c, X86_SS_FAULT, 0);
+    fake_setup(P32, 0);
+    poke_stack(4, 5, 0x1234ull, (uint64_t)CODE32(3), 0ull, 0xe000ull, (uint64_t)DATA(3));
     fake.cpu.s.seg[X86_SS].limit = FAKE_RSP + 19;
     fake_expect("fits", run_iret, &c, OK, 0);
     fake_setup(LONG, 0);
@@ -1713,11 +1769,19 @@ static void test_iret_to_v86(void **state)
     }
     assert_int_equal(fake.changed, X86_CHANGED_CODE | X86_CHANGED_SEGMENTS | X86_CHANGED_FLAGS);
 
+    setup_to_v86(0xffff, X86_FLAG_VM);
+    fake_expect("at the limit", run_iret, &c, OK, 0);
     setup_to_v86(0x10000, X86_FLAG_VM);
     fake_expect("beyond", run_iret, &c, X86_GP, 0);
     setup_to_v86(0x1234, X86_FLAG_VM);
     s->seg[X86_SS].limit = FAKE_RSP + 34;
     fake_expect("frame beyond the limit", run_iret, &c, X86_SS_FAULT, 0);
+    setup_to_v86(0x1234, X86_FLAG_VM);
+    s->gpr[X86_RSP] = 0xd000 - 12;
+    memmove(&fake.memory[0xd000 - 12], &fake.memory[FAKE_RSP], 36);
+    s->seg[X86_SS].limit = 0xd000 + 22;
+    fake.absent[0xd] = true;
+    fake_expect("#SS before #PF", run_iret, &c, X86_SS_FAULT, 0);
     setup_to_v86(0x1234, X86_FLAG_VM | X86_FLAG_VIF | X86_FLAG_VIP);
     fake_expect("VIF and VIP without VME", run_iret, &c, OK, 0);
     setup_to_v86(0x1234, X86_FLAG_VM | X86_FLAG_VIF | X86_FLAG_VIP);
@@ -1743,6 +1807,7 @@ static void test_iret_vme(void **state)
         {"TF", 0, 0x100, 0, 2, X86_GP},
         {"32-bit", 0, 0, 0, 4, X86_GP},
     };
+    static const struct iret_case two = {.size = 2};
 
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
@@ -1756,6 +1821,10 @@ static void test_iret_vme(void **state)
         if (cases[i].vector == OK)
             CHECK(cases[i].name, fake.cpu.s.rflags, cases[i].after | X86_FLAG_VM | X86_FLAG_FIXED);
     }
+    fake_setup(V86, 3);
+    fake.cpu.s.cr4 |= X86_CR4_VME;
+    fake.cpu.s.seg[X86_SS].limit = FAKE_RSP + 4;
+    fake_expect("stack limit", run_iret, &two, X86_SS_FAULT, 0);
 }
 
 /* ---- real mode ---- */
@@ -1765,7 +1834,7 @@ static void test_real(void **state)
     static const struct far_case jump = {.selector = 0xf000, .offset = 0x8fff0, .size = 2};
     static const struct far_case wide = {.selector = 0xf000, .offset = 0x10000, .size = 4};
     static const struct far_case call = {.selector = 0x1000, .offset = 0x10, .size = 4};
-    static const struct return_case ret = {.size = 2, .pop_bytes = 6};
+    static const struct return_case ret = {.size = 2, .pop_bytes = 6}, ret32 = {.size = 4};
     struct x86_state *s = &fake.cpu.s;
 
     (void)state;
@@ -1782,6 +1851,8 @@ static void test_real(void **state)
         assert_int_equal(peek(FAKE_RSP - 4, 4), 0x4321);
         assert_int_equal(peek(FAKE_RSP - 8, 4), NEXT);
         assert_int_equal(s->seg[X86_CS].base, 0x10000);
+        s->gpr[X86_RSP] = 0x100;
+        fake_expect("call beyond", run_call, &wide, X86_GP, 0);
         s->gpr[X86_RSP] = 1;
         fake_expect("call, no room", run_call, &wide, X86_SS_FAULT, 0);
         s->gpr[X86_RSP] = 0xfffc;
@@ -1791,7 +1862,12 @@ static void test_real(void **state)
         assert_int_equal(s->seg[X86_CS].selector, 0x1234);
         assert_int_equal(s->gpr[X86_RSP], 6);
         s->gpr[X86_RSP] = 0xfffd;
-        fake_expect("return, beyond", run_return, &ret, X86_SS_FAULT, 0);
+        fake.absent[0xf] = true;
+        fake_expect("return, stack limit before #PF", run_return, &ret, X86_SS_FAULT, 0);
+        fake.absent[0xf] = false;
+        s->gpr[X86_RSP] = FAKE_RSP;
+        poke(FAKE_RSP, 0x10000, 4);
+        fake_expect("return beyond", run_return, &ret32, X86_GP, 0);
     }
     fake_setup(REAL, 0);
     s->seg[X86_CS] = (struct x86_segment){0, 0xffffffff, 0, 0xc09b};

@@ -38,7 +38,8 @@ static const struct load_case loads[] = {
     {"gs: 64-bit mode checks, too", LONG, 3, X86_GS, S0, FLAT(A_DATA), X86_GP, S0},
     {"gs: null in 64-bit mode", LONG, 3, X86_GS, 0, 0, OK, 0},
     {"es: from the LDT", P32, 0, X86_ES, LDT1, 0, OK, 0},
-    {"es: beyond the LDT", P32, 0, X86_ES, 0x44, 0, X86_GP, 0x44},
+    {"es: last entry of the LDT", P32, 0, X86_ES, 0x3c, FLAT(A_DATA), OK, 0},
+    {"es: beyond the LDT", P32, 0, X86_ES, 0x44, FLAT(A_DATA), X86_GP, 0x44},
     {"ss: null", P32, 0, X86_SS, 0, 0, X86_GP, 0},
     {"ss: null in compatibility mode", COMPAT, 0, X86_SS, 0, 0, X86_GP, 0},
     {"ss: null in 64-bit mode", LONG, 0, X86_SS, 0, 0, OK, 0},
@@ -64,6 +65,11 @@ static void run_load(const void *arg)
     x86_load_segment(&fake.cpu, c->seg, c->selector);
 }
 
+static uint64_t table_of(uint16_t selector)
+{
+    return selector & 4 ? FAKE_LDT : FAKE_GDT;
+}
+
 static void test_load(void **state)
 {
     (void)state;
@@ -74,19 +80,19 @@ static void test_load(void **state)
 
         fake_setup(c->mode, c->cpl);
         poke(FAKE_LDT + (LDT1 & ~7), FLAT(A_DATA), 8);
+        set_gdt(0, FLAT(A_DATA | A_DPL(c->cpl)));
         if (c->descriptor)
-            set_gdt(c->selector, c->descriptor);
+            poke(table_of(c->selector) + (c->selector & 0xfff8u), c->descriptor, 8);
         fake_expect(c->name, run_load, c, c->vector, c->code);
         if (c->vector != OK) {
-            if (c->descriptor)
-                CHECK(c->name, get_gdt(c->selector), c->descriptor);
             continue;
         }
         CHECK(c->name, seg->selector, c->selector);
         CHECK(c->name, !!(seg->attributes & X86_SEG_P), !null);
         CHECK(c->name, !!(seg->attributes & X86_SEG_ACCESSED), !null);
         if (c->descriptor)
-            CHECK(c->name, get_gdt(c->selector), c->descriptor | 1ull << 40);
+            CHECK(c->name, peek(table_of(c->selector) + (c->selector & 0xfff8u), 8),
+                  c->descriptor | 1ull << 40);
         CHECK(c->name, fake.changed & X86_CHANGED_SEGMENTS, X86_CHANGED_SEGMENTS);
         CHECK(c->name, fake.cpu.s.rip, FAKE_RIP);
         x86_refresh_cpl(&fake.cpu);
@@ -153,6 +159,13 @@ static void test_load_memory(void **state)
     assert_int_equal(fake.cpu.s.cr2, FAKE_GDT + S0 + 5);
     fake.absent[FAKE_GDT >> 12] = true;
     fake_expect("absent GDT", run_load, &user, X86_PF, 0);
+    fake_setup(LONG, 0);
+    fake.cpu.s.gdtr.base = 0x7ffffffffff0;
+    fake_expect("GDT reaches a non-canonical address", run_load, &user, X86_GP, 0);
+    fake_setup(P32, 3);
+    fake.cpu.s.gdtr.base = 0xffffff00;
+    poke(FAKE_SLOT - 0x100, FLAT(A_DATA | A_DPL(3)), 8);
+    fake_expect("GDT wraps at 4 GiB", run_load, &user, OK, 0);
 }
 
 /* ---- LLDT, LTR ---- */
@@ -236,6 +249,7 @@ static void test_lldt(void **state)
         const struct system_case *c = &lldts[i];
 
         fake_setup(c->mode, c->cpl);
+        poke(FAKE_LDT + (LDT1 & ~7), LDT_D(A_SYSTEM(2)), 8);
         install(c->selector, c->low, c->high);
         fake_expect(c->name, run_lldt, c, c->vector, c->code);
         if (c->vector != OK)
@@ -257,6 +271,8 @@ static void test_null_ldt_holds_nothing(void **state)
     fake_setup(P32, 0);
     x86_lldt(&fake.cpu, 0);
     fake_expect("null LDT", run_load, &c, X86_GP, 4);
+    fake.cpu.s.ldtr.limit = 0xffff;
+    fake_expect("null LDT whatever its limit", run_load, &c, X86_GP, 4);
 }
 
 static void test_ltr(void **state)
@@ -268,6 +284,7 @@ static void test_ltr(void **state)
         const struct system_case *c = &ltrs[i];
 
         fake_setup(c->mode, c->cpl);
+        poke(FAKE_LDT + (LDT1 & ~7), TSS_D(A_SYSTEM(9)), 8);
         install(c->selector, c->low, c->high);
         fake_expect(c->name, run_ltr, c, c->vector, c->code);
         if (c->low)
@@ -279,6 +296,25 @@ static void test_ltr(void **state)
         CHECK(c->name, tr->limit, 0x67);
         CHECK(c->name, tr->attributes, (c->low >> 40 & 0xff) | 2);
     }
+}
+
+/* Another processor sets the busy bit between our look and our write. */
+static uint8_t busy_already(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access)
+{
+    return 0x8b;
+}
+
+static void test_ltr_race(void **state)
+{
+    static const struct system_case c = {"", P32, 0, S0, TSS_D(A_SYSTEM(9)), 0, OK, 0};
+    struct x86_cpu_ops ops = fake_ops;
+
+    (void)state;
+    fake_setup(P32, 0);
+    install(S0, c.low, 0);
+    ops.set_bits = busy_already;
+    fake.cpu.ops = &ops;
+    fake_expect("race", run_ltr, &c, X86_GP, S0);
 }
 
 /* ---- LAR, LSL, VERR, VERW ---- */
@@ -418,6 +454,7 @@ static const struct port_case ports[] = {
     {"second byte is the limit", P32, 3, 0, 11, 0x69, 0x68, 0, 1, true},
     {"base beyond the limit", P32, 3, 0, 11, 0x67, 0xffff, 0, 1, false},
     {"TSS without a map base", P32, 3, 0, 11, 0x66, 0x68, 0, 1, false},
+    {"TSS ends with the map base", P32, 3, 0, 11, 0x67, 0x50, 0, 1, true},
     {"16-bit TSS", P32, 3, 0, 3, 0x2068, 0x68, 0, 1, false},
 };
 
@@ -440,6 +477,7 @@ static void test_ports(void **state)
             (struct x86_segment){0x20000, c->limit, TSS_SELECTOR, (uint16_t)A_SYSTEM(c->type)};
         memset(&fake.memory[0x20000], 0xff, 0x3000);
         fake.supervisor[0x20000 >> 12] = true;
+        poke(0x20000 + 0x50, 0, 2);
         poke(0x20000 + 102, c->map_base, 2);
         poke(0x20000 + 0x68, 0xff8000ff00ull, 5); /* bytes: 00 ff 00 80 ff */
         fake_expect(c->name, run_port, c, c->allowed ? OK : X86_GP, 0);
@@ -631,19 +669,13 @@ static void test_sysexit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load),
-        cmocka_unit_test(test_load_hidden_part),
-        cmocka_unit_test(test_load_real),
-        cmocka_unit_test(test_load_memory),
-        cmocka_unit_test(test_lldt),
-        cmocka_unit_test(test_null_ldt_holds_nothing),
-        cmocka_unit_test(test_ltr),
-        cmocka_unit_test(test_ask),
-        cmocka_unit_test(test_ask_needs_protected_mode),
-        cmocka_unit_test(test_ports),
-        cmocka_unit_test(test_syscall),
-        cmocka_unit_test(test_sysret),
-        cmocka_unit_test(test_sysenter),
+        cmocka_unit_test(test_load),      cmocka_unit_test(test_load_hidden_part),
+        cmocka_unit_test(test_load_real), cmocka_unit_test(test_load_memory),
+        cmocka_unit_test(test_lldt),      cmocka_unit_test(test_null_ldt_holds_nothing),
+        cmocka_unit_test(test_ltr),       cmocka_unit_test(test_ltr_race),
+        cmocka_unit_test(test_ask),       cmocka_unit_test(test_ask_needs_protected_mode),
+        cmocka_unit_test(test_ports),     cmocka_unit_test(test_syscall),
+        cmocka_unit_test(test_sysret),    cmocka_unit_test(test_sysenter),
         cmocka_unit_test(test_sysexit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,6 +118,8 @@ static void check_new(const char *name, const struct new_task *t, uint64_t flags
     for (unsigned i = 0; i < 8; i++)
         CHECK(name, s->gpr[i], i == X86_RSP ? NEW_RSP : 0x11111111u * (i + 1));
     for (unsigned i = 0; i < X86_SEGMENT_COUNT; i++) {
+        if (t->segments[i])
+            CHECK(name, get_gdt(t->segments[i]) >> 40 & 1, 1); /* accessed */
         CHECK(name, s->seg[i].selector, t->segments[i]);
         CHECK(name, !!(s->seg[i].attributes & X86_SEG_P), t->segments[i] != 0);
     }
@@ -198,12 +200,14 @@ static void test_iret(void **state)
     fake_expect("short", run_iret, NULL, X86_TS, TSS_B_SELECTOR);
     setup_iret();
     poke(FAKE_TSS + O_LINK, 0x0c, 2);
+    poke(FAKE_LDT + 8, DESC(FAKE_TSS_B, 0x67ull, A_SYSTEM(11)), 8);
     fake_expect("LDT", run_iret, NULL, X86_TS, 0x0c);
     setup_iret();
     poke(FAKE_TSS + O_LINK, BEYOND_GDT, 2);
     fake_expect("beyond", run_iret, NULL, X86_TS, BEYOND_GDT);
     setup_iret();
     poke(FAKE_TSS + O_LINK, 0, 2);
+    set_gdt(0, DESC(FAKE_TSS_B, 0x67ull, A_SYSTEM(11)));
     fake_expect("null", run_iret, NULL, X86_TS, 0);
 }
 
@@ -350,6 +354,16 @@ static void test_before_commit(void **state)
     fake.readonly[FAKE_GDT >> 12] = true;
     expect_untouched("GDT not writable", run_jump, &task_b, X86_PF, X86_PF_W);
     setup_task(0, &ordinary);
+    fake.readonly[FAKE_GDT >> 12] = true;
+    expect_untouched("GDT not writable", run_call, &task_b, X86_PF, X86_PF_W);
+    setup_iret();
+    fake.readonly[FAKE_GDT >> 12] = true;
+    expect_untouched("GDT not writable", run_iret, NULL, X86_PF, X86_PF_W);
+    setup_task(0, &ordinary);
+    fake.cpu.s.tr.base = 0x8000 - 0x30; /* the old TSS begins on a good page */
+    fake.readonly[8] = true;
+    expect_untouched("old TSS half writable", run_jump, &task_b, X86_PF, X86_PF_W);
+    setup_task(0, &ordinary);
     fake.cpu.s.tr.limit = 0x5e;
     expect_untouched("old TSS short", run_jump, &task_b, X86_TS, TSS_SELECTOR);
     setup_task(3, &ordinary);
@@ -380,7 +394,7 @@ static const struct late_case lates[] = {
     {"LDT is a TSS", 0, SEGMENTS(0, CODE32(0), DATA(0), 0), TSS_SELECTOR, 0, X86_TS, TSS_SELECTOR},
     {"LDT absent", 0, SEGMENTS(0, CODE32(0), DATA(0), 0), S0,
      DESC(FAKE_LDT, 0x3full, A_SYSTEM(2) - A_NOT_PRESENT), X86_TS, S0},
-    {"CS null", 0, SEGMENTS(0, 3, DATA(0), 0), 0, 0, X86_TS, 0},
+    {"CS null", 0, SEGMENTS(0, 0, DATA(0), 0), 0, 0, X86_TS, 0},
     {"CS beyond", 0, SEGMENTS(0, BEYOND_GDT, DATA(0), 0), 0, 0, X86_TS, BEYOND_GDT},
     {"CS in a null LDT", 0, SEGMENTS(0, 0x0c, DATA(0), 0), 0, 0, X86_TS, 0x0c},
     {"CS is data", 0, SEGMENTS(0, DATA(0), DATA(0), 0), 0, 0, X86_TS, DATA(0)},
@@ -388,6 +402,8 @@ static const struct late_case lates[] = {
     {"CS conforming, DPL > RPL", 0, SEGMENTS(0, S0, DATA(0), 0), 0,
      FLAT(A_CODE_CONFORMING | A_DPL(1)), X86_TS, S0},
     {"CS conforming", 0, SEGMENTS(0, S0 | 3, DATA(3), 0), 0, FLAT(A_CODE_CONFORMING), OK, 0},
+    {"CS conforming, same level", 0, SEGMENTS(0, S0, DATA(0), 0), 0, FLAT(A_CODE_CONFORMING), OK,
+     0},
     {"CS absent", 0, SEGMENTS(0, S0, DATA(0), 0), 0, FLAT(A_CODE - A_NOT_PRESENT), X86_NP, S0},
     {"SS null", 0, SEGMENTS(0, CODE32(0), 0, 0), 0, 0, X86_TS, 0},
     {"SS beyond", 0, SEGMENTS(0, CODE32(0), BEYOND_GDT, 0), 0, 0, X86_TS, BEYOND_GDT},
@@ -413,6 +429,8 @@ static void setup_late(const struct late_case *c)
 
     memcpy(t.segments, c->segments, sizeof(t.segments));
     setup_event(0, &t);
+    if (c->segments[X86_SS] == 0)
+        set_gdt(0, FLAT(A_DATA));
     if (c->slot)
         set_gdt(S0, c->slot);
 }
@@ -485,6 +503,20 @@ static void test_to_v86(void **state)
     }
 }
 
+static void test_to_v86_with_pending_interrupt(void **state)
+{
+    const struct new_task t = {.flags = X86_FLAG_VM | X86_FLAG_VIF | X86_FLAG_VIP,
+                               .segments = {1, 2, 3, 4, 5, 6}};
+
+    (void)state;
+    setup_task(0, &t);
+    poke(FAKE_TSS_B + O_EIP, 0x1234, 4);
+    fake.cpu.s.cr4 |= X86_CR4_VME;
+    assert_true(fake_faults(run_jump, &task_b));
+    assert_int_equal(fake.cpu.event.vector, X86_GP);
+    assert_int_equal(fake.cpu.event.return_rip, 0x1234);
+}
+
 /* Guest-physical memory of the PAE page-directory-pointer table. */
 static uint64_t pdpt[4];
 static void *pdpt_entry(void *opaque, uint64_t gpa)
@@ -552,6 +584,7 @@ int main(void)
         cmocka_unit_test(test_after_commit),
         cmocka_unit_test(test_error_code_room),
         cmocka_unit_test(test_to_v86),
+        cmocka_unit_test(test_to_v86_with_pending_interrupt),
         cmocka_unit_test(test_paging),
         cmocka_unit_test(test_debug_trap),
     };
