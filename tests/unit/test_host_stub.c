@@ -750,12 +750,12 @@ static unsigned run_random(generator *generate, unsigned count, bool masked)
     return done;
 }
 
-#define INSTANCES 20000u
+static unsigned instances = 20000; /* or from the environment: HOST_STUB_INSTANCES, HOST_STUB_SEED */
 
 static void test_legacy(void **state)
 {
     (void)state;
-    run_random(random_legacy, INSTANCES, true);
+    run_random(random_legacy, instances, true);
 }
 
 static void test_vex(void **state)
@@ -763,7 +763,7 @@ static void test_vex(void **state)
     (void)state;
     if (!has_avx)
         skip();
-    run_random(random_vex, INSTANCES, true);
+    run_random(random_vex, instances, true);
 }
 
 static void test_evex(void **state)
@@ -771,24 +771,24 @@ static void test_evex(void **state)
     (void)state;
     if (!has_avx512)
         skip();
-    run_random(random_evex, 2 * INSTANCES, true);
+    run_random(random_evex, 2 * instances, true);
 }
 
 static void test_x87(void **state)
 {
     (void)state;
-    run_random(random_x87_opcode, INSTANCES, true);
+    run_random(random_x87_opcode, instances, true);
 }
 
 static void test_unmasked(void **state)
 {
     (void)state;
-    run_random(random_legacy, INSTANCES / 10, false);
-    run_random(random_x87_opcode, INSTANCES / 10, false);
+    run_random(random_legacy, instances / 10, false);
+    run_random(random_x87_opcode, instances / 10, false);
     if (has_avx)
-        run_random(random_vex, INSTANCES / 10, false);
+        run_random(random_vex, instances / 10, false);
     if (has_avx512)
-        run_random(random_evex, INSTANCES / 10, false);
+        run_random(random_evex, instances / 10, false);
 }
 
 /* ---- set-up ---- */
@@ -839,6 +839,12 @@ static int tear_down(void **state)
 
 int main(void)
 {
+    const char *text = getenv("HOST_STUB_SEED");
+
+    if (text)
+        seed += strtoull(text, NULL, 0) << 1;
+    if ((text = getenv("HOST_STUB_INSTANCES")))
+        instances = (unsigned)strtoul(text, NULL, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_legacy), cmocka_unit_test(test_vex),      cmocka_unit_test(test_evex),
         cmocka_unit_test(test_x87),    cmocka_unit_test(test_unmasked),
