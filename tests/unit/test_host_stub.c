@@ -107,7 +107,7 @@ uint64_t interp_ea_limited(struct icpu *c, const struct op *i, unsigned size, un
 {
     (void)size;
     (void)access;
-    return ea_raw(c, i);
+    return (uint32_t)ea_raw(c, i);
 }
 
 void flags_materialize(struct icpu *c)
@@ -380,7 +380,9 @@ static void fill_memory_operand(const struct insn *insn, struct op *op)
         op->index = gpr_offset(o->mem.index);
         op->scale = o->mem.scale ? (uint8_t)__builtin_ctz(o->mem.scale) : 0;
         op->disp = o->mem.disp.value;
-        op->ea = o->mem.index == ZYDIS_REGISTER_NONE ? EA_BASE : EA_INDEX;
+        op->ea = insn->info.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 ? EA_LIMITED
+                 : o->mem.index == ZYDIS_REGISTER_NONE                 ? EA_BASE
+                                                                       : EA_INDEX;
         op->seg = X86_DS;
     }
 }
@@ -424,6 +426,10 @@ static void random_x87(struct x86_fpu *fpu, bool masked)
     if (below(4) == 0)
         fpu->fcw &= (uint16_t)~0x100; /* another precision */
     fpu->fsw = (uint16_t)(below(8) << 11 | (below(16) & 7) << 8);
+    if (!masked && below(4) == 0)
+        fpu->fsw |= (uint16_t)below(64);
+    if (fpu->fsw & ~fpu->fcw & 0x3f)
+        fpu->fsw |= 0x8080; /* ES, B */
     fpu->ftw = (uint8_t)(below(4) ? 0xff : random64());
     for (unsigned n = 0; n < 8; n++) {
         uint64_t significand = below(3) ? random64() | 1ull << 63 : random_operand();
@@ -548,15 +554,25 @@ static bool is_environment(ZydisMnemonic m)
     return m == ZYDIS_MNEMONIC_FNSTENV || m == ZYDIS_MNEMONIC_FNSAVE;
 }
 
-static void run_both(const struct insn *insn)
+/* FNSTENV, FNSAVE: the pointers of the last instruction are of the thunk. */
+static void clear_pointers(uint8_t *memory, uint64_t linear)
+{
+    if (linear - (uintptr_t)guest + 28 <= GUEST_BYTES)
+        memset(memory + (linear - (uintptr_t)guest) + 12, 0, 16);
+}
+
+/* direct: bytes of 64-bit code that mean the same as insn. */
+static void run_both(const struct insn *insn, const uint8_t *direct, size_t direct_length)
 {
     static struct registers r;
+    uint64_t operand;
     bool completed;
     int vector;
 
     memcpy(guest_before, guest, GUEST_BYTES);
     to_registers(&r);
-    completed = run_thunk(&r, insn->bytes, insn->info.length);
+    completed = run_thunk(&r, direct, direct_length);
+    operand = (uint32_t)ea_raw(cpu, &ops[0]);
     memcpy(guest_direct, guest, GUEST_BYTES);
     memcpy(guest, guest_before, GUEST_BYTES);
     vector = run_guest();
@@ -570,7 +586,11 @@ static void run_both(const struct insn *insn)
         return;
     }
     compare(insn, &r);
-    if (!is_environment(insn->info.mnemonic) && memcmp(guest_direct, guest, GUEST_BYTES))
+    if (is_environment(insn->info.mnemonic)) {
+        clear_pointers(guest_direct, operand);
+        clear_pointers(guest, operand);
+    }
+    if (memcmp(guest_direct, guest, GUEST_BYTES))
         fail_insn(insn, "memory", 0);
 }
 
@@ -647,6 +667,25 @@ static unsigned random_evex(uint8_t *bytes)
     return 5;
 }
 
+static unsigned random_vex_gather(uint8_t *bytes)
+{
+    random_vex(bytes);
+    bytes[1] = (bytes[1] & 0xe0) | 2;
+    bytes[2] = (bytes[2] & ~3) | 1;
+    bytes[3] = (uint8_t)(0x90 + below(4));
+    return 4;
+}
+
+static unsigned random_evex_gather(uint8_t *bytes)
+{
+    random_evex(bytes);
+    bytes[1] = (bytes[1] & 0xf0) | 2;
+    bytes[2] = (bytes[2] & 0x80) | 0x7d;
+    bytes[3] &= 0x6f; /* neither z nor b */
+    bytes[4] = (uint8_t)((below(2) ? 0x90 : 0xa0) + below(4));
+    return 5;
+}
+
 static unsigned random_x87_opcode(uint8_t *bytes)
 {
     bytes[0] = (uint8_t)(0xd8 + below(8));
@@ -699,6 +738,30 @@ static void place_operand(void)
     cpu->cpu.s.gpr[X86_RDI] = (uintptr_t)guest + below(GUEST_BYTES - 16);
 }
 
+/* Lanes of the index register (6, or 22 with V' clear) that stay near the base, mostly. */
+static void fill_indices(const struct insn *insn)
+{
+    bool quad;
+
+    if (x86_disassemble(X86_CODE_64, insn->bytes, insn->info.length, 0, insn_text,
+                        sizeof(insn_text)) == 0)
+        return;
+    quad = strstr(insn_text, "gatherq") || strstr(insn_text, "scatterq");
+    for (unsigned n = 6; n < 32; n += 16)
+        for (unsigned lane = 0; lane < 16; lane++) {
+            int32_t index = (int32_t)below(600) - 300;
+            int32_t high = quad && index < 0 ? -1 : 0;
+
+            memcpy(cpu->cpu.s.fpu.zmm[n] + 4 * lane, quad && lane % 2 ? &high : &index, 4);
+            if (quad && lane % 2 == 0) {
+                high = index < 0 ? -1 : 0;
+                memcpy(cpu->cpu.s.fpu.zmm[n] + 4 * ++lane, &high, 4);
+            }
+        }
+    if (!has_avx512)
+        memset(cpu->cpu.s.fpu.zmm[6] + 32, 0, 32);
+}
+
 static bool is_gather(const struct insn *insn)
 {
     for (unsigned n = 0; n < insn->info.operand_count_visible; n++)
@@ -718,44 +781,120 @@ static void move_signals(bool save)
         sigaction(signals[n], save ? NULL : &trap_actions[n], save ? &trap_actions[n] : NULL);
 }
 
-/* Exercise `count` random instances of a generator; returns how many were ours. */
-static unsigned run_random(generator *generate, unsigned count, bool masked)
+static bool same_operands(const struct insn *a, const struct insn *b)
+{
+    if (a->info.mnemonic != b->info.mnemonic || a->info.length != b->info.length ||
+        a->info.operand_count != b->info.operand_count)
+        return false;
+    for (unsigned n = 0; n < a->info.operand_count; n++) {
+        const ZydisDecodedOperand *x = &a->operands[n], *y = &b->operands[n];
+
+        if (x->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+            gpr_offset(x->reg.value) == offsetof(struct icpu, zero))
+            continue; /* flags and the like are named after the code size */
+
+        if (x->type != y->type || x->size != y->size)
+            return false;
+        if (x->type == ZYDIS_OPERAND_TYPE_REGISTER && x->reg.value != y->reg.value)
+            return false;
+        if (x->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            (gpr_offset(x->mem.base) != gpr_offset(y->mem.base) ||
+             gpr_offset(x->mem.index) != gpr_offset(y->mem.index) ||
+             x->mem.disp.value != y->mem.disp.value))
+            return false;
+    }
+    return true;
+}
+
+/*
+ * Decode bytes as code of a size, and find what means the same in 64-bit code: the same bytes, or
+ * with W clear and high bits of vvvv set, which only 64-bit code looks at.
+ */
+static bool decode_both(enum x86_code_size size, const uint8_t *bytes, struct insn *out,
+                        struct insn *out_direct)
+{
+    uint8_t copy[X86_MAX_INSN_BYTES];
+
+    if (x86_decode(size, false, bytes, X86_MAX_INSN_BYTES, out) != DECODE_OK)
+        return false;
+    if (x86_decode(X86_CODE_64, false, bytes, X86_MAX_INSN_BYTES, out_direct) == DECODE_OK &&
+        same_operands(out, out_direct))
+        return true;
+    memcpy(copy, bytes, sizeof(copy));
+    if (copy[0] != 0xc4 && copy[0] != 0x62)
+        return false;
+    copy[2] |= 0x40;
+    if (x86_decode(X86_CODE_64, false, copy, X86_MAX_INSN_BYTES, out_direct) == DECODE_OK &&
+        same_operands(out, out_direct))
+        return true;
+    copy[2] &= 0x7f;
+    return x86_decode(X86_CODE_64, false, copy, X86_MAX_INSN_BYTES, out_direct) == DECODE_OK &&
+           same_operands(out, out_direct);
+}
+
+static bool is_usable(enum x86_code_size size, const struct insn *insn)
+{
+    if (!wants(insn))
+        return false;
+    if (size != X86_CODE_64 && insn->info.meta.category == ZYDIS_CATEGORY_AVX &&
+        insn->info.opcode == 0x77)
+        return false; /* VZEROALL, VZEROUPPER: of eight registers there */
+    /* Addresses are another matter in 16-bit code. */
+    return size != X86_CODE_16 || !insn->info.operand_count ||
+           (insn->info.raw.modrm.mod == 3 && insn->info.mnemonic != ZYDIS_MNEMONIC_MASKMOVQ &&
+            insn->info.mnemonic != ZYDIS_MNEMONIC_MASKMOVDQU &&
+            insn->info.mnemonic != ZYDIS_MNEMONIC_VMASKMOVDQU);
+}
+
+static void prepare(enum x86_code_size size, const struct insn *insn, bool masked)
+{
+    random_state(masked);
+    place_operand();
+    if (is_gather(insn))
+        fill_indices(insn);
+    for (unsigned n = 0; size != X86_CODE_64 && n < 16; n++)
+        cpu->cpu.s.gpr[n] = (uint32_t)cpu->cpu.s.gpr[n];
+    cpu->code_size = size;
+    tlb_hits = below(2);
+    reset_tlb();
+    if (tlb_hits) {
+        fill_tlb((uintptr_t)guest);
+        fill_tlb((uintptr_t)guest + 4096);
+    }
+}
+
+/* Exercise so many random instances of a generator. */
+static void run_random(generator *generate, enum x86_code_size size, unsigned count, bool masked)
 {
     unsigned done = 0;
 
     move_signals(false);
     for (unsigned attempt = 0; done < count; attempt++) {
         uint8_t bytes[16];
-        struct insn insn;
+        struct insn insn, direct;
         unsigned n = generate(bytes);
 
         assert_true(attempt < count * 400);
         n += random_modrm(bytes + n);
         while (n < sizeof(bytes))
             bytes[n++] = (uint8_t)random64();
-        if (x86_decode(X86_CODE_64, false, bytes, X86_MAX_INSN_BYTES, &insn) != DECODE_OK ||
-            !wants(&insn) || is_gather(&insn))
+        if (!decode_both(size, bytes, &insn, &direct) || !is_usable(size, &insn))
             continue;
-        random_state(masked);
-        place_operand();
-        tlb_hits = below(2);
-        reset_tlb();
+        prepare(size, &insn, masked);
         if (!build(&insn))
             fail_insn(&insn, "not built", 0);
-        if (tlb_hits)
-            fill_tlb((uintptr_t)guest), fill_tlb((uintptr_t)guest + 4096);
-        run_both(&insn);
+        run_both(&insn, direct.bytes, direct.info.length);
         done++;
     }
-    return done;
 }
 
-static unsigned instances = 20000; /* or from the environment: HOST_STUB_INSTANCES, HOST_STUB_SEED */
+static unsigned instances =
+    20000; /* or from the environment: HOST_STUB_INSTANCES, HOST_STUB_SEED */
 
 static void test_legacy(void **state)
 {
     (void)state;
-    run_random(random_legacy, instances, true);
+    run_random(random_legacy, X86_CODE_64, instances, true);
 }
 
 static void test_vex(void **state)
@@ -763,7 +902,7 @@ static void test_vex(void **state)
     (void)state;
     if (!has_avx)
         skip();
-    run_random(random_vex, instances, true);
+    run_random(random_vex, X86_CODE_64, instances, true);
 }
 
 static void test_evex(void **state)
@@ -771,24 +910,48 @@ static void test_evex(void **state)
     (void)state;
     if (!has_avx512)
         skip();
-    run_random(random_evex, 2 * instances, true);
+    run_random(random_evex, X86_CODE_64, 2 * instances, true);
+}
+
+static void test_gathers(void **state)
+{
+    (void)state;
+    if (has_avx)
+        run_random(random_vex_gather, X86_CODE_64, instances / 4, true);
+    if (has_avx512)
+        run_random(random_evex_gather, X86_CODE_64, instances / 2, true);
+    if (!has_avx)
+        skip();
 }
 
 static void test_x87(void **state)
 {
     (void)state;
-    run_random(random_x87_opcode, instances, true);
+    run_random(random_x87_opcode, X86_CODE_64, instances, true);
 }
 
 static void test_unmasked(void **state)
 {
     (void)state;
-    run_random(random_legacy, instances / 10, false);
-    run_random(random_x87_opcode, instances / 10, false);
+    run_random(random_legacy, X86_CODE_64, instances / 10, false);
+    run_random(random_x87_opcode, X86_CODE_64, instances / 5, false);
     if (has_avx)
-        run_random(random_vex, instances / 10, false);
+        run_random(random_vex, X86_CODE_64, instances / 10, false);
     if (has_avx512)
-        run_random(random_evex, instances / 10, false);
+        run_random(random_evex, X86_CODE_64, instances / 10, false);
+}
+
+static void test_16_and_32_bit_code(void **state)
+{
+    (void)state;
+    for (unsigned size = X86_CODE_16; size <= X86_CODE_32; size++) {
+        run_random(random_legacy, size, instances / 4, true);
+        run_random(random_x87_opcode, size, instances / 8, true);
+        if (has_avx)
+            run_random(random_vex, size, instances / 4, true);
+        if (has_avx512)
+            run_random(random_evex, size, instances / 4, true);
+    }
 }
 
 /* ---- set-up ---- */
@@ -800,7 +963,7 @@ static int set_up(void **state)
     struct error err = {0};
 
     (void)state;
-    arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    arena = mmap(NULL, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
     guest = arena + GUARD_PAGES * 4096;
     mprotect(guest, GUEST_BYTES, PROT_READ | PROT_WRITE);
     cpu = aligned_alloc(64, (sizeof(*cpu) + 63) / 64 * 64);
@@ -846,8 +1009,13 @@ int main(void)
     if ((text = getenv("HOST_STUB_INSTANCES")))
         instances = (unsigned)strtoul(text, NULL, 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_legacy), cmocka_unit_test(test_vex),      cmocka_unit_test(test_evex),
-        cmocka_unit_test(test_x87),    cmocka_unit_test(test_unmasked),
+        cmocka_unit_test(test_legacy),
+        cmocka_unit_test(test_vex),
+        cmocka_unit_test(test_evex),
+        cmocka_unit_test(test_gathers),
+        cmocka_unit_test(test_x87),
+        cmocka_unit_test(test_unmasked),
+        cmocka_unit_test(test_16_and_32_bit_code),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -426,6 +426,7 @@ static const struct op *run_fnstenv(struct icpu *c, const struct op *i)
     host_fpu_to_state(c);
     interp_store_bytes(c, i, linear, env, put_env(c, i, env));
     c->cpu.s.fpu.fcw |= FCW_MASKS;
+    c->cpu.s.fpu.fsw = summarised(&c->cpu.s.fpu);
     host_fpu_from_state(c);
     NEXT(c, i);
 }

@@ -121,9 +121,8 @@ static bool has_mmx_operand(const struct insn *insn)
             insn->operands[n].reg.value >= ZYDIS_REGISTER_MM0 &&
             insn->operands[n].reg.value <= ZYDIS_REGISTER_MM7)
             return true;
-    /* With a memory source some processors still switch to MMX state. */
-    return insn->info.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS ||
-           insn->info.mnemonic == ZYDIS_MNEMONIC_CVTPI2PD;
+    /* Some processors switch to MMX state with a memory source, too (SDM vol. 2). */
+    return insn->info.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS;
 }
 
 static const struct isa *isa_of(const struct insn *insn)

@@ -368,9 +368,13 @@ static void put_legacy(const struct insn *insn, struct stub_plan *plan)
 
 /* VEX.W and EVEX.W choose the width of a general register or of its memory form: 32 outside 64-bit
  * mode. */
-static bool w_is_width(ZydisMnemonic mnemonic)
+static bool w_is_width(const struct insn *insn)
 {
-    switch (mnemonic) {
+    switch (insn->info.mnemonic) {
+    case ZYDIS_MNEMONIC_KMOVD:
+    case ZYDIS_MNEMONIC_VPBROADCASTD:
+        return is_gpr_in(insn, ZYDIS_OPERAND_ENCODING_MODRM_RM) ||
+               is_gpr_in(insn, ZYDIS_OPERAND_ENCODING_MODRM_REG);
     case ZYDIS_MNEMONIC_VMOVD:
     case ZYDIS_MNEMONIC_VPEXTRB:
     case ZYDIS_MNEMONIC_VPEXTRW:
@@ -425,7 +429,7 @@ static unsigned rewritten_w(const struct insn *insn, unsigned byte)
     if (is_64bit(insn))
         return byte;
     byte |= VVVV_HIGH;
-    return w_is_width(insn->info.mnemonic) ? byte & ~VEX_W : byte;
+    return w_is_width(insn) ? byte & ~VEX_W : byte;
 }
 
 static void put_vex(const struct insn *insn, struct stub_plan *plan)
@@ -547,8 +551,12 @@ static bool is_x87_control(ZydisMnemonic mnemonic)
 
 static void plan_x87(const struct insn *insn, struct stub_plan *plan)
 {
-    if (insn->info.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+    if (insn->info.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT) {
+        /* Whether it looks at pending exceptions is left to the host. */
+        plan->no_wait = insn->info.mnemonic == ZYDIS_MNEMONIC_CVTPI2PS &&
+                        insn->operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
         return;
+    }
     plan->no_wait = is_x87_control(insn->info.mnemonic);
     plan->sets_pointers = !plan->no_wait;
     plan->fop =

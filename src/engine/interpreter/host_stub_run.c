@@ -92,16 +92,14 @@ noreturn void host_stub_trap(void *cpu, void *op, enum host_trap trap)
 {
     struct icpu *c = cpu;
     const struct op *i = op;
-    const struct stub_plan *plan;
 
     if (i == c->stubs->return_ops)
         i = c->stubs->slow;
     fpu_mask_mxcsr(c);
     switch (trap) {
-    case HOST_TRAP_FLOAT: /* of an x87 instruction only if fpu_check_pending missed it */
-        plan = &((const struct host_stub *)i->aux)->plan;
-        if (!(plan->needs & FPU_ALL_SIMD)) /* CVTPI2PS and the like are of both classes */
-            interp_raise(c, i, X86_MF);
+    case HOST_TRAP_FLOAT: /* of an x87 instruction only if fpu_check_pending was not asked */
+        if (((const struct host_stub *)i->aux)->plan.needs & FPU_X87)
+            fpu_check_pending(c, i);
         interp_raise(c, i, c->cpu.s.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
     case HOST_TRAP_PROTECTION:
         interp_raise_code(c, i, X86_GP, 0);
