@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -282,6 +283,47 @@ static void files_take_output_and_give_input(void **state)
     expect_file(out, "");
     unlink(out);
     unlink(in);
+}
+
+/* epoll knows nothing of plain files, so a sleeping loop must be told by other means. */
+static void *want_input_later(void *opaque)
+{
+    usleep(50000);
+    loop_set_events(opaque, LOOP_READ);
+    return NULL;
+}
+
+static void count_call(void *opaque, unsigned events)
+{
+    *(unsigned *)opaque += events == LOOP_READ;
+}
+
+static void plain_files_wake_a_sleeping_loop(void **state)
+{
+    const char *path = in_folder("plain");
+    struct loop_fd *handler;
+    unsigned calls = 0;
+    pthread_t thread;
+    int fd;
+
+    (void)state;
+    write_file(path, "text");
+    fd = open(path, O_RDONLY);
+    handler = loop_add_fd(loop, fd, LOOP_READ, count_call, &calls, NULL);
+    assert_non_null(handler);
+    loop_set_events(handler, 0);
+    run_loop(1);
+    calls = 0;
+    alarm(30); /* a loop that sleeps on ends the test */
+    pthread_create(&thread, NULL, want_input_later, handler);
+    loop_once(loop, UINT64_MAX);
+    loop_once(loop, 0);
+    alarm(0);
+    pthread_join(thread, NULL);
+    assert_true(calls > 0);
+    loop_remove_fd(handler);
+    close(fd);
+    unlink(path);
 }
 
 /* ---- a slow pipe ---- */
@@ -789,6 +831,7 @@ int main(void)
         TEST(a_full_ring_takes_no_more),
         TEST(an_overwriting_ring_keeps_the_end),
         TEST(files_take_output_and_give_input),
+        TEST(plain_files_wake_a_sleeping_loop),
         TEST(a_slow_reader_loses_nothing),
         TEST(one_client_after_the_other),
         TEST(stale_sockets_are_replaced_but_files_are_not),

@@ -101,13 +101,22 @@ static void catch_signals(void)
         sigaction(SIGCONT, &resume, NULL);
 }
 
+/* Give a signal back, unless somebody else has taken it over since. */
+static void release_signal(int number, void (*ours)(int), const struct sigaction *old)
+{
+    struct sigaction now;
+
+    if (!sigaction(number, NULL, &now) && now.sa_handler == ours)
+        sigaction(number, old, NULL);
+}
+
 static void release_signals(void)
 {
     for (size_t i = 0; i < FATAL_COUNT; i++)
         if (handled[i])
-            sigaction(fatal_signals[i], &old_actions[i], NULL);
+            release_signal(fatal_signals[i], on_fatal_signal, &old_actions[i]);
     if (continue_handled)
-        sigaction(SIGCONT, &old_continue, NULL);
+        release_signal(SIGCONT, on_continue, &old_continue);
     memset(handled, 0, sizeof(handled));
     continue_handled = false;
 }

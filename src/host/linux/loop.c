@@ -188,6 +188,8 @@ void loop_set_events(struct loop_fd *handler, unsigned events)
     handler->events = events;
     poll_update(handler);
     handler->loop->always_count += always_wanted(handler);
+    if (always_wanted(handler)) /* epoll does not wake a sleeping loop for it */
+        loop_wake(handler->loop);
 }
 
 static void free_removed(struct loop *loop)
