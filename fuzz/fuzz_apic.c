@@ -119,7 +119,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         acknowledge(vcpu);
         break;
     case 11:
-        device_test_advance_ns(r->t, fuzz_take_ns(in));
+        device_test_advance_ns(r->t, fuzz_take_ns(in, 16));
         break;
     case 12:
         vcpu->apic_ops->set_cr8(vcpu->apic, what >> 3 & 15);
@@ -147,18 +147,26 @@ static void check(struct rig *r)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static void build(struct rig *r, struct fuzz_saved *saved)
+{
+    r->t = device_test_new_smp(0, CPUS);
+    r->apic[0] = saved[0].dev = device_test_add(r->t, &apic_class, "vcpu=0");
+    r->apic[1] = saved[1].dev = device_test_add(r->t, &apic_class, "vcpu=1");
+    r->pic = saved[2].dev = device_test_add(r->t, &pic_class, NULL);
+    r->ioapic = saved[3].dev = device_test_add(r->t, &ioapic_class, NULL);
+    r->isa = (struct isa_irqs){.pic = r->pic, .ioapic = r->ioapic};
+    irq_connect(pic_output(r->pic), apic_intr_sink, r->t->machine, 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct rig r;
+    static struct fuzz_saved saved[5];
     struct fuzz_input in = {data, size};
-    struct rig r = {.t = device_test_new_smp(0, CPUS)};
 
-    r.apic[0] = device_test_add(r.t, &apic_class, "vcpu=0");
-    r.apic[1] = device_test_add(r.t, &apic_class, "vcpu=1");
-    r.pic = device_test_add(r.t, &pic_class, NULL);
-    r.ioapic = device_test_add(r.t, &ioapic_class, NULL);
-    r.isa = (struct isa_irqs){.pic = r.pic, .ioapic = r.ioapic};
-    irq_connect(pic_output(r.pic), apic_intr_sink, r.t->machine, 0);
-    device_test_start(r.t);
+    if (!r.t)
+        build(&r, saved);
+    fuzz_begin(r.t, saved);
     apic_set_virtual_wire(r.apic[0]);
     while (in.left) {
         if (*in.data == 0xff) {
@@ -171,6 +179,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     device_test_round_trip(r.t, r.apic[0]);
     device_test_round_trip(r.t, r.ioapic);
-    device_test_free(r.t);
     return 0;
 }

@@ -2,7 +2,8 @@
  * fuzz_device.h - bytes of a fuzzer as accesses to one device
  *
  * Each step takes a byte that says what to do and then its operands. Time passes only where
- * the input says so, and never more than about a second a step.
+ * the input says so. The machine is built once:
+ * each input begins at virtual time 0 with the devices as they were after power-on.
  */
 #ifndef FUZZ_FUZZ_DEVICE_H
 #define FUZZ_FUZZ_DEVICE_H
@@ -31,12 +32,12 @@ static inline uint64_t fuzz_take(struct fuzz_input *in, unsigned bytes)
     return value;
 }
 
-/* A time that is often short and sometimes long: 8 bits of mantissa, 22 powers of two. */
-static inline uint64_t fuzz_take_ns(struct fuzz_input *in)
+/* A time that is often short and sometimes long: 8 bits of mantissa, some powers of two. */
+static inline uint64_t fuzz_take_ns(struct fuzz_input *in, unsigned powers)
 {
     uint64_t mantissa = fuzz_take(in, 1);
 
-    return mantissa << fuzz_take(in, 1) % 22;
+    return mantissa << fuzz_take(in, 1) % powers;
 }
 
 /* Call what a device offers its board, which expects the machine lock. */
@@ -55,6 +56,46 @@ static inline uint64_t fuzz_take_ns(struct fuzz_input *in)
             abort();                                                                               \
         }                                                                                          \
     } while (0)
+
+/* A device and its state after power-on. */
+struct fuzz_saved {
+    struct device *dev;
+    struct state_buffer state;
+};
+
+static inline void fuzz_go_to_start(struct device_test *t)
+{
+    struct clocks *clocks = machine_clocks(t->machine);
+
+    clocks_pause(clocks);
+    clocks_set_virtual_ns(clocks, 0);
+    clocks_resume(clocks);
+    device_test_reset(t);
+    for (unsigned i = 0; i < machine_vcpu_count(t->machine); i++) {
+        machine_vcpu(t->machine, i)->events = 0;
+        machine_vcpu(t->machine, i)->tsc_offset = 0;
+    }
+}
+
+/* Begin an input. saved: the devices, NULL at the end; their states are filled in the first time.
+ */
+static inline void fuzz_begin(struct device_test *t, struct fuzz_saved *saved)
+{
+    bool first = !saved->state.data;
+
+    if (first)
+        device_test_start(t);
+    else
+        fuzz_go_to_start(t);
+    for (; saved->dev; saved++) {
+        const struct state_table *table = &saved->dev->class->state;
+
+        if (first)
+            state_save(table, saved->dev, &saved->state, NULL);
+        else
+            state_load(table, saved->dev, saved->state.data, saved->state.size_bytes, NULL);
+    }
+}
 
 /* Load the rest of the input as a saved state: hostile, so it may be refused, not more. */
 static inline void fuzz_load_state(struct fuzz_input *in, struct device *dev)

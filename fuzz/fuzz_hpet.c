@@ -46,7 +46,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         hpet_sink(r->hpet, 0, r->input);
         break;
     default:
-        device_test_advance_ns(r->t, fuzz_take_ns(in));
+        device_test_advance_ns(r->t, fuzz_take_ns(in, 18));
         break;
     }
 }
@@ -55,13 +55,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct rig r;
+    static struct fuzz_saved saved[2];
     struct fuzz_input in = {data, size};
-    struct rig r = {.t = device_test_new(0)};
     bool loaded = false;
 
-    r.hpet = device_test_add(r.t, &hpet_class, NULL);
-    hpet_connect(r.hpet, isa_sink, &r, io_sink, &r);
-    device_test_start(r.t);
+    if (!r.t) {
+        r.t = device_test_new(0);
+        r.hpet = saved[0].dev = device_test_add(r.t, &hpet_class, NULL);
+        hpet_connect(r.hpet, isa_sink, &r, io_sink, &r);
+    }
+    fuzz_begin(r.t, saved);
+    r.input = r.isa[0] = false;
     while (in.left) {
         if (*in.data == 0xff) {
             fuzz_take(&in, 1);
@@ -73,6 +78,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             FUZZ_CLAIM(r.isa[0] == r.input);
     }
     device_test_round_trip(r.t, r.hpet);
-    device_test_free(r.t);
     return 0;
 }

@@ -34,13 +34,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct device_test *t;
+    static struct fuzz_saved saved[2];
     struct fuzz_input in = {data, size};
-    struct device_test *t = device_test_new(0);
-    struct device *pic = device_test_add(t, &pic_class, NULL);
     struct test_irq intr;
 
+    if (!t) {
+        t = device_test_new(0);
+        saved[0].dev = device_test_add(t, &pic_class, NULL);
+    }
+    struct device *pic = saved[0].dev;
     test_irq_connect(&intr, pic_output(pic));
-    device_test_start(t);
+    fuzz_begin(t, saved);
     while (in.left) {
         if (*in.data == 0xff) {
             fuzz_take(&in, 1);
@@ -50,6 +55,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CLAIM(intr.level == pic_output(pic)->level);
     }
     device_test_round_trip(t, pic);
-    device_test_free(t);
     return 0;
 }

@@ -22,7 +22,7 @@ static void step(struct device_test *t, struct fuzz_input *in)
         test_inb(t, port);
         break;
     default:
-        device_test_advance_ns(t, fuzz_take_ns(in));
+        device_test_advance_ns(t, fuzz_take_ns(in, 16));
         break;
     }
 }
@@ -31,13 +31,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct device_test *t;
+    static struct fuzz_saved saved[2];
     struct fuzz_input in = {data, size};
-    struct device_test *t = device_test_new(0);
-    struct device *dev = device_test_add(t, &pit_class, NULL);
     struct test_irq irq;
 
+    if (!t) {
+        t = device_test_new(0);
+        saved[0].dev = device_test_add(t, &pit_class, NULL);
+    }
+    struct device *dev = saved[0].dev;
     test_irq_connect(&irq, pit_output(dev));
-    device_test_start(t);
+    fuzz_begin(t, saved);
     while (in.left) {
         if (*in.data == 0xfe) {
             fuzz_take(&in, 1);
@@ -48,6 +53,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         FUZZ_CLAIM(irq.level == pit_output(dev)->level);
     }
     device_test_round_trip(t, dev);
-    device_test_free(t);
     return 0;
 }
