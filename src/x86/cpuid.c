@@ -21,6 +21,7 @@
 #define HYPERVISOR_CLOCKS    0x40000010u
 #define EXTENDED_FIRST       0x80000000u
 #define CACHE_LINE_BYTES     64u
+#define STRUCTURED_LAST      2u
 
 #define LIMIT_CPUID_MAX_LEAF 2u /* with IA32_MISC_ENABLE[22] */
 
@@ -95,18 +96,18 @@ static void leaf_descriptors(const struct x86_cpu *cpu, uint32_t subleaf, struct
     out->edx = 0x00c30000;
 }
 
+/* Leaf 7. Subleaf 0 says in EAX which subleaf is the last one. */
 static void leaf_structured_features(const struct x86_cpu *cpu, uint32_t subleaf,
                                      struct x86_cpuid *out)
 {
-    if (subleaf > 1)
+    if (subleaf > STRUCTURED_LAST)
         return;
-    out->eax = bits(cpu, 7, subleaf, X86_CPUID_EAX);
-    if (subleaf)
-        return;
-    out->eax = 1; /* the last subleaf */
-    out->ebx = bits(cpu, 7, 0, X86_CPUID_EBX);
-    out->ecx = with_bit(bits(cpu, 7, 0, X86_CPUID_ECX), 4, cpu->s.cr4 & X86_CR4_PKE);
-    out->edx = bits(cpu, 7, 0, X86_CPUID_EDX);
+    out->eax = subleaf ? bits(cpu, 7, subleaf, X86_CPUID_EAX) : STRUCTURED_LAST;
+    out->ebx = bits(cpu, 7, subleaf, X86_CPUID_EBX);
+    out->ecx = bits(cpu, 7, subleaf, X86_CPUID_ECX);
+    out->edx = bits(cpu, 7, subleaf, X86_CPUID_EDX);
+    if (subleaf == 0)
+        out->ecx = with_bit(out->ecx, 4, cpu->s.cr4 & X86_CR4_PKE);
 }
 
 static void leaf_power(const struct x86_cpu *cpu, uint32_t subleaf, struct x86_cpuid *out)

@@ -84,6 +84,8 @@ static const uint8_t baseline[] = {
     F(ARCH_CAPABILITIES),
     F(SPEC_CTRL),
     F(STIBP),
+    F(BHI_CTRL),
+    F(MCDT_NO),
     0,
 };
 
@@ -198,6 +200,7 @@ static const uint8_t needs[][2] = {
     {F(TSC_DEADLINE), F(APIC)},
     {F(STIBP), F(SPEC_CTRL)},
     {F(SSBD), F(SPEC_CTRL)},
+    {F(BHI_CTRL), F(SPEC_CTRL)},
 };
 
 #define NEEDS_COUNT (sizeof(needs) / sizeof(needs[0]))

@@ -9,7 +9,8 @@
  * and never report. IA32_SMBASE is readable in SMM only, so always #GP.
  *
  * IA32_ARCH_CAPABILITIES says that this processor has none of the speculation flaws, which is so
- * as far as the guest can tell: software engines do not speculate on the guest's behalf.
+ * as far as the guest can tell: software engines do not speculate on the guest's behalf. Kernels
+ * that do not know a flaw's bit there (Linux 6.1 and BHI_NO) find a control that costs nothing.
  */
 #include <stddef.h>
 
@@ -27,6 +28,7 @@
 #define SPEC_CTRL_IBRS          1u
 #define SPEC_CTRL_STIBP         2u
 #define SPEC_CTRL_SSBD          4u
+#define SPEC_CTRL_BHI_DIS_S     0x400u
 
 /* IA32_ARCH_CAPABILITIES (SDM vol. 4, table 2-2; ITS_NO is given by hypervisors only). */
 #define ARCH_RDCL_NO            (1ull << 0)
@@ -138,7 +140,8 @@ static bool valid_spec_ctrl(const struct x86_cpu *cpu, unsigned index, uint64_t 
 {
     (void)index;
     return (!(value & SPEC_CTRL_STIBP) || cpu_model_has(cpu->model, X86_FEATURE_STIBP)) &&
-           (!(value & SPEC_CTRL_SSBD) || cpu_model_has(cpu->model, X86_FEATURE_SSBD));
+           (!(value & SPEC_CTRL_SSBD) || cpu_model_has(cpu->model, X86_FEATURE_SSBD)) &&
+           (!(value & SPEC_CTRL_BHI_DIS_S) || cpu_model_has(cpu->model, X86_FEATURE_BHI_CTRL));
 }
 
 /* ---- constants ---- */
@@ -363,7 +366,7 @@ static const struct msr msrs[] = {
     {0x03b, 1, FEATURE(TSC_ADJUST), FIELD(tsc_adjust), .write = write_tsc_adjust,
      .writable = ALL_BITS},
     {0x048, 1, FEATURE(SPEC_CTRL), FIELD(spec_ctrl), .valid = valid_spec_ctrl,
-     .writable = SPEC_CTRL_IBRS | SPEC_CTRL_STIBP | SPEC_CTRL_SSBD},
+     .writable = SPEC_CTRL_IBRS | SPEC_CTRL_STIBP | SPEC_CTRL_SSBD | SPEC_CTRL_BHI_DIS_S},
     /* PRED_CMD */
     {0x049, 1, FEATURE(SPEC_CTRL), .read = read_refused, .write = write_pred_cmd,
      .writable = ALL_BITS},

@@ -406,7 +406,7 @@ static void msrs_keep_what_they_should(void **state)
         {"GS base", 0xc0000101, 0xffff888000000000, 0x1fff888000000000},
         {"kernel GS base", 0xc0000102, 0xffff888000000000, 0x1fff888000000000},
         {"TSC_AUX", 0xc0000103, 0xffffffff, 1ull << 32},
-        {"SPEC_CTRL", 0x48, 7, 8},
+        {"SPEC_CTRL", 0x48, 0x407, 8},
         {"XSS", 0xda0, 0, 1},
         {"DEBUGCTL", 0x1d9, 2, 4},
         {"MC0_CTL", 0x400, UINT64_MAX, NONE},

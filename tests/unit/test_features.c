@@ -150,11 +150,12 @@ static void features_sit_at_their_bits(void **state)
     assert_int_equal(id(1, 0).edx, 0x178bfbff & ~(1u << 10)); /* bit 10 is reserved */
     assert_int_equal(id(1, 0).ecx & (1u << 27 | 1u << 31 | 1u << 28 | 1u << 3),
                      1u << 31 | 1u << 28);
-    assert_int_equal(id(7, 0).eax, 1);
+    assert_int_equal(id(7, 0).eax, 2);
     assert_int_equal(id(7, 0).ebx & (1u << 5 | 1u << 11 | 1u << 29), 1u << 5 | 1u << 29);
     assert_int_equal(id(7, 0).edx, 1u << 4 | 1u << 26 | 1u << 27 | 1u << 29 | 1u << 31);
     EXPECT(7, 1, 1 << 5, 0, 0, 0);
-    EXPECT(7, 2, 0, 0, 0, 0);
+    EXPECT(7, 2, 0, 0, 0, 0x30);
+    EXPECT(7, 3, 0, 0, 0, 0);
     EXPECT(6, 0, 4, 0, 0, 0);
     EXPECT(0xa, 0, 0, 0, 0, 0);
     EXPECT(0x80000007, 0, 0, 0, 0, 1 << 8);
