@@ -195,7 +195,6 @@ struct icpu {
     bool stepping;       /* one instruction at a time; nothing may be linked */
     bool shadow;         /* the instruction before asked that no interrupt comes before the next */
     bool counted;        /* virtual time is the instruction count */
-    bool repeat_interrupted; /* a REP instruction stopped between iterations */
     _Atomic uint8_t in_run;        /* reading guest memory through the TLB: see code_pages.c */
     _Atomic uint8_t drop_writes;   /* another vCPU wants our write tags dropped */
     const struct debug_request *debug; /* NULL without a debugger */
@@ -532,6 +531,7 @@ void flags_materialize(struct icpu *c);
 
 /* EFLAGS was written as a whole (POPF); old is its value before. */
 const struct op *interp_flags_written(struct icpu *c, const struct op *i, uint64_t old);
+void interp_merge_debug_traps(struct icpu *c, uint8_t vector);
 /* STI, MOV SS, POP SS: the next instruction runs before anything comes between. */
 const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss);
 

@@ -216,10 +216,22 @@ static const struct x86_cpu_ops cpu_ops = {
 
 /* ---- events between instructions ---- */
 
+/* Traps that MOV SS held back are reported with a #DB of the next instruction, not after it. */
+void interp_merge_debug_traps(struct icpu *c, uint8_t vector)
+{
+    struct x86_state *s = &c->cpu.s;
+
+    if (vector != X86_DB)
+        return;
+    s->dr6 |= s->pending.debug_traps;
+    s->pending.debug_traps = 0;
+}
+
 static void deliver(struct icpu *c, const struct x86_event *event)
 {
     struct x86_event copy = *event;
 
+    interp_merge_debug_traps(c, copy.vector);
     trace(CPU_EVENT, copy.vector, copy.error_code, c->cpu.s.rip, c->cpu.s.cr2);
     flags_materialize(c);
     c->insn = NULL;
@@ -402,7 +414,8 @@ static bool attend(struct icpu *c, struct vcpu_exit *exit)
         events = atomic_load(&c->vcpu->events);
         if (unlikely(events & VCPU_EVENT_KICK))
             return leave(exit, EXIT_KICKED);
-    } while (take_debug_trap(c) || (events && take_event(c, events)) || c->flush_all);
+    } while (take_debug_trap(c) ||
+             ((events || s->pending.nmi_pending) && take_event(c, events)) || c->flush_all);
     if (s->activity != X86_ACTIVE)
         return leave(exit, EXIT_HALT);
     if (c->new_budget || c->budget == 0) {
@@ -421,6 +434,7 @@ static void step(struct icpu *c)
     const struct op *i;
 
     c->shadow = false;
+    c->keep_rf = false;
     c->stepping = true;
     c->must_step = false;
     c->trap_needs_tf = false;
@@ -430,10 +444,10 @@ static void step(struct icpu *c)
     c->stepping = false;
     s->rflags &= ~(uint64_t)X86_FLAG_RF | (c->keep_rf ? X86_FLAG_RF : 0);
     c->keep_rf = false;
-    if (trap && (!c->trap_needs_tf || (s->rflags & X86_FLAG_TF)) && !c->repeat_interrupted)
-        s->pending.debug_traps |= X86_DR6_BS;
-    c->repeat_interrupted = false;
     s->pending.shadow_is_mov_ss = c->shadow && s->pending.shadow_is_mov_ss;
+    /* A load of SS drops the single-step trap behind it; data breakpoints only wait. */
+    if (trap && (!c->trap_needs_tf || (s->rflags & X86_FLAG_TF)) && !s->pending.shadow_is_mov_ss)
+        s->pending.debug_traps |= X86_DR6_BS;
 }
 
 static void run_blocks(struct icpu *c)
@@ -447,7 +461,7 @@ static void run_blocks(struct icpu *c)
 /* True if the next instruction has to run alone. */
 static bool needs_step(const struct icpu *c)
 {
-    return (c->cpu.s.rflags & X86_FLAG_TF) || c->shadow || c->must_step || (c->debug && c->debug->step);
+    return (c->cpu.s.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->shadow || c->must_step || (c->debug && c->debug->step);
 }
 
 static bool at_breakpoint(struct icpu *c, struct vcpu_exit *exit, bool *out_leave)

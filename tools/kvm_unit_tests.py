@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Runs the x86 kvm-unit-tests, built elsewhere, under trapeze and under QEMU's TCG, side by side.
+
+    kvm_unit_tests.py DIR [--trapeze PROGRAM] [--no-qemu] [--only NAME,...] [--timeout S]
+
+DIR is a checkout of kvm-unit-tests after "./configure --arch=x86_64 && make". A test's files,
+arguments and processors come from its x86/unittests.cfg. The table goes to standard output, one
+test a line; the consoles go to a folder that is named at the end.
+"""
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+
+ap = argparse.ArgumentParser()
+ap.add_argument('dir')
+ap.add_argument('--trapeze', default=os.path.join(os.path.dirname(__file__), '../build/trapeze'))
+ap.add_argument('--no-qemu', action='store_true')
+ap.add_argument('--only', default='')
+ap.add_argument('--timeout', type=int, default=60)
+a = ap.parse_args()
+
+
+def sections():
+    """The tests of unittests.cfg: dicts with name, file, smp, args, arch."""
+    test = None
+    for line in open(os.path.join(a.dir, 'x86/unittests.cfg')):
+        line = line.split('#')[0].strip()
+        m = re.match(r'\[(.*)\]', line)
+        if m:
+            if test:
+                yield test
+            test = {'name': m[1], 'smp': '1'}
+        elif test is not None and '=' in line:
+            key, value = line.split('=', 1)
+            test[key.strip()] = value.strip()
+    if test:
+        yield test
+
+
+def arguments(test):
+    """The guest's command line: test_args, or -append in the options for QEMU."""
+    if 'test_args' in test:
+        return test['test_args'].strip("'\"")
+    words = shlex.split(test.get('qemu_params', test.get('extra_params', '')))
+    return words[words.index('-append') + 1] if '-append' in words else ''
+
+
+def memory(test):
+    words = shlex.split(test.get('qemu_params', test.get('extra_params', '')))
+    return words[words.index('-m') + 1] if '-m' in words else '256M'
+
+
+def outcome(status, text):
+    """What a console says: the tests' own summary, or how the run ended."""
+    summary = re.findall(r'SUMMARY: (\d+ tests.*)', text)
+    if status is None:
+        return 'timeout'
+    if status == 1:
+        return 'pass' + (f' ({summary[-1]})' if summary else '')
+    if status == 77 * 2 + 1 or (summary and 'unexpected' not in summary[-1]):
+        return f'skip ({summary[-1]})' if summary else 'skip'
+    return f'FAIL ({summary[-1]})' if summary else f'FAIL (status {status})'
+
+
+def run(command, log):
+    with open(log, 'wb') as out:
+        try:
+            status = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out,
+                                    stderr=subprocess.STDOUT, timeout=a.timeout).returncode
+        except subprocess.TimeoutExpired:
+            status = None
+    return outcome(status, open(log, errors='replace').read())
+
+
+logs = tempfile.mkdtemp(prefix='kvm-unit-tests.')
+totals = {}
+for t in sections():
+    if t.get('arch') == 'i386' or (a.only and t['name'] not in a.only.split(',')):
+        continue
+    kernel = os.path.join(a.dir, 'x86', t['file'])
+    if not os.path.exists(kernel):
+        continue
+    smp = re.sub(r'\D.*', '', t['smp']) or '2'
+    results = [run([a.trapeze, 'run', '--kernel', kernel, '--append', arguments(t), '-m',
+                    memory(t) if memory(t)[-1] in 'MG' else memory(t) + 'M',
+                    '--cpus', smp, '--debugcon', 'null'], f'{logs}/{t["name"]}.trapeze')]
+    if not a.no_qemu:
+        results.append(run(['qemu-system-x86_64', '-accel', 'tcg', '-cpu', 'max', '-nodefaults',
+                            '-display', 'none', '-serial', 'stdio', '-no-reboot', '-smp', smp, '-m',
+                            memory(t), '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
+                            '-kernel', kernel, '-append', arguments(t)], f'{logs}/{t["name"]}.qemu'))
+    print(f'| {t["name"]} | ' + ' | '.join(results) + ' |', flush=True)
+    totals[results[0].split()[0]] = totals.get(results[0].split()[0], 0) + 1
+print(', '.join(f'{n} {word}' for word, n in sorted(totals.items())))
+print(f'consoles: {logs}')
