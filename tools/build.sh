@@ -17,7 +17,7 @@ if [ ! -f "$folder/build.ninja" ]; then
         exit 1
     fi
 fi
-if ! ninja -C "$folder" -j "${TRAPEZE_JOBS:-2}" >"$log" 2>&1; then
+if ! ninja --quiet -C "$folder" -j "${TRAPEZE_JOBS:-2}" >"$log" 2>&1; then
     cat "$log" >&2
     exit 1
 fi

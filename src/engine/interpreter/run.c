@@ -199,7 +199,7 @@ static void ops_flush_page(struct x86_cpu *cpu, uint64_t linear)
     interp_flush_tlb_page(icpu_of(cpu), linear);
 }
 
-static noreturn void ops_raise(struct x86_cpu *cpu)
+__attribute__((__noreturn__)) static void ops_raise(struct x86_cpu *cpu)
 {
     longjmp(icpu_of(cpu)->unwind, 1);
 }
