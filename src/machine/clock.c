@@ -360,7 +360,7 @@ static struct timer *take_due(struct clocks *clocks, enum clock_id id, uint64_t 
     host_mutex_lock(&clocks->mutex);
     if (queue->count && queue->heap[0]->deadline_ns <= now_ns) {
         timer = queue->heap[0];
-        trace(TIMER_FIRE, id, timer->deadline_ns);
+        trace(TIMER_FIRE, id, timer->deadline_ns, now_ns);
         remove_locked(queue, timer);
     }
     host_mutex_unlock(&clocks->mutex);

@@ -482,7 +482,7 @@ static void vcpu_main(void *opaque)
 static void set_machine_state(struct machine *machine, enum machine_state state)
 {
     atomic_store(&machine->state, (int)state);
-    trace(MACHINE_STATE, state);
+    trace(MACHINE_STATE, state, clock_now_ns(machine->clocks, CLOCK_ID_VIRTUAL));
     for (unsigned i = 0; i < machine->observer_count; i++)
         machine->observers[i].fn(machine->observers[i].opaque, machine, state);
 }
@@ -557,7 +557,7 @@ static void reset_vcpu(struct vcpu_thread *thread)
 /* All vCPUs are parked or not started yet. */
 static void reset_all(struct machine *machine)
 {
-    trace(MACHINE_RESET);
+    trace(MACHINE_RESET, clock_now_ns(machine->clocks, CLOCK_ID_VIRTUAL));
     machine_set_a20(machine, true);
     for (struct device *dev = machine->devices; dev; dev = dev->next)
         if (dev->attached && dev->class->reset)

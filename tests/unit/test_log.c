@@ -175,14 +175,14 @@ static void trace_can_go_to_a_file(void **state)
     error_clear(&err);
     assert_int_equal(trace_open(path, &err), 0);
     assert_int_equal(trace_enable("machine_state", &err), 0);
-    trace(MACHINE_STATE, 3);
+    trace(MACHINE_STATE, 3, 70);
     assert_int_equal(trace_open("/dev/null", &err), 0); /* closes and so flushes the first */
     file = fopen(path, "r");
     assert_non_null(file);
     assert_non_null(fgets(text, sizeof(text), file));
     fclose(file);
     unlink(path);
-    assert_string_equal(text, "machine_state: state 3\n");
+    assert_string_equal(text, "machine_state: state 3 at 70 ns\n");
 }
 
 int main(void)
