@@ -17,6 +17,8 @@ bench: build ## compare with the processor itself and with QEMU
 fuzz: ## run every fuzz target for FUZZ_SECONDS (600) each
 	@tools/setup.sh build check
 	@tools/fuzz.sh
+fuzz-cpu: build ## compare the interpreter with the processor: FUZZ_CPU_COUNT (5000000) instances
+	@build/tests/differential/differential -k -n $${FUZZ_CPU_COUNT:-5000000} -s time
 format: ## run clang-format over the sources
 	@tools/format.sh
 setup: ## install all Debian packages that are missing
@@ -24,4 +26,4 @@ setup: ## install all Debian packages that are missing
 clean: ## remove what the build made
 	@rm -rf build build-*
 
-.PHONY: help demo build check bench fuzz format setup clean
+.PHONY: help demo build check bench fuzz fuzz-cpu format setup clean

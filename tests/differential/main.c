@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BATCH     256u
@@ -73,8 +74,9 @@ int main(int argc, char **argv)
         case 'n':
             count = strtoul(optarg, NULL, 0);
             break;
-        case 's':
-            seed = strtoul(optarg, NULL, 0);
+        case 's': /* "time": another one every run, printed so that it can be repeated */
+            seed = strcmp(optarg, "time") == 0 ? (unsigned long)time(NULL) * 1000 : strtoul(optarg, NULL, 0);
+            printf("first seed %lu\n", seed);
             break;
         case 'm':
             mnemonic = optarg;
