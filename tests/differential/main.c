@@ -75,7 +75,8 @@ int main(int argc, char **argv)
             count = strtoul(optarg, NULL, 0);
             break;
         case 's': /* "time": another one every run, printed so that it can be repeated */
-            seed = strcmp(optarg, "time") == 0 ? (unsigned long)time(NULL) * 1000 : strtoul(optarg, NULL, 0);
+            seed = strcmp(optarg, "time") == 0 ? (unsigned long)time(NULL) * 1000
+                                               : strtoul(optarg, NULL, 0);
             printf("first seed %lu\n", seed);
             break;
         case 'm':

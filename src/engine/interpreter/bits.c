@@ -1,5 +1,6 @@
 /*
- * bits.c - BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, BMI1, BMI2, ADX, CRC32, RDRAND, decimal adjust
+ * bits.c - BT BTS BTR BTC, BSF BSR TZCNT LZCNT POPCNT, BMI1, BMI2, ADX, CRC32, RDRAND, decimal
+ * adjust
  */
 #include "engine/interpreter/build.h"
 #include "engine/interpreter/flags.h"
@@ -49,7 +50,7 @@ static uint64_t bit_changed(enum bit_test kind, uint64_t value, uint64_t mask)
 }
 
 /* imm: bits 0-7 the bit number if bit 8 is set; bits 9-10 enum bit_test; bit 11 LOCK */
-#define BIT_KIND    ((enum bit_test)(i->imm >> 9 & 3))
+#define BIT_KIND     ((enum bit_test)(i->imm >> 9 & 3))
 #define BIT_FROM_IMM (i->imm & 0x100)
 
 static const struct op *op_bit_reg(struct icpu *c, const struct op *i)
@@ -95,13 +96,14 @@ static uint64_t update_memory(struct icpu *c, const struct op *i, uint64_t linea
     void *p = rmw_pointer(c, linear, BYTES);
     uint64_t old;
 
-#define SWAP(B)                                                                            \
-    do {                                                                                   \
-        uint##B##_t *at = p, seen = __atomic_load_n(at, __ATOMIC_RELAXED);                 \
-        while (!__atomic_compare_exchange_n(at, &seen, (uint##B##_t)bit_changed(BIT_KIND, seen, mask), \
-                                            false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))    \
-            ;                                                                              \
-        return seen;                                                                       \
+#define SWAP(B)                                                                                    \
+    do {                                                                                           \
+        uint##B##_t *at = p, seen = __atomic_load_n(at, __ATOMIC_RELAXED);                         \
+        while (!__atomic_compare_exchange_n(at, &seen,                                             \
+                                            (uint##B##_t)bit_changed(BIT_KIND, seen, mask), false, \
+                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))                   \
+            ;                                                                                      \
+        return seen;                                                                               \
     } while (0)
     if (likely(p)) {
         switch (BYTES) {
@@ -287,10 +289,10 @@ static const struct op *op_adox(struct icpu *c, const struct op *i)
 /* Polynomial 0x11edc6f41, reflected (SDM vol. 2, CRC32); four bits at a time. */
 static uint32_t crc32c(uint32_t crc, uint64_t value, unsigned bytes)
 {
-    static const uint32_t table[16] = {
-        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
-        0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-        0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
+    static const uint32_t table[16] = {0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1,
+                                       0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+                                       0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+                                       0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75};
 
     for (unsigned n = 0; n < bytes; n++) {
         crc ^= (uint8_t)(value >> (8 * n));

@@ -17,8 +17,8 @@
 
 #include "trapeze/machine.h"
 
-#define HASH_BITS 16
-#define HASH_SIZE (1u << HASH_BITS)
+#define HASH_BITS   16
+#define HASH_SIZE   (1u << HASH_BITS)
 #define ARENA_BYTES (96u << 20) /* reserved; pages are touched as they fill */
 #define FETCH_BYTES 1024        /* most bytes that one block is decoded from */
 
@@ -80,8 +80,7 @@ static const struct op *block_enter(struct icpu *c, const struct op *i)
 {
     const struct block *b = block_of(i);
 
-    if (unlikely(atomic_load_explicit(&b->page->generation, memory_order_relaxed) !=
-                 b->generation))
+    if (unlikely(atomic_load_explicit(&b->page->generation, memory_order_relaxed) != b->generation))
         return blocks_lookup(c, op_rip(c, i));
     if (unlikely(atomic_load_explicit(&c->attention, memory_order_relaxed) ||
                  c->budget < b->count)) {
@@ -307,10 +306,10 @@ bool blocks_has_breakpoint(const struct icpu *c, unsigned page_offset)
 struct source {
     const struct fetch_entry *first;
     uint64_t rip, linear;
-    unsigned offset;        /* in the page */
+    unsigned offset; /* in the page */
     uint8_t bytes[FETCH_BYTES];
-    unsigned available;     /* up to the end of the page */
-    unsigned used;          /* bytes decoded */
+    unsigned available; /* up to the end of the page */
+    unsigned used;      /* bytes decoded */
     struct code_page *second_page;
     uint64_t second_gpa;
     const uint8_t *second_host;
@@ -366,8 +365,7 @@ static enum decode_result decode_crossing(struct icpu *c, struct source *s, stru
     /* Both pages may share a slot of the fetch table. */
     c->fetches[(s->linear >> 12) & (FETCH_SIZE - 1)] = first;
     s->first = &c->fetches[(s->linear >> 12) & (FETCH_SIZE - 1)];
-    return x86_decode(c->code_size, c->mode_key & MODE_REAL, s->crossing, X86_MAX_INSN_BYTES,
-                      insn);
+    return x86_decode(c->code_size, c->mode_key & MODE_REAL, s->crossing, X86_MAX_INSN_BYTES, insn);
 }
 
 static bool within_limit(const struct icpu *c, uint64_t rip, unsigned size)
@@ -599,9 +597,9 @@ static struct block *lookup(struct icpu *c, uint64_t rip)
     f = interp_fetch(c, linear);
     if (likely(f->page)) {
         b = find(c, f->gpa | (linear & 0xfff), linear);
-        if (b && (likely(c->mode_key & MODE_FLAT) ||
-                  within_limit(c, rip, b->ops[b->op_count - 1].page_offset -
-                                           b->ops[0].page_offset)))
+        if (b &&
+            (likely(c->mode_key & MODE_FLAT) ||
+             within_limit(c, rip, b->ops[b->op_count - 1].page_offset - b->ops[0].page_offset)))
             return b;
     }
     source_open(c, &s, rip);

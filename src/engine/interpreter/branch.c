@@ -47,29 +47,29 @@ const struct op *interp_branch(struct icpu *c, const struct op *i)
     GOTO(c, jump_to(c, rip));
 }
 
-#define TAKE(c, i)                 \
-    do {                           \
-        if (likely((i)->link))     \
-            GOTO(c, (i)->link);    \
-        return interp_branch(c, i); \
+#define TAKE(c, i)                                                                                 \
+    do {                                                                                           \
+        if (likely((i)->link))                                                                     \
+            GOTO(c, (i)->link);                                                                    \
+        return interp_branch(c, i);                                                                \
     } while (0)
 
 /* ---- Jcc ---- */
 
-#define JCC(cc)                                                              \
-    static const struct op *op_jcc_##cc(struct icpu *c, const struct op *i) \
-    {                                                                        \
-        if (condition(c, cc)) {                                              \
-            c->budget += (uint64_t)i->imm;                                   \
-            TAKE(c, i);                                                      \
-        }                                                                    \
-        NEXT(c, i);                                                          \
+#define JCC(cc)                                                                                    \
+    static const struct op *op_jcc_##cc(struct icpu *c, const struct op *i)                        \
+    {                                                                                              \
+        if (condition(c, cc)) {                                                                    \
+            c->budget += (uint64_t)i->imm;                                                         \
+            TAKE(c, i);                                                                            \
+        }                                                                                          \
+        NEXT(c, i);                                                                                \
     }
-JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
-JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
-static op_fn *const jcc[16] = {op_jcc_0,  op_jcc_1,  op_jcc_2,  op_jcc_3, op_jcc_4,  op_jcc_5,
-                               op_jcc_6,  op_jcc_7,  op_jcc_8,  op_jcc_9, op_jcc_10, op_jcc_11,
-                               op_jcc_12, op_jcc_13, op_jcc_14, op_jcc_15};
+JCC(0)
+JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13)
+    JCC(14) JCC(15) static op_fn *const jcc[16] = {
+        op_jcc_0, op_jcc_1, op_jcc_2,  op_jcc_3,  op_jcc_4,  op_jcc_5,  op_jcc_6,  op_jcc_7,
+        op_jcc_8, op_jcc_9, op_jcc_10, op_jcc_11, op_jcc_12, op_jcc_13, op_jcc_14, op_jcc_15};
 
 static uint64_t count_register(const struct icpu *c, const struct op *i)
 {
@@ -359,7 +359,8 @@ static bool build_indirect(struct builder *w, const struct insn *insn, struct op
     return true;
 }
 
-static bool build_far(struct builder *w, const struct insn *insn, struct op *op, op_fn *ptr, op_fn *mem)
+static bool build_far(struct builder *w, const struct insn *insn, struct op *op, op_fn *ptr,
+                      op_fn *mem)
 {
     op->extra = insn->info.operand_width / 8;
     if (operand(insn, 0)->type == ZYDIS_OPERAND_TYPE_POINTER) {

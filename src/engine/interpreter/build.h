@@ -23,15 +23,15 @@ enum pair_kind {
 
 /* What the passes over a block (dead flags, fusing) need to know of each op. */
 struct op_notes {
-    op_fn *quiet;              /* the same without computing flags; NULL: there is none */
-    op_fn *const *fused;       /* by condition: does this op and the Jcc behind it */
-    uint8_t condition;         /* of a Jcc; valid if is_jcc */
-    uint16_t flags_killed;     /* status flags that are always overwritten */
+    op_fn *quiet;          /* the same without computing flags; NULL: there is none */
+    op_fn *const *fused;   /* by condition: does this op and the Jcc behind it */
+    uint8_t condition;     /* of a Jcc; valid if is_jcc */
+    uint16_t flags_killed; /* status flags that are always overwritten */
     uint16_t flags_used;
-    uint8_t pair;              /* enum pair_kind; of the quiet handler if there is one */
+    uint8_t pair; /* enum pair_kind; of the quiet handler if there is one */
     bool is_jcc;
     bool cannot_fault;
-    bool leaves;               /* may leave the block here */
+    bool leaves; /* may leave the block here */
 };
 
 struct builder {
@@ -90,15 +90,15 @@ static inline unsigned ea_index(const struct op *op)
 /* ---- instruction groups: true if the instruction was one of theirs ---- */
 
 typedef bool build_fn(struct builder *w, const struct insn *insn, struct op *op);
-build_fn build_alu;      /* alu.c: ADD ... CMP, TEST, INC, DEC, NEG, NOT, XADD, CMPXCHG */
-build_fn build_move;     /* move.c: MOV, MOVZX, LEA, XCHG, CMOVcc, SETcc, BSWAP, ... */
-build_fn build_stack;    /* stack.c: PUSH, POP, PUSHF, ENTER, LEAVE, PUSHA */
-build_fn build_branch;   /* branch.c: Jcc, JMP, CALL, RET, LOOP, far transfers, INT, SYSCALL */
-build_fn build_shift;    /* shift.c: shifts, rotates, SHLD, BMI2 shifts */
-build_fn build_muldiv;   /* muldiv.c */
-build_fn build_bits;     /* bits.c: BT.., BSF.., BMI, CRC32, ADX, decimal adjust */
-build_fn build_string;   /* string.c: MOVS, STOS, CMPS, SCAS, LODS, INS, OUTS, IN, OUT */
-build_fn build_system;   /* system.c: flags, control registers, MSRs, segments, HLT, ... */
+build_fn build_alu;    /* alu.c: ADD ... CMP, TEST, INC, DEC, NEG, NOT, XADD, CMPXCHG */
+build_fn build_move;   /* move.c: MOV, MOVZX, LEA, XCHG, CMOVcc, SETcc, BSWAP, ... */
+build_fn build_stack;  /* stack.c: PUSH, POP, PUSHF, ENTER, LEAVE, PUSHA */
+build_fn build_branch; /* branch.c: Jcc, JMP, CALL, RET, LOOP, far transfers, INT, SYSCALL */
+build_fn build_shift;  /* shift.c: shifts, rotates, SHLD, BMI2 shifts */
+build_fn build_muldiv; /* muldiv.c */
+build_fn build_bits;   /* bits.c: BT.., BSF.., BMI, CRC32, ADX, decimal adjust */
+build_fn build_string; /* string.c: MOVS, STOS, CMPS, SCAS, LODS, INS, OUTS, IN, OUT */
+build_fn build_system; /* system.c: flags, control registers, MSRs, segments, HLT, ... */
 
 /* The pass that joins pairs; after dead flags were dropped and branches fused. */
 void join_pairs(struct block *b, const struct op_notes *notes);

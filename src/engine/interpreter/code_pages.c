@@ -89,7 +89,8 @@ static void wait_for(struct icpu *me, struct icpu *other)
 {
     atomic_store(&other->drop_writes, 1);
     atomic_store(&other->attention, 1);
-    for (unsigned spins = 0; atomic_load(&other->drop_writes) && atomic_load(&other->in_run); spins++) {
+    for (unsigned spins = 0; atomic_load(&other->drop_writes) && atomic_load(&other->in_run);
+         spins++) {
         code_pages_answer(me);
         if (spins > 1000)
             sched_yield();

@@ -109,7 +109,8 @@ static inline bool flag_pf(const struct icpu *c)
                                    : parity_even((uint8_t)c->cc_result);
 }
 
-/* Condition codes in encoding order: O B Z BE S P L LE, odd ones negated (SDM vol. 1, table B-1). */
+/* Condition codes in encoding order: O B Z BE S P L LE, odd ones negated (SDM vol. 1, table B-1).
+ */
 static inline bool condition(const struct icpu *c, unsigned code)
 {
     bool holds;

@@ -40,7 +40,7 @@ struct code_page;
 struct interpreter;
 struct op;
 
-#define likely(x) __builtin_expect(!!(x), 1)
+#define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* Executes one op; returns the op to go on with, or NULL to return to the run loop. */
@@ -51,7 +51,8 @@ enum ea_kind {
     EA_BASE,    /* 64-bit flat: [base + disp] */
     EA_INDEX,   /* 64-bit flat: [base + index << scale + disp] */
     EA_SEGMENT, /* 64-bit flat, plus the base of FS or GS */
-    EA_LIMITED, /* 32-bit addressing; 16- and 32-bit code: base and limit of the segment, wrap-around */
+    EA_LIMITED, /* 32-bit addressing; 16- and 32-bit code: base and limit of the segment,
+                   wrap-around */
     EA_KIND_COUNT,
 };
 
@@ -67,33 +68,34 @@ struct op {
     };
     const struct op *link; /* branches: first op of the target block, once known */
     int64_t disp;
-    uint16_t dst, src;     /* register operands */
-    uint16_t base, index;  /* of the memory operand */
-    uint16_t page_offset;  /* of the instruction's first byte */
-    uint8_t length;        /* bytes */
-    uint8_t scale;         /* 0-3: shift of the index */
-    uint8_t seg;           /* enum x86_segment_index of the memory operand */
-    uint8_t ea;            /* enum ea_kind */
-    uint8_t address_size;  /* 2, 4 or 8 bytes */
-    uint8_t extra;         /* handler-specific */
+    uint16_t dst, src;    /* register operands */
+    uint16_t base, index; /* of the memory operand */
+    uint16_t page_offset; /* of the instruction's first byte */
+    uint8_t length;       /* bytes */
+    uint8_t scale;        /* 0-3: shift of the index */
+    uint8_t seg;          /* enum x86_segment_index of the memory operand */
+    uint8_t ea;           /* enum ea_kind */
+    uint8_t address_size; /* 2, 4 or 8 bytes */
+    uint8_t extra;        /* handler-specific */
 };
 
 /* In counted mode blocks longer than what is left of the budget are stepped through. */
 #define BLOCK_STEP_BUDGET 64u
 
 /* Bit of extra: the op is the last of its block, so an interrupt shadow needs a step of its own. */
-#define OP_IS_LAST 0x80u
+#define OP_IS_LAST        0x80u
 
 /* Software TLB: one entry per hashed page and privilege kind. */
 struct tlb_entry {
-    uint64_t read;    /* page's linear address if readable without asking, else TLB_NEVER of its slot */
+    uint64_t
+        read; /* page's linear address if readable without asking, else TLB_NEVER of its slot */
     uint64_t write;
     uintptr_t addend; /* host address - linear address */
     uint64_t gpa;     /* page's guest-physical address; low bits: TLB_GLOBAL */
 };
 
-#define TLB_BITS 10
-#define TLB_SIZE (1u << TLB_BITS)
+#define TLB_BITS   10
+#define TLB_SIZE   (1u << TLB_BITS)
 #define TLB_GLOBAL 1u
 
 /* Which privilege an access has; each has its own TLB. */
@@ -106,7 +108,7 @@ enum cc_kind {
     CC_LOGIC,  /* AND, OR, XOR, TEST: CF = OF = AF = 0 */
     CC_INC,    /* as ADD with b = 1, but CF is in cc_carry */
     CC_DEC,
-    CC_SHIFT,  /* ZF SF PF from cc_result, CF and OF as bits in cc_a, AF = 0 */
+    CC_SHIFT, /* ZF SF PF from cc_result, CF and OF as bits in cc_a, AF = 0 */
 };
 
 /*
@@ -167,8 +169,8 @@ struct icpu {
     uint64_t jump_tag; /* mode_key, placed for jump_key() */
     const struct block *block;
 
-    struct tlb_entry *tlb; /* of the current privilege: tlbs[tlb_kind] */
-    uint64_t budget;       /* instructions that may still be retired in this run() */
+    struct tlb_entry *tlb;      /* of the current privilege: tlbs[tlb_kind] */
+    uint64_t budget;            /* instructions that may still be retired in this run() */
     _Atomic uint32_t attention; /* something to look at before the next block */
 
     const struct op *insn; /* the op that is executing, for whoever has to find RIP; may be NULL */
@@ -177,7 +179,7 @@ struct icpu {
 
     uint64_t budget_start; /* budget at the time when s.instructions was last brought up to date */
     jmp_buf unwind;        /* faults longjmp here */
-    const struct flat_view *view; /* held while in run() */
+    const struct flat_view *view;      /* held while in run() */
     const struct flat_view *seen_view; /* the one the TLB was filled from; compared, not used */
     _Atomic uint8_t new_view;          /* the memory map changed */
     struct x86_walk_memory walk_memory;
@@ -188,25 +190,25 @@ struct icpu {
     struct host_stubs *stubs; /* host_stub.c */
     uint8_t *stub_buffer;     /* 64-byte aligned operand buffer of host stubs, 128 bytes */
     bool x87_loaded;          /* the guest's x87 state is in the host's FPU (host_stub.c) */
-    uint64_t vector_index;    /* element of VSIB's index: the op's index register (vector_memory.c) */
-    uint8_t fpu_blocked;      /* classes of instructions that cannot just run (host_stub.h) */
-    uint8_t vector_bytes;     /* width of the vector registers of this CPU model: 16, 32 or 64 */
+    uint64_t vector_index; /* element of VSIB's index: the op's index register (vector_memory.c) */
+    uint8_t fpu_blocked;   /* classes of instructions that cannot just run (host_stub.h) */
+    uint8_t vector_bytes;  /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
-    bool stepping;       /* one instruction at a time; nothing may be linked */
-    bool shadow;         /* the instruction before asked that no interrupt comes before the next */
-    bool counted;        /* virtual time is the instruction count */
-    _Atomic uint8_t in_run;        /* reading guest memory through the TLB: see code_pages.c */
-    _Atomic uint8_t drop_writes;   /* another vCPU wants our write tags dropped */
+    bool stepping; /* one instruction at a time; nothing may be linked */
+    bool shadow;   /* the instruction before asked that no interrupt comes before the next */
+    bool counted;  /* virtual time is the instruction count */
+    _Atomic uint8_t in_run;            /* reading guest memory through the TLB: see code_pages.c */
+    _Atomic uint8_t drop_writes;       /* another vCPU wants our write tags dropped */
     const struct debug_request *debug; /* NULL without a debugger */
     uint64_t skip_breakpoint_rip;      /* the debugger was told of this breakpoint already */
     bool debug_hit;
-    bool breakpoints;    /* instruction breakpoints of the guest or the debugger are set */
-    bool must_step;      /* the next instruction runs alone */
-    bool trap_needs_tf;  /* INT n, SYSCALL: no single-step trap if it cleared TF */
-    bool keep_rf;        /* IRET set RF for the next instruction */
-    bool new_budget;     /* counted mode: a timer may have changed */
-    bool flush_all;      /* blocks must be built again */
-    bool flush_blocks; /* host stubs were emptied while a block was built */
+    bool breakpoints;   /* instruction breakpoints of the guest or the debugger are set */
+    bool must_step;     /* the next instruction runs alone */
+    bool trap_needs_tf; /* INT n, SYSCALL: no single-step trap if it cleared TF */
+    bool keep_rf;       /* IRET set RF for the next instruction */
+    bool new_budget;    /* counted mode: a timer may have changed */
+    bool flush_all;     /* blocks must be built again */
+    bool flush_blocks;  /* host stubs were emptied while a block was built */
     struct vcpu_exit debug_exit;
 
     enum x86_code_size code_size;
@@ -220,7 +222,7 @@ struct icpu {
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
 };
 
-#define REG_OFFSET(n) ((uint16_t)(offsetof(struct icpu, cpu.s.gpr) + 8u * (n)))
+#define REG_OFFSET(n)        ((uint16_t)(offsetof(struct icpu, cpu.s.gpr) + 8u * (n)))
 #define REG(c, offset, type) (*(type *)((char *)(c) + (offset)))
 
 static inline struct icpu *icpu_of(struct x86_cpu *cpu)
@@ -230,13 +232,13 @@ static inline struct icpu *icpu_of(struct x86_cpu *cpu)
 
 /* ---- threading ---- */
 
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&    \
     !defined(INTERPRETER_NO_TAIL_CALLS)
 #define INTERPRETER_TAIL_CALLS
-#define GOTO(c, next)                     \
-    do {                                  \
-        const struct op *next_ = (next);  \
-        return next_->run((c), next_);    \
+#define GOTO(c, next)                                                                              \
+    do {                                                                                           \
+        const struct op *next_ = (next);                                                           \
+        return next_->run((c), next_);                                                             \
     } while (0)
 #else
 #define GOTO(c, next) return (next)
@@ -310,12 +312,12 @@ uint64_t interp_load_for_write(struct icpu *c, const struct op *i, uint64_t line
  * miss: measured, frames cost the load and store handlers a third of their time.
  */
 #if defined(__x86_64__) && defined(__OPTIMIZE__)
-#define SLOW_CALL(thunk, ...)                                                                   \
-    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tcall " thunk "\n\tlea 128(%%rsp), %%rsp"    \
-                     : "=a"(result_)                                                            \
-                     : __VA_ARGS__                                                              \
-                     : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",  \
-                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",     \
+#define SLOW_CALL(thunk, ...)                                                                      \
+    __asm__ volatile("lea -128(%%rsp), %%rsp\n\tcall " thunk "\n\tlea 128(%%rsp), %%rsp"           \
+                     : "=a"(result_)                                                               \
+                     : __VA_ARGS__                                                                 \
+                     : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6",     \
+                       "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",        \
                        "xmm15")
 static inline uint64_t slow_load(struct icpu *c, const struct op *i, uint64_t linear, unsigned size)
 {
@@ -365,25 +367,25 @@ static inline uint64_t ea(struct icpu *c, const struct op *i, unsigned size, uns
     return slow_ea(c, i, size, access);
 }
 
-#define DEFINE_LOAD_STORE(bits)                                                                 \
-    static inline uint##bits##_t load##bits(struct icpu *c, const struct op *i, uint64_t linear) \
-    {                                                                                           \
-        const struct tlb_entry *e = tlb_slot(c, linear);                                        \
-        if (likely((linear ^ e->read) <= 0x1000u - bits / 8)) {                                 \
-            uint##bits##_t value;                                                               \
-            memcpy(&value, (const void *)(linear + e->addend), sizeof(value));                  \
-            return value;                                                                       \
-        }                                                                                       \
-        return (uint##bits##_t)slow_load(c, i, linear, bits / 8);                        \
-    }                                                                                           \
-    static inline void store##bits(struct icpu *c, const struct op *i, uint64_t linear,         \
-                                   uint##bits##_t value)                                        \
-    {                                                                                           \
-        const struct tlb_entry *e = tlb_slot(c, linear);                                        \
-        if (likely((linear ^ e->write) <= 0x1000u - bits / 8))                                  \
-            memcpy((void *)(linear + e->addend), &value, sizeof(value));                        \
-        else                                                                                    \
-            slow_store(c, i, linear, value, bits / 8);                                          \
+#define DEFINE_LOAD_STORE(bits)                                                                    \
+    static inline uint##bits##_t load##bits(struct icpu *c, const struct op *i, uint64_t linear)   \
+    {                                                                                              \
+        const struct tlb_entry *e = tlb_slot(c, linear);                                           \
+        if (likely((linear ^ e->read) <= 0x1000u - bits / 8)) {                                    \
+            uint##bits##_t value;                                                                  \
+            memcpy(&value, (const void *)(linear + e->addend), sizeof(value));                     \
+            return value;                                                                          \
+        }                                                                                          \
+        return (uint##bits##_t)slow_load(c, i, linear, bits / 8);                                  \
+    }                                                                                              \
+    static inline void store##bits(struct icpu *c, const struct op *i, uint64_t linear,            \
+                                   uint##bits##_t value)                                           \
+    {                                                                                              \
+        const struct tlb_entry *e = tlb_slot(c, linear);                                           \
+        if (likely((linear ^ e->write) <= 0x1000u - bits / 8))                                     \
+            memcpy((void *)(linear + e->addend), &value, sizeof(value));                           \
+        else                                                                                       \
+            slow_store(c, i, linear, value, bits / 8);                                             \
     }
 DEFINE_LOAD_STORE(8)
 DEFINE_LOAD_STORE(16)
@@ -434,7 +436,8 @@ struct code_page *code_page_at(const struct interpreter *t, const struct flat_ra
                                uint64_t gpa);
 /* Bytes [offset, offset + size) of the page were written: drop blocks decoded from them. */
 void code_page_written(struct icpu *c, struct code_page *page, unsigned offset, size_t size);
-/* Blocks are about to be used that were decoded from these chunks: returns after no vCPU can write unseen. */
+/* Blocks are about to be used that were decoded from these chunks: returns after no vCPU can write
+ * unseen. */
 void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks);
 void code_pages_memory_written(struct interpreter *t, uint64_t gpa, uint64_t size);
 /* Between entering run() and leaving it, a vCPU answers requests of code_page_claim here. */

@@ -221,10 +221,9 @@ static void translate(struct icpu *c, const struct op *i, uint64_t linear, unsig
     out->gpa = apply_a20(c, out->walk.gpa);
     out->range = find_range(c, out->gpa);
     out->host = range_host(out->range, out->gpa);
-    if (out->range && range_covers_page(out->range, out->gpa) &&
-        c->cpu.vcpu->apic_ops &&
-        unlikely(((c->cpu.vcpu->apic_ops->base(c->cpu.vcpu->apic) ^ out->gpa) &
-                  GUEST_PAGE_MASK) == 0))
+    if (out->range && range_covers_page(out->range, out->gpa) && c->cpu.vcpu->apic_ops &&
+        unlikely(((c->cpu.vcpu->apic_ops->base(c->cpu.vcpu->apic) ^ out->gpa) & GUEST_PAGE_MASK) ==
+                 0))
         return;
     if (out->range && range_covers_page(out->range, out->gpa))
         fill(c, tlb, linear, out);
@@ -306,9 +305,9 @@ static void ram_was_written(struct icpu *c, const struct place *p, size_t size)
     if (page)
         code_page_written(c, page, p->gpa & 0xfff, size);
     if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
-        memory_dirty_mark(c->interpreter->memory,
-                          p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa),
-                          size);
+        memory_dirty_mark(
+            c->interpreter->memory,
+            p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa), size);
 }
 
 static void write_ram(struct icpu *c, const struct place *p, const void *data, size_t size)
@@ -369,8 +368,8 @@ static void watch_debugger(struct icpu *c, uint64_t linear, size_t size, bool wr
             continue;
         if (linear < p->gva + p->size_bytes && p->gva < linear + size) {
             c->debug_hit = true;
-            c->debug_exit =
-                (struct vcpu_exit){.reason = EXIT_DEBUG, .debug = {.cause = p->kind, .gva = p->gva}};
+            c->debug_exit = (struct vcpu_exit){.reason = EXIT_DEBUG,
+                                               .debug = {.cause = p->kind, .gva = p->gva}};
             atomic_store(&c->attention, 1);
         }
     }
@@ -572,7 +571,8 @@ void interp_load_bytes(struct icpu *c, const struct op *i, uint64_t linear, void
             else
                 for (size_t n = 0; n < part; n += 8)
                     memcpy((char *)out + n,
-                           &(uint64_t){device_read(c, i, p.gpa + n, part - n < 8 ? (unsigned)(part - n) : 8)},
+                           &(uint64_t){device_read(c, i, p.gpa + n,
+                                                   part - n < 8 ? (unsigned)(part - n) : 8)},
                            part - n < 8 ? part - n : 8);
             if (unlikely(c->watching))
                 watch(c, i, linear, part, false);
@@ -687,7 +687,8 @@ const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear)
         return f;
     memory.opaque = c;
     refresh_paging(c, false);
-    fault = x86_walk(&c->paging, &memory, linear, X86_ACCESS_EXECUTE, c->cpu.cpl == 3, false, &walk);
+    fault =
+        x86_walk(&c->paging, &memory, linear, X86_ACCESS_EXECUTE, c->cpu.cpl == 3, false, &walk);
     if (unlikely(fault)) {
         flags_materialize(c);
         c->cpu.s.cr2 = linear;

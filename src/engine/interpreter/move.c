@@ -8,42 +8,46 @@
 
 /* ---- MOV ---- */
 
-#define MOV_EA(B, E)                                                                 \
-    static const struct op *op_load##B##_##E(struct icpu *c, const struct op *i)     \
-    {                                                                                \
-        SET_REG##B(i->dst, load##B(c, i, EA_##E(B / 8, X86_ACCESS_READ)));           \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
-    static const struct op *op_store##B##_##E(struct icpu *c, const struct op *i)    \
-    {                                                                                \
-        store##B(c, i, EA_##E(B / 8, X86_ACCESS_WRITE), REG(c, i->src, uint##B##_t)); \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
-    static const struct op *op_storei##B##_##E(struct icpu *c, const struct op *i)   \
-    {                                                                                \
-        store##B(c, i, EA_##E(B / 8, X86_ACCESS_WRITE), (uint##B##_t)i->imm);        \
-        NEXT(c, i);                                                                  \
+#define MOV_EA(B, E)                                                                               \
+    static const struct op *op_load##B##_##E(struct icpu *c, const struct op *i)                   \
+    {                                                                                              \
+        SET_REG##B(i->dst, load##B(c, i, EA_##E(B / 8, X86_ACCESS_READ)));                         \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_store##B##_##E(struct icpu *c, const struct op *i)                  \
+    {                                                                                              \
+        store##B(c, i, EA_##E(B / 8, X86_ACCESS_WRITE), REG(c, i->src, uint##B##_t));              \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_storei##B##_##E(struct icpu *c, const struct op *i)                 \
+    {                                                                                              \
+        store##B(c, i, EA_##E(B / 8, X86_ACCESS_WRITE), (uint##B##_t)i->imm);                      \
+        NEXT(c, i);                                                                                \
     }
-#define MOV(B)                                                                       \
-    MOV_EA(B, 0) MOV_EA(B, 1) MOV_EA(B, 2)                                           \
-    static const struct op *op_mov_rr##B(struct icpu *c, const struct op *i)         \
-    {                                                                                \
-        SET_REG##B(i->dst, REG(c, i->src, uint##B##_t));                             \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
-    static const struct op *op_mov_ri##B(struct icpu *c, const struct op *i)         \
-    {                                                                                \
-        SET_REG##B(i->dst, (uint##B##_t)i->imm);                                     \
-        NEXT(c, i);                                                                  \
+#define MOV(B)                                                                                     \
+    MOV_EA(B, 0)                                                                                   \
+    MOV_EA(B, 1)                                                                                   \
+        MOV_EA(B, 2) static const struct op *op_mov_rr##B(struct icpu *c, const struct op *i)      \
+    {                                                                                              \
+        SET_REG##B(i->dst, REG(c, i->src, uint##B##_t));                                           \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_mov_ri##B(struct icpu *c, const struct op *i)                       \
+    {                                                                                              \
+        SET_REG##B(i->dst, (uint##B##_t)i->imm);                                                   \
+        NEXT(c, i);                                                                                \
     }
 MOV(8)
 MOV(16)
 MOV(32)
 MOV(64)
 
-#define ROW_EA(name) {BY_EA(name##8), BY_EA(name##16), BY_EA(name##32), BY_EA(name##64)}
+#define ROW_EA(name)                                                                               \
+    {                                                                                              \
+        BY_EA(name##8), BY_EA(name##16), BY_EA(name##32), BY_EA(name##64)                          \
+    }
 static op_fn *const loads[4][3] = ROW_EA(op_load), *const stores[4][3] = ROW_EA(op_store),
-                   *const storeis[4][3] = ROW_EA(op_storei);
+                    *const storeis[4][3] = ROW_EA(op_storei);
 static op_fn *const mov_rr[4] = BY_SIZE(op_mov_rr), *const mov_ri[4] = BY_SIZE(op_mov_ri);
 
 static const uint8_t load_pairs[2][3] = {{PAIR_LOAD32, PAIR_LOADX32, PAIR_NONE},
@@ -82,21 +86,24 @@ static bool build_mov(struct builder *w, const struct insn *insn, struct op *op)
 /* ---- MOVZX, MOVSX, MOVSXD ---- */
 
 /* name: z or s; FROM, TO in bits; T is the type that extends as wanted. */
-#define EXTEND(name, T, FROM, TO)                                                    \
-    static const struct op *op_mov##name##_rr_##FROM##_##TO(struct icpu *c, const struct op *i) \
-    {                                                                                \
-        SET_REG##TO(i->dst, (uint##TO##_t)(T)REG(c, i->src, uint##FROM##_t));        \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
+#define EXTEND(name, T, FROM, TO)                                                                  \
+    static const struct op *op_mov##name##_rr_##FROM##_##TO(struct icpu *c, const struct op *i)    \
+    {                                                                                              \
+        SET_REG##TO(i->dst, (uint##TO##_t)(T)REG(c, i->src, uint##FROM##_t));                      \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
     EXTEND_M(name, T, FROM, TO, 0) EXTEND_M(name, T, FROM, TO, 1) EXTEND_M(name, T, FROM, TO, 2)
-#define EXTEND_M(name, T, FROM, TO, E)                                               \
-    static const struct op *op_mov##name##_rm_##FROM##_##TO##_##E(struct icpu *c,    \
-                                                                  const struct op *i) \
-    {                                                                                \
+#define EXTEND_M(name, T, FROM, TO, E)                                                             \
+    static const struct op *op_mov##name##_rm_##FROM##_##TO##_##E(struct icpu *c,                  \
+                                                                  const struct op *i)              \
+    {                                                                                              \
         SET_REG##TO(i->dst, (uint##TO##_t)(T)load##FROM(c, i, EA_##E(FROM / 8, X86_ACCESS_READ))); \
-        NEXT(c, i);                                                                  \
+        NEXT(c, i);                                                                                \
     }
-#define EXTEND_ROW(name, FROM, TO) {op_mov##name##_rr_##FROM##_##TO, BY_EA(op_mov##name##_rm_##FROM##_##TO)}
+#define EXTEND_ROW(name, FROM, TO)                                                                 \
+    {                                                                                              \
+        op_mov##name##_rr_##FROM##_##TO, BY_EA(op_mov##name##_rm_##FROM##_##TO)                    \
+    }
 
 struct extend_row {
     op_fn *rr, *rm[3];
@@ -198,27 +205,27 @@ static bool build_lea(struct builder *w, const struct insn *insn, struct op *op)
 
 /* ---- XCHG ---- */
 
-#define XCHG(B)                                                                      \
-    static const struct op *op_xchg_rr##B(struct icpu *c, const struct op *i)        \
-    {                                                                                \
-        const uint##B##_t a = REG(c, i->dst, uint##B##_t);                           \
-        SET_REG##B(i->dst, REG(c, i->src, uint##B##_t));                             \
-        SET_REG##B(i->src, a);                                                       \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
-    static const struct op *op_xchg_mr##B(struct icpu *c, const struct op *i)        \
-    {                                                                                \
-        const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                   \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8), old;                         \
-        const uint##B##_t value = REG(c, i->src, uint##B##_t);                       \
-        if (likely(p))                                                               \
-            old = __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                   \
-        else                                                                         \
-            do                                                                       \
-                old = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);       \
-            while (!interp_compare_exchange(c, i, linear, old, value, B / 8));       \
-        SET_REG##B(i->src, old);                                                     \
-        NEXT(c, i);                                                                  \
+#define XCHG(B)                                                                                    \
+    static const struct op *op_xchg_rr##B(struct icpu *c, const struct op *i)                      \
+    {                                                                                              \
+        const uint##B##_t a = REG(c, i->dst, uint##B##_t);                                         \
+        SET_REG##B(i->dst, REG(c, i->src, uint##B##_t));                                           \
+        SET_REG##B(i->src, a);                                                                     \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_xchg_mr##B(struct icpu *c, const struct op *i)                      \
+    {                                                                                              \
+        const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
+        uint##B##_t *p = rmw_pointer(c, linear, B / 8), old;                                       \
+        const uint##B##_t value = REG(c, i->src, uint##B##_t);                                     \
+        if (likely(p))                                                                             \
+            old = __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                 \
+        else                                                                                       \
+            do                                                                                     \
+                old = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);                     \
+            while (!interp_compare_exchange(c, i, linear, old, value, B / 8));                     \
+        SET_REG##B(i->src, old);                                                                   \
+        NEXT(c, i);                                                                                \
     }
 XCHG(8)
 XCHG(16)
@@ -260,32 +267,36 @@ static bool build_xchg_r8(struct builder *w, const struct insn *insn, struct op 
 /* ---- CMOVcc, SETcc ---- */
 
 /* One handler per condition, so that condition() folds to a single test. */
-#define PER_CONDITION(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
-#define CONDITION_TABLE(name)                                                        \
-    {name##0,  name##1,  name##2,  name##3,  name##4,  name##5,  name##6,  name##7,  \
-     name##8,  name##9,  name##10, name##11, name##12, name##13, name##14, name##15}
+#define PER_CONDITION(M)                                                                           \
+    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
+#define CONDITION_TABLE(name)                                                                      \
+    {                                                                                              \
+        name##0, name##1, name##2, name##3, name##4, name##5, name##6, name##7, name##8, name##9,  \
+            name##10, name##11, name##12, name##13, name##14, name##15                             \
+    }
 
 /* The source is read and a 32-bit destination zero-extended whatever the condition. */
-#define CMOV(cc)                                                                     \
-    static const struct op *op_cmov32_##cc(struct icpu *c, const struct op *i)       \
-    {                                                                                \
+#define CMOV(cc)                                                                                   \
+    static const struct op *op_cmov32_##cc(struct icpu *c, const struct op *i)                     \
+    {                                                                                              \
         SET_REG32(i->dst, condition(c, cc) ? REG(c, i->src, uint32_t) : REG(c, i->dst, uint32_t)); \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
-    static const struct op *op_cmov64_##cc(struct icpu *c, const struct op *i)       \
-    {                                                                                \
-        if (condition(c, cc))                                                        \
-            REG(c, i->dst, uint64_t) = REG(c, i->src, uint64_t);                     \
-        NEXT(c, i);                                                                  \
-    }                                                                                \
-    static const struct op *op_setcc_r_##cc(struct icpu *c, const struct op *i)      \
-    {                                                                                \
-        REG(c, i->dst, uint8_t) = condition(c, cc);                                  \
-        NEXT(c, i);                                                                  \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_cmov64_##cc(struct icpu *c, const struct op *i)                     \
+    {                                                                                              \
+        if (condition(c, cc))                                                                      \
+            REG(c, i->dst, uint64_t) = REG(c, i->src, uint64_t);                                   \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_setcc_r_##cc(struct icpu *c, const struct op *i)                    \
+    {                                                                                              \
+        REG(c, i->dst, uint8_t) = condition(c, cc);                                                \
+        NEXT(c, i);                                                                                \
     }
 PER_CONDITION(CMOV)
-static op_fn *const cmov32[16] = CONDITION_TABLE(op_cmov32_), *const cmov64[16] = CONDITION_TABLE(op_cmov64_),
-                   *const setcc_r[16] = CONDITION_TABLE(op_setcc_r_);
+static op_fn *const cmov32[16] = CONDITION_TABLE(op_cmov32_),
+                    *const cmov64[16] = CONDITION_TABLE(op_cmov64_),
+                    *const setcc_r[16] = CONDITION_TABLE(op_setcc_r_);
 
 static const struct op *op_cmov_any(struct icpu *c, const struct op *i)
 {
@@ -363,8 +374,8 @@ static const struct op *op_movbe_load(struct icpu *c, const struct op *i)
 {
     unsigned bytes = i->extra & 15;
 
-    reg_set(c, i->dst,
-            swap_bytes(load_sized(c, i, ea(c, i, bytes, X86_ACCESS_READ), bytes), bytes), bytes);
+    reg_set(c, i->dst, swap_bytes(load_sized(c, i, ea(c, i, bytes, X86_ACCESS_READ), bytes), bytes),
+            bytes);
     NEXT(c, i);
 }
 static const struct op *op_movbe_store(struct icpu *c, const struct op *i)
@@ -412,8 +423,7 @@ static const struct op *op_xlat(struct icpu *c, const struct op *i)
 {
     uint64_t offset = ea_raw(c, i) + (uint8_t)c->cpu.s.gpr[X86_RAX];
 
-    SET_REG8(REG_OFFSET(X86_RAX),
-             load8(c, i, interp_ea_offset(c, i, offset, 1, X86_ACCESS_READ)));
+    SET_REG8(REG_OFFSET(X86_RAX), load8(c, i, interp_ea_offset(c, i, offset, 1, X86_ACCESS_READ)));
     NEXT(c, i);
 }
 
@@ -452,7 +462,8 @@ static bool build_bswap(struct builder *w, const struct insn *insn, struct op *o
 
 static bool is_general(const struct insn *insn, unsigned n)
 {
-    return !is_reg(insn, n) || reg_offset(operand(insn, n)->reg.value) != offsetof(struct icpu, zero);
+    return !is_reg(insn, n) ||
+           reg_offset(operand(insn, n)->reg.value) != offsetof(struct icpu, zero);
 }
 
 bool build_move(struct builder *w, const struct insn *insn, struct op *op)

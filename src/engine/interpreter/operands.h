@@ -13,12 +13,18 @@
 #define SET_REG64(offset, v) (REG(c, offset, uint64_t) = (v))
 
 /* Effective address by kind known at build time (ea_index). */
-#define EA_0(size, access) (REG(c, i->base, uint64_t) + (uint64_t)i->disp)
-#define EA_1(size, access) ea_raw(c, i)
-#define EA_2(size, access) ea(c, i, size, access)
+#define EA_0(size, access)   (REG(c, i->base, uint64_t) + (uint64_t)i->disp)
+#define EA_1(size, access)   ea_raw(c, i)
+#define EA_2(size, access)   ea(c, i, size, access)
 
-#define BY_SIZE(name) {name##8, name##16, name##32, name##64}
-#define BY_EA(name)   {name##_0, name##_1, name##_2}
+#define BY_SIZE(name)                                                                              \
+    {                                                                                              \
+        name##8, name##16, name##32, name##64                                                      \
+    }
+#define BY_EA(name)                                                                                \
+    {                                                                                              \
+        name##_0, name##_1, name##_2                                                               \
+    }
 
 /* Widths chosen at run time, for handlers that are not hot. */
 static inline uint64_t reg_get(const struct icpu *c, uint16_t offset, unsigned bytes)
@@ -50,7 +56,8 @@ static inline void reg_set(struct icpu *c, uint16_t offset, uint64_t value, unsi
         SET_REG64(offset, value);
     }
 }
-static inline uint64_t load_sized(struct icpu *c, const struct op *i, uint64_t linear, unsigned bytes)
+static inline uint64_t load_sized(struct icpu *c, const struct op *i, uint64_t linear,
+                                  unsigned bytes)
 {
     switch (bytes) {
     case 1:

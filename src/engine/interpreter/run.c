@@ -110,9 +110,9 @@ static void refresh_code(struct icpu *c)
     uint64_t base = cs->base;
     bool flat;
 
-    c->code_size = x86_in_64bit_mode(cpu)            ? X86_CODE_64
+    c->code_size = x86_in_64bit_mode(cpu)                   ? X86_CODE_64
                    : !real && (cs->attributes & X86_SEG_DB) ? X86_CODE_32
-                                                             : X86_CODE_16;
+                                                            : X86_CODE_16;
     /* In real mode CS keeps its D bit from protected mode ("unreal" code): it counts there too. */
     if (!x86_in_protected_mode(cpu) && (cs->attributes & X86_SEG_DB))
         c->code_size = X86_CODE_32;
@@ -125,9 +125,9 @@ static void refresh_code(struct icpu *c)
         interp_flush_jumps(c);
     }
     c->rip_mask = c->code_size == X86_CODE_64 ? ~0ull : 0xffffffff;
-    c->stack_mask = c->code_size == X86_CODE_64         ? ~0ull
+    c->stack_mask = c->code_size == X86_CODE_64   ? ~0ull
                     : ss->attributes & X86_SEG_DB ? 0xffffffff
-                                                        : 0xffff;
+                                                  : 0xffff;
     c->mode_key = c->code_size | (cpu->cpl == 3 ? MODE_USER : 0) | (real ? MODE_REAL : 0) |
                   (flat ? MODE_FLAT : 0);
     c->jump_tag = (uint64_t)c->mode_key << 52;
@@ -321,8 +321,8 @@ static bool take_breakpoint_fault(struct icpu *c)
 
 static bool debugger_breakpoint(struct icpu *c)
 {
-    uint64_t linear = c->code_size == X86_CODE_64 ? c->cpu.s.rip
-                                                  : (uint32_t)(c->cs_base + c->cpu.s.rip);
+    uint64_t linear =
+        c->code_size == X86_CODE_64 ? c->cpu.s.rip : (uint32_t)(c->cs_base + c->cpu.s.rip);
 
     for (unsigned n = 0; c->debug && n < c->debug->point_count; n++)
         if (c->debug->points[n].kind == DEBUG_BREAKPOINT && c->debug->points[n].gva == linear)
@@ -414,8 +414,8 @@ static bool attend(struct icpu *c, struct vcpu_exit *exit)
         events = atomic_load(&c->vcpu->events);
         if (unlikely(events & VCPU_EVENT_KICK))
             return leave(exit, EXIT_KICKED);
-    } while (take_debug_trap(c) ||
-             ((events || s->pending.nmi_pending) && take_event(c, events)) || c->flush_all);
+    } while (take_debug_trap(c) || ((events || s->pending.nmi_pending) && take_event(c, events)) ||
+             c->flush_all);
     if (s->activity != X86_ACTIVE)
         return leave(exit, EXIT_HALT);
     if (c->new_budget || c->budget == 0) {
@@ -461,7 +461,8 @@ static void run_blocks(struct icpu *c)
 /* True if the next instruction has to run alone. */
 static bool needs_step(const struct icpu *c)
 {
-    return (c->cpu.s.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->shadow || c->must_step || (c->debug && c->debug->step);
+    return (c->cpu.s.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->shadow || c->must_step ||
+           (c->debug && c->debug->step);
 }
 
 static bool at_breakpoint(struct icpu *c, struct vcpu_exit *exit, bool *out_leave)
@@ -596,9 +597,10 @@ static int interp_probe(struct error *err)
     (void)err;
     return 0;
 #else
-    return error_set(err, ENOTSUP,
-                     "the interpreter runs x87 and SIMD instructions on the host's own CPU and needs "
-                     "an x86-64 host");
+    return error_set(
+        err, ENOTSUP,
+        "the interpreter runs x87 and SIMD instructions on the host's own CPU and needs "
+        "an x86-64 host");
 #endif
 }
 
@@ -733,7 +735,8 @@ static bool interp_debug_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *ou
 
 const struct engine_ops interpreter_engine = {
     .name = "interpreter",
-    .summary = "executes decoded guest code one instruction at a time; the reference for the others",
+    .summary =
+        "executes decoded guest code one instruction at a time; the reference for the others",
     .counts_instructions = true,
     .runs_on_vcpu_thread = true,
     .probe = interp_probe,

@@ -12,81 +12,81 @@
 #define COUNT_MASK(B) (B == 64 ? 63u : 31u)
 
 /* Result and flags of a shift or rotate by n, 1 <= n <= COUNT_MASK. F: compute flags. */
-#define SHIFT_FLAGS(S, r, carry, overflow)                                         \
-    do {                                                                           \
-        c->cc_kind = CC_SHIFT;                                                     \
-        c->cc_result = (uint64_t)(int64_t)(S)(r);                                  \
-        c->cc_a = ((carry) ? X86_FLAG_CF : 0) | ((overflow) ? X86_FLAG_OF : 0);    \
+#define SHIFT_FLAGS(S, r, carry, overflow)                                                         \
+    do {                                                                                           \
+        c->cc_kind = CC_SHIFT;                                                                     \
+        c->cc_result = (uint64_t)(int64_t)(S)(r);                                                  \
+        c->cc_a = ((carry) ? X86_FLAG_CF : 0) | ((overflow) ? X86_FLAG_OF : 0);                    \
     } while (0)
-#define ROTATE_FLAGS(carry, overflow)                                              \
-    flags_replace(c, X86_FLAG_CF | X86_FLAG_OF,                                    \
+#define ROTATE_FLAGS(carry, overflow)                                                              \
+    flags_replace(c, X86_FLAG_CF | X86_FLAG_OF,                                                    \
                   ((carry) ? X86_FLAG_CF : 0) | ((overflow) ? X86_FLAG_OF : 0))
 
-#define DEFINE_SHIFTS(B)                                                           \
-    static inline uint##B##_t shl##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        const uint##B##_t r = (uint##B##_t)(B < 32 && n >= B ? 0 : (uint64_t)a << n); \
-        if (flags) {                                                               \
-            const bool cf = n <= B && (a >> (B - n) & 1);                          \
-            SHIFT_FLAGS(int##B##_t, r, cf, (r >> (B - 1)) != cf);                  \
-        }                                                                          \
-        return r;                                                                  \
-    }                                                                              \
-    static inline uint##B##_t shr##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        const uint##B##_t r = (uint##B##_t)((uint64_t)a >> n);                     \
-        if (flags)                                                                 \
-            SHIFT_FLAGS(int##B##_t, r, (uint64_t)a >> (n - 1) & 1, a >> (B - 1));  \
-        return r;                                                                  \
-    }                                                                              \
-    static inline uint##B##_t sar##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        const int64_t wide = (int##B##_t)a;                                        \
-        const uint##B##_t r = (uint##B##_t)(wide >> n);                            \
-        if (flags)                                                                 \
-            SHIFT_FLAGS(int##B##_t, r, wide >> (n - 1) & 1, 0);                    \
-        return r;                                                                  \
-    }                                                                              \
-    static inline uint##B##_t rol##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        const unsigned m = n & (B - 1);                                            \
-        const uint##B##_t r = (uint##B##_t)(a << m | (uint64_t)a >> ((B - m) & (B - 1))); \
-        if (flags)                                                                 \
-            ROTATE_FLAGS(r & 1, (r >> (B - 1)) != (r & 1));                        \
-        return r;                                                                  \
-    }                                                                              \
-    static inline uint##B##_t ror##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        const unsigned m = n & (B - 1);                                            \
-        const uint##B##_t r =                                                      \
-            (uint##B##_t)((uint64_t)a >> m | (uint64_t)a << ((B - m) & (B - 1)));  \
-        if (flags)                                                                 \
-            ROTATE_FLAGS(r >> (B - 1), (r >> (B - 1)) != (r >> (B - 2) & 1));      \
-        return r;                                                                  \
-    }                                                                              \
-    static inline uint##B##_t rcl##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        bool cf = flag_cf(c);                                                      \
-        (void)flags;                                                               \
-        for (n = B < 32 ? n % (B + 1) : n; n; n--) {                               \
-            const bool out = a >> (B - 1);                                         \
-            a = (uint##B##_t)(a << 1 | cf);                                        \
-            cf = out;                                                              \
-        }                                                                          \
-        ROTATE_FLAGS(cf, (a >> (B - 1)) != cf);                                    \
-        return a;                                                                  \
-    }                                                                              \
-    static inline uint##B##_t rcr##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags) \
-    {                                                                              \
-        bool cf = flag_cf(c);                                                      \
-        (void)flags;                                                               \
-        for (n = B < 32 ? n % (B + 1) : n; n; n--) {                               \
-            const bool out = a & 1;                                                \
-            a = (uint##B##_t)(a >> 1 | (uint64_t)cf << (B - 1));                   \
-            cf = out;                                                              \
-        }                                                                          \
-        ROTATE_FLAGS(cf, (a >> (B - 1)) != (a >> (B - 2) & 1));                    \
-        return a;                                                                  \
+#define DEFINE_SHIFTS(B)                                                                           \
+    static inline uint##B##_t shl##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        const uint##B##_t r = (uint##B##_t)(B < 32 && n >= B ? 0 : (uint64_t)a << n);              \
+        if (flags) {                                                                               \
+            const bool cf = n <= B && (a >> (B - n) & 1);                                          \
+            SHIFT_FLAGS(int##B##_t, r, cf, (r >> (B - 1)) != cf);                                  \
+        }                                                                                          \
+        return r;                                                                                  \
+    }                                                                                              \
+    static inline uint##B##_t shr##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        const uint##B##_t r = (uint##B##_t)((uint64_t)a >> n);                                     \
+        if (flags)                                                                                 \
+            SHIFT_FLAGS(int##B##_t, r, (uint64_t)a >> (n - 1) & 1, a >> (B - 1));                  \
+        return r;                                                                                  \
+    }                                                                                              \
+    static inline uint##B##_t sar##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        const int64_t wide = (int##B##_t)a;                                                        \
+        const uint##B##_t r = (uint##B##_t)(wide >> n);                                            \
+        if (flags)                                                                                 \
+            SHIFT_FLAGS(int##B##_t, r, wide >> (n - 1) & 1, 0);                                    \
+        return r;                                                                                  \
+    }                                                                                              \
+    static inline uint##B##_t rol##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        const unsigned m = n & (B - 1);                                                            \
+        const uint##B##_t r = (uint##B##_t)(a << m | (uint64_t)a >> ((B - m) & (B - 1)));          \
+        if (flags)                                                                                 \
+            ROTATE_FLAGS(r & 1, (r >> (B - 1)) != (r & 1));                                        \
+        return r;                                                                                  \
+    }                                                                                              \
+    static inline uint##B##_t ror##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        const unsigned m = n & (B - 1);                                                            \
+        const uint##B##_t r =                                                                      \
+            (uint##B##_t)((uint64_t)a >> m | (uint64_t)a << ((B - m) & (B - 1)));                  \
+        if (flags)                                                                                 \
+            ROTATE_FLAGS(r >> (B - 1), (r >> (B - 1)) != (r >> (B - 2) & 1));                      \
+        return r;                                                                                  \
+    }                                                                                              \
+    static inline uint##B##_t rcl##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        bool cf = flag_cf(c);                                                                      \
+        (void)flags;                                                                               \
+        for (n = B < 32 ? n % (B + 1) : n; n; n--) {                                               \
+            const bool out = a >> (B - 1);                                                         \
+            a = (uint##B##_t)(a << 1 | cf);                                                        \
+            cf = out;                                                                              \
+        }                                                                                          \
+        ROTATE_FLAGS(cf, (a >> (B - 1)) != cf);                                                    \
+        return a;                                                                                  \
+    }                                                                                              \
+    static inline uint##B##_t rcr##B(struct icpu *c, uint##B##_t a, unsigned n, bool flags)        \
+    {                                                                                              \
+        bool cf = flag_cf(c);                                                                      \
+        (void)flags;                                                                               \
+        for (n = B < 32 ? n % (B + 1) : n; n; n--) {                                               \
+            const bool out = a & 1;                                                                \
+            a = (uint##B##_t)(a >> 1 | (uint64_t)cf << (B - 1));                                   \
+            cf = out;                                                                              \
+        }                                                                                          \
+        ROTATE_FLAGS(cf, (a >> (B - 1)) != (a >> (B - 2) & 1));                                    \
+        return a;                                                                                  \
     }
 DEFINE_SHIFTS(8)
 DEFINE_SHIFTS(16)
@@ -94,48 +94,56 @@ DEFINE_SHIFTS(32)
 DEFINE_SHIFTS(64)
 
 /* Register by immediate (count not 0), with and without flags; register by CL; memory by either. */
-#define SHIFT_FORMS(name, B)                                                       \
-    static const struct op *op_##name##_ri##B##_1(struct icpu *c, const struct op *i) \
-    {                                                                              \
-        SET_REG##B(i->dst, name##B(c, REG(c, i->dst, uint##B##_t), (unsigned)i->imm, true)); \
-        NEXT(c, i);                                                                \
-    }                                                                              \
-    static const struct op *op_##name##_ri##B##_0(struct icpu *c, const struct op *i) \
-    {                                                                              \
-        SET_REG##B(i->dst, name##B(c, REG(c, i->dst, uint##B##_t), (unsigned)i->imm, false)); \
-        NEXT(c, i);                                                                \
-    }                                                                              \
-    static const struct op *op_##name##_rc##B(struct icpu *c, const struct op *i)  \
-    {                                                                              \
-        const unsigned n = c->cpu.s.gpr[X86_RCX] & COUNT_MASK(B);                  \
-        const uint##B##_t a = REG(c, i->dst, uint##B##_t);                         \
-        SET_REG##B(i->dst, n ? name##B(c, a, n, true) : a);                        \
-        NEXT(c, i);                                                                \
-    }                                                                              \
-    static const struct op *op_##name##_m##B(struct icpu *c, const struct op *i)   \
-    {                                                                              \
-        const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                 \
-        const unsigned n =                                                         \
-            (unsigned)(i->extra & 1 ? c->cpu.s.gpr[X86_RCX] : (uint64_t)i->imm) & COUNT_MASK(B); \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                            \
-        uint##B##_t a;                                                             \
-        if (likely(p)) {                                                           \
-            a = *p;                                                                \
-            *p = n ? name##B(c, a, n, true) : a;                                   \
-        } else {                                                                   \
-            a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);           \
-            slow_store(c, i, linear, n ? name##B(c, a, n, true) : a, B / 8); \
-        }                                                                          \
-        NEXT(c, i);                                                                \
+#define SHIFT_FORMS(name, B)                                                                       \
+    static const struct op *op_##name##_ri##B##_1(struct icpu *c, const struct op *i)              \
+    {                                                                                              \
+        SET_REG##B(i->dst, name##B(c, REG(c, i->dst, uint##B##_t), (unsigned)i->imm, true));       \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_##name##_ri##B##_0(struct icpu *c, const struct op *i)              \
+    {                                                                                              \
+        SET_REG##B(i->dst, name##B(c, REG(c, i->dst, uint##B##_t), (unsigned)i->imm, false));      \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_##name##_rc##B(struct icpu *c, const struct op *i)                  \
+    {                                                                                              \
+        const unsigned n = c->cpu.s.gpr[X86_RCX] & COUNT_MASK(B);                                  \
+        const uint##B##_t a = REG(c, i->dst, uint##B##_t);                                         \
+        SET_REG##B(i->dst, n ? name##B(c, a, n, true) : a);                                        \
+        NEXT(c, i);                                                                                \
+    }                                                                                              \
+    static const struct op *op_##name##_m##B(struct icpu *c, const struct op *i)                   \
+    {                                                                                              \
+        const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
+        const unsigned n =                                                                         \
+            (unsigned)(i->extra & 1 ? c->cpu.s.gpr[X86_RCX] : (uint64_t)i->imm) & COUNT_MASK(B);   \
+        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                                            \
+        uint##B##_t a;                                                                             \
+        if (likely(p)) {                                                                           \
+            a = *p;                                                                                \
+            *p = n ? name##B(c, a, n, true) : a;                                                   \
+        } else {                                                                                   \
+            a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);                             \
+            slow_store(c, i, linear, n ? name##B(c, a, n, true) : a, B / 8);                       \
+        }                                                                                          \
+        NEXT(c, i);                                                                                \
     }
-#define SHIFT(name) SHIFT_FORMS(name, 8) SHIFT_FORMS(name, 16) SHIFT_FORMS(name, 32) SHIFT_FORMS(name, 64)
-SHIFT(shl) SHIFT(shr) SHIFT(sar) SHIFT(rol) SHIFT(ror) SHIFT(rcl) SHIFT(rcr)
+#define SHIFT(name)                                                                                \
+    SHIFT_FORMS(name, 8) SHIFT_FORMS(name, 16) SHIFT_FORMS(name, 32) SHIFT_FORMS(name, 64)
+SHIFT(shl)
+SHIFT(shr) SHIFT(sar) SHIFT(rol) SHIFT(ror) SHIFT(rcl) SHIFT(rcr)
 
-struct shift_row {
+    struct shift_row {
     op_fn *ri[2], *rc, *m;
 };
-#define SHIFT_ROW(name, B) {{op_##name##_ri##B##_0, op_##name##_ri##B##_1}, op_##name##_rc##B, op_##name##_m##B}
-#define SHIFT_ROWS(name) {SHIFT_ROW(name, 8), SHIFT_ROW(name, 16), SHIFT_ROW(name, 32), SHIFT_ROW(name, 64)}
+#define SHIFT_ROW(name, B)                                                                         \
+    {                                                                                              \
+        {op_##name##_ri##B##_0, op_##name##_ri##B##_1}, op_##name##_rc##B, op_##name##_m##B        \
+    }
+#define SHIFT_ROWS(name)                                                                           \
+    {                                                                                              \
+        SHIFT_ROW(name, 8), SHIFT_ROW(name, 16), SHIFT_ROW(name, 32), SHIFT_ROW(name, 64)          \
+    }
 enum shift { SHIFT_SHL, SHIFT_SHR, SHIFT_SAR, SHIFT_ROL, SHIFT_ROR, SHIFT_RCL, SHIFT_RCR };
 static const struct shift_row shift_rows[7][4] = {SHIFT_ROWS(shl), SHIFT_ROWS(shr), SHIFT_ROWS(sar),
                                                   SHIFT_ROWS(rol), SHIFT_ROWS(ror), SHIFT_ROWS(rcl),
@@ -148,7 +156,8 @@ static const struct op *op_shift_none(struct icpu *c, const struct op *i)
     NEXT(c, i);
 }
 
-static bool build_one_shift(struct builder *w, const struct insn *insn, struct op *op, enum shift kind)
+static bool build_one_shift(struct builder *w, const struct insn *insn, struct op *op,
+                            enum shift kind)
 {
     unsigned bits = operand(insn, 0)->size;
     const struct shift_row *row = &shift_rows[kind][size_index(bits)];
@@ -178,8 +187,7 @@ static bool build_one_shift(struct builder *w, const struct insn *insn, struct o
         else if (bits >= 32 && kind <= SHIFT_SHR)
             w->notes->pair = kind == SHIFT_SHL ? (bits == 64 ? PAIR_SHL64 : PAIR_SHL32)
                                                : (bits == 64 ? PAIR_SHR64 : PAIR_SHR32);
-        w->notes->flags_killed =
-            kind >= SHIFT_ROL ? X86_FLAG_CF | X86_FLAG_OF : X86_FLAGS_STATUS;
+        w->notes->flags_killed = kind >= SHIFT_ROL ? X86_FLAG_CF | X86_FLAG_OF : X86_FLAGS_STATUS;
         w->notes->flags_used = kind >= SHIFT_ROL ? X86_FLAGS_STATUS : 0;
     }
     return true;
@@ -188,7 +196,8 @@ static bool build_one_shift(struct builder *w, const struct insn *insn, struct o
 /* ---- SHLD, SHRD ---- */
 
 /* 16-bit operands by more than 16: undefined; as if the source followed the destination twice. */
-static uint64_t double_shift(struct icpu *c, uint64_t a, uint64_t b, unsigned n, unsigned bits, bool left)
+static uint64_t double_shift(struct icpu *c, uint64_t a, uint64_t b, unsigned n, unsigned bits,
+                             bool left)
 {
     uint64_t mask = bits == 64 ? ~0ull : (1ull << bits) - 1, r;
     bool cf;
@@ -277,7 +286,8 @@ static uint64_t flagless_shift(enum flagless kind, uint64_t a, unsigned n, unsig
     }
 }
 
-/* extra: bits 0-1 kind, bit 2 memory source, bit 3 64 bits, bit 4 count in imm, else its register */
+/* extra: bits 0-1 kind, bit 2 memory source, bit 3 64 bits, bit 4 count in imm, else its register
+ */
 static const struct op *op_flagless(struct icpu *c, const struct op *i)
 {
     unsigned bytes = i->extra & 8 ? 8 : 4;

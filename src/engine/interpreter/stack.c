@@ -134,7 +134,8 @@ static const struct op *op_pusha(struct icpu *c, const struct op *i)
 
         if (n == 0)
             interp_probe_write(
-                c, i, stack_linear(c, i, stack_at(c, -bytes * 8), (unsigned)bytes, X86_ACCESS_WRITE),
+                c, i,
+                stack_linear(c, i, stack_at(c, -bytes * 8), (unsigned)bytes, X86_ACCESS_WRITE),
                 (size_t)bytes);
         store_sized(c, i, stack_linear(c, i, offset, (unsigned)bytes, X86_ACCESS_WRITE), gpr[n],
                     (unsigned)bytes);
@@ -168,8 +169,7 @@ static const struct op *op_enter(struct icpu *c, const struct op *i)
     store_sized(c, i, stack_linear(c, i, frame, bytes, X86_ACCESS_WRITE), rbp, bytes);
     for (unsigned n = 1; n < level; n++) {
         uint64_t outer = (rbp - n * bytes) & c->stack_mask;
-        uint64_t value =
-            load_sized(c, i, stack_linear(c, i, outer, bytes, X86_ACCESS_READ), bytes);
+        uint64_t value = load_sized(c, i, stack_linear(c, i, outer, bytes, X86_ACCESS_READ), bytes);
 
         depth -= bytes;
         store_sized(c, i, stack_linear(c, i, stack_at(c, depth), bytes, X86_ACCESS_WRITE), value,

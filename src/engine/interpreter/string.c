@@ -15,16 +15,16 @@
 #include "x86/segments.h"
 
 /* extra: operand bytes, and the kind of repetition */
-#define BYTES      (i->extra & 15u)
-#define REP_NONE   0x00u
-#define REP_ALWAYS 0x10u /* REP; for CMPS and SCAS the next two */
-#define REP_WHILE  0x20u /* REPE */
-#define REP_UNTIL  0x30u /* REPNE */
+#define BYTES           (i->extra & 15u)
+#define REP_NONE        0x00u
+#define REP_ALWAYS      0x10u /* REP; for CMPS and SCAS the next two */
+#define REP_WHILE       0x20u /* REPE */
+#define REP_UNTIL       0x30u /* REPNE */
 #define REP_KIND_OF(op) ((op)->extra & 0x30u)
-#define REP_KIND REP_KIND_OF(i)
+#define REP_KIND        REP_KIND_OF(i)
 
-#define SI X86_RSI
-#define DI X86_RDI
+#define SI              X86_RSI
+#define DI              X86_RDI
 
 static uint64_t address_mask(const struct op *i)
 {
@@ -228,56 +228,56 @@ static uint64_t stos_bulk(struct icpu *c, const struct op *i, uint64_t count)
 
 /* ---- handlers ---- */
 
-#define ONCE(name)                                                             \
-    static const struct op *op_##name(struct icpu *c, const struct op *i)      \
-    {                                                                          \
-        name(c, i);                                                            \
-        NEXT(c, i);                                                            \
+#define ONCE(name)                                                                                 \
+    static const struct op *op_##name(struct icpu *c, const struct op *i)                          \
+    {                                                                                              \
+        name(c, i);                                                                                \
+        NEXT(c, i);                                                                                \
     }
-#define REPEAT(name)                                                           \
-    ONCE(name)                                                                 \
-    static const struct op *op_rep_##name(struct icpu *c, const struct op *i)  \
-    {                                                                          \
-        for (uint64_t count = repeat_count(c, i); count; count--) {            \
-            name(c, i);                                                        \
-            repeat_done(c, i, 1);                                              \
-            if (count > 1 && must_stop(c))                                     \
-                return interp_leave_at(c, i);                                  \
-        }                                                                      \
-        NEXT(c, i);                                                            \
+#define REPEAT(name)                                                                               \
+    ONCE(name)                                                                                     \
+    static const struct op *op_rep_##name(struct icpu *c, const struct op *i)                      \
+    {                                                                                              \
+        for (uint64_t count = repeat_count(c, i); count; count--) {                                \
+            name(c, i);                                                                            \
+            repeat_done(c, i, 1);                                                                  \
+            if (count > 1 && must_stop(c))                                                         \
+                return interp_leave_at(c, i);                                                      \
+        }                                                                                          \
+        NEXT(c, i);                                                                                \
     }
-#define REPEAT_BULK(name)                                                      \
-    ONCE(name)                                                                 \
-    static const struct op *op_rep_##name(struct icpu *c, const struct op *i)  \
-    {                                                                          \
-        bool bulk = bulk_possible(c, i);                                       \
-        for (uint64_t count = repeat_count(c, i); count;) {                    \
-            uint64_t done = bulk && !must_stop(c) ? name##_bulk(c, i, count) : 0; \
-            if (!done) {                                                       \
-                name(c, i);                                                    \
-                done = 1;                                                      \
-            }                                                                  \
-            repeat_done(c, i, done);                                           \
-            count -= done;                                                     \
-            if (count && must_stop(c))                                         \
-                return interp_leave_at(c, i);                                  \
-        }                                                                      \
-        NEXT(c, i);                                                            \
+#define REPEAT_BULK(name)                                                                          \
+    ONCE(name)                                                                                     \
+    static const struct op *op_rep_##name(struct icpu *c, const struct op *i)                      \
+    {                                                                                              \
+        bool bulk = bulk_possible(c, i);                                                           \
+        for (uint64_t count = repeat_count(c, i); count;) {                                        \
+            uint64_t done = bulk && !must_stop(c) ? name##_bulk(c, i, count) : 0;                  \
+            if (!done) {                                                                           \
+                name(c, i);                                                                        \
+                done = 1;                                                                          \
+            }                                                                                      \
+            repeat_done(c, i, done);                                                               \
+            count -= done;                                                                         \
+            if (count && must_stop(c))                                                             \
+                return interp_leave_at(c, i);                                                      \
+        }                                                                                          \
+        NEXT(c, i);                                                                                \
     }
-#define REPEAT_COMPARE(name)                                                   \
-    ONCE(name)                                                                 \
-    static const struct op *op_rep_##name(struct icpu *c, const struct op *i)  \
-    {                                                                          \
-        bool go_on = REP_KIND == REP_WHILE;                                    \
-        for (uint64_t count = repeat_count(c, i); count; count--) {            \
-            name(c, i);                                                        \
-            repeat_done(c, i, 1);                                              \
-            if (flag_zf(c) != go_on)                                           \
-                break;                                                         \
-            if (count > 1 && must_stop(c))                                     \
-                return interp_leave_at(c, i);                                  \
-        }                                                                      \
-        NEXT(c, i);                                                            \
+#define REPEAT_COMPARE(name)                                                                       \
+    ONCE(name)                                                                                     \
+    static const struct op *op_rep_##name(struct icpu *c, const struct op *i)                      \
+    {                                                                                              \
+        bool go_on = REP_KIND == REP_WHILE;                                                        \
+        for (uint64_t count = repeat_count(c, i); count; count--) {                                \
+            name(c, i);                                                                            \
+            repeat_done(c, i, 1);                                                                  \
+            if (flag_zf(c) != go_on)                                                               \
+                break;                                                                             \
+            if (count > 1 && must_stop(c))                                                         \
+                return interp_leave_at(c, i);                                                      \
+        }                                                                                          \
+        NEXT(c, i);                                                                                \
     }
 REPEAT_BULK(movs)
 REPEAT_BULK(stos)
@@ -312,11 +312,16 @@ struct string_row {
     uint8_t bytes;
     op_fn *once, *repeated;
 };
-#define ROWS(NAME, name)                                                                        \
-    {ZYDIS_MNEMONIC_##NAME##B, 1, op_##name, op_rep_##name},                                    \
-        {ZYDIS_MNEMONIC_##NAME##W, 2, op_##name, op_rep_##name},                                \
-        {ZYDIS_MNEMONIC_##NAME##D, 4, op_##name, op_rep_##name}
-#define ROW_Q(NAME, name) {ZYDIS_MNEMONIC_##NAME##Q, 8, op_##name, op_rep_##name}
+#define ROWS(NAME, name)                                                                           \
+    {ZYDIS_MNEMONIC_##NAME##B, 1, op_##name, op_rep_##name},                                       \
+        {ZYDIS_MNEMONIC_##NAME##W, 2, op_##name, op_rep_##name},                                   \
+    {                                                                                              \
+        ZYDIS_MNEMONIC_##NAME##D, 4, op_##name, op_rep_##name                                      \
+    }
+#define ROW_Q(NAME, name)                                                                          \
+    {                                                                                              \
+        ZYDIS_MNEMONIC_##NAME##Q, 8, op_##name, op_rep_##name                                      \
+    }
 static const struct string_row rows[] = {
     ROWS(MOVS, movs), ROW_Q(MOVS, movs), ROWS(STOS, stos), ROW_Q(STOS, stos),
     ROWS(LODS, lods), ROW_Q(LODS, lods), ROWS(CMPS, cmps), ROW_Q(CMPS, cmps),

@@ -131,8 +131,7 @@ static uint64_t interrupt_flag(struct icpu *c, const struct op *i)
 
     if (likely(c->cpu.cpl <= iopl)) /* in V86 mode CPL is 3 */
         return X86_FLAG_IF;
-    if (x86_in_v86_mode(&c->cpu) ? s->cr4 & X86_CR4_VME
-                                 : c->cpu.cpl == 3 && (s->cr4 & X86_CR4_PVI))
+    if (x86_in_v86_mode(&c->cpu) ? s->cr4 & X86_CR4_VME : c->cpu.cpl == 3 && (s->cr4 & X86_CR4_PVI))
         return X86_FLAG_VIF;
     interp_raise_code(c, i, X86_GP, 0);
 }
@@ -647,9 +646,9 @@ static bool if_has(struct builder *w, enum x86_feature feature, struct op *op, o
 
 static int segment_index(ZydisRegister reg)
 {
-    static const ZydisRegister order[X86_SEGMENT_COUNT] = {
-        ZYDIS_REGISTER_ES, ZYDIS_REGISTER_CS, ZYDIS_REGISTER_SS,
-        ZYDIS_REGISTER_DS, ZYDIS_REGISTER_FS, ZYDIS_REGISTER_GS};
+    static const ZydisRegister order[X86_SEGMENT_COUNT] = {ZYDIS_REGISTER_ES, ZYDIS_REGISTER_CS,
+                                                           ZYDIS_REGISTER_SS, ZYDIS_REGISTER_DS,
+                                                           ZYDIS_REGISTER_FS, ZYDIS_REGISTER_GS};
 
     for (int n = 0; n < X86_SEGMENT_COUNT; n++)
         if (order[n] == reg)
@@ -658,8 +657,8 @@ static int segment_index(ZydisRegister reg)
 }
 
 /* One operand of 16 bits or the operand size, register or memory; it is src and dst. */
-static bool build_rm(struct builder *w, const struct insn *insn, struct op *op, unsigned n, op_fn *run,
-                     int64_t imm)
+static bool build_rm(struct builder *w, const struct insn *insn, struct op *op, unsigned n,
+                     op_fn *run, int64_t imm)
 {
     op->extra = (uint8_t)(insn->info.operand_width / 8);
     op->imm = imm;
@@ -766,8 +765,8 @@ static bool build_fsgsbase(struct builder *w, const struct insn *insn, struct op
     return if_has(w, X86_FEATURE_FSGSBASE, op, op_fsgsbase);
 }
 
-static bool build_save(struct builder *w, const struct insn *insn, struct op *op, enum save_kind kind,
-                       enum x86_feature feature, bool wide)
+static bool build_save(struct builder *w, const struct insn *insn, struct op *op,
+                       enum save_kind kind, enum x86_feature feature, bool wide)
 {
     build_memory_any(w, insn, op);
     op->imm = kind | (wide ? 0x100 : 0);
