@@ -182,13 +182,6 @@ bool fpu_store_suppressed(const struct icpu *c)
     return get_fsw() & ~c->cpu.s.fpu.fcw & (FSW_IE | FSW_OE | FSW_UE);
 }
 
-void fpu_set_data_pointer(struct icpu *c, const struct op *i, uint64_t linear)
-{
-    c->cpu.s.fpu.fdp =
-        linear - (c->code_size == X86_CODE_64 && i->seg < X86_FS ? 0 : c->cpu.s.seg[i->seg].base);
-    c->cpu.s.fpu.fds = c->cpu.s.seg[i->seg].selector;
-}
-
 static void begin(struct icpu *c, const struct op *i, bool wait)
 {
     host_stub_check(c, i, FPU_X87, false);

@@ -128,7 +128,6 @@ bool host_stub_build(struct icpu *c, const struct insn *insn, struct op *op, boo
     if (!host_stub_plan(c, insn, &plan))
         return false;
     stub = find_or_make(c->stubs, &plan, out_flush);
-    op->run = host_stub_handler(stub);
-    op->aux = stub;
+    host_stub_fill_op(stub, op);
     return true;
 }

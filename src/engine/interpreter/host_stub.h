@@ -125,7 +125,8 @@ size_t host_stub_emit(const struct stub_plan *plan, uint8_t *write, size_t *out_
 
 /* ---- host_stub_run.c ---- */
 
-op_fn *host_stub_handler(const struct host_stub *stub);
+/* Set run, aux and the rest of an op that executes a stub. */
+void host_stub_fill_op(const struct host_stub *stub, struct op *op);
 /* The op's class is blocked: raises, or executes the op in another way. i->aux is a stub. */
 const struct op *host_stub_blocked(struct icpu *c, const struct op *i);
 /* Run the body of op i's stub on memory and come back; with the guest's SIMD exceptions unmasked.
@@ -150,7 +151,15 @@ void fpu_check_pending(struct icpu *c, const struct op *i);
 /* Did the x87 instruction that just ran leave its destination in memory alone? */
 bool fpu_store_suppressed(const struct icpu *c);
 /* Remember op i as the last x87 instruction with a memory operand at linear. */
-void fpu_set_data_pointer(struct icpu *c, const struct op *i, uint64_t linear);
+static inline void fpu_set_data_pointer(struct icpu *c, const struct op *i, uint64_t linear)
+{
+    const struct x86_segment *seg = &c->cpu.s.seg[i->seg];
+
+    c->cpu.s.fpu.fdp = linear;
+    if (c->code_size != X86_CODE_64 || i->seg >= X86_FS)
+        c->cpu.s.fpu.fdp -= seg->base;
+    c->cpu.s.fpu.fds = seg->selector;
+}
 /* The guest's MXCSR with its own masks, or with all exceptions masked, in the host's register. */
 void fpu_unmask_mxcsr(struct icpu *c);
 void fpu_mask_mxcsr(struct icpu *c);
@@ -164,6 +173,12 @@ bool vector_move_build(struct icpu *c, const struct insn *insn, struct op *op);
 bool vector_memory_build(struct icpu *c, const struct insn *insn, struct op *op);
 /* The memory operand of a masked instruction where not all of it may be accessed. */
 const struct op *vector_masked_operand(struct icpu *c, const struct op *i, uint64_t linear);
+
+/* Index of handler tables: flat with base only, flat with index, everything else. */
+static inline unsigned host_stub_ea(const struct op *op)
+{
+    return op->ea == EA_BASE ? 0 : op->ea == EA_INDEX ? 1 : 2;
+}
 
 /* Number of a vector or opmask register, or -1. */
 static inline int vector_number(ZydisRegister reg)

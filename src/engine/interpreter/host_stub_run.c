@@ -124,7 +124,8 @@ void host_stub_check_alignment(struct icpu *c, const struct op *i, uint64_t line
 }
 
 /* Not in one page that the TLB knows: by way of the buffer. */
-static const struct op *run_in_buffer(struct icpu *c, const struct op *i, uint64_t linear)
+static __attribute__((noinline, cold)) const struct op *
+run_in_buffer(struct icpu *c, const struct op *i, uint64_t linear)
 {
     const struct stub_plan *plan = &((const struct host_stub *)i->aux)->plan;
 
@@ -143,92 +144,80 @@ static const struct op *run_in_buffer(struct icpu *c, const struct op *i, uint64
     NEXT(c, i);
 }
 
-static inline bool is_in_page(uint64_t tag, uint64_t linear, const struct stub_plan *plan)
+/* In ops with a stub, extra is what it needs; dst is 0x1000 - bytes, src what must be clear. */
+
+static inline uint64_t ea_base(struct icpu *c, const struct op *i, unsigned size, unsigned access)
 {
-    return likely((linear ^ tag) <= 0x1000u - plan->memory_bytes) &&
-           likely(!(linear & plan->align_mask));
+    (void)size;
+    (void)access;
+    return REG(c, i->base, uint64_t) + (uint64_t)i->disp;
 }
-
-static const struct op *run_load(struct icpu *c, const struct op *i)
+static inline uint64_t ea_index(struct icpu *c, const struct op *i, unsigned size, unsigned access)
 {
-    const struct host_stub *stub = i->aux;
-    const struct tlb_entry *e;
-    uint64_t linear;
-
-    if (unlikely(c->fpu_blocked & stub->plan.needs))
-        return host_stub_blocked(c, i);
-    linear = ea(c, i, stub->plan.memory_bytes, X86_ACCESS_READ);
-    e = tlb_slot(c, linear);
-    if (!is_in_page(e->read, linear, &stub->plan))
-        return run_in_buffer(c, i, linear);
-    return stub->body(c, i, (void *)(linear + e->addend));
+    (void)size;
+    (void)access;
+    return ea_raw(c, i);
 }
+#define ea_any                    ea
 
-static const struct op *run_store(struct icpu *c, const struct op *i)
-{
-    const struct host_stub *stub = i->aux;
-    const struct tlb_entry *e;
-    uint64_t linear;
+#define NO_POINTERS(c, i, linear) ((void)0)
 
-    if (unlikely(c->fpu_blocked & stub->plan.needs))
-        return host_stub_blocked(c, i);
-    linear = ea(c, i, stub->plan.memory_bytes, X86_ACCESS_WRITE);
-    e = tlb_slot(c, linear);
-    if (!is_in_page(e->write, linear, &stub->plan))
-        return run_in_buffer(c, i, linear);
-    return stub->body(c, i, (void *)(linear + e->addend));
-}
+#define DEFINE_RUN(name, tag, access, set_pointers, kind)                                          \
+    static const struct op *run_##name##_##kind(struct icpu *c, const struct op *i)                \
+    {                                                                                              \
+        const struct host_stub *stub = i->aux;                                                     \
+        const struct tlb_entry *e;                                                                 \
+        uint64_t linear;                                                                           \
+                                                                                                   \
+        if (unlikely(c->fpu_blocked & i->extra))                                                   \
+            return host_stub_blocked(c, i);                                                        \
+        linear = ea_##kind(c, i, 0x1000u - i->dst, access);                                        \
+        e = tlb_slot(c, linear);                                                                   \
+        if (unlikely((linear ^ e->tag) > i->dst) || unlikely(linear & i->src))                     \
+            return run_in_buffer(c, i, linear);                                                    \
+        set_pointers(c, i, linear);                                                                \
+        return stub->body(c, i, (void *)(linear + e->addend));                                     \
+    }
+#define DEFINE_RUNS(kind)                                                                          \
+    DEFINE_RUN(load, read, X86_ACCESS_READ, NO_POINTERS, kind)                                     \
+    DEFINE_RUN(store, write, X86_ACCESS_WRITE, NO_POINTERS, kind)                                  \
+    DEFINE_RUN(x87_load, read, X86_ACCESS_READ, fpu_set_data_pointer, kind)                        \
+    DEFINE_RUN(x87_store, write, X86_ACCESS_WRITE, fpu_set_data_pointer, kind)
+DEFINE_RUNS(base)
+DEFINE_RUNS(index)
+DEFINE_RUNS(any)
 
-static const struct op *run_x87_load(struct icpu *c, const struct op *i)
-{
-    const struct host_stub *stub = i->aux;
-    const struct tlb_entry *e;
-    uint64_t linear;
-
-    if (unlikely(c->fpu_blocked & FPU_X87))
-        return host_stub_blocked(c, i);
-    linear = ea(c, i, stub->plan.memory_bytes, X86_ACCESS_READ);
-    e = tlb_slot(c, linear);
-    if (!is_in_page(e->read, linear, &stub->plan))
-        return run_in_buffer(c, i, linear);
-    fpu_set_data_pointer(c, i, linear);
-    return stub->body(c, i, (void *)(linear + e->addend));
-}
-
-static const struct op *run_x87_store(struct icpu *c, const struct op *i)
-{
-    const struct host_stub *stub = i->aux;
-    const struct tlb_entry *e;
-    uint64_t linear;
-
-    if (unlikely(c->fpu_blocked & FPU_X87))
-        return host_stub_blocked(c, i);
-    linear = ea(c, i, stub->plan.memory_bytes, X86_ACCESS_WRITE);
-    e = tlb_slot(c, linear);
-    if (!is_in_page(e->write, linear, &stub->plan))
-        return run_in_buffer(c, i, linear);
-    fpu_set_data_pointer(c, i, linear);
-    return stub->body(c, i, (void *)(linear + e->addend));
-}
+/* Indexed by x87 or not, load or store, and kind of address. */
+static op_fn *const runs[2][2][3] = {
+    {{run_load_base, run_load_index, run_load_any},
+     {run_store_base, run_store_index, run_store_any}},
+    {{run_x87_load_base, run_x87_load_index, run_x87_load_any},
+     {run_x87_store_base, run_x87_store_index, run_x87_store_any}},
+};
 
 /* FCMOVcc: the body takes the flags from s.rflags. */
 static const struct op *run_with_flags(struct icpu *c, const struct op *i)
 {
     const struct host_stub *stub = i->aux;
 
-    if (unlikely(c->fpu_blocked & stub->plan.needs))
+    if (unlikely(c->fpu_blocked & i->extra))
         return host_stub_blocked(c, i);
     flags_materialize(c);
     return stub->body(c, i, NULL);
 }
 
-op_fn *host_stub_handler(const struct host_stub *stub)
+void host_stub_fill_op(const struct host_stub *stub, struct op *op)
 {
-    if (stub->plan.memory_bytes && stub->plan.sets_pointers)
-        return stub->plan.is_store ? run_x87_store : run_x87_load;
-    if (stub->plan.memory_bytes)
-        return stub->plan.is_store ? run_store : run_load;
-    return stub->plan.flags_read ? run_with_flags : stub->entry;
+    const struct stub_plan *plan = &stub->plan;
+
+    op->aux = stub;
+    op->extra = plan->needs;
+    op->dst = (uint16_t)(0x1000u - plan->memory_bytes);
+    op->src = plan->align_mask;
+    if (plan->memory_bytes)
+        op->run = runs[plan->sets_pointers][plan->is_store][host_stub_ea(op)];
+    else
+        op->run = plan->flags_read ? run_with_flags : stub->entry;
 }
 
 /* ---- blocked ---- */

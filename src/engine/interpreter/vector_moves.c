@@ -8,102 +8,186 @@
  */
 #include "engine/interpreter/host_stub.h"
 
+#include <immintrin.h>
+
+/* Called last: its caller then needs no stack frame. */
+#define COLD __attribute__((noinline, cold))
+
 /* In these ops dst is the register, src the address bits that must be clear, extra the class. */
 
-static const struct op *blocked(struct icpu *c, const struct op *i)
+static COLD const struct op *blocked(struct icpu *c, const struct op *i)
 {
     host_stub_check(c, i, i->extra, false);
     host_stub_refresh(c); /* it was enabled meanwhile: none of these needs masked exceptions */
     GOTO(c, i);
 }
 
-static inline void check_alignment(struct icpu *c, const struct op *i, uint64_t linear)
+/* ---- slow: not in one page that the TLB knows ---- */
+
+static void check_alignment(struct icpu *c, const struct op *i, uint64_t linear)
 {
-    if (unlikely(linear & i->src))
+    if (linear & i->src)
         interp_raise_code(c, i, X86_GP, 0);
 }
 
-static inline void load_vector(struct icpu *c, const struct op *i, unsigned bytes, unsigned width)
+static COLD const struct op *load_slow(struct icpu *c, const struct op *i, uint64_t linear,
+                                       unsigned bytes, unsigned width)
 {
     uint8_t *to = &REG(c, i->dst, uint8_t);
-    uint64_t linear = ea(c, i, bytes, X86_ACCESS_READ);
-    const struct tlb_entry *e = tlb_slot(c, linear);
 
     check_alignment(c, i, linear);
-    if (likely((linear ^ e->read) <= 0x1000u - bytes)) {
-        memcpy(to, (const void *)(linear + e->addend), bytes);
-    } else if (bytes <= 8) {
+    if (bytes <= 8) {
         uint64_t value = interp_load_slow(c, i, linear, bytes);
 
-        memcpy(to, &value, bytes);
+        memcpy(to, &value, 8);
+        memset(to + 8, 0, width - 8);
     } else {
         interp_load_bytes(c, i, linear, c->stub_buffer, bytes);
         memcpy(to, c->stub_buffer, bytes);
+        memset(to + bytes, 0, width - bytes);
     }
-    memset(to + bytes, 0, width - bytes);
+    NEXT(c, i);
 }
 
-static inline void store_vector(struct icpu *c, const struct op *i, unsigned bytes)
+static COLD const struct op *store_slow(struct icpu *c, const struct op *i, uint64_t linear,
+                                        unsigned bytes)
 {
     const uint8_t *from = &REG(c, i->dst, const uint8_t);
-    uint64_t linear = ea(c, i, bytes, X86_ACCESS_WRITE);
-    const struct tlb_entry *e = tlb_slot(c, linear);
+    uint64_t value;
 
     check_alignment(c, i, linear);
-    if (likely((linear ^ e->write) <= 0x1000u - bytes)) {
-        memcpy((void *)(linear + e->addend), from, bytes);
-    } else if (bytes <= 8) {
-        uint64_t value = 0;
-
-        memcpy(&value, from, bytes);
-        interp_store_slow(c, i, linear, value, bytes);
+    if (bytes <= 8) {
+        memcpy(&value, from, 8);
+        interp_store_slow(c, i, linear, bytes == 4 ? (uint32_t)value : value, bytes);
     } else {
         interp_store_bytes(c, i, linear, from, bytes);
     }
+    NEXT(c, i);
 }
 
-#define DEFINE_LOAD(bytes, width)                                                                  \
-    static const struct op *load_##bytes##_##width(struct icpu *c, const struct op *i)             \
+/* ---- fast ---- */
+
+/*
+ * A register is written with one store of the width that stubs read it with: a load
+ * that needs the bytes of several stores would have to wait for all of them.
+ */
+#define VALUE_4(from)         value_4((const void *)(from))
+#define VALUE_8(from)         _mm_loadl_epi64((const void *)(from))
+#define VALUE_16(from)        _mm_loadu_si128((const void *)(from))
+#define VALUE_32(from)        _mm256_loadu_si256((const void *)(from))
+#define VALUE_64(from)        _mm512_loadu_si512((const void *)(from))
+
+#define FILL_16(to, value)    _mm_storeu_si128((void *)(to), value)
+#define FILL_32(to, value)    _mm256_storeu_si256((void *)(to), _mm256_zextsi128_si256(value))
+#define FILL_32_32(to, value) _mm256_storeu_si256((void *)(to), value)
+#define FILL_64(to, value)    _mm512_storeu_si512((void *)(to), _mm512_zextsi128_si512(value))
+#define FILL_64_32(to, value) _mm512_storeu_si512((void *)(to), _mm512_zextsi256_si512(value))
+#define FILL_64_64(to, value) _mm512_storeu_si512((void *)(to), value)
+
+#define TARGET_16
+#define TARGET_32 __attribute__((target("avx")))
+#define TARGET_64 __attribute__((target("avx512f")))
+
+static inline __m128i value_4(const void *from)
+{
+    int32_t value;
+
+    memcpy(&value, from, sizeof(value));
+    return _mm_cvtsi32_si128(value);
+}
+static inline void store_4(void *to, __m128i value)
+{
+    int32_t low = _mm_cvtsi128_si32(value);
+
+    memcpy(to, &low, sizeof(low));
+}
+
+static inline uint64_t ea_base(struct icpu *c, const struct op *i, unsigned size, unsigned access)
+{
+    (void)size;
+    (void)access;
+    return REG(c, i->base, uint64_t) + (uint64_t)i->disp;
+}
+static inline uint64_t ea_index(struct icpu *c, const struct op *i, unsigned size, unsigned access)
+{
+    (void)size;
+    (void)access;
+    return ea_raw(c, i);
+}
+#define ea_any ea
+
+#define DEFINE_LOAD(bytes, width, fill, kind)                                                      \
+    TARGET_##width static const struct op *load_##bytes##_##width##_##kind(struct icpu *c,         \
+                                                                           const struct op *i)     \
     {                                                                                              \
+        const struct tlb_entry *e;                                                                 \
+        uint64_t linear;                                                                           \
+                                                                                                   \
         if (unlikely(c->fpu_blocked & i->extra))                                                   \
             return blocked(c, i);                                                                  \
-        load_vector(c, i, bytes, width);                                                           \
+        linear = ea_##kind(c, i, bytes, X86_ACCESS_READ);                                          \
+        e = tlb_slot(c, linear);                                                                   \
+        if (unlikely((linear ^ e->read) > 0x1000u - bytes) || unlikely(linear & i->src))           \
+            return load_slow(c, i, linear, bytes, width);                                          \
+        fill(&REG(c, i->dst, uint8_t), VALUE_##bytes(linear + e->addend));                         \
         NEXT(c, i);                                                                                \
     }
-#define DEFINE_LOADS(width)                                                                        \
-    DEFINE_LOAD(4, width)                                                                          \
-    DEFINE_LOAD(8, width)                                                                          \
-    DEFINE_LOAD(16, width)
-DEFINE_LOADS(16)
-DEFINE_LOADS(32)
-DEFINE_LOADS(64)
-DEFINE_LOAD(32, 32)
-DEFINE_LOAD(32, 64)
-DEFINE_LOAD(64, 64)
+#define DEFINE_LOADS(kind)                                                                         \
+    DEFINE_LOAD(4, 16, FILL_16, kind)                                                              \
+    DEFINE_LOAD(8, 16, FILL_16, kind)                                                              \
+    DEFINE_LOAD(16, 16, FILL_16, kind)                                                             \
+    DEFINE_LOAD(4, 32, FILL_32, kind)                                                              \
+    DEFINE_LOAD(8, 32, FILL_32, kind)                                                              \
+    DEFINE_LOAD(16, 32, FILL_32, kind)                                                             \
+    DEFINE_LOAD(32, 32, FILL_32_32, kind)                                                          \
+    DEFINE_LOAD(4, 64, FILL_64, kind)                                                              \
+    DEFINE_LOAD(8, 64, FILL_64, kind)                                                              \
+    DEFINE_LOAD(16, 64, FILL_64, kind)                                                             \
+    DEFINE_LOAD(32, 64, FILL_64_32, kind)                                                          \
+    DEFINE_LOAD(64, 64, FILL_64_64, kind)
+DEFINE_LOADS(base)
+DEFINE_LOADS(index)
+DEFINE_LOADS(any)
 
-#define DEFINE_STORE(bytes)                                                                        \
-    static const struct op *store_##bytes(struct icpu *c, const struct op *i)                      \
+#define DEFINE_STORE(bytes, target, put, kind)                                                     \
+    target static const struct op *store_##bytes##_##kind(struct icpu *c, const struct op *i)      \
     {                                                                                              \
+        const struct tlb_entry *e;                                                                 \
+        uint64_t linear;                                                                           \
+                                                                                                   \
         if (unlikely(c->fpu_blocked & i->extra))                                                   \
             return blocked(c, i);                                                                  \
-        store_vector(c, i, bytes);                                                                 \
+        linear = ea_##kind(c, i, bytes, X86_ACCESS_WRITE);                                         \
+        e = tlb_slot(c, linear);                                                                   \
+        if (unlikely((linear ^ e->write) > 0x1000u - bytes) || unlikely(linear & i->src))          \
+            return store_slow(c, i, linear, bytes);                                                \
+        put((void *)(linear + e->addend), VALUE_##bytes(&REG(c, i->dst, const uint8_t)));          \
         NEXT(c, i);                                                                                \
     }
-DEFINE_STORE(4)
-DEFINE_STORE(8)
-DEFINE_STORE(16)
-DEFINE_STORE(32)
-DEFINE_STORE(64)
+#define DEFINE_STORES(kind)                                                                        \
+    DEFINE_STORE(4, TARGET_16, store_4, kind)                                                      \
+    DEFINE_STORE(8, TARGET_16, _mm_storel_epi64, kind)                                             \
+    DEFINE_STORE(16, TARGET_16, _mm_storeu_si128, kind)                                            \
+    DEFINE_STORE(32, TARGET_32, _mm256_storeu_si256, kind)                                         \
+    DEFINE_STORE(64, TARGET_64, _mm512_storeu_si512, kind)
+DEFINE_STORES(base)
+DEFINE_STORES(index)
+DEFINE_STORES(any)
 
-/* By log2 of the bytes less 2, and by log2 of the width less 4. */
-static op_fn *const loads[5][3] = {
-    {load_4_16, load_4_32, load_4_64},
-    {load_8_16, load_8_32, load_8_64},
-    {load_16_16, load_16_32, load_16_64},
-    {NULL, load_32_32, load_32_64},
-    {NULL, NULL, load_64_64},
-};
-static op_fn *const stores[5] = {store_4, store_8, store_16, store_32, store_64};
+/* Indexed by the kind of address (host_stub_ea), log2(bytes) - 2 and log2(width) - 4. */
+#define LOADS_OF(kind)                                                                             \
+    {                                                                                              \
+        {load_4_16_##kind, load_4_32_##kind, load_4_64_##kind},                                    \
+            {load_8_16_##kind, load_8_32_##kind, load_8_64_##kind},                                \
+            {load_16_16_##kind, load_16_32_##kind, load_16_64_##kind},                             \
+            {NULL, load_32_32_##kind, load_32_64_##kind}, {NULL, NULL, load_64_64_##kind},         \
+    }
+static op_fn *const loads[3][5][3] = {LOADS_OF(base), LOADS_OF(index), LOADS_OF(any)};
+#define STORES_OF(kind)                                                                            \
+    {                                                                                              \
+        store_4_##kind, store_8_##kind, store_16_##kind, store_32_##kind, store_64_##kind,         \
+    }
+static op_fn *const stores[3][5] = {STORES_OF(base), STORES_OF(index), STORES_OF(any)};
 
 static bool is_plain_move(ZydisMnemonic mnemonic)
 {
@@ -166,13 +250,16 @@ static unsigned log2_of(unsigned power)
     return (unsigned)__builtin_ctz(power);
 }
 
-static op_fn *handler(const struct icpu *c, const struct insn *insn, bool is_store, unsigned bytes)
+static op_fn *handler(const struct icpu *c, const struct insn *insn, const struct op *op,
+                      bool is_store, unsigned bytes)
 {
+    unsigned kind = host_stub_ea(op), size = log2_of(bytes) - 2;
+
     if (is_store)
-        return stores[log2_of(bytes) - 2];
+        return stores[kind][size];
     if (insn->info.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY)
-        return loads[log2_of(bytes) - 2][0];
-    return loads[log2_of(bytes) - 2][log2_of(c->vector_bytes) - 4];
+        return loads[kind][size][0];
+    return loads[kind][size][log2_of(c->vector_bytes) - 4];
 }
 
 /* One memory operand, one vector register and at most k0: their indices. */
@@ -211,6 +298,6 @@ bool vector_move_build(struct icpu *c, const struct insn *insn, struct op *op)
     bytes = insn->operands[memory].size / 8u;
     op->dst = ZMM_OFFSET((unsigned)vector_number(insn->operands[vector].reg.value));
     op->src = (uint16_t)(host_stub_needs_alignment(insn, bytes) ? bytes - 1 : 0);
-    op->run = handler(c, insn, is_store, bytes);
+    op->run = handler(c, insn, op, is_store, bytes);
     return op->run != NULL;
 }
