@@ -116,16 +116,19 @@
 
 #define ALL_FORMS_B(OP, name, B)                                                                   \
     RR(OP, name, B, 1)                                                                             \
-    RR(OP, name, B, 0) RI(OP, name, B, 1) RI(OP, name, B, 0) RM(OP, name, B, 1, 0) RM(             \
-        OP, name, B, 1, 1) RM(OP, name, B, 1, 2) RM(OP, name, B, 0, 0) RM(OP, name, B, 0, 1)       \
-        RM(OP, name, B, 0, 2) MODIFY(OP, op_##name##_mr##B##_0, B, 0, REG(c, i->src, uint##B##_t)) \
-            MODIFY(OP, op_##name##_mr##B##_1, B, 1, REG(c, i->src, uint##B##_t))                   \
-                MODIFY(OP, op_##name##_mr##B##_2, B, 2, REG(c, i->src, uint##B##_t))               \
-                    MODIFY(OP, op_##name##_mi##B##_0, B, 0, (uint##B##_t)i->imm)                   \
-                        MODIFY(OP, op_##name##_mi##B##_1, B, 1, (uint##B##_t)i->imm)               \
-                            MODIFY(OP, op_##name##_mi##B##_2, B, 2, (uint##B##_t)i->imm)           \
-                                LOCKED(OP, op_##name##_lr##B, B, REG(c, i->src, uint##B##_t))      \
-                                    LOCKED(OP, op_##name##_li##B, B, (uint##B##_t)i->imm)
+    RR(OP, name, B, 0)                                                                             \
+    RI(OP, name, B, 1)                                                                             \
+    RI(OP, name, B, 0)                                                                             \
+    RM(OP, name, B, 1, 0) RM(OP, name, B, 1, 1) RM(OP, name, B, 1, 2) RM(OP, name, B, 0, 0)        \
+        RM(OP, name, B, 0, 1) RM(OP, name, B, 0, 2)                                                \
+            MODIFY(OP, op_##name##_mr##B##_0, B, 0, REG(c, i->src, uint##B##_t))                   \
+                MODIFY(OP, op_##name##_mr##B##_1, B, 1, REG(c, i->src, uint##B##_t))               \
+                    MODIFY(OP, op_##name##_mr##B##_2, B, 2, REG(c, i->src, uint##B##_t))           \
+                        MODIFY(OP, op_##name##_mi##B##_0, B, 0, (uint##B##_t)i->imm)               \
+                            MODIFY(OP, op_##name##_mi##B##_1, B, 1, (uint##B##_t)i->imm)           \
+                                MODIFY(OP, op_##name##_mi##B##_2, B, 2, (uint##B##_t)i->imm)       \
+                                    LOCKED(OP, op_##name##_lr##B, B, REG(c, i->src, uint##B##_t))  \
+                                        LOCKED(OP, op_##name##_li##B, B, (uint##B##_t)i->imm)
 #define ALL_FORMS(OP, name)                                                                        \
     ALL_FORMS_B(OP, name, 8)                                                                       \
     ALL_FORMS_B(OP, name, 16) ALL_FORMS_B(OP, name, 32) ALL_FORMS_B(OP, name, 64)
@@ -216,30 +219,33 @@ COMPARE(AND, test)
           (uint##B##_t)i->imm, TAKEN)
 #define FUSED_CMP(B)                                                                               \
     FUSED_FORMS(SUB, cmp, B, o, flag_of(c))                                                        \
-    FUSED_FORMS(SUB, cmp, B, no, !flag_of(c)) FUSED_FORMS(SUB, cmp, B, b, CMP_B)                   \
-        FUSED_FORMS(SUB, cmp, B, ae, CMP_AE) FUSED_FORMS(SUB, cmp, B, e, CMP_E)                    \
-            FUSED_FORMS(SUB, cmp, B, ne, CMP_NE) FUSED_FORMS(SUB, cmp, B, be, CMP_BE)              \
-                FUSED_FORMS(SUB, cmp, B, a, CMP_A) FUSED_FORMS(SUB, cmp, B, s, CMP_S)              \
-                    FUSED_FORMS(SUB, cmp, B, ns, CMP_NS)                                           \
-                        FUSED_FORMS(SUB, cmp, B, p, parity_even((uint8_t)r))                       \
-                            FUSED_FORMS(SUB, cmp, B, np, !parity_even((uint8_t)r))                 \
-                                FUSED_FORMS(SUB, cmp, B, l, CMP_L)                                 \
-                                    FUSED_FORMS(SUB, cmp, B, ge, CMP_GE)                           \
-                                        FUSED_FORMS(SUB, cmp, B, le, CMP_LE)                       \
-                                            FUSED_FORMS(SUB, cmp, B, g, CMP_G)
+    FUSED_FORMS(SUB, cmp, B, no, !flag_of(c))                                                      \
+    FUSED_FORMS(SUB, cmp, B, b, CMP_B)                                                             \
+    FUSED_FORMS(SUB, cmp, B, ae, CMP_AE)                                                           \
+    FUSED_FORMS(SUB, cmp, B, e, CMP_E) FUSED_FORMS(SUB, cmp, B, ne, CMP_NE)                        \
+        FUSED_FORMS(SUB, cmp, B, be, CMP_BE) FUSED_FORMS(SUB, cmp, B, a, CMP_A)                    \
+            FUSED_FORMS(SUB, cmp, B, s, CMP_S) FUSED_FORMS(SUB, cmp, B, ns, CMP_NS)                \
+                FUSED_FORMS(SUB, cmp, B, p, parity_even((uint8_t)r))                               \
+                    FUSED_FORMS(SUB, cmp, B, np, !parity_even((uint8_t)r))                         \
+                        FUSED_FORMS(SUB, cmp, B, l, CMP_L) FUSED_FORMS(SUB, cmp, B, ge, CMP_GE)    \
+                            FUSED_FORMS(SUB, cmp, B, le, CMP_LE)                                   \
+                                FUSED_FORMS(SUB, cmp, B, g, CMP_G)
 /* After TEST: CF = OF = 0, so B never, AE always, BE is E, A is NE, L is S, GE is NS. */
 #define FUSED_TEST(B)                                                                              \
     FUSED_FORMS(AND, test, B, e, TEST_E)                                                           \
-    FUSED_FORMS(AND, test, B, ne, TEST_NE) FUSED_FORMS(AND, test, B, s, TEST_S)                    \
-        FUSED_FORMS(AND, test, B, ns, TEST_NS)                                                     \
-            FUSED_FORMS(AND, test, B, p, parity_even((uint8_t)r))                                  \
-                FUSED_FORMS(AND, test, B, np, !parity_even((uint8_t)r))                            \
-                    FUSED_FORMS(AND, test, B, le, TEST_LE) FUSED_FORMS(AND, test, B, g, TEST_G)    \
-                        FUSED_FORMS(AND, test, B, never, false)                                    \
-                            FUSED_FORMS(AND, test, B, always, true)
+    FUSED_FORMS(AND, test, B, ne, TEST_NE)                                                         \
+    FUSED_FORMS(AND, test, B, s, TEST_S)                                                           \
+    FUSED_FORMS(AND, test, B, ns, TEST_NS)                                                         \
+    FUSED_FORMS(AND, test, B, p, parity_even((uint8_t)r))                                          \
+        FUSED_FORMS(AND, test, B, np, !parity_even((uint8_t)r))                                    \
+            FUSED_FORMS(AND, test, B, le, TEST_LE) FUSED_FORMS(AND, test, B, g, TEST_G)            \
+                FUSED_FORMS(AND, test, B, never, false) FUSED_FORMS(AND, test, B, always, true)
 
 FUSED_CMP(8)
-FUSED_CMP(16) FUSED_CMP(32) FUSED_CMP(64) FUSED_TEST(8) FUSED_TEST(16) FUSED_TEST(32) FUSED_TEST(64)
+FUSED_CMP(16)
+FUSED_CMP(32)
+FUSED_CMP(64)
+FUSED_TEST(8) FUSED_TEST(16) FUSED_TEST(32) FUSED_TEST(64)
 
 #define FUSED_CMP_ROW(form)                                                                        \
     {                                                                                              \

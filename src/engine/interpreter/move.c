@@ -27,7 +27,7 @@
 #define MOV(B)                                                                                     \
     MOV_EA(B, 0)                                                                                   \
     MOV_EA(B, 1)                                                                                   \
-        MOV_EA(B, 2) static const struct op *op_mov_rr##B(struct icpu *c, const struct op *i)      \
+    MOV_EA(B, 2) static const struct op *op_mov_rr##B(struct icpu *c, const struct op *i)          \
     {                                                                                              \
         SET_REG##B(i->dst, REG(c, i->src, uint##B##_t));                                           \
         NEXT(c, i);                                                                                \
