@@ -31,7 +31,7 @@ static bool sign_of(const uint8_t *element, unsigned bytes)
 static uint64_t accessed_elements(struct icpu *c, const struct stub_plan *plan)
 {
     unsigned count = plan->memory_bytes / plan->element_bytes;
-    uint64_t mask = 0, bits = c->cpu.s.fpu.k[plan->mask_register];
+    uint64_t mask = 0, bits;
 
     if (plan->mask == MASK_VECTOR) {
         for (unsigned n = 0; n < count; n++)
@@ -40,6 +40,7 @@ static uint64_t accessed_elements(struct icpu *c, const struct stub_plan *plan)
                     << n;
         return mask;
     }
+    bits = c->cpu.s.fpu.k[plan->mask_register];
     if (plan->mask_count < 64)
         bits &= (1ull << plan->mask_count) - 1;
     if (plan->mask == MASK_COMPRESSED) {
