@@ -305,7 +305,7 @@ static int dma_write(struct fw_cfg *s, uint64_t gpa, uint32_t size_bytes)
     uint32_t offset = s->offset;
     int rc;
 
-    if (!item->ops || !item->ops->written || fw_cfg_left(s, size_bytes) != size_bytes)
+    if (!item->ops || !item->ops->written || !range_fits(offset, size_bytes, item->size_bytes))
         return -EACCES;
     rc = memory_read(device_memory(&s->dev), gpa, item->data + offset, size_bytes);
     fw_cfg_advance(s, size_bytes);

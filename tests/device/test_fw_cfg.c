@@ -197,6 +197,15 @@ static void dma_writes_where_it_may(void **state)
     assert_memory_equal(f.writable, "..guest.", 8);
 }
 
+static void nothing_can_be_written_behind_the_end(void **state)
+{
+    (void)state;
+    assert_int_equal(dma(0x21 << 16 | SELECT | SKIP, 9, 0), 0);
+    f.written_offset = 1234;
+    assert_int_equal(dma(WRITE, 0, BUFFER), ERROR);
+    assert_int_equal(f.written_offset, 1234);
+}
+
 static void hostile_dma_ends_with_an_error(void **state)
 {
     (void)state;
@@ -262,6 +271,7 @@ int main(void)
         TEST(dma_reads_and_pads_with_zeros),
         TEST(dma_skips_and_goes_on),
         TEST(dma_writes_where_it_may),
+        TEST(nothing_can_be_written_behind_the_end),
         TEST(hostile_dma_ends_with_an_error),
         TEST(descriptors_outside_ram_are_ignored),
         TEST(the_board_is_told_what_is_wrong),
