@@ -30,7 +30,7 @@ static void step(struct device_test *t, struct device *dev, struct fuzz_input *i
         FUZZ_LOCKED(t, acpi_pm_raise_gpe(dev, (unsigned)fuzz_take(in, 1)));
         break;
     default:
-        device_test_advance_ns(t, fuzz_take_ns(in) << (what & 6));
+        device_test_advance_ns(t, fuzz_take_ns(in, 22));
         break;
     }
 }

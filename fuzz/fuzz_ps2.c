@@ -43,7 +43,7 @@ static void step(struct device_test *t, struct device *dev, struct fuzz_input *i
         test_inb(t, what & 0x80 ? DATA : STATUS);
         break;
     default:
-        device_test_advance_ns(t, fuzz_take_ns(in));
+        device_test_advance_ns(t, fuzz_take_ns(in, 22));
         break;
     }
 }

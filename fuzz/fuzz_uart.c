@@ -85,7 +85,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         send_counted(r);
         break;
     default:
-        device_test_advance_ns(r->t, fuzz_take_ns(in));
+        device_test_advance_ns(r->t, fuzz_take_ns(in, 22));
         break;
     }
 }

@@ -114,6 +114,7 @@
         NEXT(c, i);                                                                                \
     }
 
+/* clang-format off */
 #define ALL_FORMS_B(OP, name, B)                                                                   \
     RR(OP, name, B, 1)                                                                             \
     RR(OP, name, B, 0)                                                                             \
@@ -140,6 +141,7 @@ ALL_FORMS(SBB, sbb)
 ALL_FORMS(AND, and)
 ALL_FORMS(OR, or)
 ALL_FORMS(XOR, xor)
+/* clang-format on */
 
 /* CMP and TEST write nothing. */
 #define COMPARE_FORM(OP, fn, B, A, SOURCE)                                                         \
@@ -217,6 +219,7 @@ COMPARE(AND, test)
           REG(c, i->src, uint##B##_t), TAKEN)                                                      \
     FUSED(op_##name##_j##cc##_mi##B, OP, B, load##B(c, i, ea(c, i, B / 8, X86_ACCESS_READ)),       \
           (uint##B##_t)i->imm, TAKEN)
+/* clang-format off */
 #define FUSED_CMP(B)                                                                               \
     FUSED_FORMS(SUB, cmp, B, o, flag_of(c))                                                        \
     FUSED_FORMS(SUB, cmp, B, no, !flag_of(c))                                                      \
@@ -246,6 +249,7 @@ FUSED_CMP(16)
 FUSED_CMP(32)
 FUSED_CMP(64)
 FUSED_TEST(8) FUSED_TEST(16) FUSED_TEST(32) FUSED_TEST(64)
+/* clang-format on */
 
 #define FUSED_CMP_ROW(form)                                                                        \
     {                                                                                              \

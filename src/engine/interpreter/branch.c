@@ -65,14 +65,13 @@ const struct op *interp_branch(struct icpu *c, const struct op *i)
         }                                                                                          \
         NEXT(c, i);                                                                                \
     }
-JCC(0)
-JCC(1)
-JCC(2)
-JCC(3)
-JCC(4) JCC(5) JCC(6) JCC(7) JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14)
-    JCC(15) static op_fn *const jcc[16] = {
-        op_jcc_0, op_jcc_1, op_jcc_2,  op_jcc_3,  op_jcc_4,  op_jcc_5,  op_jcc_6,  op_jcc_7,
-        op_jcc_8, op_jcc_9, op_jcc_10, op_jcc_11, op_jcc_12, op_jcc_13, op_jcc_14, op_jcc_15};
+/* clang-format off */
+JCC(0) JCC(1) JCC(2) JCC(3) JCC(4) JCC(5) JCC(6) JCC(7)
+JCC(8) JCC(9) JCC(10) JCC(11) JCC(12) JCC(13) JCC(14) JCC(15)
+    /* clang-format on */
+    static op_fn *const jcc[16] = {op_jcc_0,  op_jcc_1,  op_jcc_2,  op_jcc_3, op_jcc_4,  op_jcc_5,
+                                   op_jcc_6,  op_jcc_7,  op_jcc_8,  op_jcc_9, op_jcc_10, op_jcc_11,
+                                   op_jcc_12, op_jcc_13, op_jcc_14, op_jcc_15};
 
 static uint64_t count_register(const struct icpu *c, const struct op *i)
 {

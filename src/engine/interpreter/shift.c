@@ -130,11 +130,9 @@ DEFINE_SHIFTS(64)
     }
 #define SHIFT(name)                                                                                \
     SHIFT_FORMS(name, 8) SHIFT_FORMS(name, 16) SHIFT_FORMS(name, 32) SHIFT_FORMS(name, 64)
-SHIFT(shl)
-SHIFT(shr)
-SHIFT(sar)
-SHIFT(rol)
-SHIFT(ror) SHIFT(rcl) SHIFT(rcr)
+/* clang-format off */
+SHIFT(shl) SHIFT(shr) SHIFT(sar) SHIFT(rol) SHIFT(ror) SHIFT(rcl) SHIFT(rcr)
+    /* clang-format on */
 
     struct shift_row {
     op_fn *ri[2], *rc, *m;
