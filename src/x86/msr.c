@@ -335,11 +335,13 @@ static bool write_variable_mtrr(struct x86_cpu *cpu, unsigned index, uint64_t va
     return true;
 }
 
-/* CTL takes anything; STATUS, ADDR and MISC take zero, which clears them (vol. 3, 15.3.2). */
+/* CTL takes all zeros or all ones, STATUS only zero, which clears it (vol. 3, 15.3.2). */
 static bool valid_mc_bank(const struct x86_cpu *cpu, unsigned index, uint64_t value)
 {
     (void)cpu;
-    return index % 4 == 0 || value == 0;
+    if (index % 4 > 1)
+        return true;
+    return value == 0 || (index % 4 == 0 && value == UINT64_MAX);
 }
 
 /* ---- the table ---- */
