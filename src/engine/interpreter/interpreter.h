@@ -232,6 +232,13 @@ static inline struct icpu *icpu_of(struct x86_cpu *cpu)
 
 /* ---- threading ---- */
 
+/* Clang does not say by a macro that a sanitizer keeps a frame for each call. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define INTERPRETER_NO_TAIL_CALLS
+#endif
+#endif
+
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&    \
     !defined(INTERPRETER_NO_TAIL_CALLS)
 #define INTERPRETER_TAIL_CALLS
