@@ -52,7 +52,7 @@ struct loop {
     bool dispatching;
     bool garbage; /* some handler was removed during this round */
     struct loop_fd *handlers;
-    size_t always_count; /* handlers that are always ready and want events */
+    _Atomic size_t always_count; /* handlers that are always ready and want events */
     struct loop_hooks hooks;
     _Atomic bool asleep;
 
