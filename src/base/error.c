@@ -23,6 +23,8 @@ int error_set(struct error *err, int code, const char *format, ...)
         code = EINVAL;
     if (!err || err->code)
         return -code;
+    if (!format) /* no caller does; the compiler's checks of formats want to see it */
+        format = "";
     err->code = code;
     va_start(args, format);
     vsnprintf(err->text, sizeof(err->text), format, args);
