@@ -264,18 +264,12 @@ static void state_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(signature_and_features),
-        TEST(selecting_starts_again),
-        TEST(unknown_keys_read_as_zero),
-        TEST(directory_lists_the_files),
-        TEST(dma_reads_and_pads_with_zeros),
-        TEST(dma_skips_and_goes_on),
-        TEST(dma_writes_where_it_may),
-        TEST(nothing_can_be_written_behind_the_end),
-        TEST(hostile_dma_ends_with_an_error),
-        TEST(descriptors_outside_ram_are_ignored),
-        TEST(the_board_is_told_what_is_wrong),
-        TEST(state_round_trip),
+        TEST(signature_and_features),          TEST(selecting_starts_again),
+        TEST(unknown_keys_read_as_zero),       TEST(directory_lists_the_files),
+        TEST(dma_reads_and_pads_with_zeros),   TEST(dma_skips_and_goes_on),
+        TEST(dma_writes_where_it_may),         TEST(nothing_can_be_written_behind_the_end),
+        TEST(hostile_dma_ends_with_an_error),  TEST(descriptors_outside_ram_are_ignored),
+        TEST(the_board_is_told_what_is_wrong), TEST(state_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
