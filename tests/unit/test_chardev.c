@@ -780,9 +780,11 @@ static void a_stop_gives_the_terminal_back_for_a_while(void **state)
     if (waitpid(t.child, &status, WUNTRACED | WNOHANG) == t.child)
         assert_false(is_raw(&t));
     kill(t.child, SIGCONT);
+    for (unsigned i = 0; i < 1000 && !is_raw(&t); i++)
+        usleep(10000);
+    assert_true(is_raw(&t));
     type(&t, "back");
     assert_true(shows(&t, "back"));
-    assert_true(is_raw(&t));
     type(&t, "q");
     assert_int_equal(status_of(t.child), 7);
     close(t.master);
