@@ -43,6 +43,7 @@ static void send_line(const uint8_t *data, size_t size)
     fuzz_send(frame, gdb_frame(&packet, frame));
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     int fd;

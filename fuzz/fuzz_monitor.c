@@ -53,6 +53,7 @@ static void check_words(const uint8_t *data, size_t size)
     json_decref(monitor_parse_words(words, count, &err));
 }
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *end = memchr(data, '\n', size);
