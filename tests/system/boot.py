@@ -23,7 +23,7 @@ INIT = r"guest: init reached after [\d.]+ s"
 OFF = r"reboot: Power down"
 
 
-def case(guest, script, expect, options=(), append="", status=0, kernel="vmlinuz", limit_s=240):
+def case(guest, script, expect, options=(), append="", status=0, kernel="vmlinuz", limit_s=600):
     return {
         "guest": guest,
         "script": script,
