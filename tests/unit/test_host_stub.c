@@ -1030,8 +1030,7 @@ static void test_enabling(void **state)
         uint8_t first = enabling[n].bytes[0];
         int vector;
 
-        if ((first == 0xc5 && !has_avx) ||
-            (first == 0x62 && !has_avx512) ||
+        if ((first == 0xc5 && !has_avx) || (first == 0x62 && !has_avx512) ||
             (first == 0xc5 && enabling[n].bytes[2] == 0x90 && !has_avx512)) /* KMOVW */
             continue;
         build_bytes(X86_CODE_64, enabling[n].bytes, enabling[n].length);
