@@ -37,6 +37,36 @@ main:
     TRY "mov %al, %fs:0x200000"
     CHECK_FAULT "a write to a read-only segment is #GP(0)", 13, 0
 
+    /* The next instruction already sees a segment that was flat before, and one that is again. */
+    mov $0xffffe, %ebx
+    DESCRIPTOR 0, 0x00000fff, 0x00409300 /* data, base 0, limit 0xfff */
+    TRY "mov %es:2(%ebx), %eax"
+    CHECK_NO_FAULT "ES is flat: far beyond the later limit"
+    mov $SPARE, %ecx
+    TRY "mov %ecx, %es; mov %es:2(%ebx), %eax"
+    CHECK_FAULT "MOV ES: its limit holds for the next instruction", 13, 0
+    mov $DATA, %edx
+    mov $SPARE, %ecx
+    TRY "mov %ecx, %es; mov %edx, %es; mov %es:2(%ebx), %eax"
+    CHECK_NO_FAULT "MOV ES: the next instruction sees the flat segment again"
+    mov $SPARE, %ecx
+    TRY "push %ecx; pop %es; mov %es:2(%ebx), %eax"
+    CHECK_FAULT "POP ES: its limit holds for the next instruction", 13, 0
+    mov $DATA, %edx
+    mov %edx, %es
+    movl $stack_top + 0xfff, %eax
+    shr $12, %eax
+    mov %ax, gdt + SPARE
+    movl $0x00c09300, gdt + SPARE + 4 /* base 0, the limit ends behind the stack */
+    mov $0xffffe, %ebp
+    mov $SPARE, %ecx
+    TRY "mov %ecx, %ss; nop; mov %ss:0x7ffffffe, %eax"
+    CHECK_FAULT "MOV SS: beyond its limit is #SS(0)", 12, 0
+    TRY "mov 0xfffffffe, %eax"
+    CHECK_FAULT "a flat segment ends at 4 GiB: #GP(0) across it", 13, 0
+    TRY "mov 0xfffffffe, %ax"
+    CHECK_NO_FAULT "a flat segment reaches up to 4 GiB"
+
     /* call gate to ring 0 with two parameters; EBX sees CS, ECX the first parameter */
     mov $gate_target, %eax
     mov %ax, gdt + SPARE + 8

@@ -198,6 +198,7 @@ void build_memory(struct builder *w, const struct insn *insn, const ZydisDecoded
                   struct op *op)
 {
     bool flat64 = w->code_size == X86_CODE_64 && insn->info.address_width == 64;
+    bool flat32 = w->flat_data && insn->info.address_width == 32;
 
     op->seg = segment_of(mem->mem.segment);
     op->address_size = insn->info.address_width / 8;
@@ -211,7 +212,7 @@ void build_memory(struct builder *w, const struct insn *insn, const ZydisDecoded
         op->disp += w->page_offset + insn->info.length;
     }
     if (!flat64)
-        op->ea = EA_LIMITED;
+        op->ea = flat32 && op->seg <= X86_DS && op->seg != X86_CS ? EA_FLAT32 : EA_LIMITED;
     else if (op->seg == X86_FS || op->seg == X86_GS)
         op->ea = EA_SEGMENT;
     else
@@ -416,7 +417,8 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
                         .code_size = c->code_size,
                         .user = c->cpu.cpl == 3,
                         .real = c->mode_key & MODE_REAL,
-                        .flat = c->mode_key & MODE_FLAT};
+                        .flat = c->mode_key & MODE_FLAT,
+                        .flat_data = c->mode_key & MODE_FLAT_DATA};
     struct insn insn;
     unsigned n = 1;
 

@@ -37,7 +37,7 @@ struct op_notes {
 struct builder {
     struct icpu *c;
     enum x86_code_size code_size;
-    bool user, real, flat;
+    bool user, real, flat, flat_data;
     unsigned page_offset; /* of the instruction being built */
     bool ends;            /* set by a group: nothing may follow in this block */
     bool not_last;        /* set by a group (STI, MOV SS): the next instruction must follow here */

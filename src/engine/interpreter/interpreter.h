@@ -50,9 +50,9 @@ typedef const struct op *op_fn(struct icpu *c, const struct op *i);
 enum ea_kind {
     EA_BASE,    /* 64-bit flat: [base + disp] */
     EA_INDEX,   /* 64-bit flat: [base + index << scale + disp] */
+    EA_FLAT32,  /* 32-bit addressing where DS, ES and SS are flat (MODE_FLAT_DATA) */
     EA_SEGMENT, /* 64-bit flat, plus the base of FS or GS */
-    EA_LIMITED, /* 32-bit addressing; 16- and 32-bit code: base and limit of the segment,
-                   wrap-around */
+    EA_LIMITED, /* other 16- and 32-bit addressing: base and limit of the segment, wrap-around */
     EA_KIND_COUNT,
 };
 
@@ -364,13 +364,21 @@ static inline uint64_t slow_ea(struct icpu *c, const struct op *i, unsigned size
 #define slow_store          interp_store_slow
 #endif
 
+#define FLAT32_END (1ull << 32)
+
 /* access is X86_ACCESS_READ or _WRITE. Non-canonical addresses fault when they are used. */
 static inline uint64_t ea(struct icpu *c, const struct op *i, unsigned size, unsigned access)
 {
     if (likely(i->ea <= EA_INDEX))
         return ea_raw(c, i);
-    if (likely(i->ea == EA_SEGMENT))
+    if (likely(i->ea == EA_FLAT32)) {
+        uint32_t linear = (uint32_t)ea_raw(c, i);
+
+        if (likely(linear <= FLAT32_END - size)) /* else the limit is broken */
+            return linear;
+    } else if (likely(i->ea == EA_SEGMENT)) {
         return ea_raw(c, i) + c->cpu.s.seg[i->seg].base;
+    }
     return slow_ea(c, i, size, access);
 }
 
@@ -499,7 +507,11 @@ enum mode_bits {
     MODE_USER = 4,
     MODE_REAL = 8,  /* real or virtual-8086 mode */
     MODE_FLAT = 16, /* 64-bit code, or 32-bit code with base 0 and limit 4 GiB */
+    /* DS, ES and SS are present and writable with base 0 and limit 4 GiB, or it is 64-bit code */
+    MODE_FLAT_DATA = 32,
 };
+/* Above the address bits of a canonical RIP, below the sign: of 4 and 5-level paging. */
+#define MODE_SHIFT 57
 
 static inline uint64_t jump_key(const struct icpu *c, uint64_t rip)
 {
@@ -544,6 +556,12 @@ const struct op *interp_flags_written(struct icpu *c, const struct op *i, uint64
 void interp_merge_debug_traps(struct icpu *c, uint8_t vector);
 /* STI, MOV SS, POP SS: the next instruction runs before anything comes between. */
 const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss);
+/*
+ * The op to go on with after op i, which loaded a data segment. mode_key: as it was before; if it
+ * changed, what follows in the block was decoded for another mode.
+ */
+const struct op *interp_segment_loaded(struct icpu *c, const struct op *i, unsigned seg,
+                                       unsigned mode_key);
 
 /* ---- host stubs (host_stub.c): x87, MMX, SSE, AVX, AVX-512, AES, SHA, ... ---- */
 

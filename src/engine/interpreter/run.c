@@ -102,13 +102,22 @@ const struct op *interp_resume(struct icpu *c)
 
 /* ---- what is derived from registers ---- */
 
+/* May every 32-bit offset be read and written, without adding a base? */
+static bool is_flat_data(const struct x86_segment *seg)
+{
+    const unsigned mask = X86_SEG_P | X86_SEG_S | X86_SEG_CODE | X86_SEG_DOWN | X86_SEG_WRITABLE;
+
+    return seg->base == 0 && seg->limit == 0xffffffff &&
+           (seg->attributes & mask) == (X86_SEG_P | X86_SEG_S | X86_SEG_WRITABLE);
+}
+
 static void refresh_code(struct icpu *c)
 {
     const struct x86_cpu *cpu = &c->cpu;
     const struct x86_segment *cs = &cpu->s.seg[X86_CS], *ss = &cpu->s.seg[X86_SS];
     bool real = !x86_in_protected_mode(cpu) || x86_in_v86_mode(cpu);
     uint64_t base = cs->base;
-    bool flat;
+    bool flat, flat_data;
 
     c->code_size = x86_in_64bit_mode(cpu)                   ? X86_CODE_64
                    : !real && (cs->attributes & X86_SEG_DB) ? X86_CODE_32
@@ -120,6 +129,9 @@ static void refresh_code(struct icpu *c)
         base = 0;
     flat = c->code_size == X86_CODE_64 ||
            (c->code_size == X86_CODE_32 && base == 0 && cs->limit == 0xffffffff);
+    flat_data =
+        c->code_size == X86_CODE_64 || (!real && is_flat_data(&cpu->s.seg[X86_DS]) &&
+                                        is_flat_data(&cpu->s.seg[X86_ES]) && is_flat_data(ss));
     if (base != c->cs_base) {
         c->cs_base = base;
         interp_flush_jumps(c);
@@ -129,8 +141,8 @@ static void refresh_code(struct icpu *c)
                     : ss->attributes & X86_SEG_DB ? 0xffffffff
                                                   : 0xffff;
     c->mode_key = c->code_size | (cpu->cpl == 3 ? MODE_USER : 0) | (real ? MODE_REAL : 0) |
-                  (flat ? MODE_FLAT : 0);
-    c->jump_tag = (uint64_t)c->mode_key << 52;
+                  (flat ? MODE_FLAT : 0) | (flat_data ? MODE_FLAT_DATA : 0);
+    c->jump_tag = (uint64_t)c->mode_key << MODE_SHIFT;
 }
 
 static void refresh_tlb_kind(struct icpu *c)

@@ -114,14 +114,13 @@ static const struct op *op_pop_m(struct icpu *c, const struct op *i)
 static const struct op *op_pop_seg(struct icpu *c, const struct op *i)
 {
     uint16_t selector = (uint16_t)stack_peek(c, i, 0, BYTES == 8 ? 8 : 2);
+    unsigned mode_key = c->mode_key;
 
     interp_sync(c, i);
     x86_load_segment(&c->cpu, (enum x86_segment_index)i->imm, selector);
     c->cpu.s.rip = op_rip(c, i);
     stack_move(c, BYTES);
-    if (i->imm == X86_SS)
-        return interp_shadow(c, i, true);
-    NEXT(c, i);
+    return interp_segment_loaded(c, i, (unsigned)i->imm, mode_key);
 }
 
 static const struct op *op_pusha(struct icpu *c, const struct op *i)

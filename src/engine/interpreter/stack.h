@@ -29,7 +29,8 @@ static inline void stack_move(struct icpu *c, int64_t delta)
 static inline uint64_t stack_linear(struct icpu *c, const struct op *i, uint64_t offset,
                                     unsigned bytes, unsigned access)
 {
-    if (likely(c->code_size == X86_CODE_64))
+    if (likely(c->code_size == X86_CODE_64) ||
+        (likely(c->mode_key & MODE_FLAT_DATA) && likely(offset <= FLAT32_END - bytes)))
         return offset;
     return interp_segment_linear(c, i, X86_SS, offset, bytes, access);
 }

@@ -38,6 +38,9 @@ static uint64_t element_linear(struct icpu *c, const struct op *i, unsigned reg,
 
     if (likely(c->code_size == X86_CODE_64))
         return seg >= X86_FS ? offset + c->cpu.s.seg[seg].base : offset;
+    if (likely((c->mode_key & MODE_FLAT_DATA) && seg <= X86_DS && seg != X86_CS &&
+               offset <= FLAT32_END - BYTES))
+        return offset;
     return interp_segment_linear(c, i, seg, offset, BYTES, access);
 }
 

@@ -77,6 +77,21 @@ const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss)
     return interp_leave_after(c, i);
 }
 
+const struct op *interp_segment_loaded(struct icpu *c, const struct op *i, unsigned seg,
+                                       unsigned mode_key)
+{
+    if (likely(c->mode_key == mode_key)) {
+        if (seg == X86_SS)
+            return interp_shadow(c, i, true);
+        NEXT(c, i);
+    }
+    if (seg == X86_SS) {
+        c->shadow = true;
+        c->cpu.s.pending.shadow_is_mov_ss = true;
+    }
+    return interp_leave_after(c, i);
+}
+
 static const struct op *op_clc(struct icpu *c, const struct op *i)
 {
     flags_replace(c, X86_FLAG_CF, 0);
@@ -186,11 +201,11 @@ static const struct op *op_mov_from_seg(struct icpu *c, const struct op *i)
 static const struct op *load_segment(struct icpu *c, const struct op *i, unsigned seg,
                                      uint16_t selector)
 {
+    unsigned mode_key = c->mode_key;
+
     interp_sync(c, i);
     x86_load_segment(&c->cpu, (enum x86_segment_index)seg, selector);
-    if (seg == X86_SS)
-        return interp_shadow(c, i, true);
-    NEXT(c, i);
+    return interp_segment_loaded(c, i, seg, mode_key);
 }
 static const struct op *op_mov_to_seg(struct icpu *c, const struct op *i)
 {
@@ -202,11 +217,13 @@ static const struct op *op_load_far(struct icpu *c, const struct op *i)
     uint64_t linear = ea(c, i, BYTES + 2, X86_ACCESS_READ);
     uint64_t offset = load_sized(c, i, linear, BYTES);
     uint16_t selector = load16(c, i, linear + BYTES);
+    unsigned mode_key = c->mode_key;
 
     interp_sync(c, i);
     x86_load_segment(&c->cpu, (enum x86_segment_index)i->imm, selector);
     reg_set(c, i->dst, offset, BYTES);
-    NEXT(c, i);
+    /* LSS loads the pointer in one, so it holds nothing back (SDM vol. 3, 6.8.3). */
+    return interp_segment_loaded(c, i, i->imm == X86_SS ? X86_DS : (unsigned)i->imm, mode_key);
 }
 
 static const struct op *op_lar_lsl(struct icpu *c, const struct op *i)
