@@ -830,6 +830,10 @@ static bool build_flag(struct builder *w, const struct insn *insn, struct op *op
     }
 }
 
+/*
+ * Serializing instructions (SDM vol. 3, 8.3) end the block: what follows them is looked up again,
+ * so that code which another processor changed before is seen (8.1.3).
+ */
 static bool build_segment(struct builder *w, const struct insn *insn, struct op *op)
 {
     switch (insn->info.mnemonic) {
@@ -875,16 +879,20 @@ static bool build_segment(struct builder *w, const struct insn *insn, struct op 
     case ZYDIS_MNEMONIC_SIDT:
         return build_table(w, insn, op, op_store_table, 1);
     case ZYDIS_MNEMONIC_LGDT:
+        w->ends = true;
         return build_table(w, insn, op, op_load_table, 0);
     case ZYDIS_MNEMONIC_LIDT:
+        w->ends = true;
         return build_table(w, insn, op, op_load_table, 1);
     case ZYDIS_MNEMONIC_SLDT:
         return build_rm(w, insn, op, 0, op_store_system_selector, 0);
     case ZYDIS_MNEMONIC_STR:
         return build_rm(w, insn, op, 0, op_store_system_selector, 1);
     case ZYDIS_MNEMONIC_LLDT:
+        w->ends = true;
         return build_rm(w, insn, op, 0, op_load_system_selector, 0);
     case ZYDIS_MNEMONIC_LTR:
+        w->ends = true;
         return build_rm(w, insn, op, 0, op_load_system_selector, 1);
     default:
         return false;
@@ -916,7 +924,7 @@ static bool build_control(struct builder *w, const struct insn *insn, struct op 
         op->dst = reg_offset(operand(insn, 0)->reg.value);
         return if_has(w, X86_FEATURE_RDPID, op, op_rdpid);
     case ZYDIS_MNEMONIC_CPUID:
-        return plain(op, op_cpuid);
+        return ending(w, op, op_cpuid);
     case ZYDIS_MNEMONIC_INVLPG:
         build_memory_any(w, insn, op);
         return ending(w, op, op_invlpg);
@@ -926,7 +934,7 @@ static bool build_control(struct builder *w, const struct insn *insn, struct op 
         return build_memory_op(w, insn, op, X86_FEATURE_INVPCID, op_invpcid);
     case ZYDIS_MNEMONIC_INVD:
     case ZYDIS_MNEMONIC_WBINVD:
-        return plain(op, op_wbinvd);
+        return ending(w, op, op_wbinvd);
     case ZYDIS_MNEMONIC_CLFLUSH:
         return build_memory_op(w, insn, op, X86_FEATURE_CLFLUSH, op_clflush);
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
