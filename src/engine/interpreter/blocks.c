@@ -93,6 +93,18 @@ static const struct op *block_enter(struct icpu *c, const struct op *i)
     NEXT(c, i);
 }
 
+/* A block of one instruction that crosses a page: the second page may have changed as well. */
+static const struct op *block_enter_crossing(struct icpu *c, const struct op *i)
+{
+    const struct block *b = block_of(i);
+
+    if (unlikely(b->second_page &&
+                 atomic_load_explicit(&b->second_page->generation, memory_order_relaxed) !=
+                     b->second_generation))
+        return blocks_lookup(c, op_rip(c, i));
+    return block_enter(c, i);
+}
+
 /* A block that the run loop must see first: a breakpoint is on its first instruction. */
 static const struct op *block_enter_breakpoint(struct icpu *c, const struct op *i)
 {
@@ -516,6 +528,8 @@ static struct block *build_cached(struct icpu *c, struct source *s)
             b->second_page = s->second_page;
             b->second_gpa = s->second_gpa;
             b->second_generation = s->second_page ? atomic_load(&s->second_page->generation) : 0;
+            if (b->ops[0].run == block_enter)
+                b->ops[0].run = block_enter_crossing;
         }
         claim(c, s);
         if (likely(source_unchanged(s)))
@@ -647,10 +661,14 @@ const struct op *blocks_link(struct icpu *c, const struct op *i, uint64_t rip)
     size_t used = c->blocks->used;
 
     next = jump_to(c, rip);
-    /* Not if the cache was emptied meanwhile, or if i's block or the target is not a cached one. */
+    /*
+     * Not if the cache was emptied meanwhile, or if i's block or the target is not a cached one.
+     * Nor if one of them crosses a page: where its second page is mapped is found out by a lookup.
+     */
     if (may_link && c->blocks->used >= used && (const uint8_t *)next >= arena &&
         (const uint8_t *)next < arena + ARENA_BYTES && c->block == b &&
-        ((block_of(next)->gpa ^ gpa) & GUEST_PAGE_MASK) == 0 && !b->second_page)
+        ((block_of(next)->gpa ^ gpa) & GUEST_PAGE_MASK) == 0 && !b->second_page &&
+        !block_of(next)->second_page)
         ((struct op *)i)->link = next;
     GOTO(c, next);
 }
