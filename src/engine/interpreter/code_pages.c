@@ -4,19 +4,29 @@
  * Theory of operation. Blocks are private to a vCPU, but any vCPU or device may
  * write the bytes they were decoded from. Each page has a generation; a block remembers
  * it and is stale when it differs (checked at the block's header). A page with a
- * decoded chunk is never in any TLB for fast writing, so every write to it comes
+ * decoded chunk is closed: it is in no TLB for fast writing, so every write to it comes
  * through code_page_written, which advances the generation if a chunk is hit.
  *
- * When a page gets its first chunk, other vCPUs may still have it in their TLB. The
+ * When an open page gets its first chunk, other vCPUs may still have it in their TLB. The
  * claiming vCPU asks each of them to drop its write tags and waits for the answer, which
  * comes at the next block header, or at once from one that is outside run() or in a
  * device access (in_run is 0 then, and it drops the tags before it goes on). A
- * waiting vCPU answers requests itself, so two claims cannot wait for each other.
+ * waiting vCPU answers requests itself, so two claims cannot wait for each other. Who claims
+ * a chunk while the page is still closing waits too.
+ *
+ * Such a wait may last as long as the host lets another thread stand still, so a page whose code
+ * was overwritten stays closed for PATIENCE more writes: code that is changed again and again
+ * waits once.
+ *
+ * An invalidation advances the generation before it clears the chunks, and a claim cannot come
+ * between (code_lock): whenever a block is fresh and was claimed, its chunks are set.
  */
 #include "engine/interpreter/interpreter.h"
 
 #include <sched.h>
 #include <stdatomic.h>
+
+#define PATIENCE 64u
 
 struct code_page *code_page_at(const struct interpreter *t, const struct flat_range *range,
                                uint64_t gpa)
@@ -29,22 +39,49 @@ struct code_page *code_page_at(const struct interpreter *t, const struct flat_ra
     return page < t->code_page_count ? &t->code_pages[page] : NULL;
 }
 
-static bool invalidate(struct code_page *page, unsigned offset, size_t size)
+/* A write that hit no code. The page's last code is gone and its writers are many: let them. */
+static void write_beside_code(struct interpreter *t, struct code_page *page)
 {
-    if (!(atomic_load(&page->chunks) & chunk_mask(offset, size)))
-        return false;
-    atomic_store(&page->chunks, 0);
-    atomic_fetch_add(&page->generation, 1);
-    return true;
+    if (atomic_load(&page->guard) == GUARD_OPEN || atomic_load(&page->chunks))
+        return;
+    host_mutex_lock(&t->code_lock);
+    if (page->guard == GUARD_CLOSED && !page->chunks && --page->patience == 0)
+        page->guard = GUARD_OPEN;
+    host_mutex_unlock(&t->code_lock);
+}
+
+static void invalidate(struct interpreter *t, struct code_page *page, unsigned offset, size_t size)
+{
+    uint64_t mask = chunk_mask(offset, size);
+
+    if (likely(!(atomic_load(&page->chunks) & mask))) {
+        write_beside_code(t, page);
+        return;
+    }
+    host_mutex_lock(&t->code_lock);
+    if (page->chunks & mask) {
+        page->generation++;
+        page->chunks = 0;
+        page->patience = PATIENCE;
+    }
+    host_mutex_unlock(&t->code_lock);
+}
+
+static bool is_stale(const struct block *b)
+{
+    return atomic_load(&b->page->generation) != b->generation ||
+           (b->second_page && atomic_load(&b->second_page->generation) != b->second_generation);
 }
 
 void code_page_written(struct icpu *c, struct code_page *page, unsigned offset, size_t size)
 {
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the bit set in code_page_claim */
-    if (likely(!invalidate(page, offset, size)))
-        return;
-    /* Our own block may be the one that was changed: nothing of it runs after this op. */
-    if (c->insn && c->block && (c->block->page == page || c->block->second_page == page))
+    invalidate(c->interpreter, page, offset, size);
+    /*
+     * Our own block may be the one that was changed: nothing of it runs after this op. Also if
+     * another vCPU has made it stale before, because its chunks are not set any more then.
+     */
+    if (c->insn && c->block && block_is_from(c->block, page) && is_stale(c->block))
         block_cut(c, c->insn);
 }
 
@@ -59,7 +96,7 @@ void code_pages_memory_written(struct interpreter *t, uint64_t gpa, uint64_t siz
 
         part = part < size ? part : size;
         if (page)
-            invalidate(page, gpa & 0xfff, part);
+            invalidate(t, page, gpa & 0xfff, part);
         gpa += part;
         size -= part;
     }
@@ -101,11 +138,25 @@ void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks)
 {
     struct interpreter *t = c->interpreter;
     unsigned count = atomic_load(&t->cpu_count);
+    uint32_t generation;
+    bool closed;
 
-    if (atomic_fetch_or(&page->chunks, chunks) != 0)
-        return; /* already known to everybody */
+    host_mutex_lock(&t->code_lock);
+    page->chunks |= chunks;
+    generation = page->generation;
+    closed = page->guard == GUARD_CLOSED;
+    if (page->guard == GUARD_OPEN)
+        page->guard = GUARD_CLOSING;
+    host_mutex_unlock(&t->code_lock);
+    if (likely(closed))
+        return;
     interp_drop_write_tags(c);
     for (unsigned n = 0; n < count; n++)
         if (t->cpus[n] != c)
             wait_for(c, t->cpus[n]);
+    host_mutex_lock(&t->code_lock);
+    /* In another generation the page may have been opened meanwhile, and be closing again. */
+    if (page->guard == GUARD_CLOSING && page->generation == generation)
+        page->guard = GUARD_CLOSED;
+    host_mutex_unlock(&t->code_lock);
 }

@@ -133,15 +133,25 @@ struct fetch_entry {
 #define FETCH_SIZE (1u << FETCH_BITS)
 #define FETCH_NONE 1u /* never a key: pages are aligned */
 
+/* Whether a page may be in TLBs for fast writing (code_pages.c). */
+enum code_page_guard {
+    GUARD_OPEN,    /* it may */
+    GUARD_CLOSING, /* no new entries; somebody is waiting for the old ones to go */
+    GUARD_CLOSED,  /* it is in none: every write looks at chunks */
+};
+
 /*
  * One page of RAM or ROM that may hold decoded code; shared by all vCPUs. A
  * chunk is 64 bytes; its bit is set while some block was decoded from it. Writers
  * write first and look at chunks afterwards, decoders set their bits first and
  * compare the bytes afterwards, so one of the two sees the other (both seq_cst).
+ * All but reading is done under the interpreter's code_lock.
  */
 struct code_page {
     _Atomic uint64_t chunks;
     _Atomic uint32_t generation; /* blocks of another generation are stale */
+    _Atomic uint8_t guard;       /* enum code_page_guard */
+    _Atomic uint8_t patience;    /* writes until a closed page without code is opened again */
 };
 
 struct interpreter {
@@ -149,6 +159,7 @@ struct interpreter {
     struct memory *memory;
     struct code_page *code_pages; /* by RAM file page */
     uint64_t code_page_count;
+    struct host_mutex code_lock; /* code_pages; held for moments, nothing is locked under it */
     struct icpu *cpus[16];
     _Atomic unsigned cpu_count;
     struct host_mutex split_lock; /* locked accesses that cross pages or hit devices */
@@ -481,6 +492,12 @@ struct block {
     uint16_t op_count; /* header and end included */
     struct op ops[];
 };
+
+/* Was it decoded from bytes of this page? */
+static inline bool block_is_from(const struct block *b, const struct code_page *page)
+{
+    return b->page == page || b->second_page == page;
+}
 
 static inline struct block *block_of(const struct op *header)
 {

@@ -177,7 +177,8 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
     e->gpa = (p->gpa & GUEST_PAGE_MASK) | (p->walk.global ? TLB_GLOBAL : 0);
     e->read = p->walk.can_read ? page : never(slot);
     e->write = p->walk.can_write && p->range->region->kind == REGION_RAM && code &&
-                       !atomic_load_explicit(&code->chunks, memory_order_seq_cst) &&
+                       atomic_load_explicit(&code->guard, memory_order_seq_cst) == GUARD_OPEN &&
+                       !(c->block && block_is_from(c->block, code)) &&
                        !atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed)
                    ? page
                    : never(slot);

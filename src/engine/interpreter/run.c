@@ -633,6 +633,7 @@ static int interp_create(struct machine *machine, void **out_engine, struct erro
         return error_set(err, ENOMEM, "no memory for the interpreter's page table of code");
     }
     host_mutex_init(&t->split_lock);
+    host_mutex_init(&t->code_lock);
     *out_engine = t;
     return 0;
 }
@@ -644,6 +645,7 @@ static void interp_destroy(void *engine)
     if (!t)
         return;
     host_mutex_done(&t->split_lock);
+    host_mutex_done(&t->code_lock);
     free(t->code_pages);
     free(t);
 }
