@@ -45,7 +45,8 @@
     /* The leaf at leaf becomes flags; CR3 is loaded again. Then one access. */
     .macro ACCESS name:req, flags:req, how:req, want:req, after:req
     mov leaf, %edi
-    movl $(\flags) + FRAME, %eax
+    mov $\flags, %eax
+    or frame, %eax
     or leaf_extra, %eax
     mov %eax, (%edi)
     mov leaf_high, %eax
@@ -241,6 +242,54 @@ main:
     movl $0x80, leaf_extra
     MATRIX "4-level 2M"
     ACCESS "4-level 2M: bit 13 is reserved", 0x2007, usr_read, PF(13), 0
+
+    /* 1 GiB pages: the window is physical memory from 0 on */
+    mov $0x80000001, %eax
+    cpuid
+    and $0x4000000, %edx
+    CHECK "CPUID has 1 GiB pages", %rdx, $0x4000000
+    mov $pdpt + 8, %eax
+    mov %eax, leaf
+    movl $0, frame
+    MATRIX "4-level 1G"
+    ACCESS "4-level 1G: bit 13 is reserved", 0x2007, sup_read, PF(9), 0
+    ACCESS "4-level 1G: bit 21 is reserved", 0x200007, usr_write, PF(15), 0
+    ACCESS "4-level 1G: bit 29 is reserved", 0x20000007, usr_read, PF(13), 0
+    ACCESS "4-level 1G: bit 12 is the PAT's", 0x1007, usr_read, USER_OK, 0x20
+    movl $0x80000, leaf_high
+    ACCESS "4-level 1G: bit 51 is reserved", 7, sup_write, PF(11), 0
+    movl $0x7ff00000, leaf_high
+    ACCESS "4-level 1G: bits 52 to 62 are ignored", 7, sup_read, -1, 0x20
+    movw $USER_EXIT << 8 | 0xcd, 0x10 /* int USER_EXIT */
+    movl $0x80000000, leaf_high
+    ACCESS "4-level 1G: NX, supervisor fetch", 3, sup_fetch, PF(0x11), 0
+    ACCESS "4-level 1G: NX, user fetch", 7, usr_fetch, PF(0x15), 0
+    movl $0, leaf_high
+    ACCESS "4-level 1G: user fetch", 7, usr_fetch, USER_OK, 0x20
+    ACCESS "4-level 1G: user fetch from a supervisor page", 3, usr_fetch, PF(0x15), 0
+    andb $~4, pd
+    mov $0x300620, %eax
+    mov %rax, %cr4
+    ACCESS "4-level 1G: SMEP", 7, sup_fetch, PF(0x11), 0
+    ACCESS "4-level 1G: SMAP", 7, sup_write, PF(3), 0
+    stac
+    ACCESS "4-level 1G: SMAP with AC", 7, sup_write, -1, 0x60
+    ACCESS "4-level 1G: AC does not lift SMEP", 7, sup_fetch, PF(0x11), 0
+    clac
+    mov $0x620, %eax
+    mov %rax, %cr4
+    orb $4, pd
+    /* Far into the page: the translation takes 30 bits from the address. */
+    movl $7 | 0x80, pdpt + 8
+    mov %cr3, %rax
+    mov %rax, %cr3
+    movl $0x13579bdf, FRAME + 0x1234
+    mov WINDOW + FRAME + 0x1234, %eax
+    CHECK "4-level 1G: 30 bits of offset, read", %rax, $0x13579bdf
+    movl $0x2468ace0, WINDOW + FRAME + 0x3ffc
+    CHECK "4-level 1G: 30 bits of offset, write", FRAME + 0x3ffc, $0x2468ace0
+    movl $0x600df00d, WINDOW + FRAME + 0x1ffe /* crosses 4 KiB: not a border here */
+    CHECK "4-level 1G: an access across 4 KiB", FRAME + 0x1ffe, $0x600df00d
     jmp finish64
 
 usr_read:
@@ -256,6 +305,7 @@ usr_write:
     .data
     .align 8
 leaf: .long 0
+frame: .long FRAME
 leaf_extra: .long 0
 leaf_high: .long 0
 WINDOW_none: .long 0
