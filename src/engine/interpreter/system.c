@@ -174,9 +174,11 @@ static const struct op *op_sti(struct icpu *c, const struct op *i)
     return interp_shadow(c, i, false);
 }
 
+/* SDM vol. 2, CLAC and STAC: #UD, not #GP, above ring 0. */
 static const struct op *set_ac(struct icpu *c, const struct op *i, uint64_t ac)
 {
-    require_cpl0(c, i);
+    if (unlikely(c->cpu.cpl != 0))
+        interp_raise(c, i, X86_UD);
     c->cpu.s.rflags = (c->cpu.s.rflags & ~(uint64_t)X86_FLAG_AC) | ac;
     c->tlb_kind = (c->cpu.s.cr4 & X86_CR4_SMAP) && ac ? TLB_KERNEL_SMAP_OPEN : TLB_KERNEL;
     c->tlb = c->tlbs[c->tlb_kind];
