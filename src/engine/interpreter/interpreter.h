@@ -91,12 +91,21 @@ struct tlb_entry {
         read; /* page's linear address if readable without asking, else TLB_NEVER of its slot */
     uint64_t write;
     uintptr_t addend; /* host address - linear address */
-    uint64_t gpa;     /* page's guest-physical address; low bits: TLB_GLOBAL */
+    uint64_t gpa;     /* page's guest-physical address; low bits: TLB_GLOBAL, TLB_LARGE */
 };
 
-#define TLB_BITS   10
-#define TLB_SIZE   (1u << TLB_BITS)
-#define TLB_GLOBAL 1u
+#define TLB_BITS      10
+#define TLB_SIZE      (1u << TLB_BITS)
+#define TLB_GLOBAL    1u
+#define TLB_LARGE     2u /* a part of a page of 2 MiB, 4 MiB or 1 GiB */
+
+/* Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (memory.c). */
+#define LARGE_2M_BITS 12
+#define LARGE_1G_BITS 9
+struct large_pages {
+    uint64_t of_2m[(1u << LARGE_2M_BITS) / 64];
+    uint64_t of_1g[(1u << LARGE_1G_BITS) / 64];
+};
 
 /* Which privilege an access has; each has its own TLB. */
 enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_SMAP_OPEN, TLB_SLOW, TLB_KIND_COUNT };
@@ -231,6 +240,7 @@ struct icpu {
     struct jump_entry jumps[JUMP_SIZE];
     struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
+    struct large_pages large_pages;
 };
 
 #define REG_OFFSET(n)        ((uint16_t)(offsetof(struct icpu, cpu.s.gpr) + 8u * (n)))

@@ -91,6 +91,44 @@ static void clear_entry(struct tlb_entry *e, unsigned slot)
     e->gpa = 0;
 }
 
+static unsigned hash_2m(uint64_t linear)
+{
+    return linear >> 21 & ((1u << LARGE_2M_BITS) - 1);
+}
+
+static unsigned hash_1g(uint64_t linear)
+{
+    return linear >> 30 & ((1u << LARGE_1G_BITS) - 1);
+}
+
+static void bit_set(uint64_t *map, unsigned n)
+{
+    map[n / 64] |= 1ull << (n % 64);
+}
+
+static bool bit_test(const uint64_t *map, unsigned n)
+{
+    return map[n / 64] >> (n % 64) & 1;
+}
+
+/* An entry for a part of a large page is made. */
+static void note_large_page(struct icpu *c, uint64_t linear, uint64_t page_size)
+{
+    uint64_t start = linear & ~(page_size - 1);
+
+    if (page_size == 1u << 30)
+        bit_set(c->large_pages.of_1g, hash_1g(start));
+    else
+        for (uint64_t part = 0; part < page_size; part += 2u << 20)
+            bit_set(c->large_pages.of_2m, hash_2m(start + part));
+}
+
+static bool may_be_in_large_page(const struct icpu *c, uint64_t linear)
+{
+    return bit_test(c->large_pages.of_1g, hash_1g(linear)) ||
+           bit_test(c->large_pages.of_2m, hash_2m(linear));
+}
+
 void interp_flush_tlb(struct icpu *c, bool global_too)
 {
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
@@ -100,15 +138,31 @@ void interp_flush_tlb(struct icpu *c, bool global_too)
             if (global_too || !(e->gpa & TLB_GLOBAL))
                 clear_entry(e, slot);
         }
+    if (global_too)
+        c->large_pages = (struct large_pages){0};
     interp_flush_jumps(c);
 }
 
+static void flush_large_pages(struct icpu *c)
+{
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
+        for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+            if (c->tlbs[kind][slot].gpa & TLB_LARGE)
+                clear_entry(&c->tlbs[kind][slot], slot);
+}
+
+/*
+ * A large page is in the TLB as many entries of 4 KiB, and INVLPG invalidates all of them (SDM vol.
+ * 3, 4.10.4.1). Which ones belong together is not kept: all parts of large pages are dropped.
+ */
 void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 {
     unsigned slot = (linear >> 12) & (TLB_SIZE - 1);
 
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_entry(&c->tlbs[kind][slot], slot);
+    if (unlikely(may_be_in_large_page(c, linear)))
+        flush_large_pages(c);
     interp_flush_jumps(c);
 }
 
@@ -175,6 +229,10 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
     code = code_page_at(c->interpreter, p->range, p->gpa);
     e->addend = (uintptr_t)p->host - linear;
     e->gpa = (p->gpa & GUEST_PAGE_MASK) | (p->walk.global ? TLB_GLOBAL : 0);
+    if (p->walk.page_size > GUEST_PAGE_SIZE) {
+        e->gpa |= TLB_LARGE;
+        note_large_page(c, linear, p->walk.page_size);
+    }
     e->read = p->walk.can_read ? page : never(slot);
     e->write = p->walk.can_write && p->range->region->kind == REGION_RAM && code &&
                        atomic_load_explicit(&code->guard, memory_order_seq_cst) == GUARD_OPEN &&
