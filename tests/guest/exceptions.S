@@ -141,6 +141,27 @@ main:
     movl $0, hooks + 4
     CHECK "TF: none directly behind MOV SS", db_count, $3
 
+    /* over branches whose targets have run before, and after STI as well */
+    mov $3, %esi
+1:
+    call stepped
+    dec %esi
+    jnz 1b
+    movl $0, db_count
+    movl $db_hook, hooks + 4
+    push $0x102
+    popf
+    call stepped
+    push $2
+    popf
+    movl $0, hooks + 4
+    CHECK "TF: a #DB for each instruction of a function that ran before", db_count, $14
+    TRY "push $0x102; popf; jmp step_target; nop; step_target: nop"
+    CHECK_FAULT "TF: a #DB behind a jump", 1, 0
+    CHECK "TF: a #DB behind a jump, at its target", fault_ip, $step_target
+    TRY "push $0x102; popf; jmp step_target_2; nop; step_target_2: nop"
+    CHECK "TF: a #DB behind a jump, at its target again", fault_ip, $step_target_2
+
     /* debug registers */
     xor %eax, %eax
     mov %eax, %dr6
@@ -228,6 +249,24 @@ db_hook:
     mov %eax, db_dr6
     xor %eax, %eax
     mov %eax, %dr6
+    ret
+
+/* 11 instructions */
+stepped:
+    mov $2, %ecx
+1:
+    nop
+    loop 1b
+    jmp 2f
+    nop
+2:
+    xor %eax, %eax
+    jz 3f
+    nop
+3:
+    call 4f
+    ret
+4:
     ret
 
 user_int: int $0x81

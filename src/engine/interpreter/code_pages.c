@@ -125,7 +125,7 @@ void code_pages_leave(struct icpu *c)
 static void wait_for(struct icpu *me, struct icpu *other)
 {
     atomic_store(&other->drop_writes, 1);
-    atomic_store(&other->attention, 1);
+    atomic_store(&other->attention, ATTENTION_EVENT);
     for (unsigned spins = 0; atomic_load(&other->drop_writes) && atomic_load(&other->in_run);
          spins++) {
         code_pages_answer(me);

@@ -85,6 +85,12 @@ struct op {
 /* Bit of extra: the op is the last of its block, so an interrupt shadow needs a step of its own. */
 #define OP_IS_LAST        0x80u
 
+/* Why no block is entered. */
+enum attention {
+    ATTENTION_EVENT = 1, /* somebody wants something; a repeated string instruction stops too */
+    ATTENTION_STEP = 2, /* only one instruction is to run: its branch must not go on into a block */
+};
+
 /* Software TLB: one entry per hashed page and privilege kind. */
 struct tlb_entry {
     uint64_t
@@ -191,7 +197,7 @@ struct icpu {
 
     struct tlb_entry *tlb;      /* of the current privilege: tlbs[tlb_kind] */
     uint64_t budget;            /* instructions that may still be retired in this run() */
-    _Atomic uint32_t attention; /* something to look at before the next block */
+    _Atomic uint32_t attention; /* enum attention: something to look at before the next block */
 
     const struct op *insn; /* the op that is executing, for whoever has to find RIP; may be NULL */
     uint64_t stack_mask;   /* bits of RSP that address the stack */

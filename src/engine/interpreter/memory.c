@@ -413,7 +413,7 @@ static void watch_guest(struct icpu *c, uint64_t linear, size_t size, bool write
             continue;
         if (linear < start + length && start < linear + size) {
             s->pending.debug_traps |= 1u << n;
-            atomic_store(&c->attention, 1);
+            atomic_store(&c->attention, ATTENTION_EVENT);
         }
     }
 }
@@ -429,7 +429,7 @@ static void watch_debugger(struct icpu *c, uint64_t linear, size_t size, bool wr
             c->debug_hit = true;
             c->debug_exit = (struct vcpu_exit){.reason = EXIT_DEBUG,
                                                .debug = {.cause = p->kind, .gva = p->gva}};
-            atomic_store(&c->attention, 1);
+            atomic_store(&c->attention, ATTENTION_EVENT);
         }
     }
 }

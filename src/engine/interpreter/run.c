@@ -62,7 +62,7 @@ void interp_sync_clock(struct icpu *c, const struct op *i)
     clocks_set_counted_ns(machine_clocks(c->interpreter->machine), interp_instructions(c, i));
     /* A device may arm an earlier timer: let the vCPU's thread compute a new budget. */
     c->new_budget = true;
-    atomic_store_explicit(&c->attention, 1, memory_order_relaxed);
+    atomic_store_explicit(&c->attention, ATTENTION_EVENT, memory_order_relaxed);
 }
 
 noreturn void interp_raise(struct icpu *c, const struct op *i, uint8_t vector)
@@ -195,7 +195,7 @@ void interp_changed(struct icpu *c, unsigned what)
         refresh_watching(c);
         interp_flush_tlb(c, true);
         c->flush_all = true; /* breakpoints are built into blocks */
-        atomic_store(&c->attention, 1);
+        atomic_store(&c->attention, ATTENTION_EVENT);
     }
     if (what & X86_CHANGED_FPU)
         host_stub_refresh(c);
@@ -443,8 +443,10 @@ static void step(struct icpu *c)
 {
     struct x86_state *s = &c->cpu.s;
     bool trap = s->rflags & X86_FLAG_TF;
+    uint32_t none = 0; /* an event that came since attend() stays */
     const struct op *i;
 
+    atomic_compare_exchange_strong(&c->attention, &none, ATTENTION_STEP);
     c->shadow = false;
     c->keep_rf = false;
     c->stepping = true;
@@ -572,7 +574,7 @@ static void interp_kick(struct vcpu *vcpu)
     struct icpu *c = vcpu->engine;
 
     if (c)
-        atomic_store(&c->attention, 1); /* after vcpu->events: pairs with attend() */
+        atomic_store(&c->attention, ATTENTION_EVENT); /* after vcpu->events: pairs with attend() */
 }
 
 /* ---- state, life and debugger ---- */
@@ -702,7 +704,7 @@ static void for_each_cpu(struct interpreter *t, void (*fn)(struct icpu *c))
 static void view_is_new(struct icpu *c)
 {
     atomic_store(&c->new_view, 1);
-    atomic_store(&c->attention, 1);
+    atomic_store(&c->attention, ATTENTION_EVENT);
 }
 
 static void interp_memory_changed(void *engine)

@@ -66,7 +66,7 @@ static void repeat_done(struct icpu *c, const struct op *i, uint64_t elements)
 
 static bool must_stop(const struct icpu *c)
 {
-    return unlikely(atomic_load_explicit(&c->attention, memory_order_relaxed) ||
+    return unlikely(atomic_load_explicit(&c->attention, memory_order_relaxed) == ATTENTION_EVENT ||
                     (c->cpu.s.rflags & X86_FLAG_TF));
 }
 
