@@ -76,13 +76,20 @@
     movzbl %al, %eax
     CHECK "\name", %rax, $1
     .endm
+    /* The handler of IRQ 8 uses the index register too. */
     .macro RTC_READ register:req
+    pushf
+    cli
     OUTB 0x70, \register
     in $0x71, %al
+    popf
     .endm
     .macro RTC_WRITE register:req, value:req
+    pushf
+    cli
     OUTB 0x70, \register
     OUTB 0x71, \value
+    popf
     .endm
 
 main:
