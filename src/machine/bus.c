@@ -16,6 +16,8 @@
 #include "base/log.h"
 #include "machine/machine_internal.h"
 
+#define A20_BIT (1ull << 20)
+
 struct bus *bus_new(void)
 {
     return calloc(1, sizeof(struct bus));
@@ -249,10 +251,19 @@ static void unclaimed_memory(struct bus *bus, uint64_t gpa, const char *what)
     log_message(LOG_GUEST, "%s of address 0x%" PRIx64 ", where nothing is", what, gpa);
 }
 
-/* The A20 gate sits between the processors and everything else. */
-static uint64_t gated(const struct machine *machine, uint64_t gpa)
+/*
+ * The A20 gate sits between the processors and everything else. While it is closed, the bytes on
+ * both sides of a MiB border are not neighbours: *size_bytes shrinks to what comes before it.
+ */
+static uint64_t gated(const struct machine *machine, uint64_t gpa, unsigned *size_bytes)
 {
-    return machine_a20(machine) ? gpa : gpa & ~(1ull << 20);
+    uint64_t left = A20_BIT - gpa % A20_BIT;
+
+    if (machine_a20(machine))
+        return gpa;
+    if (*size_bytes > left)
+        *size_bytes = (unsigned)left;
+    return gpa & ~A20_BIT;
 }
 
 /*
@@ -327,8 +338,8 @@ uint64_t bus_memory_read(struct machine *machine, uint64_t gpa, unsigned size_by
 
     assert(size_bytes >= 1 && size_bytes <= 8);
     while (done < size_bytes) {
-        uint64_t at = gated(machine, gpa + done);
         unsigned piece = size_bytes - done;
+        uint64_t at = gated(machine, gpa + done, &piece);
         struct flat_range range = find_range(machine, at, &piece);
 
         value |= range_read(machine, &range, at, piece) << 8 * done;
@@ -347,8 +358,8 @@ void bus_memory_write(struct machine *machine, uint64_t gpa, uint64_t value, uns
     assert(size_bytes >= 1 && size_bytes <= 8);
     trace(MMIO_WRITE, gpa, size_bytes, value);
     while (done < size_bytes) {
-        uint64_t at = gated(machine, gpa + done);
         unsigned piece = size_bytes - done;
+        uint64_t at = gated(machine, gpa + done, &piece);
         struct flat_range range = find_range(machine, at, &piece);
 
         range_write(machine, &range, at, value >> 8 * done, piece);

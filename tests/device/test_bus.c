@@ -274,6 +274,22 @@ static void line_20_is_masked_while_off(void **state)
     device_test_free(big);
 }
 
+static void line_20_is_masked_for_each_byte(void **state)
+{
+    struct device_test *big = device_test_new(4 << 20);
+
+    test_write(big, 0, 0x2211, 2);
+    test_write(big, 0x0ffffe, 0x66554433, 4);
+    machine_lock(big->machine);
+    machine_set_a20(big->machine, false);
+    machine_unlock(big->machine);
+    assert_int_equal(test_read(big, 0x0ffffe, 4), 0x22114433);
+    test_write(big, 0x1ffffe, 0xdeadbeef, 4); /* at 0xffffe and 2 MiB */
+    assert_int_equal(test_read(big, 0x0ffffe, 4), 0x2211beef);
+    assert_int_equal(test_read(big, 0x200000, 2), 0xdead);
+    device_test_free(big);
+}
+
 static void the_lock_may_be_held_already(void **state)
 {
     add(&any_size, NULL);
@@ -305,6 +321,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_access_may_cross_two_claims, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_device_without_functions_floats, set_up, tear_down),
         cmocka_unit_test(line_20_is_masked_while_off),
+        cmocka_unit_test(line_20_is_masked_for_each_byte),
         cmocka_unit_test_setup_teardown(the_lock_may_be_held_already, set_up, tear_down),
     };
 
