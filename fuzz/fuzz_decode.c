@@ -44,7 +44,8 @@ static csh capstone_for(enum x86_code_size size)
  * - UD0 and UD1 without their ModRM byte (either way it is #UD);
  * - 66 on near branches in 64-bit code makes the offset 16 bits, as on AMD's processors;
  * - several of 66, 67, REPx and REX.W on an instruction with an immediate;
- * - EXTRQ and INSERTQ (SSE4A, in no CPU model) are taken for VMREAD and VMWRITE;
+ * - EXTRQ and INSERTQ (SSE4A, in no CPU model) are taken for VMREAD and VMWRITE, and those with 67
+ *   and REX.W the other way round;
  * - EVEX with rounding in registers or redundant prefixes: displacement bytes that are not there.
  */
 static bool capstone_differs(enum x86_code_size size, const struct insn *insn)
@@ -65,6 +66,8 @@ static bool capstone_differs(enum x86_code_size size, const struct insn *insn)
     case ZYDIS_MNEMONIC_UD1:
     case ZYDIS_MNEMONIC_EXTRQ:
     case ZYDIS_MNEMONIC_INSERTQ:
+    case ZYDIS_MNEMONIC_VMREAD:
+    case ZYDIS_MNEMONIC_VMWRITE:
         return true;
     default:
         break;

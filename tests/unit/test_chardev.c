@@ -27,6 +27,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "backends/char/internal.h"
 #include "host/loop.h"
 #include "trapeze/chardev.h"
 
@@ -368,6 +369,40 @@ static void a_slow_reader_loses_nothing(void **state)
     assert_true(front->can_sends > 0);
     fclose(reader);
     assert_int_equal(send_text(chardev, "nobody reads this\n"), 18);
+    chardev_free(chardev);
+    unlink(fifo);
+}
+
+/*
+ * The buffer is full up to a few bytes when the reader empties the pipe: what is sent then finds
+ * room as soon as the buffer is written out, and no event will ever say so.
+ */
+static void a_sender_is_not_left_waiting(void **state)
+{
+    static uint8_t data[4096];
+    const char *fifo = in_folder("fifo");
+    struct front *front = front_new(0);
+    struct chardev *chardev;
+    size_t left;
+    int fd;
+
+    (void)state;
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    fd = open(fifo, O_RDONLY | O_NONBLOCK);
+    chardev = open_with("file:path=%s", fifo, NULL);
+    chardev_connect(chardev, &front->ops);
+    left = (size_t)fcntl(fd, F_GETPIPE_SZ) + CHAR_OUTPUT_SIZE - sizeof(data) / 2;
+    for (size_t piece; left; left -= piece) {
+        piece = left < sizeof(data) ? left : sizeof(data);
+        assert_int_equal(chardev_send(chardev, data, piece), piece);
+    }
+    while (read(fd, data, sizeof(data)) > 0)
+        ;
+    if (chardev_send(chardev, data, sizeof(data)) < sizeof(data)) {
+        run_loop(3);
+        assert_true(front->can_sends > 0);
+    }
+    close(fd);
     chardev_free(chardev);
     unlink(fifo);
 }
@@ -835,6 +870,7 @@ int main(void)
         TEST(files_take_output_and_give_input),
         TEST(plain_files_wake_a_sleeping_loop),
         TEST(a_slow_reader_loses_nothing),
+        TEST(a_sender_is_not_left_waiting),
         TEST(one_client_after_the_other),
         TEST(stale_sockets_are_replaced_but_files_are_not),
         TEST(too_long_paths_are_refused),

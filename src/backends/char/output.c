@@ -155,12 +155,11 @@ static void append(struct char_output *o, const uint8_t *data, size_t size_bytes
     o->count += size_bytes;
 }
 
-size_t char_output_put(struct char_output *o, const uint8_t *data, size_t size_bytes)
+/* Append what fits and write it out, now or soon. */
+static size_t take(struct char_output *o, const uint8_t *data, size_t size_bytes)
 {
     size_t taken = CHAR_OUTPUT_SIZE - o->count;
 
-    if (o->fd < 0 || o->broken)
-        return size_bytes;
     if (taken > size_bytes)
         taken = size_bytes;
     append(o, data, taken);
@@ -168,6 +167,24 @@ size_t char_output_put(struct char_output *o, const uint8_t *data, size_t size_b
         flush(o);
     else
         flush_soon(o);
+    return taken;
+}
+
+/*
+ * Only a buffer that is full although it was written out makes the sender wait: then the
+ * loop watches the descriptor, and offer_room() is called.
+ */
+size_t char_output_put(struct char_output *o, const uint8_t *data, size_t size_bytes)
+{
+    size_t taken = 0;
+
+    while (taken < size_bytes) {
+        if (o->fd < 0 || o->broken)
+            return size_bytes;
+        taken += take(o, data + taken, size_bytes - taken);
+        if (o->count == CHAR_OUTPUT_SIZE)
+            break;
+    }
     if (taken < size_bytes)
         o->starved = true;
     return taken;
