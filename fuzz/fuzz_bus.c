@@ -75,8 +75,18 @@ static void store_write(struct device *dev, uint64_t offset, uint64_t value, uns
         .read = store_read, .write = store_write, .min_size = (min), .max_size = (max)             \
     }
 static const struct region_ops all_ops[] = {
-    OPS(0, 0), OPS(1, 1), OPS(1, 2), OPS(1, 8), OPS(2, 2), OPS(2, 8), OPS(4, 4), OPS(4, 8),
-    OPS(8, 8), {.read = store_read}, {.write = store_write}, {.name = "nothing"},
+    OPS(0, 0),
+    OPS(1, 1),
+    OPS(1, 2),
+    OPS(1, 8),
+    OPS(2, 2),
+    OPS(2, 8),
+    OPS(4, 4),
+    OPS(4, 8),
+    OPS(8, 8),
+    {.read = store_read},
+    {.write = store_write},
+    {.name = "nothing"},
 };
 #define OPS_COUNT (sizeof(all_ops) / sizeof(all_ops[0]))
 
@@ -188,9 +198,8 @@ static struct byte port_byte(const struct rig *r, uint32_t port)
 {
     for (unsigned i = 0; i < CLAIMS; i++)
         if (r->claim[i].there && port - r->claim[i].first < r->claim[i].count)
-            return (struct byte){.kind = DEVICE_BYTE,
-                                 .store = r->ports[i],
-                                 .offset = port - r->claim[i].first};
+            return (struct byte){
+                .kind = DEVICE_BYTE, .store = r->ports[i], .offset = port - r->claim[i].first};
     return (struct byte){.kind = NOTHING};
 }
 
@@ -198,8 +207,7 @@ static uint8_t model_read(struct rig *r, const struct byte *byte)
 {
     if (byte->kind == FILE_BYTE)
         return r->expected[byte->offset];
-    if (byte->kind == DEVICE_BYTE && byte->store->ops->read &&
-        reachable(byte->store, byte->offset))
+    if (byte->kind == DEVICE_BYTE && byte->store->ops->read && reachable(byte->store, byte->offset))
         return byte->store->expected[byte->offset % BYTES];
     return 0xff;
 }
@@ -246,8 +254,7 @@ static void check_stores(const struct rig *r)
 static uint64_t take_gpa(struct fuzz_input *in)
 {
     static const uint64_t bases[] = {
-        0,           0x100000, RAM_BYTES,         0xe0000000, 0xe0001000, 0x100000000ull,
-        PHYSICAL_END, 0,
+        0, 0x100000, RAM_BYTES, 0xe0000000, 0xe0001000, 0x100000000ull, PHYSICAL_END, 0,
     };
     uint16_t where = (uint16_t)fuzz_take(in, 2);
     int64_t offset = where & 0xfff;
