@@ -11,16 +11,16 @@
 #include "fuzz_device.h"
 #include "trapeze/chardev.h"
 
-#define EXIT_PORT      0xf4
-#define CONSOLE        0xe9
-#define CONSOLE_FW     0x402
-#define CONSOLE_LOGS   0xea /* a second console, without a chardev */
-#define A20_PORT       0x92
-#define RING_BYTES     16
-#define CONSOLE_BYTES  65536u /* that wait in the device */
-#define PORT92_RESET   1u
-#define PORT92_A20     2u
-#define PORT92_LIGHTS  0xc0u
+#define EXIT_PORT     0xf4
+#define CONSOLE       0xe9
+#define CONSOLE_FW    0x402
+#define CONSOLE_LOGS  0xea /* a second console, without a chardev */
+#define A20_PORT      0x92
+#define RING_BYTES    16
+#define CONSOLE_BYTES 65536u /* that wait in the device */
+#define PORT92_RESET  1u
+#define PORT92_A20    2u
+#define PORT92_LIGHTS 0xc0u
 
 struct rig {
     struct device_test *t;
@@ -74,8 +74,7 @@ static void write_exit(struct rig *r, unsigned offset, uint32_t value, unsigned 
 
 static void check_exit(struct rig *r)
 {
-    FUZZ_CLAIM(machine_stop_reason(r->t->machine) ==
-               (r->stopped ? STOP_GUEST_EXIT : STOP_NONE));
+    FUZZ_CLAIM(machine_stop_reason(r->t->machine) == (r->stopped ? STOP_GUEST_EXIT : STOP_NONE));
     FUZZ_CLAIM(!r->stopped || machine_stop_status(r->t->machine) == r->status);
     FUZZ_CLAIM(test_inl(r->t, EXIT_PORT) == r->exit_value);
     for (unsigned i = 0; i < 4; i++)
