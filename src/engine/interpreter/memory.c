@@ -342,17 +342,21 @@ static uint64_t read_place(struct icpu *c, const struct op *i, const struct plac
     if (likely(p->host) && !is_own_apic(c, p->gpa)) {
         switch (size) { /* one access each, so that other vCPUs see and leave no torn values */
         case 1:
-            return *(const uint8_t *)p->host;
+            memcpy(&value, p->host, 1);
+            break;
         case 2:
-            return *(const uint16_t *)p->host;
+            memcpy(&value, p->host, 2);
+            break;
         case 4:
-            return *(const uint32_t *)p->host;
+            memcpy(&value, p->host, 4);
+            break;
         case 8:
-            return *(const uint64_t *)p->host;
+            memcpy(&value, p->host, 8);
+            break;
         default:
             memcpy(&value, p->host, size);
-            return value;
         }
+        return value; /* little-endian host */
     }
     return truncate(device_read(c, i, p->gpa, size), size);
 }
