@@ -322,7 +322,8 @@ struct source {
     unsigned offset; /* in the page */
     uint8_t bytes[FETCH_BYTES];
     unsigned available; /* up to the end of the page */
-    unsigned used;      /* bytes decoded */
+    unsigned used;      /* bytes that the block depends on */
+    bool crosses;       /* into the second page: */
     struct code_page *second_page;
     uint64_t second_gpa;
     const uint8_t *second_host;
@@ -355,8 +356,8 @@ static void source_open(struct icpu *c, struct source *s, uint64_t rip)
         s->available = 16;
     read_page(c, s->first, s->offset, s->bytes, s->available);
     s->used = 0;
+    s->crosses = false;
     s->second_page = NULL;
-    s->second_host = NULL;
 }
 
 /* The first instruction runs into the next page: fetch that too (may raise #PF). */
@@ -372,6 +373,7 @@ static enum decode_result decode_crossing(struct icpu *c, struct source *s, stru
     f = interp_fetch(c, linear);
     memcpy(s->crossing, s->bytes, here);
     read_page(c, f, 0, s->crossing + here, X86_MAX_INSN_BYTES - here);
+    s->crosses = true;
     s->second_page = f->page;
     s->second_gpa = f->gpa;
     s->second_host = f->host;
@@ -386,7 +388,18 @@ static bool within_limit(const struct icpu *c, uint64_t rip, unsigned size)
     return c->code_size == X86_CODE_64 || rip + size - 1 <= c->cpu.s.seg[X86_CS].limit;
 }
 
-/* Decode and build one instruction. Returns its length; 0 to end the block before it. */
+/* All bytes of an undefined instruction that the decoder may have looked at. */
+static unsigned undefined_bytes(const struct source *s)
+{
+    unsigned here = s->available - s->used;
+
+    return s->crosses || here > X86_MAX_INSN_BYTES ? X86_MAX_INSN_BYTES : here;
+}
+
+/*
+ * Decode and build one instruction. Returns the number of bytes that it depends on, which is its
+ * length if there is one behind it; 0 to end the block before it.
+ */
 static unsigned build_one(struct builder *w, struct source *s, struct op *op, struct insn *insn,
                           bool first)
 {
@@ -409,7 +422,7 @@ static unsigned build_one(struct builder *w, struct source *s, struct op *op, st
         build_undefined(w, op);
         if (result == DECODE_TOO_LONG)
             op->run = op_too_long;
-        return 1;
+        return undefined_bytes(s);
     }
     if (unlikely(!within_limit(c, rip, insn->info.length))) {
         if (first)
@@ -453,7 +466,7 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
         }
         s->used += length;
         n++;
-        if (s->second_host || s->used >= s->available)
+        if (s->crosses || s->used >= s->available)
             break;
     }
     if (w.not_last)
@@ -477,18 +490,19 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
 
 static bool source_unchanged(const struct source *s)
 {
-    if (!s->second_host)
+    unsigned here = 0x1000 - s->offset;
+
+    if (!s->crosses)
         return memcmp(s->bytes, s->first->host + s->offset, s->used) == 0;
-    return memcmp(s->crossing, s->first->host + s->offset, 0x1000 - s->offset) == 0 &&
-           memcmp(s->crossing + 0x1000 - s->offset, s->second_host,
-                  s->used - (0x1000 - s->offset)) == 0;
+    return memcmp(s->crossing, s->first->host + s->offset, here) == 0 &&
+           memcmp(s->crossing + here, s->second_host, s->used - here) == 0;
 }
 
 static void claim(struct icpu *c, const struct source *s)
 {
     unsigned here = s->used;
 
-    if (s->second_page) {
+    if (s->crosses) {
         here = 0x1000 - s->offset;
         code_page_claim(c, s->second_page, chunk_mask(0, s->used - here));
     }
@@ -504,6 +518,7 @@ static struct block *arena_take(struct icpu *c)
     return (struct block *)(c->blocks->arena + c->blocks->used);
 }
 
+/* NULL: it runs into a page that nobody watches for writes. */
 static struct block *build_cached(struct icpu *c, struct source *s)
 {
     struct block *b;
@@ -524,10 +539,12 @@ static struct block *build_cached(struct icpu *c, struct source *s)
             source_open(c, s, s->rip);
             continue;
         }
-        if (s->second_host) {
+        if (s->crosses && !s->second_page)
+            return NULL;
+        if (s->crosses) {
             b->second_page = s->second_page;
             b->second_gpa = s->second_gpa;
-            b->second_generation = s->second_page ? atomic_load(&s->second_page->generation) : 0;
+            b->second_generation = atomic_load(&s->second_page->generation);
             if (b->ops[0].run == block_enter)
                 b->ops[0].run = block_enter_crossing;
         }
@@ -619,9 +636,13 @@ static struct block *lookup(struct icpu *c, uint64_t rip)
             return b;
     }
     source_open(c, &s, rip);
-    if (unlikely(!s.first->page))
-        return build_once(c, &s, &c->blocks->single.block);
-    return build_cached(c, &s);
+    if (likely(s.first->page)) {
+        b = build_cached(c, &s);
+        if (likely(b))
+            return b;
+        source_open(c, &s, rip);
+    }
+    return build_once(c, &s, &c->blocks->single.block);
 }
 
 static const struct op *op_stop(struct icpu *c, const struct op *i)
