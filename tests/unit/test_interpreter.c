@@ -38,10 +38,8 @@ static int set_up(void **state)
     machine = machine_new(&config, &err);
     assert_non_null(machine);
     memory = machine_memory(machine);
-    ram = (struct region){.name = "ram",
-                          .kind = REGION_RAM,
-                          .size_bytes = RAM_BYTES,
-                          .hva = memory_ram_hva(memory)};
+    ram = (struct region){
+        .name = "ram", .kind = REGION_RAM, .size_bytes = RAM_BYTES, .hva = memory_ram_hva(memory)};
     machine_lock(machine);
     assert_int_equal(memory_map(memory, &ram, &err), 0);
     machine_unlock(machine);
