@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/guest_ram.h"
 #include "base/log.h"
 #include "machine/machine_internal.h"
 #include "trapeze/memory.h"
@@ -421,32 +422,6 @@ int memory_commit(struct memory *memory, struct error *err)
 
 /* ---- copying ---- */
 
-#if defined(__SANITIZE_THREAD__)
-#define RACY_RAM 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define RACY_RAM 1
-#endif
-#endif
-
-#ifdef RACY_RAM
-/* Guests race with devices on their RAM by design: keep that from the race detector. */
-__attribute__((no_sanitize("thread"))) static void copy_bytes(void *to, const void *from,
-                                                              size_t size_bytes)
-{
-    volatile uint8_t *out = to;
-    const volatile uint8_t *in = from;
-
-    while (size_bytes--)
-        *out++ = *in++;
-}
-#else
-static void copy_bytes(void *to, const void *from, size_t size_bytes)
-{
-    memcpy(to, from, size_bytes);
-}
-#endif
-
 static bool both_aligned(const void *a, const void *b, size_t size_bytes)
 {
     return (((uintptr_t)a | (uintptr_t)b) & (size_bytes - 1)) == 0;
@@ -456,16 +431,13 @@ static bool both_aligned(const void *a, const void *b, size_t size_bytes)
 static void copy_ram(void *to, const void *from, size_t size_bytes)
 {
     if (size_bytes == 8 && both_aligned(to, from, 8))
-        __atomic_store_n((uint64_t *)to, __atomic_load_n((const uint64_t *)from, __ATOMIC_RELAXED),
-                         __ATOMIC_RELAXED);
+        ram_atomic_store64(to, ram_atomic_load64(from));
     else if (size_bytes == 4 && both_aligned(to, from, 4))
-        __atomic_store_n((uint32_t *)to, __atomic_load_n((const uint32_t *)from, __ATOMIC_RELAXED),
-                         __ATOMIC_RELAXED);
+        ram_atomic_store32(to, ram_atomic_load32(from));
     else if (size_bytes == 2 && both_aligned(to, from, 2))
-        __atomic_store_n((uint16_t *)to, __atomic_load_n((const uint16_t *)from, __ATOMIC_RELAXED),
-                         __ATOMIC_RELAXED);
+        ram_atomic_store16(to, ram_atomic_load16(from));
     else
-        copy_bytes(to, from, size_bytes);
+        ram_copy(to, from, size_bytes);
 }
 
 static bool is_memory(const struct flat_range *range)

@@ -17,6 +17,7 @@
 
 #include <stddef.h>
 
+#include "base/guest_ram.h"
 #include "x86/features.h"
 
 #define ENTRY_P           0x001u
@@ -84,7 +85,7 @@ static inline __attribute__((always_inline)) void load_entry8(const struct desce
 {
     e->gpa = gpa;
     e->host = d->memory->entry(d->memory->opaque, gpa);
-    e->value = e->host ? __atomic_load_n((uint64_t *)e->host, __ATOMIC_ACQUIRE) : UINT64_MAX;
+    e->value = e->host ? ram_atomic_load64(e->host) : UINT64_MAX;
 }
 
 static inline __attribute__((always_inline)) void load_entry4(const struct descent *d, uint64_t gpa,
@@ -94,7 +95,7 @@ static inline __attribute__((always_inline)) void load_entry4(const struct desce
 
     e->gpa = gpa;
     e->host = host ? host + (gpa & 4) : NULL;
-    e->value = e->host ? __atomic_load_n((uint32_t *)e->host, __ATOMIC_ACQUIRE) : UINT32_MAX;
+    e->value = e->host ? ram_atomic_load32(e->host) : UINT32_MAX;
 }
 
 /* Set A or D. false: the entry is not what was read any more. */
@@ -105,11 +106,9 @@ static bool set_flags(const struct descent *d, struct entry *e, uint64_t flags, 
     bool done;
 
     if (wide)
-        done = __atomic_compare_exchange_n((uint64_t *)e->host, &value8, value8 | flags, false,
-                                           __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+        done = ram_atomic_swap64(e->host, &value8, value8 | flags);
     else
-        done = __atomic_compare_exchange_n((uint32_t *)e->host, &value4, value4 | (uint32_t)flags,
-                                           false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+        done = ram_atomic_swap32(e->host, &value4, value4 | (uint32_t)flags);
     if (!done)
         return false;
     e->value |= flags;

@@ -75,13 +75,13 @@
     static const struct op *fn(struct icpu *c, const struct op *i)                                 \
     {                                                                                              \
         const uint64_t linear = EA_##E(B / 8, X86_ACCESS_WRITE);                                   \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                                            \
+        void *p = rmw_pointer(c, linear, B / 8);                                                   \
         const uint##B##_t b = SOURCE;                                                              \
         CARRY_##OP uint##B##_t a, r;                                                               \
         if (likely(p)) {                                                                           \
-            a = *p;                                                                                \
+            a = ram_load##B(p);                                                                    \
             DO_##OP(r);                                                                            \
-            *p = r;                                                                                \
+            ram_store##B(p, r);                                                                    \
         } else {                                                                                   \
             a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);                             \
             DO_##OP(r);                                                                            \
@@ -95,15 +95,14 @@
     static const struct op *fn(struct icpu *c, const struct op *i)                                 \
     {                                                                                              \
         const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                                            \
+        void *p = rmw_pointer(c, linear, B / 8);                                                   \
         const uint##B##_t b = SOURCE;                                                              \
         CARRY_##OP uint##B##_t a, r;                                                               \
         if (likely(p)) {                                                                           \
-            a = __atomic_load_n(p, __ATOMIC_RELAXED);                                              \
+            a = ram_atomic_load##B(p);                                                             \
             do {                                                                                   \
                 DO_##OP(r);                                                                        \
-            } while (!__atomic_compare_exchange_n(p, &a, r, false, __ATOMIC_SEQ_CST,               \
-                                                  __ATOMIC_RELAXED));                              \
+            } while (!ram_atomic_swap##B(p, &a, r));                                               \
         } else {                                                                                   \
             do {                                                                                   \
                 a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);                         \
@@ -346,11 +345,11 @@ UNARY(NOT, not )
     static const struct op *op_xadd_mr##B(struct icpu *c, const struct op *i)                      \
     {                                                                                              \
         const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                                            \
+        void *p = rmw_pointer(c, linear, B / 8);                                                   \
         const uint##B##_t b = REG(c, i->src, uint##B##_t);                                         \
         uint##B##_t a, r;                                                                          \
         if (likely(p)) {                                                                           \
-            a = __atomic_fetch_add(p, b, __ATOMIC_SEQ_CST);                                        \
+            a = ram_atomic_add##B(p, b);                                                           \
             r = (uint##B##_t)(a + b);                                                              \
         } else {                                                                                   \
             do {                                                                                   \
@@ -387,12 +386,12 @@ XADD(64)
     static const struct op *op_cmpxchg_mr##B(struct icpu *c, const struct op *i)                   \
     {                                                                                              \
         const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                                            \
+        void *p = rmw_pointer(c, linear, B / 8);                                                   \
         const uint##B##_t a = REG(c, REG_OFFSET(X86_RAX), uint##B##_t);                            \
         const uint##B##_t value = REG(c, i->src, uint##B##_t);                                     \
         uint##B##_t b = a;                                                                         \
         if (likely(p)) {                                                                           \
-            __atomic_compare_exchange_n(p, &b, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);  \
+            ram_atomic_swap##B(p, &b, value);                                                      \
         } else {                                                                                   \
             do {                                                                                   \
                 b = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);                         \
@@ -412,14 +411,14 @@ CMPXCHG(64)
 static const struct op *op_cmpxchg8b(struct icpu *c, const struct op *i)
 {
     const uint64_t linear = ea(c, i, 8, X86_ACCESS_WRITE);
-    uint64_t *p = rmw_pointer(c, linear, 8);
+    void *p = rmw_pointer(c, linear, 8);
     uint64_t *gpr = c->cpu.s.gpr;
     const uint64_t expected = gpr[X86_RDX] << 32 | (uint32_t)gpr[X86_RAX];
     const uint64_t value = gpr[X86_RCX] << 32 | (uint32_t)gpr[X86_RBX];
     uint64_t old = expected;
 
     if (likely(p)) {
-        __atomic_compare_exchange_n(p, &old, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        ram_atomic_swap64(p, &old, value);
     } else {
         do {
             old = slow_load_for_write(c, i, linear, 8);

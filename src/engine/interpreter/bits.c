@@ -98,10 +98,8 @@ static uint64_t update_memory(struct icpu *c, const struct op *i, uint64_t linea
 
 #define SWAP(B)                                                                                    \
     do {                                                                                           \
-        uint##B##_t *at = p, seen = __atomic_load_n(at, __ATOMIC_RELAXED);                         \
-        while (!__atomic_compare_exchange_n(at, &seen,                                             \
-                                            (uint##B##_t)bit_changed(BIT_KIND, seen, mask), false, \
-                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))                   \
+        uint##B##_t seen = ram_atomic_load##B(p);                                                  \
+        while (!ram_atomic_swap##B(p, &seen, (uint##B##_t)bit_changed(BIT_KIND, seen, mask)))      \
             ;                                                                                      \
         return seen;                                                                               \
     } while (0)

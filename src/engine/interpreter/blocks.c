@@ -334,7 +334,7 @@ static void read_page(struct icpu *c, const struct fetch_entry *f, unsigned offs
                       unsigned size)
 {
     if (f->host)
-        memcpy(out, f->host + offset, size);
+        ram_copy(out, f->host + offset, size);
     else
         for (unsigned n = 0; n < size; n++)
             ((uint8_t *)out)[n] =
@@ -493,9 +493,9 @@ static bool source_unchanged(const struct source *s)
     unsigned here = 0x1000 - s->offset;
 
     if (!s->crosses)
-        return memcmp(s->bytes, s->first->host + s->offset, s->used) == 0;
-    return memcmp(s->crossing, s->first->host + s->offset, here) == 0 &&
-           memcmp(s->crossing + here, s->second_host, s->used - here) == 0;
+        return ram_equals(s->first->host + s->offset, s->bytes, s->used);
+    return ram_equals(s->first->host + s->offset, s->crossing, here) &&
+           ram_equals(s->second_host, s->crossing + here, s->used - here);
 }
 
 static void claim(struct icpu *c, const struct source *s)

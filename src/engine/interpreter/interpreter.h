@@ -28,6 +28,7 @@
 #include <stdnoreturn.h>
 #include <string.h>
 
+#include "base/guest_ram.h"
 #include "host/host.h"
 #include "trapeze/engine.h"
 #include "x86/cpu.h"
@@ -414,9 +415,7 @@ static inline uint64_t ea(struct icpu *c, const struct op *i, unsigned size, uns
     {                                                                                              \
         const struct tlb_entry *e = tlb_slot(c, linear);                                           \
         if (likely((linear ^ e->read) <= 0x1000u - bits / 8)) {                                    \
-            uint##bits##_t value;                                                                  \
-            memcpy(&value, (const void *)(linear + e->addend), sizeof(value));                     \
-            return value;                                                                          \
+            return ram_load##bits((const void *)(linear + e->addend));                             \
         }                                                                                          \
         return (uint##bits##_t)slow_load(c, i, linear, bits / 8);                                  \
     }                                                                                              \
@@ -425,7 +424,7 @@ static inline uint64_t ea(struct icpu *c, const struct op *i, unsigned size, uns
     {                                                                                              \
         const struct tlb_entry *e = tlb_slot(c, linear);                                           \
         if (likely((linear ^ e->write) <= 0x1000u - bits / 8))                                     \
-            memcpy((void *)(linear + e->addend), &value, sizeof(value));                           \
+            ram_store##bits((void *)(linear + e->addend), value);                                  \
         else                                                                                       \
             slow_store(c, i, linear, value, bits / 8);                                             \
     }

@@ -342,21 +342,17 @@ static uint64_t read_place(struct icpu *c, const struct op *i, const struct plac
     if (likely(p->host) && !is_own_apic(c, p->gpa)) {
         switch (size) { /* one access each, so that other vCPUs see and leave no torn values */
         case 1:
-            memcpy(&value, p->host, 1);
-            break;
+            return ram_load8(p->host);
         case 2:
-            memcpy(&value, p->host, 2);
-            break;
+            return ram_load16(p->host);
         case 4:
-            memcpy(&value, p->host, 4);
-            break;
+            return ram_load32(p->host);
         case 8:
-            memcpy(&value, p->host, 8);
-            break;
+            return ram_load64(p->host);
         default:
-            memcpy(&value, p->host, size);
+            ram_copy(&value, p->host, size);
+            return value;
         }
-        return value; /* little-endian host */
     }
     return truncate(device_read(c, i, p->gpa, size), size);
 }
@@ -375,18 +371,18 @@ static void ram_was_written(struct icpu *c, const struct place *p, size_t size)
 
 static void write_ram(struct icpu *c, const struct place *p, const void *data, size_t size)
 {
-    switch (size) {
+    switch (size) { /* as in read_place */
     case 2:
-        memcpy(__builtin_assume_aligned(p->host, 1), data, 2);
+        ram_copy(p->host, data, 2);
         break;
     case 4:
-        memcpy(p->host, data, 4);
+        ram_copy(p->host, data, 4);
         break;
     case 8:
-        memcpy(p->host, data, 8);
+        ram_copy(p->host, data, 8);
         break;
     default:
-        memcpy(p->host, data, size);
+        ram_copy(p->host, data, size);
     }
     ram_was_written(c, p, size);
 }
@@ -546,17 +542,13 @@ static bool exchange_ram(void *host, uint64_t expected, uint64_t value, unsigned
 
     switch (size) {
     case 1:
-        return __atomic_compare_exchange_n((uint8_t *)host, &seen8, (uint8_t)value, false,
-                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return ram_atomic_swap8(host, &seen8, (uint8_t)value);
     case 2:
-        return __atomic_compare_exchange_n((uint16_t *)host, &seen16, (uint16_t)value, false,
-                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return ram_atomic_swap16(host, &seen16, (uint16_t)value);
     case 4:
-        return __atomic_compare_exchange_n((uint32_t *)host, &seen32, (uint32_t)value, false,
-                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return ram_atomic_swap32(host, &seen32, (uint32_t)value);
     default:
-        return __atomic_compare_exchange_n((uint64_t *)host, &expected, value, false,
-                                           __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        return ram_atomic_swap64(host, &expected, value);
     }
 }
 
@@ -625,12 +617,12 @@ void interp_load_bytes(struct icpu *c, const struct op *i, uint64_t linear, void
         const struct tlb_entry *e = tlb_slot(c, linear);
 
         if (likely((linear ^ e->read) < 0x1000)) {
-            memcpy(out, (const void *)(linear + e->addend), part);
+            ram_copy(out, (const void *)(linear + e->addend), part);
         } else {
             check_access(c, i, linear, 1);
             translate(c, i, linear, X86_ACCESS_READ, &p);
             if (p.host && !is_own_apic(c, p.gpa))
-                memcpy(out, p.host, part);
+                ram_copy(out, p.host, part);
             else
                 for (size_t n = 0; n < part; n += 8)
                     memcpy((char *)out + n,
@@ -658,7 +650,7 @@ void interp_store_bytes(struct icpu *c, const struct op *i, uint64_t linear, con
         void *host = rmw_pointer(c, linear, 1);
 
         if (likely(host)) {
-            memcpy(host, data, part);
+            ram_copy(host, data, part);
         } else {
             check_access(c, i, linear, 1);
             translate(c, i, linear, X86_ACCESS_WRITE, &p);
@@ -714,7 +706,7 @@ uint8_t interp_ops_set_bits(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, 
         x86_raise_code(cpu, X86_GP, 0);
     translate(c, NULL, linear, access | X86_ACCESS_WRITE, &p);
     if (p.host && !is_own_apic(c, p.gpa) && p.range->region->kind == REGION_RAM) {
-        old = __atomic_fetch_or((uint8_t *)p.host, bits, __ATOMIC_SEQ_CST);
+        old = ram_atomic_or8(p.host, bits);
         ram_was_written(c, &p, 1);
         return old;
     }

@@ -216,10 +216,11 @@ static bool build_lea(struct builder *w, const struct insn *insn, struct op *op)
     static const struct op *op_xchg_mr##B(struct icpu *c, const struct op *i)                      \
     {                                                                                              \
         const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8), old;                                       \
+        void *p = rmw_pointer(c, linear, B / 8);                                                   \
         const uint##B##_t value = REG(c, i->src, uint##B##_t);                                     \
+        uint##B##_t old;                                                                           \
         if (likely(p))                                                                             \
-            old = __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                 \
+            old = ram_atomic_exchange##B(p, value);                                                \
         else                                                                                       \
             do                                                                                     \
                 old = (uint##B##_t)interp_load_for_write(c, i, linear, B / 8);                     \

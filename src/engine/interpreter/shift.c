@@ -117,11 +117,11 @@ DEFINE_SHIFTS(64)
         const uint64_t linear = ea(c, i, B / 8, X86_ACCESS_WRITE);                                 \
         const unsigned n =                                                                         \
             (unsigned)(i->extra & 1 ? c->cpu.s.gpr[X86_RCX] : (uint64_t)i->imm) & COUNT_MASK(B);   \
-        uint##B##_t *p = rmw_pointer(c, linear, B / 8);                                            \
+        void *p = rmw_pointer(c, linear, B / 8);                                                   \
         uint##B##_t a;                                                                             \
         if (likely(p)) {                                                                           \
-            a = *p;                                                                                \
-            *p = n ? name##B(c, a, n, true) : a;                                                   \
+            a = ram_load##B(p);                                                                    \
+            ram_store##B(p, n ? name##B(c, a, n, true) : a);                                       \
         } else {                                                                                   \
             a = (uint##B##_t)slow_load_for_write(c, i, linear, B / 8);                             \
             slow_store(c, i, linear, n ? name##B(c, a, n, true) : a, B / 8);                       \

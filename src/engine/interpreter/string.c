@@ -204,7 +204,7 @@ static uint64_t movs_bulk(struct icpu *c, const struct op *i, uint64_t count)
     source = (const uint8_t *)(from + e->addend);
     if (target > source && target < source + bytes)
         return 0; /* each element must see those before it */
-    memmove(target, source, bytes);
+    ram_move(target, source, bytes);
     c->cpu.s.gpr[SI] += bytes;
     c->cpu.s.gpr[DI] += bytes;
     return count;
@@ -221,10 +221,10 @@ static uint64_t stos_bulk(struct icpu *c, const struct op *i, uint64_t count)
     if (!count || !target)
         return 0;
     if (BYTES == 1 || value == 0)
-        memset(target, (int)value, count * BYTES);
+        ram_fill(target, (uint8_t)value, count * BYTES);
     else
         for (uint64_t n = 0; n < count; n++)
-            memcpy(target + n * BYTES, &value, BYTES);
+            ram_copy(target + n * BYTES, &value, BYTES);
     c->cpu.s.gpr[DI] += count * BYTES;
     return count;
 }

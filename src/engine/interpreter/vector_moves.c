@@ -71,12 +71,6 @@ static COLD const struct op *store_slow(struct icpu *c, const struct op *i, uint
  * A register is written with one store of the width that stubs read it with: a load
  * that needs the bytes of several stores would have to wait for all of them.
  */
-#define VALUE_4(from)         value_4((const void *)(from))
-#define VALUE_8(from)         _mm_loadl_epi64((const void *)(from))
-#define VALUE_16(from)        _mm_loadu_si128((const void *)(from))
-#define VALUE_32(from)        _mm256_loadu_si256((const void *)(from))
-#define VALUE_64(from)        _mm512_loadu_si512((const void *)(from))
-
 #define FILL_16(to, value)    _mm_storeu_si128((void *)(to), value)
 #define FILL_32(to, value)    _mm256_storeu_si256((void *)(to), _mm256_zextsi128_si256(value))
 #define FILL_32_32(to, value) _mm256_storeu_si256((void *)(to), value)
@@ -88,18 +82,46 @@ static COLD const struct op *store_slow(struct icpu *c, const struct op *i, uint
 #define TARGET_32 __attribute__((target("avx")))
 #define TARGET_64 __attribute__((target("avx512f")))
 
-static inline __m128i value_4(const void *from)
+/* Registers and guest RAM alike. */
+GUEST_RAM_ACCESS __m128i get_4(const void *from)
 {
-    int32_t value;
-
-    memcpy(&value, from, sizeof(value));
-    return _mm_cvtsi32_si128(value);
+    return _mm_cvtsi32_si128((int32_t)ram_load32(from));
 }
-static inline void store_4(void *to, __m128i value)
+GUEST_RAM_ACCESS __m128i get_8(const void *from)
 {
-    int32_t low = _mm_cvtsi128_si32(value);
-
-    memcpy(to, &low, sizeof(low));
+    return _mm_loadl_epi64(from);
+}
+GUEST_RAM_ACCESS __m128i get_16(const void *from)
+{
+    return _mm_loadu_si128(from);
+}
+TARGET_32 GUEST_RAM_ACCESS __m256i get_32(const void *from)
+{
+    return _mm256_loadu_si256(from);
+}
+TARGET_64 GUEST_RAM_ACCESS __m512i get_64(const void *from)
+{
+    return _mm512_loadu_si512(from);
+}
+GUEST_RAM_ACCESS void put_4(void *to, __m128i value)
+{
+    ram_store32(to, (uint32_t)_mm_cvtsi128_si32(value));
+}
+GUEST_RAM_ACCESS void put_8(void *to, __m128i value)
+{
+    _mm_storel_epi64(to, value);
+}
+GUEST_RAM_ACCESS void put_16(void *to, __m128i value)
+{
+    _mm_storeu_si128(to, value);
+}
+TARGET_32 GUEST_RAM_ACCESS void put_32(void *to, __m256i value)
+{
+    _mm256_storeu_si256(to, value);
+}
+TARGET_64 GUEST_RAM_ACCESS void put_64(void *to, __m512i value)
+{
+    _mm512_storeu_si512(to, value);
 }
 
 static inline uint64_t ea_base(struct icpu *c, const struct op *i, unsigned size, unsigned access)
@@ -129,7 +151,7 @@ static inline uint64_t ea_index(struct icpu *c, const struct op *i, unsigned siz
         e = tlb_slot(c, linear);                                                                   \
         if (unlikely((linear ^ e->read) > 0x1000u - bytes) || unlikely(linear & i->src))           \
             return load_slow(c, i, linear, bytes, width);                                          \
-        fill(&REG(c, i->dst, uint8_t), VALUE_##bytes(linear + e->addend));                         \
+        fill(&REG(c, i->dst, uint8_t), get_##bytes((const void *)(linear + e->addend)));           \
         NEXT(c, i);                                                                                \
     }
 #define DEFINE_LOADS(kind)                                                                         \
@@ -149,7 +171,7 @@ DEFINE_LOADS(base)
 DEFINE_LOADS(index)
 DEFINE_LOADS(any)
 
-#define DEFINE_STORE(bytes, target, put, kind)                                                     \
+#define DEFINE_STORE(bytes, target, kind)                                                          \
     target static const struct op *store_##bytes##_##kind(struct icpu *c, const struct op *i)      \
     {                                                                                              \
         const struct tlb_entry *e;                                                                 \
@@ -161,15 +183,15 @@ DEFINE_LOADS(any)
         e = tlb_slot(c, linear);                                                                   \
         if (unlikely((linear ^ e->write) > 0x1000u - bytes) || unlikely(linear & i->src))          \
             return store_slow(c, i, linear, bytes);                                                \
-        put((void *)(linear + e->addend), VALUE_##bytes(&REG(c, i->dst, const uint8_t)));          \
+        put_##bytes((void *)(linear + e->addend), get_##bytes(&REG(c, i->dst, const uint8_t)));    \
         NEXT(c, i);                                                                                \
     }
 #define DEFINE_STORES(kind)                                                                        \
-    DEFINE_STORE(4, TARGET_16, store_4, kind)                                                      \
-    DEFINE_STORE(8, TARGET_16, _mm_storel_epi64, kind)                                             \
-    DEFINE_STORE(16, TARGET_16, _mm_storeu_si128, kind)                                            \
-    DEFINE_STORE(32, TARGET_32, _mm256_storeu_si256, kind)                                         \
-    DEFINE_STORE(64, TARGET_64, _mm512_storeu_si512, kind)
+    DEFINE_STORE(4, TARGET_16, kind)                                                               \
+    DEFINE_STORE(8, TARGET_16, kind)                                                               \
+    DEFINE_STORE(16, TARGET_16, kind)                                                              \
+    DEFINE_STORE(32, TARGET_32, kind)                                                              \
+    DEFINE_STORE(64, TARGET_64, kind)
 DEFINE_STORES(base)
 DEFINE_STORES(index)
 DEFINE_STORES(any)
