@@ -22,6 +22,7 @@ static struct loop *fuzz_loop;
 static struct machine *fuzz_machine;
 static struct region fuzz_ram;
 static int fuzz_fd;
+static bool fuzz_lazy; /* the client reads only when it can send nothing more */
 
 static int fuzz_probe(struct error *err)
 {
@@ -110,10 +111,12 @@ static inline void fuzz_send(const uint8_t *data, size_t size)
         else if (errno != EAGAIN)
             break;
         loop_once(fuzz_loop, 0);
-        fuzz_drain();
+        if (!fuzz_lazy || n <= 0)
+            fuzz_drain();
     }
     loop_once(fuzz_loop, 0);
-    fuzz_drain();
+    if (!fuzz_lazy)
+        fuzz_drain();
 }
 
 /* The client hangs up; the loop notices. True if the machine has ended. */
