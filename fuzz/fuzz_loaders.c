@@ -2,8 +2,8 @@
  * fuzz_loaders.c - hostile kernels: no loader may read outside the file, and what
  * comes out must lie in usable RAM without overlaps
  *
- * Input: RAM in MiB (2 bytes), entry and number of modules (1), length of a module
- * (1), then the kernel.
+ * Input: RAM in MiB (2 bytes), entry, number of modules and length of the command line (1),
+ * length of a module (1), then the kernel.
  */
 #include <assert.h>
 #include <stdint.h>
@@ -15,6 +15,7 @@
 
 #define PREFIX_BYTES 4
 #define MODULES      4
+#define APPEND_STEP  300 /* characters; up to 17 times */
 
 static int is_usable(const struct pc_layout *layout, uint64_t gpa, uint64_t size_bytes)
 {
@@ -51,12 +52,21 @@ static unsigned touch(const struct boot_image *image)
     return sum;
 }
 
+static const char *append(size_t length)
+{
+    static char text[17 * APPEND_STEP + 1];
+
+    memset(text, 'a', length);
+    text[length] = '\0';
+    return text;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static uint8_t module_bytes[256];
     struct boot_file modules[MODULES];
-    struct boot_request request = {.modules = modules, .append = "a=1 b"};
+    struct boot_request request = {.modules = modules, .rsdp_gpa = PC_ACPI_GPA};
     struct pc_layout layout;
     struct boot_image image;
     struct error err = {0};
@@ -68,6 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     boot_image_init(&image, &layout);
     request.entry = data[2] % 3;
     request.module_count = data[2] / 3 % (MODULES + 1);
+    request.append = append(data[2] / 3u / (MODULES + 1) * APPEND_STEP);
     for (size_t i = 0; i < MODULES; i++)
         modules[i] = (struct boot_file){"module text", module_bytes, data[3]};
     request.kernel = (struct boot_file){"kernel", data + PREFIX_BYTES, size - PREFIX_BYTES};
