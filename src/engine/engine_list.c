@@ -5,10 +5,11 @@
 
 #include "trapeze/engine.h"
 
-extern const struct engine_ops interpreter_engine, null_engine;
+extern const struct engine_ops interpreter_engine, translator_engine, null_engine;
 
 const struct engine_ops *const engines[] = {
     &interpreter_engine,
+    &translator_engine,
     &null_engine,
     NULL,
 };

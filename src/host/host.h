@@ -58,13 +58,21 @@ int host_memory_new(struct host_memory *memory, const char *name, uint64_t size_
                     struct error *err);
 void host_memory_free(struct host_memory *memory);
 
+/*
+ * Zeroed private memory below 2 GiB, which generated code can address by 32-bit displacements.
+ * Pages appear when they are touched. NULL and *err if there is no room.
+ */
+void *host_low_memory_new(size_t size_bytes, struct error *err);
+void host_low_memory_free(void *memory, size_t size_bytes); /* memory may be NULL */
+
 /* One piece of memory seen twice: written through one view, executed through the other. */
 struct host_code {
     uint8_t *write;
     const uint8_t *execute;
     size_t size_bytes;
 };
-int host_code_new(struct host_code *code, size_t size_bytes, struct error *err);
+/* low: the execute view lies below 2 GiB. */
+int host_code_new(struct host_code *code, size_t size_bytes, bool low, struct error *err);
 void host_code_free(struct host_code *code);
 
 /*

@@ -1277,7 +1277,7 @@ static int set_up(void **state)
     cpu->cpu.s.xcr0 = model.xcr0 & ~(uint64_t)X86_XCR0_PKRU;
     cpu->code_size = X86_CODE_64;
     cpu->tlb = cpu->tlbs[TLB_USER];
-    if (host_code_new(&thunk.code, 65536, &err) < 0 ||
+    if (host_code_new(&thunk.code, 65536, false, &err) < 0 ||
         host_code_guard(&thunk.code, on_thunk_trap, &err) < 0 || host_stubs_new(cpu, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         return -1;

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "engine/translator/translator.h"
 #include "trapeze/machine.h"
 
 #define HASH_BITS   16
@@ -65,6 +66,8 @@ void blocks_flush(struct icpu *c)
     c->blocks->used = 0;
     c->block = NULL;
     interp_flush_jumps(c);
+    if (c->translator)
+        translator_flush(c->translator);
 }
 
 static struct block **hash_slot(struct icpu *c, uint64_t gpa)
@@ -435,15 +438,20 @@ static unsigned build_one(struct builder *w, struct source *s, struct op *op, st
     return insn->info.length;
 }
 
+static struct builder builder_of(struct icpu *c)
+{
+    return (struct builder){.c = c,
+                            .code_size = c->code_size,
+                            .user = c->cpu.cpl == 3,
+                            .real = c->mode_key & MODE_REAL,
+                            .flat = c->mode_key & MODE_FLAT,
+                            .flat_data = c->mode_key & MODE_FLAT_DATA};
+}
+
 static void build_block(struct icpu *c, struct source *s, struct block *b, unsigned max)
 {
     struct op_notes *notes = c->blocks->notes;
-    struct builder w = {.c = c,
-                        .code_size = c->code_size,
-                        .user = c->cpu.cpl == 3,
-                        .real = c->mode_key & MODE_REAL,
-                        .flat = c->mode_key & MODE_FLAT,
-                        .flat_data = c->mode_key & MODE_FLAT_DATA};
+    struct builder w = builder_of(c);
     struct insn insn;
     unsigned n = 1;
 
@@ -486,6 +494,25 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
     }
     if (w.flush_stubs)
         c->flush_blocks = true;
+}
+
+bool blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offset, struct op *op,
+                     bool *out_ends, bool *out_not_last)
+{
+    struct op_notes notes = {0};
+    struct builder w = builder_of(c);
+
+    w.page_offset = page_offset;
+    w.notes = &notes;
+    *op = (struct op){.page_offset = (uint16_t)page_offset, .seg = X86_DS};
+    op->length = insn->info.length;
+    op->base = op->index = op->dst = op->src = offsetof(struct icpu, zero);
+    build_op(&w, insn, op);
+    *out_ends = w.ends;
+    *out_not_last = w.not_last;
+    if (unlikely(w.flush_stubs))
+        blocks_flush(c);
+    return !w.flush_stubs;
 }
 
 static bool source_unchanged(const struct source *s)
@@ -675,12 +702,16 @@ const struct op *blocks_lookup(struct icpu *c, uint64_t rip)
 const struct op *blocks_link(struct icpu *c, const struct op *i, uint64_t rip)
 {
     const struct block *b = c->block;
-    bool may_link = !c->stepping && (c->mode_key & MODE_FLAT) && b != &c->blocks->single.block;
     const uint8_t *arena = c->blocks->arena;
-    uint64_t gpa = b->gpa;
     const struct op *next;
     size_t used = c->blocks->used;
+    bool may_link;
+    uint64_t gpa;
 
+    if (unlikely(c->stepping)) /* c->block may be NULL: a step of the translator */
+        return blocks_lookup(c, rip);
+    gpa = b->gpa;
+    may_link = (c->mode_key & MODE_FLAT) && b != &c->blocks->single.block;
     next = jump_to(c, rip);
     /*
      * Not if the cache was emptied meanwhile, or if i's block or the target is not a cached one.

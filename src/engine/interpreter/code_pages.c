@@ -26,6 +26,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "engine/translator/translator.h"
+
 #define PATIENCE 64u
 
 struct code_page *code_page_at(const struct interpreter *t, const struct flat_range *range,
@@ -50,6 +52,15 @@ static void write_beside_code(struct interpreter *t, struct code_page *page)
     host_mutex_unlock(&t->code_lock);
 }
 
+/* Translated blocks do not look at generations: tell their vCPUs. */
+static void announce(struct interpreter *t)
+{
+    unsigned count = atomic_load(&t->cpu_count);
+
+    for (unsigned n = 0; t->translates && n < count; n++)
+        translator_pages_changed(t->cpus[n]);
+}
+
 static void invalidate(struct interpreter *t, struct code_page *page, unsigned offset, size_t size)
 {
     uint64_t mask = chunk_mask(offset, size);
@@ -63,6 +74,7 @@ static void invalidate(struct interpreter *t, struct code_page *page, unsigned o
         page->generation++;
         page->chunks = 0;
         page->patience = PATIENCE;
+        announce(t);
     }
     host_mutex_unlock(&t->code_lock);
 }

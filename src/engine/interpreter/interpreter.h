@@ -40,6 +40,7 @@ struct icpu;
 struct code_page;
 struct interpreter;
 struct op;
+struct translator;
 
 #define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -178,6 +179,7 @@ struct interpreter {
     struct host_mutex code_lock; /* code_pages; held for moments, nothing is locked under it */
     struct icpu *cpus[16];
     _Atomic unsigned cpu_count;
+    bool translates;              /* vCPUs have a translator */
     struct host_mutex split_lock; /* locked accesses that cross pages or hit devices */
     _Atomic bool dirty_tracking;
 };
@@ -243,7 +245,8 @@ struct icpu {
     unsigned mode_key; /* what, besides the address, decides how bytes decode */
     bool watching;     /* data watchpoints of the guest (DR7) or the debugger are set */
     struct block_cache *blocks;
-    struct x86_paging paging; /* registers for the page walk, refreshed on change */
+    struct translator *translator; /* NULL: every block is interpreted */
+    struct x86_paging paging;      /* registers for the page walk, refreshed on change */
     struct jump_entry jumps[JUMP_SIZE];
     struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
@@ -528,6 +531,12 @@ bool blocks_has_breakpoint(const struct icpu *c, unsigned page_offset);
 const struct op *blocks_lookup(struct icpu *c, uint64_t rip);
 /* Decode the one instruction at RIP for stepping; returned once, not cached. */
 const struct op *blocks_single(struct icpu *c, uint64_t rip);
+/*
+ * The op of one decoded instruction, not in any block. out_ends: no instruction may follow it in a
+ * block; out_not_last: one should. False if blocks and ops were flushed: try again.
+ */
+bool blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offset, struct op *op,
+                     bool *out_ends, bool *out_not_last);
 /* How many instructions of the current block were completed before op i. */
 unsigned block_instructions_before(const struct block *block, const struct op *i);
 /* The rest of the current block may be stale: go on through a lookup after op i. */
@@ -575,6 +584,8 @@ const struct op *interp_branch(struct icpu *c, const struct op *i);
 /* Leave the run loop with RIP at op i (which runs again), or behind it. */
 const struct op *interp_leave_at(struct icpu *c, const struct op *i);
 const struct op *interp_leave_after(struct icpu *c, const struct op *i);
+/* Does the next instruction have to run alone (single-step, interrupt shadow, ...)? */
+bool interp_needs_step(const struct icpu *c);
 /* After an instruction that changed mode, RIP or caches: s.rip is where to go on. */
 const struct op *interp_resume(struct icpu *c);
 

@@ -16,6 +16,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/translator/translator.h"
 #include "trapeze/machine.h"
 #include "x86/control.h"
 
@@ -172,6 +173,8 @@ void interp_flush_jumps(struct icpu *c)
         c->jumps[n].key = ~0ull; /* no canonical RIP and mode give this: see mode_bits */
     for (unsigned n = 0; n < FETCH_SIZE; n++)
         c->fetches[n].key = FETCH_NONE;
+    if (c->translator)
+        translator_forget_mappings(c->translator);
 }
 
 void interp_drop_write_tags(struct icpu *c)

@@ -21,6 +21,7 @@
 
 #include "base/log.h"
 #include "engine/interpreter/flags.h"
+#include "engine/translator/translator.h"
 #include "trapeze/clock.h"
 #include "trapeze/machine.h"
 #include "x86/features.h"
@@ -472,8 +473,7 @@ static void run_blocks(struct icpu *c)
         i = i->run(c, i);
 }
 
-/* True if the next instruction has to run alone. */
-static bool needs_step(const struct icpu *c)
+bool interp_needs_step(const struct icpu *c)
 {
     return (c->cpu.s.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->shadow || c->must_step ||
            (c->debug && c->debug->step);
@@ -506,7 +506,7 @@ static void run_loop(struct icpu *c, struct vcpu_exit *exit)
                 return;
             continue;
         }
-        if (unlikely(needs_step(c))) {
+        if (unlikely(interp_needs_step(c))) {
             bool debugger = c->debug && c->debug->step;
 
             step(c);
@@ -514,6 +514,8 @@ static void run_loop(struct icpu *c, struct vcpu_exit *exit)
                 *exit = (struct vcpu_exit){.reason = EXIT_DEBUG, .debug = {.cause = DEBUG_STEP}};
                 return;
             }
+        } else if (c->translator && translator_can_run(c)) {
+            translator_run(c);
         } else {
             run_blocks(c);
             if (c->budget < BLOCK_STEP_BUDGET)
@@ -658,20 +660,22 @@ static void interp_vcpu_destroy(struct vcpu *vcpu)
 
     if (!c)
         return;
+    translator_free(c);
     host_stubs_free(c);
     blocks_free(c->blocks);
-    free(c);
+    host_low_memory_free(c, sizeof(*c));
     vcpu->engine = NULL;
 }
 
 static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err)
 {
     struct interpreter *t = engine;
-    struct icpu *c = aligned_alloc(64, (sizeof(*c) + 63) / 64 * 64);
+    struct icpu *c = host_low_memory_new(sizeof(*c), err);
 
-    if (!c)
-        return error_set(err, ENOMEM, "no memory for vCPU %u", vcpu->index);
-    memset(c, 0, sizeof(*c));
+    if (!c) {
+        error_prefix(err, "vCPU %u: ", vcpu->index);
+        return -ENOMEM;
+    }
     vcpu->engine = c;
     c->interpreter = t;
     c->vcpu = c->cpu.vcpu = vcpu;
@@ -683,7 +687,7 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
     c->counted = machine_config(t->machine)->counted;
     c->skip_breakpoint_rip = ~0ull;
     c->blocks = blocks_new(err);
-    if (!c->blocks || host_stubs_new(c, err)) {
+    if (!c->blocks || host_stubs_new(c, err) || (t->translates && translator_new(c, err))) {
         interp_vcpu_destroy(vcpu);
         return error_set(err, ENOMEM, "no memory for vCPU %u", vcpu->index);
     }
@@ -748,6 +752,47 @@ static bool interp_debug_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *ou
     c->view = NULL;
     return mapped;
 }
+
+static int translator_probe(struct error *err)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt"))
+        return 0;
+#endif
+    return error_set(err, ENOTSUP, "the translator makes code for x86-64-v3 processors");
+}
+
+static int translator_create(struct machine *machine, void **out_engine, struct error *err)
+{
+    int result = interp_create(machine, out_engine, err);
+
+    if (!result)
+        ((struct interpreter *)*out_engine)->translates = true;
+    return result;
+}
+
+const struct engine_ops translator_engine = {
+    .name = "translator",
+    .summary = "translates 64-bit guest code to host code; the interpreter does the rest",
+    .counts_instructions = false,
+    .runs_on_vcpu_thread = true,
+    .probe = translator_probe,
+    .create = translator_create,
+    .destroy = interp_destroy,
+    .vcpu_create = interp_vcpu_create,
+    .vcpu_destroy = interp_vcpu_destroy,
+    .run = interp_run,
+    .kick = interp_kick,
+    .get_state = interp_get_state,
+    .set_state = interp_set_state,
+    .memory_changed = interp_memory_changed,
+    .memory_written = interp_memory_written,
+    .dirty_tracking = interp_dirty_tracking,
+    .debug = interp_debug,
+    .translate = interp_debug_translate,
+};
 
 const struct engine_ops interpreter_engine = {
     .name = "interpreter",

@@ -35,9 +35,9 @@ static int sized_memfd(const char *name, uint64_t size_bytes, unsigned flags, st
     return fd;
 }
 
-static void *map_memfd(int fd, uint64_t size_bytes, int protection, struct error *err)
+static void *map_memfd(int fd, uint64_t size_bytes, int protection, int flags, struct error *err)
 {
-    void *address = mmap(NULL, size_bytes, protection, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *address = mmap(NULL, size_bytes, protection, MAP_SHARED | MAP_NORESERVE | flags, fd, 0);
 
     if (address != MAP_FAILED)
         return address;
@@ -54,7 +54,7 @@ int host_memory_new(struct host_memory *memory, const char *name, uint64_t size_
 
     if (fd < 0)
         return fd;
-    hva = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, err);
+    hva = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, 0, err);
     if (!hva) {
         close(fd);
         return -ENOMEM;
@@ -74,15 +74,40 @@ void host_memory_free(struct host_memory *memory)
     *memory = (struct host_memory){.fd = -1};
 }
 
-int host_code_new(struct host_code *code, size_t size_bytes, struct error *err)
+/* Where 32-bit displacements reach; only x86-64 has it, and only x86-64 needs it. */
+#ifdef MAP_32BIT
+#define LOW_MAPPING MAP_32BIT
+#else
+#define LOW_MAPPING 0
+#endif
+
+void *host_low_memory_new(size_t size_bytes, struct error *err)
+{
+    void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | LOW_MAPPING, -1, 0);
+
+    if (memory != MAP_FAILED)
+        return memory;
+    error_set(err, errno, "cannot map %zu bytes of low memory: %s", size_bytes, strerror(errno));
+    return NULL;
+}
+
+void host_low_memory_free(void *memory, size_t size_bytes)
+{
+    if (memory)
+        munmap(memory, size_bytes);
+}
+
+int host_code_new(struct host_code *code, size_t size_bytes, bool low, struct error *err)
 {
     int fd = sized_memfd("trapeze-code", size_bytes, MFD_EXEC, err);
     void *write, *execute;
 
     if (fd < 0)
         return fd;
-    write = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, err);
-    execute = write ? map_memfd(fd, size_bytes, PROT_READ | PROT_EXEC, err) : NULL;
+    write = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, 0, err);
+    execute =
+        write ? map_memfd(fd, size_bytes, PROT_READ | PROT_EXEC, low ? LOW_MAPPING : 0, err) : NULL;
     close(fd);
     if (!execute) {
         if (write)

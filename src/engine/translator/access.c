@@ -1,0 +1,167 @@
+/*
+ * access.c - registers, effective addresses and the inline TLB look-up
+ */
+#include "engine/translator/builder.h"
+
+struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
+{
+    struct cold *cold = &b->cold[b->cold_count++];
+
+    assert(b->cold_count <= TR_MAX_COLD);
+    *cold = (struct cold){.kind = kind,
+                          .rel32 = rel32,
+                          .flags_saved = b->flags_saved,
+                          .before = b->vectors};
+    return cold;
+}
+
+struct host_mem guest_slot(struct tr_builder *b, int guest)
+{
+    return mem_field(&b->t->c->cpu.s.gpr[guest]);
+}
+
+unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch)
+{
+    if (!is_spilled(guest))
+        return host_of(guest);
+    emit_load(b->e, scratch, guest_slot(b, guest));
+    return scratch;
+}
+
+/* ---- flags ---- */
+
+static void save_flags(struct tr_builder *b)
+{
+    if (b->flags_saved)
+        return;
+    emit_save_flags(b->t, b->e);
+    b->flags_saved = true;
+}
+
+void flags_to_host(struct tr_builder *b)
+{
+    if (!b->flags_saved)
+        return;
+    emit_restore_flags(b->t, b->e);
+    b->flags_saved = false;
+}
+
+void flags_for(struct tr_builder *b, const struct tr_insn *ti)
+{
+    const ZydisAccessedFlags *f = ti->insn.info.cpu_flags;
+
+    if (!b->flags_saved || !f)
+        return;
+    if (ti->flags_used || (ti->flags_killed != STATUS_FLAGS && (f->modified | f->set_0 | f->set_1 |
+                                                                f->undefined) & STATUS_FLAGS))
+        flags_to_host(b);
+    else if (ti->flags_killed)
+        b->flags_saved = false;
+}
+
+/* ---- effective addresses ---- */
+
+/* The address if it is the same each time. */
+static bool constant_ea(const struct tr_insn *ti, const ZydisDecodedOperand *m, uint64_t *out)
+{
+    uint64_t disp = m->mem.disp.has_displacement ? (uint64_t)m->mem.disp.value : 0;
+
+    if (m->mem.index != ZYDIS_REGISTER_NONE)
+        return false;
+    if (m->mem.base == ZYDIS_REGISTER_RIP || m->mem.base == ZYDIS_REGISTER_EIP)
+        *out = ti->rip + ti->insn.info.length + disp;
+    else if (m->mem.base == ZYDIS_REGISTER_NONE)
+        *out = disp;
+    else
+        return false;
+    if (ti->insn.info.address_width == 32)
+        *out = (uint32_t)*out;
+    return true;
+}
+
+static void emit_offset(struct tr_builder *b, const struct tr_insn *ti, unsigned to, bool wide)
+{
+    const ZydisDecodedOperand *m = ti->memory;
+    int base = gpr_of(m->mem.base), index = gpr_of(m->mem.index);
+    int32_t disp = m->mem.disp.has_displacement ? (int32_t)m->mem.disp.value : 0;
+    struct host_mem host = {.base = NO_REG, .index = NO_REG, .disp = disp};
+
+    if (base != NO_REG)
+        host.base = (int)guest_value(b, base, TR_S0);
+    if (index != NO_REG) {
+        host.index = (int)guest_value(b, index, TR_S1);
+        host.scale = (unsigned)__builtin_ctz(m->mem.scale);
+    }
+    emit_lea(b->e, wide, to, host);
+}
+
+void emit_lea_operand(struct tr_builder *b, const struct tr_insn *ti, unsigned to, bool wide)
+{
+    uint64_t constant;
+
+    if (constant_ea(ti, ti->memory, &constant))
+        emit_constant(b->e, to, wide ? constant : (uint32_t)constant);
+    else
+        emit_offset(b, ti, to, wide && ti->insn.info.address_width == 64);
+}
+
+static const uint64_t *segment_base(struct tr_builder *b, const ZydisDecodedOperand *m)
+{
+    if (m->mem.segment == ZYDIS_REGISTER_FS)
+        return &b->t->c->cpu.s.seg[X86_FS].base;
+    if (m->mem.segment == ZYDIS_REGISTER_GS)
+        return &b->t->c->cpu.s.seg[X86_GS].base;
+    return NULL;
+}
+
+void emit_ea(struct tr_builder *b, const struct tr_insn *ti)
+{
+    const uint64_t *base = segment_base(b, ti->memory);
+
+    emit_lea_operand(b, ti, TR_S0, true);
+    if (base) {
+        emit_load(b->e, TR_S1, mem_field(base));
+        emit_lea(b->e, true, TR_S0, mem_index(TR_S0, TR_S1, 0, 0));
+    }
+}
+
+/* ---- the look-up ---- */
+
+static int32_t low_address(const void *address)
+{
+    assert((uintptr_t)address <= INT32_MAX);
+    return (int32_t)(uintptr_t)address;
+}
+
+struct cold *emit_check(struct tr_builder *b, const struct tr_insn *ti, unsigned size, bool write,
+                        unsigned align_mask)
+{
+    struct emit *e = b->e;
+    const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
+    struct cold *cold;
+
+    if (ti->flags_live)
+        save_flags(b);
+    else
+        b->flags_saved = false;
+    put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
+    emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
+    emit_load(e, TR_S2, mem_base(TR_S1, low_address(write ? &tlb->write : &tlb->read)));
+    emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor r13, r11: the offset in the page on a hit */
+    if (align_mask) {
+        emit_rr(e, true, 0xf7, 0, TR_S2); /* test r13, ~(0xfff & ~align_mask) */
+        put32(e, ~(0xfffu & ~align_mask));
+    } else {
+        emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)(0x1000 - size));
+    }
+    cold = cold_new(b, COLD_STEP, emit_jcc(e, align_mask ? CC_NE : CC_A));
+    cold->op = ti->op;
+    emit_load(e, TR_S2, mem_base(TR_S1, low_address(&tlb->addend)));
+    return cold;
+}
+
+void finish_access(struct tr_builder *b, struct cold *cold)
+{
+    cold->resume = emit_address(b->e);
+    cold->after = b->vectors;
+}

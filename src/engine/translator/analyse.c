@@ -1,0 +1,328 @@
+/*
+ * analyse.c - what an instruction needs of the translator
+ *
+ * Only what is listed here is translated; everything else is left to the interpreter's op.
+ */
+#include "engine/translator/builder.h"
+
+/* Instructions whose operands are general registers, immediates and one memory operand. */
+static const uint16_t copied[] = {
+    ZYDIS_MNEMONIC_ADC,     ZYDIS_MNEMONIC_ADD,        ZYDIS_MNEMONIC_AND,
+    ZYDIS_MNEMONIC_ANDN,    ZYDIS_MNEMONIC_BEXTR,      ZYDIS_MNEMONIC_BLSI,
+    ZYDIS_MNEMONIC_BLSMSK,  ZYDIS_MNEMONIC_BLSR,       ZYDIS_MNEMONIC_BSF,
+    ZYDIS_MNEMONIC_BSR,     ZYDIS_MNEMONIC_BSWAP,      ZYDIS_MNEMONIC_BT,
+    ZYDIS_MNEMONIC_BTC,     ZYDIS_MNEMONIC_BTR,        ZYDIS_MNEMONIC_BTS,
+    ZYDIS_MNEMONIC_BZHI,    ZYDIS_MNEMONIC_CBW,        ZYDIS_MNEMONIC_CDQ,
+    ZYDIS_MNEMONIC_CDQE,    ZYDIS_MNEMONIC_CLC,        ZYDIS_MNEMONIC_CMC,
+    ZYDIS_MNEMONIC_CMOVB,   ZYDIS_MNEMONIC_CMOVBE,     ZYDIS_MNEMONIC_CMOVL,
+    ZYDIS_MNEMONIC_CMOVLE,  ZYDIS_MNEMONIC_CMOVNB,     ZYDIS_MNEMONIC_CMOVNBE,
+    ZYDIS_MNEMONIC_CMOVNL,  ZYDIS_MNEMONIC_CMOVNLE,    ZYDIS_MNEMONIC_CMOVNO,
+    ZYDIS_MNEMONIC_CMOVNP,  ZYDIS_MNEMONIC_CMOVNS,     ZYDIS_MNEMONIC_CMOVNZ,
+    ZYDIS_MNEMONIC_CMOVO,   ZYDIS_MNEMONIC_CMOVP,      ZYDIS_MNEMONIC_CMOVS,
+    ZYDIS_MNEMONIC_CMOVZ,   ZYDIS_MNEMONIC_CMP,        ZYDIS_MNEMONIC_CMPXCHG,
+    ZYDIS_MNEMONIC_CQO,     ZYDIS_MNEMONIC_CRC32,      ZYDIS_MNEMONIC_CWD,
+    ZYDIS_MNEMONIC_CWDE,    ZYDIS_MNEMONIC_DEC,        ZYDIS_MNEMONIC_IMUL,
+    ZYDIS_MNEMONIC_INC,     ZYDIS_MNEMONIC_LAHF,       ZYDIS_MNEMONIC_LFENCE,
+    ZYDIS_MNEMONIC_LZCNT,   ZYDIS_MNEMONIC_MFENCE,     ZYDIS_MNEMONIC_MOV,
+    ZYDIS_MNEMONIC_MOVBE,   ZYDIS_MNEMONIC_MOVNTI,     ZYDIS_MNEMONIC_MOVSX,
+    ZYDIS_MNEMONIC_MOVSXD,  ZYDIS_MNEMONIC_MOVZX,      ZYDIS_MNEMONIC_MUL,
+    ZYDIS_MNEMONIC_MULX,    ZYDIS_MNEMONIC_NEG,        ZYDIS_MNEMONIC_NOT,
+    ZYDIS_MNEMONIC_OR,      ZYDIS_MNEMONIC_PDEP,       ZYDIS_MNEMONIC_PEXT,
+    ZYDIS_MNEMONIC_POPCNT,  ZYDIS_MNEMONIC_RCL,        ZYDIS_MNEMONIC_RCR,
+    ZYDIS_MNEMONIC_ROL,     ZYDIS_MNEMONIC_ROR,        ZYDIS_MNEMONIC_RORX,
+    ZYDIS_MNEMONIC_SAHF,    ZYDIS_MNEMONIC_SAR,        ZYDIS_MNEMONIC_SARX,
+    ZYDIS_MNEMONIC_SBB,     ZYDIS_MNEMONIC_SETB,       ZYDIS_MNEMONIC_SETBE,
+    ZYDIS_MNEMONIC_SETL,    ZYDIS_MNEMONIC_SETLE,      ZYDIS_MNEMONIC_SETNB,
+    ZYDIS_MNEMONIC_SETNBE,  ZYDIS_MNEMONIC_SETNL,      ZYDIS_MNEMONIC_SETNLE,
+    ZYDIS_MNEMONIC_SETNO,   ZYDIS_MNEMONIC_SETNP,      ZYDIS_MNEMONIC_SETNS,
+    ZYDIS_MNEMONIC_SETNZ,   ZYDIS_MNEMONIC_SETO,       ZYDIS_MNEMONIC_SETP,
+    ZYDIS_MNEMONIC_SETS,    ZYDIS_MNEMONIC_SETZ,       ZYDIS_MNEMONIC_SFENCE,
+    ZYDIS_MNEMONIC_SHL,     ZYDIS_MNEMONIC_SHLD,       ZYDIS_MNEMONIC_SHLX,
+    ZYDIS_MNEMONIC_SHR,     ZYDIS_MNEMONIC_SHRD,       ZYDIS_MNEMONIC_SHRX,
+    ZYDIS_MNEMONIC_STC,     ZYDIS_MNEMONIC_SUB,        ZYDIS_MNEMONIC_TEST,
+    ZYDIS_MNEMONIC_TZCNT,   ZYDIS_MNEMONIC_XADD,       ZYDIS_MNEMONIC_XCHG,
+    ZYDIS_MNEMONIC_XOR,     ZYDIS_MNEMONIC_CMPXCHG8B,
+};
+
+static bool is_copied(ZydisMnemonic mnemonic)
+{
+    static bool table[ZYDIS_MNEMONIC_MAX_VALUE + 1];
+    static bool filled;
+
+    if (!filled) {
+        for (unsigned n = 0; n < sizeof(copied) / sizeof(copied[0]); n++)
+            table[copied[n]] = true;
+        filled = true; /* by several threads at once: they write the same */
+    }
+    return table[mnemonic];
+}
+
+int gpr_of(ZydisRegister reg)
+{
+    if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL)
+        return reg - ZYDIS_REGISTER_AL;
+    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+        return reg - ZYDIS_REGISTER_AH;
+    if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
+        return reg - ZYDIS_REGISTER_SPL + 4;
+    if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
+        return reg - ZYDIS_REGISTER_AX;
+    if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
+        return reg - ZYDIS_REGISTER_EAX;
+    if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
+        return reg - ZYDIS_REGISTER_RAX;
+    return NO_REG;
+}
+
+static bool is_flags_register(ZydisRegister reg)
+{
+    return reg == ZYDIS_REGISTER_FLAGS || reg == ZYDIS_REGISTER_EFLAGS ||
+           reg == ZYDIS_REGISTER_RFLAGS;
+}
+
+static bool in_field(const ZydisDecodedOperand *o)
+{
+    return o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ||
+           o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ||
+           o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE ||
+           o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD;
+}
+
+/* Only general registers that are where the host's instruction looks for them. */
+static bool operands_are_plain(const struct insn *insn)
+{
+    for (unsigned n = 0; n < insn->info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &insn->operands[n];
+        int guest;
+
+        if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            continue;
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            if (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
+                o->mem.type != ZYDIS_MEMOP_TYPE_MEM)
+                return false;
+            continue;
+        }
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            return false;
+        if (is_flags_register(o->reg.value))
+            continue;
+        guest = gpr_of(o->reg.value);
+        if (guest == NO_REG || (!in_field(o) && (guest == RSP || is_spilled(guest))))
+            return false;
+    }
+    return true;
+}
+
+static const ZydisDecodedOperand *memory_operand(const struct insn *insn)
+{
+    for (unsigned n = 0; n < insn->info.operand_count_visible; n++)
+        if (insn->operands[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return &insn->operands[n];
+    return NULL;
+}
+
+/* ---- kinds ---- */
+
+static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
+{
+    const struct icpu *c = b->t->c;
+    const struct insn *insn = &ti->insn;
+    struct stub_plan *plan = &ti->plan;
+
+    for (unsigned n = 0; n < insn->info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &insn->operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
+             o->mem.type != ZYDIS_MEMOP_TYPE_MEM))
+            return false;
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && !in_field(o) &&
+            (is_spilled(gpr_of(o->reg.value)) || gpr_of(o->reg.value) == RSP))
+            return false;
+    }
+    switch (insn->info.mnemonic) {
+    case ZYDIS_MNEMONIC_VZEROUPPER: /* changes all registers: better done in memory */
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_LDMXCSR: /* the host's MXCSR is not the guest's */
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+        return false;
+    default:
+        break;
+    }
+    if (!host_stub_plan(c, insn, plan) || plan->is_mmx || (plan->needs & FPU_X87) ||
+        (plan->needs & c->fpu_blocked) || plan->k_read || plan->k_write ||
+        plan->mask != MASK_NONE)
+        return false;
+    return !plan->memory_bytes || ti->memory;
+}
+
+static enum tr_kind branch_kind(const struct insn *insn)
+{
+    bool direct = insn->info.operand_count_visible &&
+                  insn->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+
+    switch (insn->info.meta.category) {
+    case ZYDIS_CATEGORY_COND_BR:
+        if (insn->info.mnemonic == ZYDIS_MNEMONIC_JRCXZ ||
+            insn->info.mnemonic == ZYDIS_MNEMONIC_JECXZ ||
+            insn->info.mnemonic == ZYDIS_MNEMONIC_LOOP ||
+            insn->info.mnemonic == ZYDIS_MNEMONIC_LOOPE ||
+            insn->info.mnemonic == ZYDIS_MNEMONIC_LOOPNE)
+            return TR_FALLBACK;
+        return TR_JCC;
+    case ZYDIS_CATEGORY_UNCOND_BR:
+        if (insn->info.mnemonic != ZYDIS_MNEMONIC_JMP ||
+            insn->info.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+            return TR_FALLBACK;
+        return direct ? TR_JMP : TR_JMP_INDIRECT;
+    case ZYDIS_CATEGORY_CALL:
+        if (insn->info.mnemonic != ZYDIS_MNEMONIC_CALL ||
+            insn->info.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+            return TR_FALLBACK;
+        return direct ? TR_CALL : TR_CALL_INDIRECT;
+    case ZYDIS_CATEGORY_RET:
+        if (insn->info.mnemonic != ZYDIS_MNEMONIC_RET ||
+            insn->info.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
+            return TR_FALLBACK;
+        return TR_RET;
+    default:
+        return TR_FALLBACK;
+    }
+}
+
+static bool is_branch(const struct insn *insn)
+{
+    return insn->info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE ||
+           insn->info.meta.category == ZYDIS_CATEGORY_RET ||
+           insn->info.meta.category == ZYDIS_CATEGORY_CALL;
+}
+
+static bool is_gpr64_or_immediate(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+           (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG);
+}
+
+static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
+{
+    const struct insn *insn = &ti->insn;
+    bool wide = insn->info.operand_width == 64;
+
+    if (is_branch(insn)) {
+        enum tr_kind kind = branch_kind(insn);
+
+        if ((kind == TR_JMP_INDIRECT || kind == TR_CALL_INDIRECT) && !ti->memory &&
+            gpr_of(insn->operands[0].reg.value) == RSP)
+            return TR_FALLBACK;
+        return wide || kind == TR_JCC ? kind : TR_FALLBACK;
+    }
+    switch (insn->info.mnemonic) {
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_ENDBR64:
+    case ZYDIS_MNEMONIC_PREFETCHT0:
+    case ZYDIS_MNEMONIC_PREFETCHT1:
+    case ZYDIS_MNEMONIC_PREFETCHT2:
+    case ZYDIS_MNEMONIC_PREFETCHNTA:
+    case ZYDIS_MNEMONIC_PREFETCHW:
+        return TR_NOTHING;
+    case ZYDIS_MNEMONIC_LEA:
+        return TR_LEA;
+    case ZYDIS_MNEMONIC_PUSH:
+        return wide && is_gpr64_or_immediate(&insn->operands[0]) ? TR_PUSH : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_POP:
+        return wide && is_gpr64_or_immediate(&insn->operands[0]) ? TR_POP : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_LEAVE:
+        return wide ? TR_LEAVE : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_DIV:
+    case ZYDIS_MNEMONIC_IDIV:
+        return insn->info.operand_width >= 32 && operands_are_plain(insn) ? TR_DIV : TR_FALLBACK;
+    default:
+        break;
+    }
+    if (is_copied(insn->info.mnemonic)) {
+        bool bit_string = insn->info.mnemonic == ZYDIS_MNEMONIC_BT ||
+                          insn->info.mnemonic == ZYDIS_MNEMONIC_BTS ||
+                          insn->info.mnemonic == ZYDIS_MNEMONIC_BTR ||
+                          insn->info.mnemonic == ZYDIS_MNEMONIC_BTC;
+
+        if (!operands_are_plain(insn) ||
+            (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM)) ||
+            (ti->memory && bit_string && insn->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER))
+            return TR_FALLBACK;
+        return TR_COPY;
+    }
+    return is_vector_insn(b, ti) ? TR_VECTOR : TR_FALLBACK;
+}
+
+/* ---- flags ---- */
+
+/* Shifts and rotates leave the flags alone if the count is 0. */
+static bool kills_conditionally(const struct insn *insn)
+{
+    unsigned count = insn->info.operand_count_visible;
+    const ZydisDecodedOperand *last = &insn->operands[count ? count - 1 : 0];
+
+    switch (insn->info.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+        return last->type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+               !(last->imm.value.u & (insn->info.operand_width == 64 ? 63 : 31));
+    default:
+        return false;
+    }
+}
+
+static void flags_of(struct tr_insn *ti)
+{
+    const ZydisAccessedFlags *f = ti->insn.info.cpu_flags;
+
+    ti->flags_used = ti->flags_killed = 0;
+    if (ti->kind == TR_FALLBACK) {
+        ti->flags_used = STATUS_FLAGS;
+        return;
+    }
+    if (!f)
+        return;
+    ti->flags_used = f->tested & STATUS_FLAGS;
+    if (!kills_conditionally(&ti->insn))
+        ti->flags_killed = (f->modified | f->set_0 | f->set_1 | f->undefined) & STATUS_FLAGS;
+}
+
+/*
+ * A flag that is overwritten before it is read is dead, even if an instruction in between
+ * faults: the handler's frame then shows another value of it than the processor's.
+ */
+void analyse_flags(struct tr_builder *b)
+{
+    unsigned live = STATUS_FLAGS;
+
+    for (unsigned n = b->count; n-- > 0;) {
+        struct tr_insn *ti = &b->insns[n];
+
+        if (ti->kind >= TR_JCC) /* what comes at the target is not known */
+            live = STATUS_FLAGS;
+        live = (live & ~(unsigned)ti->flags_killed) | ti->flags_used;
+        ti->flags_live = live != 0;
+    }
+}
+
+void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    ti->memory = memory_operand(&ti->insn);
+    ti->kind = ti->ends && !is_branch(&ti->insn) ? TR_FALLBACK : kind_of(b, ti);
+    if (ti->kind == TR_JCC || ti->kind == TR_JMP || ti->kind == TR_CALL)
+        ti->target = ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s;
+    if (ti->kind >= TR_JMP)
+        ti->ends = true;
+    flags_of(ti);
+}

@@ -1,0 +1,169 @@
+/*
+ * rewrite.c - the guest's instruction with other registers and another memory operand
+ *
+ * What is copied byte by byte: prefixes that mean something to the operation, the opcode and
+ * immediates. What is made new: the register fields of general registers, the memory operand
+ * ([R11 + R13]), and the bits of REX, VEX and EVEX that extend them (SDM vol. 2, 2.1 to 2.7).
+ */
+#include "engine/translator/builder.h"
+
+#define MEMORY_MODRM_RM 4u   /* a SIB byte follows */
+#define MEMORY_SIB      0x2bu /* R13 as index, R11 as base, without their fourth bits */
+
+struct fields {
+    unsigned reg, rm, vvvv; /* 4 bits each; rm also stands for the register in the opcode */
+    unsigned x;             /* fourth bit of the index; in EVEX the fifth of a vector register */
+};
+
+static bool is_address_prefix(unsigned byte)
+{
+    return byte == 0x67 || byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e ||
+           byte == 0x64 || byte == 0x65;
+}
+
+static bool has_high_byte(const struct insn *insn)
+{
+    for (unsigned n = 0; n < insn->info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &insn->operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && is_high_byte(o->reg.value))
+            return true;
+    }
+    return false;
+}
+
+static void put_modrm(struct emit *e, const struct insn *insn, const struct rewrite *r,
+                      const struct fields *f)
+{
+    if (!(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM))
+        return;
+    if (r->memory) {
+        put8(e, (f->reg & 7) << 3 | MEMORY_MODRM_RM);
+        put8(e, MEMORY_SIB);
+    } else {
+        put8(e, 0xc0 | (f->reg & 7) << 3 | (f->rm & 7));
+    }
+}
+
+static void put_immediates(struct emit *e, const struct insn *insn)
+{
+    unsigned first = insn->info.raw.imm[0].offset;
+
+    if (insn->info.raw.imm[0].size)
+        put_bytes(e, insn->bytes + first, insn->info.length - first);
+}
+
+static bool put_legacy(struct emit *e, const struct insn *insn, const struct rewrite *r,
+                       const struct fields *f)
+{
+    const ZydisDecodedInstruction *info = &insn->info;
+    bool in_opcode = !(info->attributes & ZYDIS_ATTRIB_HAS_MODRM);
+    unsigned rex = (unsigned)info->raw.rex.W << 3 | (f->reg >> 3 & 1) << 2 | (f->x & 1) << 1 |
+                   (f->rm >> 3 & 1);
+    unsigned opcode = info->opcode;
+
+    for (unsigned n = 0; n < info->raw.prefix_count; n++) {
+        unsigned byte = info->raw.prefixes[n].value;
+
+        if (!is_address_prefix(byte) && (byte & 0xf0) != 0x40)
+            put8(e, byte);
+    }
+    if (rex || (info->attributes & ZYDIS_ATTRIB_HAS_REX)) {
+        if (has_high_byte(insn))
+            return false;
+        put8(e, 0x40 | rex);
+    }
+    if (info->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        put8(e, 0x0f);
+    if (info->opcode_map == ZYDIS_OPCODE_MAP_0F38)
+        put8(e, 0x38);
+    else if (info->opcode_map == ZYDIS_OPCODE_MAP_0F3A)
+        put8(e, 0x3a);
+    else if (info->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT &&
+             info->opcode_map != ZYDIS_OPCODE_MAP_0F)
+        return false;
+    if (in_opcode && r->rm != NO_REG)
+        opcode = (opcode & ~7u) | (f->rm & 7);
+    put8(e, opcode);
+    return true;
+}
+
+static void put_vex(struct emit *e, const struct insn *insn, const struct fields *f)
+{
+    const ZydisDecodedInstructionRawVex *vex = &insn->info.raw.vex;
+
+    put8(e, 0xc4);
+    put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | vex->m_mmmm);
+    put8(e, (unsigned)vex->W << 7 | (~f->vvvv & 15) << 3 | (unsigned)vex->L << 2 | vex->pp);
+}
+
+static void put_evex(struct emit *e, const struct insn *insn, const struct fields *f)
+{
+    const uint8_t *bytes = insn->bytes + insn->info.raw.evex.offset;
+
+    put8(e, 0x62);
+    put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | (bytes[1] & 0x1f));
+    put8(e, (bytes[2] & 0x87) | (~f->vvvv & 15) << 3);
+    put8(e, bytes[3]);
+}
+
+/* The fields as the guest's instruction has them. */
+static void guest_fields(const struct insn *insn, struct fields *f)
+{
+    const ZydisDecodedInstructionRaw *raw = &insn->info.raw;
+
+    *f = (struct fields){.reg = raw->modrm.reg, .rm = raw->modrm.rm};
+    switch (insn->info.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        /* Zydis has these bits as they stand, inverted; a two-byte prefix has only R. */
+        f->reg |= raw->vex.R ? 0 : 8u;
+        f->rm |= raw->vex.size == 3 && !raw->vex.B ? 8u : 0;
+        f->vvvv = ~(unsigned)raw->vex.vvvv & 15;
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        f->reg |= raw->evex.R ? 0 : 8u;
+        f->rm |= raw->evex.B ? 0 : 8u;
+        f->x = raw->evex.X ? 0 : 1u;
+        f->vvvv = ~(unsigned)raw->evex.vvvv & 15;
+        break;
+    default:
+        f->reg |= raw->rex.R ? 8u : 0;
+        f->rm |= raw->rex.B ? 8u : 0;
+    }
+}
+
+bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite *r)
+{
+    struct fields f;
+
+    guest_fields(insn, &f);
+    if (r->reg != NO_REG)
+        f.reg = (unsigned)r->reg;
+    if (r->vvvv != NO_REG)
+        f.vvvv = (unsigned)r->vvvv;
+    if (r->rm != NO_REG)
+        f.rm = (unsigned)r->rm;
+    if (r->memory) {
+        f.rm = TR_S0;
+        f.x = TR_S2 >> 3;
+    }
+    switch (insn->info.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+        if (!put_legacy(e, insn, r, &f))
+            return false;
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        put_vex(e, insn, &f);
+        put8(e, insn->info.opcode);
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        put_evex(e, insn, &f);
+        put8(e, insn->info.opcode);
+        break;
+    default:
+        return false;
+    }
+    put_modrm(e, insn, r, &f);
+    put_immediates(e, insn);
+    return true;
+}

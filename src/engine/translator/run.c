@@ -1,0 +1,396 @@
+/*
+ * run.c - the translator engine: pages, blocks, links, and the way into generated code
+ *
+ * A block is found by its page and RIP. A page is dropped when its code page has another
+ * generation: its blocks are unlinked from everything that leads to them, their code stays
+ * until everything is flushed, so a block that is being left may be dropped.
+ */
+#include "engine/translator/translator.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "engine/interpreter/flags.h"
+#include "engine/interpreter/host_stub.h"
+
+#define JUMP_BYTES (TR_JUMP_SIZE * sizeof(uint8_t *))
+
+/* ---- flags: generated code's word and EFLAGS ---- */
+
+static void flags_from_word(struct icpu *c, unsigned word)
+{
+    uint64_t flags = (word >> 8 & 0xd5) | (word & 1 ? X86_FLAG_OF : 0);
+
+    c->cpu.s.rflags = (c->cpu.s.rflags & ~(uint64_t)X86_FLAGS_STATUS) | flags;
+    c->cc_kind = CC_RFLAGS;
+}
+
+static uint16_t flags_to_word(struct icpu *c)
+{
+    flags_materialize(c);
+    return (uint16_t)((c->cpu.s.rflags & 0xd5) << 8 | 0x200 | !!(c->cpu.s.rflags & X86_FLAG_OF));
+}
+
+static uint8_t simd_blocked(const struct icpu *c)
+{
+    return c->fpu_blocked & FPU_ALL_SIMD;
+}
+
+int translator_step(struct icpu *c, const struct tr_op *op)
+{
+    struct translator *t = c->translator;
+    const struct op *i = &op->op;
+
+    t->stats.steps++;
+    flags_from_word(c, t->flags);
+    c->page_rip = op->page_rip;
+    do
+        i = i->run(c, i);
+    while (i && i != &op->end);
+    c->insn = NULL;
+    if (!i)
+        return 1;
+    if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != t->run_tlb ||
+        simd_blocked(c) != t->run_blocked) {
+        c->cpu.s.rip = op->next_rip;
+        return 1;
+    }
+    t->flags = flags_to_word(c);
+    return 0;
+}
+
+/* ---- memory for blocks ---- */
+
+void *translator_data(struct translator *t, size_t bytes)
+{
+    void *data = t->data + t->data_used;
+
+    t->data_used += (bytes + 15) & ~(size_t)15;
+    assert(t->data_used <= TR_DATA_BYTES);
+    return data;
+}
+
+static void clear_jumps(struct translator *t)
+{
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
+        for (unsigned n = 0; t->jumps[kind] && n < TR_JUMP_SIZE; n++)
+            t->jumps[kind][n] = t->exit_indirect;
+}
+
+void translator_flush(struct translator *t)
+{
+    t->emit.at = t->first_block;
+    t->data_used = 0;
+    t->pages = NULL;
+    memset(t->page_hash, 0, sizeof(t->page_hash));
+    memset(t->block_hash, 0, sizeof(t->block_hash));
+    t->link = NULL;
+    t->site = NULL;
+    clear_jumps(t);
+    translator_forget_mappings(t);
+    t->stats.flushes++;
+}
+
+static bool has_room(const struct translator *t)
+{
+    return (size_t)(t->emit.at - t->code.write) + TR_MAX_BLOCK_CODE <= TR_CODE_BYTES &&
+           t->data_used + TR_MAX_BLOCK_DATA <= TR_DATA_BYTES;
+}
+
+/* ---- pages ---- */
+
+void translator_forget_mappings(struct translator *t)
+{
+    memset(t->fetch, 0, sizeof(t->fetch));
+}
+
+void translator_pages_changed(struct icpu *c)
+{
+    atomic_store(&c->translator->stale, 1);
+    atomic_store(&c->attention, 1);
+}
+
+static unsigned hash_bits(uint64_t value, unsigned size)
+{
+    return (unsigned)(value * 0x9e3779b97f4a7c15ull >> 40) & (size - 1);
+}
+
+static struct tr_page **page_slot(struct translator *t, uint64_t rip, uint64_t gpa)
+{
+    return &t->page_hash[hash_bits(rip ^ gpa << 20, TR_PAGE_HASH)];
+}
+
+static struct tr_block **block_slot(struct translator *t, const struct tr_page *page, uint64_t rip)
+{
+    return &t->block_hash[hash_bits((uint64_t)page->id << 12 | (rip & 0xfff), TR_BLOCK_HASH)];
+}
+
+static void drop_block(struct translator *t, struct tr_block *b)
+{
+    struct tr_block **slot = block_slot(t, b->page, b->rip);
+    const uint8_t **jump = &t->jumps[b->page->kind][b->rip & (TR_JUMP_SIZE - 1)];
+
+    while (*slot != b)
+        slot = &(*slot)->hash_next;
+    *slot = b->hash_next;
+    for (struct tr_link *link = b->incoming; link; link = link->next)
+        emit_aim(&t->emit, link->rel32, link->stub);
+    if (*jump == b->indirect)
+        *jump = t->exit_indirect;
+}
+
+static void drop_page(struct translator *t, struct tr_page *page)
+{
+    struct tr_page **slot = page_slot(t, page->rip, page->gpa);
+
+    while (*slot != page)
+        slot = &(*slot)->hash_next;
+    *slot = page->hash_next;
+    for (struct tr_block *b = page->blocks; b; b = b->page_next)
+        drop_block(t, b);
+    for (unsigned n = 0; n < TR_FETCH_SIZE; n++)
+        if (t->fetch[n] == page->id)
+            t->fetch[n] = 0;
+    t->stats.pages_dropped++;
+}
+
+static bool is_stale(const struct tr_page *page)
+{
+    return atomic_load(&page->page->generation) != page->generation;
+}
+
+static void drop_stale_pages(struct translator *t)
+{
+    struct tr_page **link = &t->pages;
+
+    while (*link) {
+        struct tr_page *page = *link;
+
+        if (is_stale(page)) {
+            *link = page->all_next;
+            drop_page(t, page);
+        } else {
+            link = &page->all_next;
+        }
+    }
+}
+
+static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)
+{
+    struct tr_page *page = translator_data(t, sizeof(*page));
+    struct tr_page **slot = page_slot(t, rip, f->gpa);
+
+    *page = (struct tr_page){.hash_next = *slot,
+                             .all_next = t->pages,
+                             .rip = rip,
+                             .gpa = f->gpa,
+                             .page = f->page,
+                             .generation = atomic_load(&f->page->generation),
+                             .id = ++t->next_id,
+                             .kind = t->c->tlb_kind};
+    *slot = page;
+    t->pages = page;
+    return page;
+}
+
+static struct tr_page *page_at(struct translator *t, const struct fetch_entry *f, uint64_t rip)
+{
+    struct tr_page *page = *page_slot(t, rip, f->gpa);
+
+    while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
+                     page->kind == t->c->tlb_kind))
+        page = page->hash_next;
+    return page ? page : page_new(t, f, rip);
+}
+
+/* ---- blocks ---- */
+
+static struct tr_block *block_new(struct translator *t, struct tr_page *page,
+                                  const struct fetch_entry *f, uint64_t rip)
+{
+    struct tr_block **slot = block_slot(t, page, rip);
+    struct tr_block *b = translate_block(t, page, f, rip);
+
+    if (!b)
+        return NULL;
+    b->hash_next = *slot;
+    *slot = b;
+    b->page_next = page->blocks;
+    page->blocks = b;
+    return b;
+}
+
+static bool make_jump_table(struct translator *t, enum tlb_kind kind)
+{
+    if (t->jumps[kind])
+        return true;
+    t->jumps[kind] = host_low_memory_new(JUMP_BYTES, NULL);
+    if (!t->jumps[kind])
+        return false;
+    for (unsigned n = 0; n < TR_JUMP_SIZE; n++)
+        t->jumps[kind][n] = t->exit_indirect;
+    return true;
+}
+
+/* The block at RIP; NULL if the interpreter has to run the instruction there. */
+static struct tr_block *find_block(struct translator *t)
+{
+    struct icpu *c = t->c;
+    uint64_t rip = c->cpu.s.rip, page_rip = rip & GUEST_PAGE_MASK;
+    const struct fetch_entry *f;
+    struct tr_page *page;
+    struct tr_block *b;
+
+    if (unlikely(!x86_is_canonical(rip))) {
+        flags_materialize(c);
+        x86_raise_code(&c->cpu, X86_GP, 0);
+    }
+    f = interp_fetch(c, rip);
+    if (unlikely(!f->page) || unlikely(!make_jump_table(t, c->tlb_kind)))
+        return NULL;
+    if (unlikely(!has_room(t)))
+        translator_flush(t);
+    page = page_at(t, f, page_rip);
+    t->fetch[(rip >> 12) & (TR_FETCH_SIZE - 1)] = page->id;
+    for (b = *block_slot(t, page, rip); b; b = b->hash_next)
+        if (b->page == page && b->rip == rip)
+            return b;
+    return block_new(t, page, f, rip);
+}
+
+/* ---- the way in and out ---- */
+
+static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
+{
+    const uint8_t *entry = link->page != b->page        ? b->cross
+                           : b->rip <= link->from_rip ? b->checked
+                                                        : b->entry;
+
+    emit_aim(&t->emit, link->rel32, entry);
+    link->next = b->incoming;
+    b->incoming = link;
+    t->stats.links++;
+}
+
+/* The target of an indirect branch is not canonical: as if the branch had not been executed. */
+static void undo_branch(struct translator *t)
+{
+    struct icpu *c = t->c;
+    const struct tr_op *op = t->site;
+
+    t->site = NULL;
+    c->cpu.s.gpr[X86_RSP] += (uint64_t)(int64_t)op->undo_rsp;
+    c->page_rip = op->page_rip;
+    op->op.run(c, &op->op); /* raises #GP(0) */
+}
+
+/* Where generated code left off: what leads here may lead here directly the next time. */
+static void remember_way(struct translator *t, struct tr_block *b)
+{
+    if (t->link)
+        link_to(t, (struct tr_link *)t->link, b);
+    if (t->site)
+        t->jumps[b->page->kind][b->rip & (TR_JUMP_SIZE - 1)] = b->indirect;
+    t->link = NULL;
+    t->site = NULL;
+}
+
+bool translator_can_run(const struct icpu *c)
+{
+    return c->code_size == X86_CODE_64 && !c->counted && !c->breakpoints && !c->debug;
+}
+
+static bool may_go_on(const struct icpu *c)
+{
+    return !atomic_load_explicit(&c->attention, memory_order_relaxed) && !interp_needs_step(c) &&
+           c->cpu.s.activity == X86_ACTIVE && translator_can_run(c);
+}
+
+static void refresh(struct translator *t)
+{
+    struct icpu *c = t->c;
+
+    if (unlikely(simd_blocked(c) != t->built_blocked)) {
+        translator_flush(t);
+        t->built_blocked = simd_blocked(c);
+    }
+    if (unlikely(atomic_exchange(&t->stale, 0)))
+        drop_stale_pages(t);
+    t->run_tlb = c->tlb;
+    t->run_blocked = simd_blocked(c);
+}
+
+void translator_run(struct icpu *c)
+{
+    struct translator *t = c->translator;
+
+    c->stepping = true;
+    c->block = NULL;
+    t->link = NULL;
+    t->site = NULL;
+    do {
+        struct tr_block *b;
+
+        refresh(t);
+        b = find_block(t);
+        if (unlikely(!b)) {
+            c->must_step = true;
+            break;
+        }
+        remember_way(t, b);
+        t->flags = flags_to_word(c);
+        t->stats.enters++;
+        if (t->enter(b->entry) == 0) {
+            flags_from_word(c, t->flags);
+            if (unlikely(t->site && !x86_is_canonical(c->cpu.s.rip)))
+                undo_branch(t);
+        } else {
+            t->link = NULL;
+            t->site = NULL;
+        }
+    } while (may_go_on(c));
+    c->stepping = false;
+}
+
+/* ---- life ---- */
+
+int translator_new(struct icpu *c, struct error *err)
+{
+    struct translator *t = host_low_memory_new(sizeof(*t), err);
+
+    if (!t)
+        return -ENOMEM;
+    c->translator = t;
+    t->c = c;
+    t->builder = translator_builder_new(t);
+    t->data = mmap(NULL, TR_DATA_BYTES, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (t->data == MAP_FAILED)
+        t->data = NULL;
+    if (!t->builder || !t->data || host_code_new(&t->code, TR_CODE_BYTES, true, err)) {
+        translator_free(c);
+        return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
+    }
+    t->emit = (struct emit){.at = t->code.write, .execute = t->code.execute - t->code.write};
+    translator_make_thunks(t);
+    t->first_block = t->emit.at;
+    return 0;
+}
+
+void translator_free(struct icpu *c)
+{
+    struct translator *t = c->translator;
+
+    if (!t)
+        return;
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
+        host_low_memory_free(t->jumps[kind], JUMP_BYTES);
+    translator_builder_free(t->builder);
+    host_code_free(&t->code);
+    if (t->data)
+        munmap(t->data, TR_DATA_BYTES);
+    host_low_memory_free(t, sizeof(*t));
+    c->translator = NULL;
+}

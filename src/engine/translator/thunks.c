@@ -1,0 +1,143 @@
+/*
+ * thunks.c - how generated code is entered and left
+ *
+ * Made once per vCPU, because they address its fields directly. In generated code the host's stack
+ * pointer is a multiple of 16; a thunk that is called finds 8 more on it.
+ */
+#include "engine/translator/translator.h"
+
+static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
+
+/* Guest registers that are in host registers; RAX last, because flags pass through it. */
+static const uint8_t resident[] = {RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R14, R15, RAX};
+
+static struct host_mem guest_field(const struct translator *t, unsigned guest)
+{
+    return mem_field(&t->c->cpu.s.gpr[guest]);
+}
+
+static unsigned host_of(unsigned guest)
+{
+    return guest == RSP ? TR_RSP : guest;
+}
+
+void emit_save_flags(struct translator *t, struct emit *e)
+{
+    struct host_mem m = mem_field(&t->flags);
+
+    emit_mov(e, TR_S1, RAX);
+    put8(e, 0x9f);                       /* lahf */
+    put_bytes(e, "\x0f\x90\xc0", 3);     /* seto al */
+    put8(e, 0x66);                       /* mov [flags], ax */
+    emit_rm(e, false, 0x89, RAX, m);
+    emit_mov(e, RAX, TR_S1);
+}
+
+static void load_flags(struct translator *t, struct emit *e)
+{
+    emit_rm(e, false, 0x0fb7, RAX, mem_field(&t->flags)); /* movzx eax, word */
+    put_bytes(e, "\x04\x7f", 2);                          /* add al, 0x7f: OF if AL was 1 */
+    put8(e, 0x9e);                                        /* sahf */
+}
+
+void emit_restore_flags(struct translator *t, struct emit *e)
+{
+    emit_mov(e, TR_S1, RAX);
+    load_flags(t, e);
+    emit_mov(e, RAX, TR_S1);
+}
+
+static void store_guest(struct translator *t, struct emit *e)
+{
+    for (unsigned n = 0; n < sizeof(resident); n++)
+        emit_store(e, guest_field(t, resident[n]), host_of(resident[n]));
+}
+
+/* Registers and flags. */
+static void load_guest(struct translator *t, struct emit *e)
+{
+    load_flags(t, e);
+    for (unsigned n = 0; n < sizeof(resident); n++)
+        emit_load(e, host_of(resident[n]), guest_field(t, resident[n]));
+}
+
+static void move_stack(struct emit *e, int32_t bytes)
+{
+    emit_lea(e, true, RSP, mem_base(RSP, bytes));
+}
+
+/* int enter(const uint8_t *code) */
+static void make_enter(struct translator *t, struct emit *e)
+{
+    t->enter = (int (*)(const uint8_t *))(uintptr_t)emit_address(e);
+    for (unsigned n = 0; n < sizeof(callee_saved); n++) {
+        if (callee_saved[n] >= 8)
+            put8(e, 0x41);
+        put8(e, 0x50 | (callee_saved[n] & 7)); /* push */
+    }
+    move_stack(e, -8);
+    emit_mov(e, TR_S0, RDI);
+    load_guest(t, e);
+    put_bytes(e, "\x41\xff\xe3", 3); /* jmp r11 */
+}
+
+/* Back to enter's caller. */
+static void put_return(struct emit *e, uint32_t result)
+{
+    move_stack(e, 8);
+    for (unsigned n = sizeof(callee_saved); n-- > 0;) {
+        if (callee_saved[n] >= 8)
+            put8(e, 0x41);
+        put8(e, 0x58 | (callee_saved[n] & 7)); /* pop */
+    }
+    emit_constant(e, RAX, result);
+    put8(e, 0xc3);
+}
+
+static void make_exit(struct translator *t, struct emit *e)
+{
+    t->exit_indirect_saved = emit_address(e);
+    emit_store(e, mem_field(&t->site), TR_S2);
+    t->exit_saved = emit_address(e);
+    emit_store(e, mem_field(&t->c->cpu.s.rip), TR_S0);
+    store_guest(t, e);
+    put_return(e, 0);
+    t->exit_indirect = emit_address(e);
+    emit_save_flags(t, e);
+    emit_jmp_to(e, t->exit_indirect_saved);
+    t->exit = emit_address(e);
+    emit_save_flags(t, e);
+    emit_jmp_to(e, t->exit_saved);
+}
+
+static void make_step(struct translator *t, struct emit *e)
+{
+    uint8_t *leave;
+
+    t->step = emit_address(e);
+    emit_save_flags(t, e);
+    t->step_saved = emit_address(e);
+    store_guest(t, e);
+    move_stack(e, -8);
+    emit_constant(e, RDI, (uintptr_t)t->c);
+    emit_mov(e, RSI, TR_S2);
+    emit_constant(e, RAX, (uintptr_t)translator_step);
+    put_bytes(e, "\xff\xd0", 2); /* call rax */
+    move_stack(e, 8);
+    put_bytes(e, "\x85\xc0", 2); /* test eax, eax */
+    leave = emit_jcc(e, CC_NE);
+    load_guest(t, e);
+    put8(e, 0xc3);
+    emit_aim(e, leave, emit_address(e));
+    move_stack(e, 8); /* the return address */
+    put_return(e, 1);
+}
+
+void translator_make_thunks(struct translator *t)
+{
+    struct emit *e = &t->emit;
+
+    make_enter(t, e);
+    make_exit(t, e);
+    make_step(t, e);
+}

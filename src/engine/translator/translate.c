@@ -1,0 +1,649 @@
+/*
+ * translate.c - one block of guest code to host code
+ *
+ * Steps: decode up to the first instruction that ends a block, the end of the page or
+ * TR_MAX_INSNS; find which flags are alive where; emit the entries, the instructions one after the
+ * other, and behind them what is rarely executed (struct cold). A conditional branch does not
+ * end a block: the way that is not taken goes on in it.
+ */
+#include "engine/translator/builder.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "engine/interpreter/build.h"
+
+#define ACCESS mem_index(TR_S0, TR_S2, 0, 0) /* the memory that emit_check found */
+
+static unsigned fetch_slot(uint64_t rip)
+{
+    return (unsigned)(rip >> 12) & (TR_FETCH_SIZE - 1);
+}
+
+/* ---- leaving a block ---- */
+
+static void branch_to_link(struct tr_builder *b, uint8_t *rel32, uint64_t rip)
+{
+    cold_new(b, COLD_LINK, rel32)->rip = rip;
+}
+
+static bool loop_state_fits(const struct tr_builder *b)
+{
+    for (unsigned n = 0; n < 32; n++)
+        if (b->vectors.valid[n] < b->at_hot.valid[n])
+            return false;
+    return true;
+}
+
+/* A jump (condition < 0) or conditional branch to rip. */
+static void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
+{
+    uint8_t *rel32;
+
+    flags_to_host(b);
+    if (condition < 0 && !(b->vector_loop && rip == b->block->rip)) {
+        vectors_write_back(b, &b->vectors);
+        memset(b->vectors.dirty, 0, sizeof(b->vectors.dirty));
+    }
+    rel32 = condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition);
+    if (rip == b->block->rip && b->vector_loop) {
+        if (loop_state_fits(b))
+            emit_aim(b->e, rel32, b->hot);
+        else
+            cold_new(b, COLD_LOOP, rel32);
+    } else if (vectors_any_dirty(&b->vectors)) {
+        cold_new(b, COLD_BRANCH, rel32)->rip = rip;
+    } else if (rip == b->block->rip) {
+        emit_aim(b->e, rel32, b->block->checked);
+    } else {
+        branch_to_link(b, rel32, rip);
+    }
+}
+
+/* To the address in R11; op is for a target that is not canonical. */
+static void emit_indirect(struct tr_builder *b, const struct tr_insn *ti)
+{
+    const uint8_t **table = b->t->jumps[b->page->kind];
+
+    flags_to_host(b);
+    vectors_write_back(b, &b->vectors);
+    emit_constant(b->e, TR_S2, (uintptr_t)ti->op);
+    emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
+    assert((uintptr_t)table <= INT32_MAX);
+    emit_rm(b->e, false, 0xff, 4, mem_index(NO_REG, TR_S1, 3, (int32_t)(uintptr_t)table));
+}
+
+/* ---- instructions ---- */
+
+static void emit_fallback(struct tr_builder *b, const struct tr_insn *ti)
+{
+    vectors_write_back(b, &b->vectors);
+    memset(&b->vectors, 0, sizeof(b->vectors));
+    emit_constant(b->e, TR_S2, (uintptr_t)ti->op);
+    emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
+    b->flags_saved = false;
+    b->t->stats.fallback_instructions++;
+}
+
+/* Register operands in fields, spilled ones through scratch registers. */
+static void place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
+                            int spilled[3])
+{
+    static const uint8_t free_with_memory[] = {TR_S1}, free_without[] = {TR_S0, TR_S1, TR_S2};
+    const uint8_t *scratch = ti->memory ? free_with_memory : free_without;
+    int where[16];
+
+    memset(where, -1, sizeof(where));
+    spilled[0] = spilled[1] = spilled[2] = NO_REG;
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+        int host;
+
+        if (guest == NO_REG)
+            continue;
+        if (where[guest] < 0) {
+            where[guest] = is_spilled(guest) ? (int)guest_value(b, guest, *scratch)
+                                             : (int)host_of(guest);
+            scratch += is_spilled(guest);
+        }
+        host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
+        if (is_spilled(guest) && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            spilled[host - TR_S0] = guest;
+        switch (o->encoding) {
+        case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+            r->reg = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        case ZYDIS_OPERAND_ENCODING_OPCODE:
+            r->rm = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_NDSNDD:
+            r->vvvv = host;
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+/* At most one spilled register fits beside a memory operand. */
+static bool too_many_spilled(const struct tr_insn *ti)
+{
+    int seen = NO_REG;
+
+    if (!ti->memory)
+        return false;
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+
+        if (!is_spilled(guest) || guest == seen)
+            continue;
+        if (seen != NO_REG)
+            return true;
+        seen = guest;
+    }
+    return false;
+}
+
+static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
+    struct cold *cold = NULL;
+    int spilled[3];
+
+    if (too_many_spilled(ti))
+        return false;
+    if (ti->memory) {
+        emit_ea(b, ti);
+        cold = emit_check(b, ti, ti->memory->size / 8,
+                          ti->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, 0);
+    }
+    flags_for(b, ti);
+    place_registers(b, ti, &r, spilled);
+    if (!rewrite_insn(b->e, &ti->insn, &r))
+        return false;
+    for (unsigned n = 0; n < 3; n++)
+        if (spilled[n] != NO_REG)
+            emit_store(b->e, guest_slot(b, spilled[n]), TR_S0 + n);
+    if (cold)
+        finish_access(b, cold);
+    return true;
+}
+
+static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    int guest = gpr_of(ti->insn.operands[0].reg.value);
+    unsigned to = is_spilled(guest) ? TR_S0 : host_of(guest);
+
+    if (ti->insn.info.operand_width < 32)
+        return false;
+    emit_lea_operand(b, ti, to, ti->insn.info.operand_width == 64);
+    if (is_spilled(guest))
+        emit_store(b->e, guest_slot(b, guest), TR_S0);
+    return true;
+}
+
+/* R11 = RSP - 8, checked. */
+static struct cold *emit_push_check(struct tr_builder *b, const struct tr_insn *ti)
+{
+    emit_lea(b->e, true, TR_S0, mem_base(TR_RSP, -8));
+    return emit_check(b, ti, 8, true, 0);
+}
+
+static void store_constant(struct tr_builder *b, uint64_t value)
+{
+    if ((int64_t)value == (int32_t)value) {
+        emit_rm(b->e, true, 0xc7, 0, ACCESS);
+        put32(b->e, (uint32_t)value);
+    } else {
+        emit_constant(b->e, TR_S1, value);
+        emit_store(b->e, ACCESS, TR_S1);
+    }
+}
+
+static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
+{
+    const ZydisDecodedOperand *o = &ti->insn.operands[0];
+    struct cold *cold = emit_push_check(b, ti);
+
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        store_constant(b, (uint64_t)o->imm.value.s);
+    else
+        emit_store(b->e, ACCESS, guest_value(b, gpr_of(o->reg.value), TR_S1));
+    emit_mov(b->e, TR_RSP, TR_S0);
+    finish_access(b, cold);
+    return true;
+}
+
+static bool emit_pop(struct tr_builder *b, struct tr_insn *ti)
+{
+    int guest = gpr_of(ti->insn.operands[0].reg.value);
+    struct cold *cold;
+
+    emit_mov(b->e, TR_S0, TR_RSP);
+    cold = emit_check(b, ti, 8, false, 0);
+    if (is_spilled(guest)) {
+        emit_load(b->e, TR_S1, ACCESS);
+        emit_store(b->e, guest_slot(b, guest), TR_S1);
+    } else {
+        emit_load(b->e, host_of(guest), ACCESS);
+    }
+    if (guest != RSP)
+        emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, 8));
+    finish_access(b, cold);
+    return true;
+}
+
+static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct cold *cold;
+
+    emit_mov(b->e, TR_S0, RBP);
+    cold = emit_check(b, ti, 8, false, 0);
+    emit_load(b->e, RBP, ACCESS);
+    emit_lea(b->e, true, TR_RSP, mem_base(TR_S0, 8));
+    finish_access(b, cold);
+    return true;
+}
+
+static struct cold *step_if(struct tr_builder *b, const struct tr_insn *ti, unsigned condition)
+{
+    struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
+
+    cold->op = ti->op;
+    return cold;
+}
+
+/* The quotient fits, as far as can be told quickly; else the interpreter divides, or raises #DE. */
+static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    bool wide = ti->insn.info.operand_width == 64;
+    bool is_signed = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_IDIV;
+    struct cold *colds[3] = {NULL};
+    unsigned count = 0;
+
+    if (ti->memory) {
+        emit_ea(b, ti);
+        colds[count++] = emit_check(b, ti, ti->memory->size / 8, false, 0);
+        emit_rm(e, wide, 0x8b, TR_S0, ACCESS);
+    } else {
+        emit_mov(e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
+    }
+    b->flags_saved = false;
+    if (is_signed) {
+        emit_rr(e, wide, 0x8b, TR_S1, RAX);
+        emit_rr(e, wide, 0xc1, 7, TR_S1); /* sar */
+        put8(e, wide ? 63 : 31);
+        emit_rr(e, wide, 0x3b, TR_S1, RDX); /* RDX:RAX is no more than RAX */
+        colds[count++] = step_if(b, ti, CC_NE);
+        emit_lea(e, wide, TR_S2, mem_base(TR_S0, 1));
+        emit_alu_imm(e, wide, ALU_CMP, TR_S2, 1); /* the divisor is neither 0 nor -1 */
+        colds[count++] = step_if(b, ti, CC_BE);
+    } else {
+        emit_rr(e, wide, 0x3b, RDX, TR_S0);
+        colds[count++] = step_if(b, ti, CC_AE);
+    }
+    emit_rr(e, wide, 0xf7, is_signed ? 7 : 6, TR_S0);
+    while (count--)
+        finish_access(b, colds[count]);
+    return true;
+}
+
+static void emit_push_return(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct cold *cold = emit_push_check(b, ti);
+
+    store_constant(b, ti->rip + ti->insn.info.length);
+    emit_mov(b->e, TR_RSP, TR_S0);
+    finish_access(b, cold);
+}
+
+static bool emit_call_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_push_return(b, ti);
+    emit_branch(b, -1, ti->target);
+    return true;
+}
+
+/* R11 = the operand of an indirect branch. */
+static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct cold *cold;
+
+    if (!ti->memory) {
+        emit_mov(b->e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
+        return;
+    }
+    emit_ea(b, ti);
+    cold = emit_check(b, ti, 8, false, 0);
+    emit_load(b->e, TR_S0, ACCESS);
+    finish_access(b, cold);
+}
+
+static bool emit_call_indirect(struct tr_builder *b, struct tr_insn *ti)
+{
+    ti->op->undo_rsp = 8;
+    emit_branch_operand(b, ti);
+    emit_store(b->e, mem_field(&b->t->target), TR_S0);
+    emit_push_return(b, ti);
+    emit_load(b->e, TR_S0, mem_field(&b->t->target));
+    emit_indirect(b, ti);
+    return true;
+}
+
+static bool emit_jmp_indirect(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_branch_operand(b, ti);
+    emit_indirect(b, ti);
+    return true;
+}
+
+static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
+{
+    int32_t bytes = 8;
+    struct cold *cold;
+
+    if (ti->insn.info.raw.imm[0].size)
+        bytes += (int32_t)ti->insn.info.raw.imm[0].value.u;
+    ti->op->undo_rsp = -bytes;
+    emit_mov(b->e, TR_S0, TR_RSP);
+    cold = emit_check(b, ti, 8, false, 0);
+    emit_load(b->e, TR_S0, ACCESS);
+    emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, bytes));
+    finish_access(b, cold);
+    emit_indirect(b, ti);
+    return true;
+}
+
+static bool emit_jcc_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_branch(b, ti->insn.info.opcode & 15, ti->target);
+    return true;
+}
+
+static bool emit_jmp_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_branch(b, -1, ti->target);
+    return true;
+}
+
+static bool emit_nothing(struct tr_builder *b, struct tr_insn *ti)
+{
+    (void)b;
+    (void)ti;
+    return true;
+}
+
+static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
+    [TR_COPY] = emit_copy,
+    [TR_VECTOR] = emit_vector,
+    [TR_NOTHING] = emit_nothing,
+    [TR_LEA] = emit_lea_insn,
+    [TR_PUSH] = emit_push,
+    [TR_POP] = emit_pop,
+    [TR_LEAVE] = emit_leave,
+    [TR_DIV] = emit_div,
+    [TR_JCC] = emit_jcc_insn,
+    [TR_JMP] = emit_jmp_insn,
+    [TR_CALL] = emit_call_insn,
+    [TR_JMP_INDIRECT] = emit_jmp_indirect,
+    [TR_CALL_INDIRECT] = emit_call_indirect,
+    [TR_RET] = emit_ret,
+};
+
+static void emit_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct vector_state vectors = b->vectors;
+    bool flags_saved = b->flags_saved;
+    unsigned cold_count = b->cold_count;
+    uint8_t *at = b->e->at;
+
+    if (emitters[ti->kind] && emitters[ti->kind](b, ti))
+        return;
+    b->e->at = at;
+    b->cold_count = cold_count;
+    b->vectors = vectors;
+    b->flags_saved = flags_saved;
+    emit_fallback(b, ti);
+}
+
+/* ---- entries ---- */
+
+static void emit_attention(struct tr_builder *b)
+{
+    emit_cmp_field(b->e, (const void *)&b->t->c->attention, 0);
+    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+}
+
+static void compare_rip(struct tr_builder *b)
+{
+    uint64_t rip = b->block->rip;
+
+    if ((int64_t)rip == (int32_t)rip) {
+        emit_alu_imm(b->e, true, ALU_CMP, TR_S0, (int32_t)rip);
+    } else {
+        emit_constant(b->e, TR_S1, rip);
+        emit_rr(b->e, true, 0x3b, TR_S0, TR_S1);
+    }
+    emit_aim(b->e, emit_jcc(b->e, CC_NE),
+             b->flags_saved ? b->t->exit_indirect_saved : b->t->exit_indirect);
+}
+
+static void check_page(struct tr_builder *b)
+{
+    emit_cmp_field(b->e, &b->t->fetch[fetch_slot(b->block->rip)], b->page->id);
+    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+}
+
+/* Each entry goes on in the next. Where the flags are alive, the checks must not change them. */
+static void emit_entries(struct tr_builder *b, bool flags_live)
+{
+    struct emit *e = b->e;
+    uint8_t *to_page = NULL, *to_attention = NULL;
+
+    b->block->indirect = emit_address(e);
+    if (!flags_live) {
+        compare_rip(b);
+        b->block->cross = emit_address(e);
+        check_page(b);
+        b->block->checked = emit_address(e);
+        emit_attention(b);
+        b->block->entry = emit_address(e);
+        return;
+    }
+    emit_save_flags(b->t, e);
+    b->flags_saved = true;
+    compare_rip(b);
+    to_page = emit_jmp(e);
+    b->block->cross = emit_address(e);
+    emit_save_flags(b->t, e);
+    emit_aim(e, to_page, emit_address(e));
+    check_page(b);
+    to_attention = emit_jmp(e);
+    b->block->checked = emit_address(e);
+    emit_save_flags(b->t, e);
+    emit_aim(e, to_attention, emit_address(e));
+    emit_attention(b);
+    flags_to_host(b);
+    b->block->entry = emit_address(e);
+}
+
+static void emit_loop_start(struct tr_builder *b, bool flags_live)
+{
+    vectors_load(b, &b->at_hot, NULL);
+    b->vectors = b->at_hot;
+    b->hot = emit_address(b->e);
+    if (flags_live) {
+        emit_save_flags(b->t, b->e);
+        b->flags_saved = true;
+    }
+    emit_attention(b);
+    flags_to_host(b);
+}
+
+/* ---- out of line ---- */
+
+static void make_link(struct tr_builder *b, struct cold *cold)
+{
+    struct translator *t = b->t;
+    struct tr_link *link = translator_data(t, sizeof(*link));
+
+    *link = (struct tr_link){.page = b->page,
+                             .rel32 = cold->rel32,
+                             .stub = emit_address(b->e),
+                             .from_rip = b->block->rip};
+    emit_aim(b->e, cold->rel32, link->stub);
+    emit_constant(b->e, TR_S1, (uintptr_t)link);
+    emit_store(b->e, mem_field(&t->link), TR_S1);
+    emit_constant(b->e, TR_S0, cold->rip);
+    emit_jmp_to(b->e, t->exit);
+}
+
+static void emit_cold(struct tr_builder *b, struct cold *cold)
+{
+    struct emit *e = b->e;
+    struct translator *t = b->t;
+
+    if (cold->kind == COLD_LINK) {
+        make_link(b, cold);
+        return;
+    }
+    emit_aim(e, cold->rel32, emit_address(e));
+    vectors_write_back(b, &cold->before);
+    switch (cold->kind) {
+    case COLD_STEP:
+        emit_constant(e, TR_S2, (uintptr_t)cold->op);
+        emit_call(e, t->step_saved);
+        vectors_load(b, &cold->after, NULL);
+        emit_jmp_to(e, cold->resume);
+        break;
+    case COLD_EXIT:
+        emit_constant(e, TR_S0, cold->rip);
+        emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
+        break;
+    case COLD_BRANCH:
+        cold->rel32 = emit_jmp(e);
+        make_link(b, cold);
+        break;
+    default:
+        vectors_load(b, &b->at_hot, NULL);
+        emit_jmp_to(e, b->hot);
+        break;
+    }
+}
+
+/* ---- the block ---- */
+
+static void emit_block(struct tr_builder *b)
+{
+    bool flags_live = b->insns[0].flags_live;
+    const struct tr_insn *last = &b->insns[b->count - 1];
+
+    b->cold_count = 0;
+    b->flags_saved = false;
+    memset(&b->vectors, 0, sizeof(b->vectors));
+    emit_entries(b, flags_live);
+    vectors_plan_loop(b);
+    if (b->vector_loop)
+        emit_loop_start(b, flags_live);
+    for (unsigned n = 0; n < b->count; n++)
+        emit_insn(b, &b->insns[n]);
+    if (last->kind < TR_JMP)
+        emit_branch(b, -1, b->end_rip);
+    for (unsigned n = 0; n < b->cold_count; n++)
+        emit_cold(b, &b->cold[n]);
+}
+
+static const struct op *op_return(struct icpu *c, const struct op *i)
+{
+    (void)c;
+    return i;
+}
+
+static bool build_step_op(struct tr_builder *b, struct tr_insn *ti, bool *out_not_last)
+{
+    struct tr_op *op = translator_data(b->t, sizeof(*op));
+    unsigned length = ti->insn.info.length;
+
+    memset(op, 0, sizeof(*op));
+    ti->op = op;
+    op->page_rip = ti->rip & GUEST_PAGE_MASK;
+    op->next_rip = ti->rip + length;
+    op->end.run = op_return;
+    return blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &op->op, &ti->ends, out_not_last);
+}
+
+/* Decode the block's instructions from bytes. Returns how many bytes they have; 0 to give up. */
+static unsigned decode_block(struct tr_builder *b, const uint8_t *bytes, unsigned available,
+                             uint64_t rip)
+{
+    unsigned used = 0;
+    bool not_last = false;
+
+    b->count = 0;
+    while (b->count < TR_MAX_INSNS && used < available) {
+        struct tr_insn *ti = &b->insns[b->count];
+
+        if (x86_decode(X86_CODE_64, false, bytes + used, available - used, &ti->insn) != DECODE_OK)
+            break;
+        ti->rip = rip + used;
+        if (!build_step_op(b, ti, &not_last))
+            return 0;
+        analyse_insn(b, ti);
+        used += ti->insn.info.length;
+        b->count++;
+        if (ti->ends)
+            break;
+    }
+    if (not_last && b->count)
+        b->insns[b->count - 1].op->op.extra |= OP_IS_LAST;
+    b->end_rip = rip + used;
+    return used;
+}
+
+struct tr_block *translate_block(struct translator *t, struct tr_page *page,
+                           const struct fetch_entry *f, uint64_t rip)
+{
+    struct tr_builder *b = t->builder;
+    unsigned offset = rip & 0xfff, available = 0x1000 - offset, used;
+    uint8_t bytes[TR_MAX_INSNS * X86_MAX_INSN_BYTES];
+    struct tr_block *block;
+
+    if (available > sizeof(bytes))
+        available = sizeof(bytes);
+    memcpy(bytes, f->host + offset, available);
+    b->page = page;
+    b->e = &t->emit;
+    used = decode_block(b, bytes, available, rip);
+    if (!used)
+        return NULL;
+    code_page_claim(t->c, page->page, chunk_mask(offset, used));
+    if (memcmp(bytes, f->host + offset, used) != 0 ||
+        atomic_load(&page->page->generation) != page->generation)
+        return NULL;
+    block = translator_data(t, sizeof(*block));
+    *block = (struct tr_block){.page = page, .rip = rip};
+    b->block = block;
+    analyse_flags(b);
+    emit_block(b);
+    t->stats.blocks++;
+    t->stats.instructions += b->count;
+    return block;
+}
+
+struct tr_builder *translator_builder_new(struct translator *t)
+{
+    struct tr_builder *b = calloc(1, sizeof(*b));
+
+    if (b)
+        b->t = t;
+    return b;
+}
+
+void translator_builder_free(struct tr_builder *b)
+{
+    free(b);
+}

@@ -1,0 +1,174 @@
+/*
+ * translator.h - what the parts of the translator share
+ *
+ * Theory of operation. The translator is a second way to run blocks of 64-bit code on the
+ * interpreter's vCPU (struct icpu): memory, exceptions, events and modes are the interpreter's. It
+ * turns a run of guest instructions into host code once. Most instructions are copied with other
+ * register numbers; a memory operand is looked up in the interpreter's TLB inline. What it does not
+ * translate, and every access that the TLB does not answer at once, is done by the
+ * interpreter's op for that instruction, called from generated code (translator_step).
+ *
+ * Registers in generated code: guest RAX-RBX, RBP-RDI, R8, R9, R14, R15 are in the host's registers
+ * of the same name, guest RSP in R10; guest R10-R13 stay in memory (cpu.s.gpr), and R11-R13 are
+ * scratch. The six status flags are in the host's flags. Vector registers are in memory
+ * (cpu.s.fpu.zmm) between blocks and in the host's within one.
+ *
+ * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
+ * it and the privilege. Its code has up to four entries, each going on in the next:
+ *   indirect  R11 = RIP: is it this block's? reached through the jump table
+ *   cross     is this page still what the linear page is mapped to? (one slot of fetch[])
+ *   checked   does anything ask for attention?
+ *   entry     direct jumps within the page, forward
+ *
+ * Everything is private to the vCPU's thread, except stale.
+ */
+#ifndef ENGINE_TRANSLATOR_TRANSLATOR_H
+#define ENGINE_TRANSLATOR_TRANSLATOR_H
+
+#include "engine/interpreter/interpreter.h"
+#include "engine/translator/emit_x86_64.h"
+
+#define TR_RSP 10 /* where guest RSP is */
+#define TR_S0  11 /* scratch: the address of an access; the target of an indirect branch */
+#define TR_S1  12
+#define TR_S2  13
+
+#define TR_CODE_BYTES     (24u << 20)
+#define TR_DATA_BYTES     (48u << 20) /* ops, blocks, links: reserved, touched as they fill */
+#define TR_JUMP_SIZE      65536u      /* jump table: by the low 16 bits of RIP */
+#define TR_FETCH_SIZE     512u
+#define TR_BLOCK_HASH     65536u
+#define TR_PAGE_HASH      4096u
+#define TR_MAX_INSNS      64u
+#define TR_MAX_BLOCK_CODE 32768u /* bytes of host code, at most */
+#define TR_MAX_BLOCK_DATA 32768u
+
+/* The interpreter's version of one instruction, which comes back to generated code. */
+struct tr_op {
+    struct op op, end;
+    uint64_t page_rip, next_rip;
+    int32_t undo_rsp; /* indirect branches: what takes back their change of RSP */
+};
+
+struct tr_page {
+    struct tr_page *hash_next;
+    struct tr_page *all_next;
+    struct tr_block *blocks;
+    uint64_t rip, gpa; /* of the first byte */
+    struct code_page *page;
+    uint32_t generation;
+    uint32_t id; /* never 0 */
+    enum tlb_kind kind;
+};
+
+struct tr_link;
+
+struct tr_block {
+    struct tr_block *hash_next;
+    struct tr_block *page_next;
+    struct tr_page *page;
+    struct tr_link *incoming;
+    uint64_t rip;
+    const uint8_t *indirect, *cross, *checked, *entry; /* execute view */
+};
+
+/* A direct branch out of a block; until it is linked, it leads to its own stub. */
+struct tr_link {
+    struct tr_link *next; /* into the same block */
+    const struct tr_page *page; /* of the block it is in */
+    uint8_t *rel32;       /* write view */
+    const uint8_t *stub;  /* execute view */
+    uint64_t from_rip;
+};
+
+struct tr_stats {
+    uint64_t blocks, instructions, fallback_instructions, pages_dropped, flushes;
+    uint64_t enters, links, steps;
+};
+
+struct translator {
+    /* What generated code touches. */
+    uint16_t flags; /* status flags as LAHF has them in the high byte, OF in the low one */
+    uint64_t target; /* of an indirect call, while the return address is pushed */
+    const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
+    const struct tr_op *site;   /* or the indirect branch, or NULL */
+    uint32_t fetch[TR_FETCH_SIZE]; /* ids of the pages that are what their linear page maps to */
+
+    struct icpu *c;
+    struct host_code code;
+    struct emit emit;      /* where the next block goes */
+    uint8_t *first_block;  /* behind the thunks, write view */
+    int (*enter)(const uint8_t *code);
+    /* Thunks (execute view). exit: R11 = RIP. exit_indirect: and R13 = tr_op of the branch. step is
+     * called with R13 = tr_op. _saved: the flags are in flags, not in the host's. */
+    const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
+    const uint8_t **jumps[TLB_KIND_COUNT]; /* NULL until used */
+
+    uint8_t *data;
+    size_t data_used;
+    uint32_t next_id;
+    struct tr_page *pages;
+    struct tr_page *page_hash[TR_PAGE_HASH];
+    struct tr_block *block_hash[TR_BLOCK_HASH];
+
+    /* What generated code relies on while it runs; a step that changes it leaves. */
+    const struct tlb_entry *run_tlb;
+    uint8_t run_blocked;
+    uint8_t built_blocked; /* c->fpu_blocked for which all blocks were made */
+
+    _Atomic uint8_t stale; /* some page's generation changed */
+    struct tr_stats stats;
+    struct tr_builder *builder;
+};
+
+/* ---- run.c ---- */
+
+/* Sets c->translator; c lies below 2 GiB. */
+int translator_new(struct icpu *c, struct error *err);
+void translator_free(struct icpu *c);
+extern const struct engine_ops translator_engine; /* interpreter/run.c: it shares the vCPU */
+/* Can the next block be run by translator_run()? */
+bool translator_can_run(const struct icpu *c);
+/* Run blocks until something has to be attended to. Faults longjmp as the interpreter's. */
+void translator_run(struct icpu *c);
+/* Linear addresses may be mapped to other pages. */
+void translator_forget_mappings(struct translator *t);
+/* Drop all generated code. Not from within it. */
+void translator_flush(struct translator *t);
+/* Some page with decoded code was written. Any thread. */
+void translator_pages_changed(struct icpu *c);
+
+void *translator_data(struct translator *t, size_t bytes);
+
+/* ---- translate.c ---- */
+
+struct tr_builder *translator_builder_new(struct translator *t);
+void translator_builder_free(struct tr_builder *b);
+/*
+ * Translate the block at rip, which f (of interp_fetch) says where to find; it is entered into page.
+ * NULL if the interpreter has to run the first instruction, or after a flush.
+ */
+struct tr_block *translate_block(struct translator *t, struct tr_page *page,
+                           const struct fetch_entry *f, uint64_t rip);
+
+/* ---- thunks.c ---- */
+
+/* The code by which generated code is entered and left, at the start of the cache. */
+void translator_make_thunks(struct translator *t);
+/* Flags between the host's and translator.flags; both use R12 and keep the other registers. */
+void emit_save_flags(struct translator *t, struct emit *e);
+void emit_restore_flags(struct translator *t, struct emit *e);
+/* Called by the thunks: 0 to go on in generated code, 1 to leave it. */
+int translator_step(struct icpu *c, const struct tr_op *op);
+
+/* ---- rewrite.c ---- */
+
+/* How the operands of a copied instruction are placed. */
+struct rewrite {
+    int reg, rm, vvvv; /* host numbers of general registers in these fields; NO_REG: as it is */
+    bool memory;       /* the memory operand is [R11 + R13] */
+};
+/* Copy insn with other operands. False if it cannot be encoded. At most 15 bytes. */
+bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite *r);
+
+#endif
