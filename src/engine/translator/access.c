@@ -8,11 +8,30 @@ struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
     struct cold *cold = &b->cold[b->cold_count++];
 
     assert(b->cold_count <= TR_MAX_COLD);
-    *cold = (struct cold){.kind = kind,
-                          .rel32 = rel32,
-                          .flags_saved = b->flags_saved,
-                          .before = b->vectors};
+    *cold = (struct cold){
+        .kind = kind, .rel32 = rel32, .flags_saved = b->flags_saved, .before = b->vectors};
     return cold;
+}
+
+static const struct op *op_return(struct icpu *c, const struct op *i)
+{
+    (void)c;
+    return i;
+}
+
+struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct tr_op *op = ti->op;
+
+    if (op)
+        return op;
+    op = ti->op = translator_data(b->t, sizeof(*op));
+    *op = (struct tr_op){.op = ti->built,
+                         .end.run = op_return,
+                         .page_rip = ti->rip & GUEST_PAGE_MASK,
+                         .next_rip = ti->rip + ti->insn.info.length,
+                         .mnemonic = ti->insn.info.mnemonic};
+    return op;
 }
 
 struct host_mem guest_slot(struct tr_builder *b, int guest)
@@ -30,7 +49,7 @@ unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch)
 
 /* ---- flags ---- */
 
-static void save_flags(struct tr_builder *b)
+void flags_save(struct tr_builder *b)
 {
     if (b->flags_saved)
         return;
@@ -52,8 +71,8 @@ void flags_for(struct tr_builder *b, const struct tr_insn *ti)
 
     if (!b->flags_saved || !f)
         return;
-    if (ti->flags_used || (ti->flags_killed != STATUS_FLAGS && (f->modified | f->set_0 | f->set_1 |
-                                                                f->undefined) & STATUS_FLAGS))
+    if (ti->flags_used || (ti->flags_killed != STATUS_FLAGS &&
+                           (f->modified | f->set_0 | f->set_1 | f->undefined) & STATUS_FLAGS))
         flags_to_host(b);
     else if (ti->flags_killed)
         b->flags_saved = false;
@@ -133,7 +152,7 @@ static int32_t low_address(const void *address)
     return (int32_t)(uintptr_t)address;
 }
 
-struct cold *emit_check(struct tr_builder *b, const struct tr_insn *ti, unsigned size, bool write,
+struct cold *emit_check(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                         unsigned align_mask)
 {
     struct emit *e = b->e;
@@ -141,7 +160,7 @@ struct cold *emit_check(struct tr_builder *b, const struct tr_insn *ti, unsigned
     struct cold *cold;
 
     if (ti->flags_live)
-        save_flags(b);
+        flags_save(b);
     else
         b->flags_saved = false;
     put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
@@ -155,7 +174,7 @@ struct cold *emit_check(struct tr_builder *b, const struct tr_insn *ti, unsigned
         emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)(0x1000 - size));
     }
     cold = cold_new(b, COLD_STEP, emit_jcc(e, align_mask ? CC_NE : CC_A));
-    cold->op = ti->op;
+    cold->op = insn_op(b, ti);
     emit_load(e, TR_S2, mem_base(TR_S1, low_address(&tlb->addend)));
     return cold;
 }

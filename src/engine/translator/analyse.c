@@ -7,41 +7,41 @@
 
 /* Instructions whose operands are general registers, immediates and one memory operand. */
 static const uint16_t copied[] = {
-    ZYDIS_MNEMONIC_ADC,     ZYDIS_MNEMONIC_ADD,        ZYDIS_MNEMONIC_AND,
-    ZYDIS_MNEMONIC_ANDN,    ZYDIS_MNEMONIC_BEXTR,      ZYDIS_MNEMONIC_BLSI,
-    ZYDIS_MNEMONIC_BLSMSK,  ZYDIS_MNEMONIC_BLSR,       ZYDIS_MNEMONIC_BSF,
-    ZYDIS_MNEMONIC_BSR,     ZYDIS_MNEMONIC_BSWAP,      ZYDIS_MNEMONIC_BT,
-    ZYDIS_MNEMONIC_BTC,     ZYDIS_MNEMONIC_BTR,        ZYDIS_MNEMONIC_BTS,
-    ZYDIS_MNEMONIC_BZHI,    ZYDIS_MNEMONIC_CBW,        ZYDIS_MNEMONIC_CDQ,
-    ZYDIS_MNEMONIC_CDQE,    ZYDIS_MNEMONIC_CLC,        ZYDIS_MNEMONIC_CMC,
-    ZYDIS_MNEMONIC_CMOVB,   ZYDIS_MNEMONIC_CMOVBE,     ZYDIS_MNEMONIC_CMOVL,
-    ZYDIS_MNEMONIC_CMOVLE,  ZYDIS_MNEMONIC_CMOVNB,     ZYDIS_MNEMONIC_CMOVNBE,
-    ZYDIS_MNEMONIC_CMOVNL,  ZYDIS_MNEMONIC_CMOVNLE,    ZYDIS_MNEMONIC_CMOVNO,
-    ZYDIS_MNEMONIC_CMOVNP,  ZYDIS_MNEMONIC_CMOVNS,     ZYDIS_MNEMONIC_CMOVNZ,
-    ZYDIS_MNEMONIC_CMOVO,   ZYDIS_MNEMONIC_CMOVP,      ZYDIS_MNEMONIC_CMOVS,
-    ZYDIS_MNEMONIC_CMOVZ,   ZYDIS_MNEMONIC_CMP,        ZYDIS_MNEMONIC_CMPXCHG,
-    ZYDIS_MNEMONIC_CQO,     ZYDIS_MNEMONIC_CRC32,      ZYDIS_MNEMONIC_CWD,
-    ZYDIS_MNEMONIC_CWDE,    ZYDIS_MNEMONIC_DEC,        ZYDIS_MNEMONIC_IMUL,
-    ZYDIS_MNEMONIC_INC,     ZYDIS_MNEMONIC_LAHF,       ZYDIS_MNEMONIC_LFENCE,
-    ZYDIS_MNEMONIC_LZCNT,   ZYDIS_MNEMONIC_MFENCE,     ZYDIS_MNEMONIC_MOV,
-    ZYDIS_MNEMONIC_MOVBE,   ZYDIS_MNEMONIC_MOVNTI,     ZYDIS_MNEMONIC_MOVSX,
-    ZYDIS_MNEMONIC_MOVSXD,  ZYDIS_MNEMONIC_MOVZX,      ZYDIS_MNEMONIC_MUL,
-    ZYDIS_MNEMONIC_MULX,    ZYDIS_MNEMONIC_NEG,        ZYDIS_MNEMONIC_NOT,
-    ZYDIS_MNEMONIC_OR,      ZYDIS_MNEMONIC_PDEP,       ZYDIS_MNEMONIC_PEXT,
-    ZYDIS_MNEMONIC_POPCNT,  ZYDIS_MNEMONIC_RCL,        ZYDIS_MNEMONIC_RCR,
-    ZYDIS_MNEMONIC_ROL,     ZYDIS_MNEMONIC_ROR,        ZYDIS_MNEMONIC_RORX,
-    ZYDIS_MNEMONIC_SAHF,    ZYDIS_MNEMONIC_SAR,        ZYDIS_MNEMONIC_SARX,
-    ZYDIS_MNEMONIC_SBB,     ZYDIS_MNEMONIC_SETB,       ZYDIS_MNEMONIC_SETBE,
-    ZYDIS_MNEMONIC_SETL,    ZYDIS_MNEMONIC_SETLE,      ZYDIS_MNEMONIC_SETNB,
-    ZYDIS_MNEMONIC_SETNBE,  ZYDIS_MNEMONIC_SETNL,      ZYDIS_MNEMONIC_SETNLE,
-    ZYDIS_MNEMONIC_SETNO,   ZYDIS_MNEMONIC_SETNP,      ZYDIS_MNEMONIC_SETNS,
-    ZYDIS_MNEMONIC_SETNZ,   ZYDIS_MNEMONIC_SETO,       ZYDIS_MNEMONIC_SETP,
-    ZYDIS_MNEMONIC_SETS,    ZYDIS_MNEMONIC_SETZ,       ZYDIS_MNEMONIC_SFENCE,
-    ZYDIS_MNEMONIC_SHL,     ZYDIS_MNEMONIC_SHLD,       ZYDIS_MNEMONIC_SHLX,
-    ZYDIS_MNEMONIC_SHR,     ZYDIS_MNEMONIC_SHRD,       ZYDIS_MNEMONIC_SHRX,
-    ZYDIS_MNEMONIC_STC,     ZYDIS_MNEMONIC_SUB,        ZYDIS_MNEMONIC_TEST,
-    ZYDIS_MNEMONIC_TZCNT,   ZYDIS_MNEMONIC_XADD,       ZYDIS_MNEMONIC_XCHG,
-    ZYDIS_MNEMONIC_XOR,     ZYDIS_MNEMONIC_CMPXCHG8B,
+    ZYDIS_MNEMONIC_ADC,    ZYDIS_MNEMONIC_ADD,       ZYDIS_MNEMONIC_AND,
+    ZYDIS_MNEMONIC_ANDN,   ZYDIS_MNEMONIC_BEXTR,     ZYDIS_MNEMONIC_BLSI,
+    ZYDIS_MNEMONIC_BLSMSK, ZYDIS_MNEMONIC_BLSR,      ZYDIS_MNEMONIC_BSF,
+    ZYDIS_MNEMONIC_BSR,    ZYDIS_MNEMONIC_BSWAP,     ZYDIS_MNEMONIC_BT,
+    ZYDIS_MNEMONIC_BTC,    ZYDIS_MNEMONIC_BTR,       ZYDIS_MNEMONIC_BTS,
+    ZYDIS_MNEMONIC_BZHI,   ZYDIS_MNEMONIC_CBW,       ZYDIS_MNEMONIC_CDQ,
+    ZYDIS_MNEMONIC_CDQE,   ZYDIS_MNEMONIC_CLC,       ZYDIS_MNEMONIC_CMC,
+    ZYDIS_MNEMONIC_CMOVB,  ZYDIS_MNEMONIC_CMOVBE,    ZYDIS_MNEMONIC_CMOVL,
+    ZYDIS_MNEMONIC_CMOVLE, ZYDIS_MNEMONIC_CMOVNB,    ZYDIS_MNEMONIC_CMOVNBE,
+    ZYDIS_MNEMONIC_CMOVNL, ZYDIS_MNEMONIC_CMOVNLE,   ZYDIS_MNEMONIC_CMOVNO,
+    ZYDIS_MNEMONIC_CMOVNP, ZYDIS_MNEMONIC_CMOVNS,    ZYDIS_MNEMONIC_CMOVNZ,
+    ZYDIS_MNEMONIC_CMOVO,  ZYDIS_MNEMONIC_CMOVP,     ZYDIS_MNEMONIC_CMOVS,
+    ZYDIS_MNEMONIC_CMOVZ,  ZYDIS_MNEMONIC_CMP,       ZYDIS_MNEMONIC_CMPXCHG,
+    ZYDIS_MNEMONIC_CQO,    ZYDIS_MNEMONIC_CRC32,     ZYDIS_MNEMONIC_CWD,
+    ZYDIS_MNEMONIC_CWDE,   ZYDIS_MNEMONIC_DEC,       ZYDIS_MNEMONIC_IMUL,
+    ZYDIS_MNEMONIC_INC,    ZYDIS_MNEMONIC_LAHF,      ZYDIS_MNEMONIC_LFENCE,
+    ZYDIS_MNEMONIC_LZCNT,  ZYDIS_MNEMONIC_MFENCE,    ZYDIS_MNEMONIC_MOV,
+    ZYDIS_MNEMONIC_MOVBE,  ZYDIS_MNEMONIC_MOVNTI,    ZYDIS_MNEMONIC_MOVSX,
+    ZYDIS_MNEMONIC_MOVSXD, ZYDIS_MNEMONIC_MOVZX,     ZYDIS_MNEMONIC_MUL,
+    ZYDIS_MNEMONIC_MULX,   ZYDIS_MNEMONIC_NEG,       ZYDIS_MNEMONIC_NOT,
+    ZYDIS_MNEMONIC_OR,     ZYDIS_MNEMONIC_PDEP,      ZYDIS_MNEMONIC_PEXT,
+    ZYDIS_MNEMONIC_POPCNT, ZYDIS_MNEMONIC_RCL,       ZYDIS_MNEMONIC_RCR,
+    ZYDIS_MNEMONIC_ROL,    ZYDIS_MNEMONIC_ROR,       ZYDIS_MNEMONIC_RORX,
+    ZYDIS_MNEMONIC_SAHF,   ZYDIS_MNEMONIC_SAR,       ZYDIS_MNEMONIC_SARX,
+    ZYDIS_MNEMONIC_SBB,    ZYDIS_MNEMONIC_SETB,      ZYDIS_MNEMONIC_SETBE,
+    ZYDIS_MNEMONIC_SETL,   ZYDIS_MNEMONIC_SETLE,     ZYDIS_MNEMONIC_SETNB,
+    ZYDIS_MNEMONIC_SETNBE, ZYDIS_MNEMONIC_SETNL,     ZYDIS_MNEMONIC_SETNLE,
+    ZYDIS_MNEMONIC_SETNO,  ZYDIS_MNEMONIC_SETNP,     ZYDIS_MNEMONIC_SETNS,
+    ZYDIS_MNEMONIC_SETNZ,  ZYDIS_MNEMONIC_SETO,      ZYDIS_MNEMONIC_SETP,
+    ZYDIS_MNEMONIC_SETS,   ZYDIS_MNEMONIC_SETZ,      ZYDIS_MNEMONIC_SFENCE,
+    ZYDIS_MNEMONIC_SHL,    ZYDIS_MNEMONIC_SHLD,      ZYDIS_MNEMONIC_SHLX,
+    ZYDIS_MNEMONIC_SHR,    ZYDIS_MNEMONIC_SHRD,      ZYDIS_MNEMONIC_SHRX,
+    ZYDIS_MNEMONIC_STC,    ZYDIS_MNEMONIC_SUB,       ZYDIS_MNEMONIC_TEST,
+    ZYDIS_MNEMONIC_TZCNT,  ZYDIS_MNEMONIC_XADD,      ZYDIS_MNEMONIC_XCHG,
+    ZYDIS_MNEMONIC_XOR,    ZYDIS_MNEMONIC_CMPXCHG8B, ZYDIS_MNEMONIC_CMPXCHG16B,
 };
 
 static bool is_copied(ZydisMnemonic mnemonic)
@@ -124,11 +124,25 @@ static const ZydisDecodedOperand *memory_operand(const struct insn *insn)
 
 /* ---- kinds ---- */
 
+/* As a mask, K0 stands for none. */
+static bool uses_k0(const struct insn *insn)
+{
+    for (unsigned n = 0; n < insn->info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &insn->operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value == ZYDIS_REGISTER_K0 &&
+            o->encoding != ZYDIS_OPERAND_ENCODING_MASK)
+            return true;
+    }
+    return false;
+}
+
 static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
 {
     const struct icpu *c = b->t->c;
     const struct insn *insn = &ti->insn;
     struct stub_plan *plan = &ti->plan;
+    struct op scratch = ti->built;
 
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
         const ZydisDecodedOperand *o = &insn->operands[n];
@@ -141,28 +155,25 @@ static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
             (is_spilled(gpr_of(o->reg.value)) || gpr_of(o->reg.value) == RSP))
             return false;
     }
-    switch (insn->info.mnemonic) {
-    case ZYDIS_MNEMONIC_VZEROUPPER: /* changes all registers: better done in memory */
-    case ZYDIS_MNEMONIC_VZEROALL:
-    case ZYDIS_MNEMONIC_LDMXCSR: /* the host's MXCSR is not the guest's */
-    case ZYDIS_MNEMONIC_STMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR:
-    case ZYDIS_MNEMONIC_VSTMXCSR:
+    /* VZEROUPPER changes all registers: better done in memory. Control words are C's work. */
+    if (insn->info.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+        insn->info.mnemonic == ZYDIS_MNEMONIC_VZEROALL || fpu_build(b->t->c, insn, &scratch))
         return false;
-    default:
-        break;
-    }
-    if (!host_stub_plan(c, insn, plan) || plan->is_mmx || (plan->needs & FPU_X87) ||
-        (plan->needs & c->fpu_blocked) || plan->k_read || plan->k_write ||
-        plan->mask != MASK_NONE)
+    if (!host_stub_plan(c, insn, plan) || plan->is_mmx)
         return false;
+    if (plan->needs & FPU_X87)
+        return plan->needs == FPU_X87 && (!plan->memory_bytes || ti->memory);
+    if (plan->needs & c->fpu_blocked)
+        return false;
+    if (!uses_k0(insn))
+        plan->k_read &= (uint8_t)~1u;
     return !plan->memory_bytes || ti->memory;
 }
 
 static enum tr_kind branch_kind(const struct insn *insn)
 {
-    bool direct = insn->info.operand_count_visible &&
-                  insn->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    bool direct =
+        insn->info.operand_count_visible && insn->operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
 
     switch (insn->info.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
@@ -243,10 +254,9 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
         break;
     }
     if (is_copied(insn->info.mnemonic)) {
-        bool bit_string = insn->info.mnemonic == ZYDIS_MNEMONIC_BT ||
-                          insn->info.mnemonic == ZYDIS_MNEMONIC_BTS ||
-                          insn->info.mnemonic == ZYDIS_MNEMONIC_BTR ||
-                          insn->info.mnemonic == ZYDIS_MNEMONIC_BTC;
+        bool bit_string =
+            insn->info.mnemonic == ZYDIS_MNEMONIC_BT || insn->info.mnemonic == ZYDIS_MNEMONIC_BTS ||
+            insn->info.mnemonic == ZYDIS_MNEMONIC_BTR || insn->info.mnemonic == ZYDIS_MNEMONIC_BTC;
 
         if (!operands_are_plain(insn) ||
             (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM)) ||
@@ -254,7 +264,9 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
             return TR_FALLBACK;
         return TR_COPY;
     }
-    return is_vector_insn(b, ti) ? TR_VECTOR : TR_FALLBACK;
+    if (!is_vector_insn(b, ti))
+        return TR_FALLBACK;
+    return ti->plan.needs & FPU_X87 ? TR_X87 : TR_VECTOR;
 }
 
 /* ---- flags ---- */

@@ -10,7 +10,8 @@
 enum tr_kind {
     TR_FALLBACK, /* the interpreter's op */
     TR_COPY,     /* general registers, perhaps one memory operand */
-    TR_VECTOR,   /* plan is valid */
+    TR_VECTOR,   /* plan is valid; opmask instructions as well */
+    TR_X87,      /* likewise */
     TR_NOTHING,  /* NOP, prefetch */
     TR_LEA,
     TR_PUSH,
@@ -28,7 +29,8 @@ enum tr_kind {
 struct tr_insn {
     struct insn insn;
     struct stub_plan plan; /* of TR_VECTOR */
-    struct tr_op *op;
+    struct op built;       /* the interpreter's op */
+    struct tr_op *op;      /* a copy that stays; NULL until insn_op() is asked for it */
     uint64_t rip;
     enum tr_kind kind;
     const ZydisDecodedOperand *memory; /* explicit operand that is accessed, or NULL */
@@ -74,8 +76,9 @@ struct tr_builder {
     unsigned count;
     struct cold cold[TR_MAX_COLD];
     unsigned cold_count;
-    uint64_t end_rip; /* behind the last instruction */
-    bool flags_saved; /* the status flags are in t->flags, the host's are of no value */
+    uint64_t end_rip;       /* behind the last instruction */
+    struct tr_page *second; /* the page that the only instruction runs into, or NULL */
+    bool flags_saved;       /* the status flags are in t->flags, the host's are of no value */
 
     struct vector_state vectors;
     bool vector_loop;           /* jumps to its own start keep vector registers */
@@ -87,7 +90,7 @@ struct tr_builder {
 
 /* ---- analyse.c ---- */
 
-/* Fill in everything but insn, op and rip. */
+/* Fill in everything but insn, built and rip. */
 void analyse_insn(struct tr_builder *b, struct tr_insn *ti);
 /* Work backwards through the block. */
 void analyse_flags(struct tr_builder *b);
@@ -109,6 +112,8 @@ static inline unsigned host_of(int guest)
 
 /* ---- access.c ---- */
 
+/* The instruction's op for generated code; made when it is needed. */
+struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti);
 struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32);
 /* The guest register's value in a host register: its own, or scratch, which it is loaded into. */
 unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch);
@@ -122,17 +127,20 @@ void emit_lea_operand(struct tr_builder *b, const struct tr_insn *ti, unsigned t
  * [R11 + R13] = host memory of size bytes at linear R11, or off to the interpreter's op. R11 is
  * kept. align_mask: bits of the address that must be zero. finish_access() says where to go on.
  */
+/* The status flags are in t->flags afterwards, and checks may change the host's. */
+void flags_save(struct tr_builder *b);
 /* The status flags are in the host's flags afterwards. */
 void flags_to_host(struct tr_builder *b);
 /* Before an instruction that may read or write flags itself. */
 void flags_for(struct tr_builder *b, const struct tr_insn *ti);
-struct cold *emit_check(struct tr_builder *b, const struct tr_insn *ti, unsigned size, bool write,
+struct cold *emit_check(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                         unsigned align_mask);
 void finish_access(struct tr_builder *b, struct cold *cold);
 
 /* ---- vectors.c ---- */
 
 bool emit_vector(struct tr_builder *b, struct tr_insn *ti);
+bool emit_x87(struct tr_builder *b, struct tr_insn *ti);
 /* Memory is up to date afterwards. */
 void vectors_write_back(struct tr_builder *b, const struct vector_state *state);
 void vectors_load(struct tr_builder *b, const struct vector_state *wanted,

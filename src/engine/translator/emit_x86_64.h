@@ -16,8 +16,8 @@
 enum host_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 
 struct emit {
-    uint8_t *at;        /* in the write view */
-    intptr_t execute;   /* execute view - write view */
+    uint8_t *at;      /* in the write view */
+    intptr_t execute; /* execute view - write view */
 };
 
 /* A memory operand: [base + index << scale + disp], or an address that RIP or 32 bits reach. */
@@ -26,7 +26,7 @@ struct host_mem {
     int base, index;
     unsigned scale;
     int32_t disp;
-    const void *absolute; /* RIP-relative if set */
+    const void *absolute;     /* RIP-relative if set */
     unsigned immediate_bytes; /* that follow in the same instruction */
 };
 

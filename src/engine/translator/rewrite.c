@@ -7,7 +7,7 @@
  */
 #include "engine/translator/builder.h"
 
-#define MEMORY_MODRM_RM 4u   /* a SIB byte follows */
+#define MEMORY_MODRM_RM 4u    /* a SIB byte follows */
 #define MEMORY_SIB      0x2bu /* R13 as index, R11 as base, without their fourth bits */
 
 struct fields {

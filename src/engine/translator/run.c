@@ -43,7 +43,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     struct translator *t = c->translator;
     const struct op *i = &op->op;
 
-    t->stats.steps++;
+    (op->is_fallback ? t->stats.fallbacks : t->stats.slow)[op->mnemonic]++;
     flags_from_word(c, t->flags);
     c->page_rip = op->page_rip;
     do
@@ -132,6 +132,9 @@ static void drop_block(struct translator *t, struct tr_block *b)
     struct tr_block **slot = block_slot(t, b->page, b->rip);
     const uint8_t **jump = &t->jumps[b->page->kind][b->rip & (TR_JUMP_SIZE - 1)];
 
+    if (b->dropped)
+        return;
+    b->dropped = true;
     while (*slot != b)
         slot = &(*slot)->hash_next;
     *slot = b->hash_next;
@@ -149,6 +152,8 @@ static void drop_page(struct translator *t, struct tr_page *page)
         slot = &(*slot)->hash_next;
     *slot = page->hash_next;
     for (struct tr_block *b = page->blocks; b; b = b->page_next)
+        drop_block(t, b);
+    for (struct tr_block *b = page->running_into; b; b = b->second_next)
         drop_block(t, b);
     for (unsigned n = 0; n < TR_FETCH_SIZE; n++)
         if (t->fetch[n] == page->id)
@@ -195,14 +200,17 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
     return page;
 }
 
-static struct tr_page *page_at(struct translator *t, const struct fetch_entry *f, uint64_t rip)
+struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
     struct tr_page *page = *page_slot(t, rip, f->gpa);
 
     while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
                      page->kind == t->c->tlb_kind))
         page = page->hash_next;
-    return page ? page : page_new(t, f, rip);
+    if (!page)
+        page = page_new(t, f, rip);
+    t->fetch[(rip >> 12) & (TR_FETCH_SIZE - 1)] = page->id;
+    return page;
 }
 
 /* ---- blocks ---- */
@@ -219,6 +227,10 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
     *slot = b;
     b->page_next = page->blocks;
     page->blocks = b;
+    if (b->second) {
+        b->second_next = b->second->running_into;
+        b->second->running_into = b;
+    }
     return b;
 }
 
@@ -232,6 +244,14 @@ static bool make_jump_table(struct translator *t, enum tlb_kind kind)
     for (unsigned n = 0; n < TR_JUMP_SIZE; n++)
         t->jumps[kind][n] = t->exit_indirect;
     return true;
+}
+
+/* Is the page that the block's instruction runs into where it was? Raises #PF if there is none. */
+static bool second_is_there(struct translator *t, const struct tr_block *b)
+{
+    const struct fetch_entry *f = interp_fetch(t->c, b->second->rip);
+
+    return f->page && translator_page(t, f, b->second->rip) == b->second;
 }
 
 /* The block at RIP; NULL if the interpreter has to run the instruction there. */
@@ -252,10 +272,9 @@ static struct tr_block *find_block(struct translator *t)
         return NULL;
     if (unlikely(!has_room(t)))
         translator_flush(t);
-    page = page_at(t, f, page_rip);
-    t->fetch[(rip >> 12) & (TR_FETCH_SIZE - 1)] = page->id;
+    page = translator_page(t, f, page_rip);
     for (b = *block_slot(t, page, rip); b; b = b->hash_next)
-        if (b->page == page && b->rip == rip)
+        if (b->page == page && b->rip == rip && (!b->second || second_is_there(t, b)))
             return b;
     return block_new(t, page, f, rip);
 }
@@ -264,9 +283,9 @@ static struct tr_block *find_block(struct translator *t)
 
 static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
 {
-    const uint8_t *entry = link->page != b->page        ? b->cross
+    const uint8_t *entry = link->page != b->page      ? b->cross
                            : b->rip <= link->from_rip ? b->checked
-                                                        : b->entry;
+                                                      : b->entry;
 
     emit_aim(&t->emit, link->rel32, entry);
     link->next = b->incoming;

@@ -26,9 +26,9 @@ void emit_save_flags(struct translator *t, struct emit *e)
     struct host_mem m = mem_field(&t->flags);
 
     emit_mov(e, TR_S1, RAX);
-    put8(e, 0x9f);                       /* lahf */
-    put_bytes(e, "\x0f\x90\xc0", 3);     /* seto al */
-    put8(e, 0x66);                       /* mov [flags], ax */
+    put8(e, 0x9f);                   /* lahf */
+    put_bytes(e, "\x0f\x90\xc0", 3); /* seto al */
+    put8(e, 0x66);                   /* mov [flags], ax */
     emit_rm(e, false, 0x89, RAX, m);
     emit_mov(e, RAX, TR_S1);
 }

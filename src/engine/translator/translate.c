@@ -61,13 +61,13 @@ static void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 }
 
 /* To the address in R11; op is for a target that is not canonical. */
-static void emit_indirect(struct tr_builder *b, const struct tr_insn *ti)
+static void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
 {
     const uint8_t **table = b->t->jumps[b->page->kind];
 
     flags_to_host(b);
     vectors_write_back(b, &b->vectors);
-    emit_constant(b->e, TR_S2, (uintptr_t)ti->op);
+    emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
     assert((uintptr_t)table <= INT32_MAX);
     emit_rm(b->e, false, 0xff, 4, mem_index(NO_REG, TR_S1, 3, (int32_t)(uintptr_t)table));
@@ -75,13 +75,16 @@ static void emit_indirect(struct tr_builder *b, const struct tr_insn *ti)
 
 /* ---- instructions ---- */
 
-static void emit_fallback(struct tr_builder *b, const struct tr_insn *ti)
+static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
 {
+    struct tr_op *op = insn_op(b, ti);
+
     vectors_write_back(b, &b->vectors);
     memset(&b->vectors, 0, sizeof(b->vectors));
-    emit_constant(b->e, TR_S2, (uintptr_t)ti->op);
+    emit_constant(b->e, TR_S2, (uintptr_t)op);
     emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
     b->flags_saved = false;
+    op->is_fallback = true;
     b->t->stats.fallback_instructions++;
 }
 
@@ -103,8 +106,8 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
         if (guest == NO_REG)
             continue;
         if (where[guest] < 0) {
-            where[guest] = is_spilled(guest) ? (int)guest_value(b, guest, *scratch)
-                                             : (int)host_of(guest);
+            where[guest] =
+                is_spilled(guest) ? (int)guest_value(b, guest, *scratch) : (int)host_of(guest);
             scratch += is_spilled(guest);
         }
         host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
@@ -158,7 +161,8 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
     if (ti->memory) {
         emit_ea(b, ti);
         cold = emit_check(b, ti, ti->memory->size / 8,
-                          ti->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, 0);
+                          ti->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+                          ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 15 : 0);
     }
     flags_for(b, ti);
     place_registers(b, ti, &r, spilled);
@@ -186,7 +190,7 @@ static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
 }
 
 /* R11 = RSP - 8, checked. */
-static struct cold *emit_push_check(struct tr_builder *b, const struct tr_insn *ti)
+static struct cold *emit_push_check(struct tr_builder *b, struct tr_insn *ti)
 {
     emit_lea(b->e, true, TR_S0, mem_base(TR_RSP, -8));
     return emit_check(b, ti, 8, true, 0);
@@ -248,11 +252,11 @@ static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
-static struct cold *step_if(struct tr_builder *b, const struct tr_insn *ti, unsigned condition)
+static struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition)
 {
     struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
 
-    cold->op = ti->op;
+    cold->op = insn_op(b, ti);
     return cold;
 }
 
@@ -325,7 +329,7 @@ static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
 
 static bool emit_call_indirect(struct tr_builder *b, struct tr_insn *ti)
 {
-    ti->op->undo_rsp = 8;
+    insn_op(b, ti)->undo_rsp = 8;
     emit_branch_operand(b, ti);
     emit_store(b->e, mem_field(&b->t->target), TR_S0);
     emit_push_return(b, ti);
@@ -348,7 +352,7 @@ static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
 
     if (ti->insn.info.raw.imm[0].size)
         bytes += (int32_t)ti->insn.info.raw.imm[0].value.u;
-    ti->op->undo_rsp = -bytes;
+    insn_op(b, ti)->undo_rsp = -bytes;
     emit_mov(b->e, TR_S0, TR_RSP);
     cold = emit_check(b, ti, 8, false, 0);
     emit_load(b->e, TR_S0, ACCESS);
@@ -380,6 +384,7 @@ static bool emit_nothing(struct tr_builder *b, struct tr_insn *ti)
 static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_COPY] = emit_copy,
     [TR_VECTOR] = emit_vector,
+    [TR_X87] = emit_x87,
     [TR_NOTHING] = emit_nothing,
     [TR_LEA] = emit_lea_insn,
     [TR_PUSH] = emit_push,
@@ -411,6 +416,22 @@ static void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 }
 
 /* ---- entries ---- */
+
+/* The instruction's second page is still the one it was decoded from. */
+static void check_second_page(struct tr_builder *b)
+{
+    bool flags_live = b->insns[0].flags_live;
+
+    if (!b->second)
+        return;
+    if (flags_live) {
+        emit_save_flags(b->t, b->e);
+        b->flags_saved = true;
+    }
+    emit_cmp_field(b->e, &b->t->fetch[fetch_slot(b->second->rip)], b->second->id);
+    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+    flags_to_host(b);
+}
 
 static void emit_attention(struct tr_builder *b)
 {
@@ -546,6 +567,7 @@ static void emit_block(struct tr_builder *b)
     b->flags_saved = false;
     memset(&b->vectors, 0, sizeof(b->vectors));
     emit_entries(b, flags_live);
+    check_second_page(b);
     vectors_plan_loop(b);
     if (b->vector_loop)
         emit_loop_start(b, flags_live);
@@ -557,81 +579,110 @@ static void emit_block(struct tr_builder *b)
         emit_cold(b, &b->cold[n]);
 }
 
-static const struct op *op_return(struct icpu *c, const struct op *i)
+/* Where the bytes of a block come from: one page, or an instruction that runs into a second one. */
+struct source {
+    uint8_t bytes[TR_MAX_INSNS * X86_MAX_INSN_BYTES];
+    const uint8_t *first, *second;
+    unsigned available, first_bytes;
+};
+
+static bool is_unchanged(const struct source *s, unsigned used)
 {
-    (void)c;
-    return i;
+    unsigned here = used < s->first_bytes ? used : s->first_bytes;
+
+    return memcmp(s->bytes, s->first, here) == 0 &&
+           memcmp(s->bytes + here, s->second, used - here) == 0;
 }
 
-static bool build_step_op(struct tr_builder *b, struct tr_insn *ti, bool *out_not_last)
+/* The first instruction needs bytes of the next page. False if there is no such code page. */
+static bool open_second_page(struct tr_builder *b, struct source *s, uint64_t rip)
 {
-    struct tr_op *op = translator_data(b->t, sizeof(*op));
-    unsigned length = ti->insn.info.length;
+    uint64_t next = (rip & GUEST_PAGE_MASK) + 0x1000;
+    const struct fetch_entry *f = interp_fetch(b->t->c, next); /* its #PF is the instruction's */
 
-    memset(op, 0, sizeof(*op));
-    ti->op = op;
-    op->page_rip = ti->rip & GUEST_PAGE_MASK;
-    op->next_rip = ti->rip + length;
-    op->end.run = op_return;
-    return blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &op->op, &ti->ends, out_not_last);
+    if (!f->page)
+        return false;
+    b->second = translator_page(b->t, f, next);
+    s->second = f->host;
+    memcpy(s->bytes + s->first_bytes, f->host, X86_MAX_INSN_BYTES);
+    s->available = s->first_bytes + X86_MAX_INSN_BYTES;
+    return true;
 }
 
-/* Decode the block's instructions from bytes. Returns how many bytes they have; 0 to give up. */
-static unsigned decode_block(struct tr_builder *b, const uint8_t *bytes, unsigned available,
-                             uint64_t rip)
+static void claim(struct tr_builder *b, const struct source *s, unsigned offset, unsigned used)
+{
+    if (b->second) {
+        code_page_claim(b->t->c, b->second->page, chunk_mask(0, used - s->first_bytes));
+        used = s->first_bytes;
+    }
+    code_page_claim(b->t->c, b->page->page, chunk_mask(offset, used));
+}
+
+static bool is_current(const struct tr_page *page)
+{
+    return !page || atomic_load(&page->page->generation) == page->generation;
+}
+
+/* Decode the block's instructions. Returns how many bytes they have; 0 to give up. */
+static unsigned decode_block(struct tr_builder *b, struct source *s, uint64_t rip)
 {
     unsigned used = 0;
     bool not_last = false;
 
     b->count = 0;
-    while (b->count < TR_MAX_INSNS && used < available) {
+    while (b->count < TR_MAX_INSNS && used < s->available) {
         struct tr_insn *ti = &b->insns[b->count];
+        enum decode_result result;
 
-        if (x86_decode(X86_CODE_64, false, bytes + used, available - used, &ti->insn) != DECODE_OK)
+        result = x86_decode(X86_CODE_64, false, s->bytes + used, s->available - used, &ti->insn);
+        if (result == DECODE_MORE && !used && open_second_page(b, s, rip))
+            result = x86_decode(X86_CODE_64, false, s->bytes, s->available, &ti->insn);
+        if (result != DECODE_OK)
             break;
         ti->rip = rip + used;
-        if (!build_step_op(b, ti, &not_last))
+        ti->op = NULL;
+        if (!blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends, &not_last))
             return 0;
         analyse_insn(b, ti);
         used += ti->insn.info.length;
         b->count++;
-        if (ti->ends)
+        if (ti->ends || b->second)
             break;
     }
     if (not_last && b->count)
-        b->insns[b->count - 1].op->op.extra |= OP_IS_LAST;
+        b->insns[b->count - 1].built.extra |= OP_IS_LAST;
     b->end_rip = rip + used;
     return used;
 }
 
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                           const struct fetch_entry *f, uint64_t rip)
+                                 const struct fetch_entry *f, uint64_t rip)
 {
     struct tr_builder *b = t->builder;
-    unsigned offset = rip & 0xfff, available = 0x1000 - offset, used;
-    uint8_t bytes[TR_MAX_INSNS * X86_MAX_INSN_BYTES];
-    struct tr_block *block;
+    unsigned offset = rip & 0xfff, used;
+    struct source s = {.first = f->host + offset, .first_bytes = 0x1000 - offset};
 
-    if (available > sizeof(bytes))
-        available = sizeof(bytes);
-    memcpy(bytes, f->host + offset, available);
+    if (s.first_bytes > sizeof(s.bytes))
+        s.first_bytes = sizeof(s.bytes);
+    s.available = s.first_bytes;
+    s.second = s.first; /* not looked at */
+    memcpy(s.bytes, s.first, s.first_bytes);
     b->page = page;
+    b->second = NULL;
     b->e = &t->emit;
-    used = decode_block(b, bytes, available, rip);
+    used = decode_block(b, &s, rip);
     if (!used)
         return NULL;
-    code_page_claim(t->c, page->page, chunk_mask(offset, used));
-    if (memcmp(bytes, f->host + offset, used) != 0 ||
-        atomic_load(&page->page->generation) != page->generation)
+    claim(b, &s, offset, used);
+    if (!is_unchanged(&s, used) || !is_current(page) || !is_current(b->second))
         return NULL;
-    block = translator_data(t, sizeof(*block));
-    *block = (struct tr_block){.page = page, .rip = rip};
-    b->block = block;
+    b->block = translator_data(t, sizeof(*b->block));
+    *b->block = (struct tr_block){.page = page, .second = b->second, .rip = rip};
     analyse_flags(b);
     emit_block(b);
     t->stats.blocks++;
     t->stats.instructions += b->count;
-    return block;
+    return b->block;
 }
 
 struct tr_builder *translator_builder_new(struct translator *t)

@@ -28,10 +28,10 @@
 #include "engine/interpreter/interpreter.h"
 #include "engine/translator/emit_x86_64.h"
 
-#define TR_RSP 10 /* where guest RSP is */
-#define TR_S0  11 /* scratch: the address of an access; the target of an indirect branch */
-#define TR_S1  12
-#define TR_S2  13
+#define TR_RSP            10 /* where guest RSP is */
+#define TR_S0             11 /* scratch: the address of an access; the target of an indirect branch */
+#define TR_S1             12
+#define TR_S2             13
 
 #define TR_CODE_BYTES     (24u << 20)
 #define TR_DATA_BYTES     (48u << 20) /* ops, blocks, links: reserved, touched as they fill */
@@ -47,14 +47,16 @@
 struct tr_op {
     struct op op, end;
     uint64_t page_rip, next_rip;
-    int32_t undo_rsp; /* indirect branches: what takes back their change of RSP */
+    int32_t undo_rsp;  /* indirect branches: what takes back their change of RSP */
+    uint16_t mnemonic; /* ZydisMnemonic */
+    bool is_fallback;  /* always executed this way */
 };
 
 struct tr_page {
     struct tr_page *hash_next;
     struct tr_page *all_next;
-    struct tr_block *blocks;
-    uint64_t rip, gpa; /* of the first byte */
+    struct tr_block *blocks, *running_into; /* the latter begin in the page before */
+    uint64_t rip, gpa;                      /* of the first byte */
     struct code_page *page;
     uint32_t generation;
     uint32_t id; /* never 0 */
@@ -65,8 +67,10 @@ struct tr_link;
 
 struct tr_block {
     struct tr_block *hash_next;
-    struct tr_block *page_next;
+    struct tr_block *page_next, *second_next;
     struct tr_page *page;
+    struct tr_page *second; /* its only instruction runs into this page, or NULL */
+    bool dropped;
     struct tr_link *incoming;
     uint64_t rip;
     const uint8_t *indirect, *cross, *checked, *entry; /* execute view */
@@ -74,30 +78,32 @@ struct tr_block {
 
 /* A direct branch out of a block; until it is linked, it leads to its own stub. */
 struct tr_link {
-    struct tr_link *next; /* into the same block */
+    struct tr_link *next;       /* into the same block */
     const struct tr_page *page; /* of the block it is in */
-    uint8_t *rel32;       /* write view */
-    const uint8_t *stub;  /* execute view */
+    uint8_t *rel32;             /* write view */
+    const uint8_t *stub;        /* execute view */
     uint64_t from_rip;
 };
 
 struct tr_stats {
     uint64_t blocks, instructions, fallback_instructions, pages_dropped, flushes;
-    uint64_t enters, links, steps;
+    uint64_t enters, links;
+    /* Steps by mnemonic: instructions that are not translated, and memory accesses that missed. */
+    uint64_t fallbacks[ZYDIS_MNEMONIC_MAX_VALUE + 1], slow[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
 struct translator {
     /* What generated code touches. */
-    uint16_t flags; /* status flags as LAHF has them in the high byte, OF in the low one */
+    uint16_t flags;  /* status flags as LAHF has them in the high byte, OF in the low one */
     uint64_t target; /* of an indirect call, while the return address is pushed */
-    const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
-    const struct tr_op *site;   /* or the indirect branch, or NULL */
+    const struct tr_link *link;    /* how generated code was left: unlinked branch, or NULL */
+    const struct tr_op *site;      /* or the indirect branch, or NULL */
     uint32_t fetch[TR_FETCH_SIZE]; /* ids of the pages that are what their linear page maps to */
 
     struct icpu *c;
     struct host_code code;
-    struct emit emit;      /* where the next block goes */
-    uint8_t *first_block;  /* behind the thunks, write view */
+    struct emit emit;     /* where the next block goes */
+    uint8_t *first_block; /* behind the thunks, write view */
     int (*enter)(const uint8_t *code);
     /* Thunks (execute view). exit: R11 = RIP. exit_indirect: and R13 = tr_op of the branch. step is
      * called with R13 = tr_op. _saved: the flags are in flags, not in the host's. */
@@ -138,6 +144,9 @@ void translator_flush(struct translator *t);
 /* Some page with decoded code was written. Any thread. */
 void translator_pages_changed(struct icpu *c);
 
+/* The page at the linear address page_rip, which f says where to find; it is current now. */
+struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f,
+                                uint64_t page_rip);
 void *translator_data(struct translator *t, size_t bytes);
 
 /* ---- translate.c ---- */
@@ -145,11 +154,11 @@ void *translator_data(struct translator *t, size_t bytes);
 struct tr_builder *translator_builder_new(struct translator *t);
 void translator_builder_free(struct tr_builder *b);
 /*
- * Translate the block at rip, which f (of interp_fetch) says where to find; it is entered into page.
- * NULL if the interpreter has to run the first instruction, or after a flush.
+ * Translate the block at rip, which f (of interp_fetch) says where to find; it is entered into
+ * page. NULL if the interpreter has to run the first instruction, or after a flush.
  */
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                           const struct fetch_entry *f, uint64_t rip);
+                                 const struct fetch_entry *f, uint64_t rip);
 
 /* ---- thunks.c ---- */
 

@@ -96,8 +96,7 @@ static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
         const ZydisDecodedOperand *o = &ti->insn.operands[n];
         int guest, host;
 
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-            (guest = gpr_of(o->reg.value)) == NO_REG)
+        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || (guest = gpr_of(o->reg.value)) == NO_REG)
             continue;
         if (o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_REG &&
             o->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
@@ -117,6 +116,19 @@ static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
     return true;
 }
 
+/* Opmask registers are always in memory between instructions: KMOVQ. */
+static void move_masks(struct tr_builder *b, bool load, unsigned set)
+{
+    for (unsigned n = 0; n < 8; n++)
+        if (set >> n & 1) {
+            struct host_mem m = mem_field(&b->t->c->cpu.s.fpu.k[n]);
+
+            put_bytes(b->e, "\xc4\xe1\xf8", 3);
+            put8(b->e, load ? 0x90 : 0x91);
+            put_modrm_mem(b->e, n, &m);
+        }
+}
+
 bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
 {
     const struct stub_plan *plan = &ti->plan;
@@ -132,15 +144,85 @@ bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
         cold = emit_check(b, ti, plan->memory_bytes, plan->is_store, plan->align_mask);
     }
     flags_for(b, ti);
+    move_masks(b, true, plan->k_read);
     if (!place_registers(b, ti, &r, &spilled) || !rewrite_insn(b->e, &ti->insn, &r))
         return false;
     if (spilled != NO_REG)
         emit_store(b->e, guest_slot(b, spilled), TR_S1);
+    move_masks(b, false, plan->k_write);
     for (unsigned n = 0; n < 32; n++)
         if (plan->vector_write >> n & 1)
             mark_written(&b->vectors, n, plan);
     if (cold)
         finish_access(b, cold);
+    return true;
+}
+
+/* ---- x87: its registers are in the host's while the interpreter's loop runs, once loaded ---- */
+
+static void store_u16(struct tr_builder *b, const uint16_t *field, unsigned value)
+{
+    struct host_mem m = mem_field(field);
+
+    m.immediate_bytes = 2;
+    put8(b->e, 0x66);
+    emit_rm(b->e, false, 0xc7, 0, m);
+    put8(b->e, value);
+    put8(b->e, value >> 8);
+}
+
+static void copy_selector(struct tr_builder *b, uint16_t *field, unsigned segment)
+{
+    emit_rm(b->e, false, 0x0fb7, TR_S1, mem_field(&b->t->c->cpu.s.seg[segment].selector));
+    put8(b->e, 0x66);
+    emit_rm(b->e, false, 0x89, TR_S1, mem_field(field));
+}
+
+/* What FSTENV and FSAVE show of the last instruction. R11 is the address of the operand. */
+static void remember_x87(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct x86_fpu *fpu = &b->t->c->cpu.s.fpu;
+
+    if (!ti->plan.sets_pointers)
+        return;
+    emit_constant(b->e, TR_S1, ti->rip);
+    emit_store(b->e, mem_field(&fpu->fip), TR_S1);
+    store_u16(b, &fpu->fop, ti->plan.fop);
+    copy_selector(b, &fpu->fcs, X86_CS);
+    if (!ti->memory)
+        return;
+    emit_store(b->e, mem_field(&fpu->fdp), TR_S0);
+    copy_selector(b, &fpu->fds, ti->built.seg);
+}
+
+bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
+    const ZydisDecodedOperand *m = ti->memory;
+    struct host_mem blocked = mem_field(&b->t->c->fpu_blocked);
+    struct cold *cold, *access = NULL;
+
+    /* FS and GS: the pointer is the offset in the segment, and R11 is not. */
+    if (m && (m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS))
+        return false;
+    if (ti->flags_live)
+        flags_save(b);
+    blocked.immediate_bytes = 1;
+    emit_rm(b->e, false, 0xf6, 0, blocked); /* test byte [fpu_blocked], FPU_X87 */
+    put8(b->e, FPU_X87);
+    cold = cold_new(b, COLD_STEP, emit_jcc(b->e, CC_NE));
+    cold->op = insn_op(b, ti);
+    if (m) {
+        emit_ea(b, ti);
+        access = emit_check(b, ti, ti->plan.memory_bytes, ti->plan.is_store, 0);
+    }
+    flags_for(b, ti);
+    remember_x87(b, ti);
+    if (!rewrite_insn(b->e, &ti->insn, &r))
+        return false;
+    if (access)
+        finish_access(b, access);
+    finish_access(b, cold);
     return true;
 }
 
