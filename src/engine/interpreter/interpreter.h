@@ -98,11 +98,11 @@ struct tlb_entry {
     uint64_t
         read; /* page's linear address if readable without asking, else TLB_NEVER of its slot */
     uint64_t write;
-    uintptr_t addend; /* host address - linear address */
+    uintptr_t addend; /* host address - linear address; 0: not in tlb_filled */
     uint64_t gpa;     /* page's guest-physical address; low bits: TLB_GLOBAL, TLB_LARGE */
 };
 
-#define TLB_BITS      10
+#define TLB_BITS      12
 #define TLB_SIZE      (1u << TLB_BITS)
 #define TLB_GLOBAL    1u
 #define TLB_LARGE     2u /* a part of a page of 2 MiB, 4 MiB or 1 GiB */
@@ -251,6 +251,8 @@ struct icpu {
     struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
     struct large_pages large_pages;
+    uint16_t tlb_filled[TLB_KIND_COUNT][TLB_SIZE]; /* slots that a flush has to look at */
+    unsigned tlb_filled_count[TLB_KIND_COUNT];
 };
 
 #define REG_OFFSET(n)        ((uint16_t)(offsetof(struct icpu, cpu.s.gpr) + 8u * (n)))
@@ -318,9 +320,14 @@ static inline uint64_t ea_raw(const struct icpu *c, const struct op *i)
            (uint64_t)i->disp;
 }
 
+/* Hashed, so that arrays a power of two apart do not share slots. */
+static inline unsigned tlb_index(uint64_t linear)
+{
+    return (unsigned)(linear >> 12 ^ linear >> 24) & (TLB_SIZE - 1);
+}
 static inline struct tlb_entry *tlb_slot(struct icpu *c, uint64_t linear)
 {
-    return &c->tlb[(linear >> 12) & (TLB_SIZE - 1)];
+    return &c->tlb[tlb_index(linear)];
 }
 
 /* The same for an offset that the handler computed (XLAT, BT): address size and segment from i. */
@@ -464,6 +471,7 @@ static inline void *rmw_pointer(struct icpu *c, uint64_t linear, unsigned size)
 bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear, uint64_t expected,
                              uint64_t value, unsigned size);
 
+void interp_empty_tlb(struct icpu *c); /* at the start; also makes all entries valid */
 void interp_flush_tlb(struct icpu *c, bool global_too);
 void interp_flush_tlb_page(struct icpu *c, uint64_t linear);
 void interp_flush_jumps(struct icpu *c);

@@ -86,7 +86,7 @@ static uint64_t never(unsigned slot)
     return (uint64_t)(slot ^ 1) << 12; /* an address that belongs to the neighbour slot */
 }
 
-static void clear_entry(struct tlb_entry *e, unsigned slot)
+static void clear_tags(struct tlb_entry *e, unsigned slot)
 {
     e->read = e->write = never(slot);
     e->gpa = 0;
@@ -130,15 +130,35 @@ static bool may_be_in_large_page(const struct icpu *c, uint64_t linear)
            bit_test(c->large_pages.of_2m, hash_2m(linear));
 }
 
+void interp_empty_tlb(struct icpu *c)
+{
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
+        for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
+            clear_tags(&c->tlbs[kind][slot], slot);
+            c->tlbs[kind][slot].addend = 0;
+        }
+        c->tlb_filled_count[kind] = 0;
+    }
+}
+
 void interp_flush_tlb(struct icpu *c, bool global_too)
 {
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
+        unsigned kept = 0;
+
+        for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
+            unsigned slot = c->tlb_filled[kind][n];
             struct tlb_entry *e = &c->tlbs[kind][slot];
 
-            if (global_too || !(e->gpa & TLB_GLOBAL))
-                clear_entry(e, slot);
+            if (!global_too && (e->gpa & TLB_GLOBAL)) {
+                c->tlb_filled[kind][kept++] = (uint16_t)slot;
+            } else {
+                clear_tags(e, slot);
+                e->addend = 0;
+            }
         }
+        c->tlb_filled_count[kind] = kept;
+    }
     if (global_too)
         c->large_pages = (struct large_pages){0};
     interp_flush_jumps(c);
@@ -147,9 +167,12 @@ void interp_flush_tlb(struct icpu *c, bool global_too)
 static void flush_large_pages(struct icpu *c)
 {
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+        for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
+            unsigned slot = c->tlb_filled[kind][n];
+
             if (c->tlbs[kind][slot].gpa & TLB_LARGE)
-                clear_entry(&c->tlbs[kind][slot], slot);
+                clear_tags(&c->tlbs[kind][slot], slot);
+        }
 }
 
 /*
@@ -158,10 +181,10 @@ static void flush_large_pages(struct icpu *c)
  */
 void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 {
-    unsigned slot = (linear >> 12) & (TLB_SIZE - 1);
+    unsigned slot = tlb_index(linear);
 
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        clear_entry(&c->tlbs[kind][slot], slot);
+        clear_tags(&c->tlbs[kind][slot], slot);
     if (unlikely(may_be_in_large_page(c, linear)))
         flush_large_pages(c);
     interp_flush_jumps(c);
@@ -180,8 +203,11 @@ void interp_flush_jumps(struct icpu *c)
 void interp_drop_write_tags(struct icpu *c)
 {
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        for (unsigned slot = 0; slot < TLB_SIZE; slot++)
+        for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
+            unsigned slot = c->tlb_filled[kind][n];
+
             c->tlbs[kind][slot].write = never(slot);
+        }
 }
 
 /* ---- translation ---- */
@@ -222,7 +248,7 @@ static bool is_watched(const struct icpu *c, uint64_t linear)
 
 static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const struct place *p)
 {
-    unsigned slot = (linear >> 12) & (TLB_SIZE - 1);
+    unsigned slot = tlb_index(linear), kind = (unsigned)(tlb - c->tlbs[0]) / TLB_SIZE;
     struct tlb_entry *e = &tlb[slot];
     uint64_t page = linear & GUEST_PAGE_MASK;
     const struct code_page *code;
@@ -230,6 +256,8 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
     if (!p->host || tlb == c->tlbs[TLB_SLOW] || is_watched(c, page))
         return;
     code = code_page_at(c->interpreter, p->range, p->gpa);
+    if (!e->addend)
+        c->tlb_filled[kind][c->tlb_filled_count[kind]++] = (uint16_t)slot;
     e->addend = (uintptr_t)p->host - linear;
     e->gpa = (p->gpa & GUEST_PAGE_MASK) | (p->walk.global ? TLB_GLOBAL : 0);
     if (p->walk.page_size > GUEST_PAGE_SIZE) {

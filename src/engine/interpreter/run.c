@@ -686,6 +686,7 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
     c->cpu.walk_memory = &c->walk_memory;
     c->counted = machine_config(t->machine)->counted;
     c->skip_breakpoint_rip = ~0ull;
+    interp_empty_tlb(c);
     c->blocks = blocks_new(err);
     if (!c->blocks || host_stubs_new(c, err) || (t->translates && translator_new(c, err))) {
         interp_vcpu_destroy(vcpu);

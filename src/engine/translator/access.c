@@ -163,7 +163,10 @@ struct cold *emit_check(struct tr_builder *b, struct tr_insn *ti, unsigned size,
         flags_save(b);
     else
         b->flags_saved = false;
+    /* tlb_index(R11) * sizeof(struct tlb_entry) */
     put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
+    put_bytes(e, "\xc4\x43\xfb\xf0\xeb\x13", 6); /* rorx r13, r11, 19 */
+    emit_rr(e, false, 0x33, TR_S1, TR_S2);       /* xor r12d, r13d */
     emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
     emit_load(e, TR_S2, mem_base(TR_S1, low_address(write ? &tlb->write : &tlb->read)));
     emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor r13, r11: the offset in the page on a hit */
