@@ -183,9 +183,9 @@ static uint64_t put_warm_up(uint64_t rip)
     for (unsigned n = 0; n < 2; n++) {
         uint32_t address = (uint32_t)DATA_BASE + offsets[n];
 
-        memcpy(at, "\xc6\x04\x25", 3); /* mov byte [address], 0 */
+        memcpy(at, "\xc6\x04\x25", 3); /* mov byte [address], imm8 */
         memcpy(at + 3, &address, 4);
-        at[7] = 0;
+        at[7] = ram[DATA_GPA + offsets[n]]; /* what is there */
         at += 8;
     }
     memcpy(at, "\xff\x25\0\0\0\0", 6); /* jmp [rip] */

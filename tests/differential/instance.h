@@ -83,6 +83,7 @@ void guest_run(struct instance *t);
 void guest_stop(void);
 
 /* compare.c: prints differences; true if there are none. */
+extern bool dead_flags_may_differ; /* in the frame of a fault: true for the translator */
 bool compare_instance(const struct instance *t, bool quiet);
 
 #endif

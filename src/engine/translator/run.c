@@ -109,7 +109,7 @@ void translator_forget_mappings(struct translator *t)
 void translator_pages_changed(struct icpu *c)
 {
     atomic_store(&c->translator->stale, 1);
-    atomic_store(&c->attention, 1);
+    atomic_store(&c->attention, ATTENTION_EVENT);
 }
 
 static unsigned hash_bits(uint64_t value, unsigned size)

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/guest_ram.h"
 #include "engine/interpreter/build.h"
 
 #define ACCESS mem_index(TR_S0, TR_S2, 0, 0) /* the memory that emit_check found */
@@ -590,8 +591,8 @@ static bool is_unchanged(const struct source *s, unsigned used)
 {
     unsigned here = used < s->first_bytes ? used : s->first_bytes;
 
-    return memcmp(s->bytes, s->first, here) == 0 &&
-           memcmp(s->bytes + here, s->second, used - here) == 0;
+    return ram_equals(s->first, s->bytes, here) &&
+           ram_equals(s->second, s->bytes + here, used - here);
 }
 
 /* The first instruction needs bytes of the next page. False if there is no such code page. */
@@ -604,7 +605,7 @@ static bool open_second_page(struct tr_builder *b, struct source *s, uint64_t ri
         return false;
     b->second = translator_page(b->t, f, next);
     s->second = f->host;
-    memcpy(s->bytes + s->first_bytes, f->host, X86_MAX_INSN_BYTES);
+    ram_copy(s->bytes + s->first_bytes, f->host, X86_MAX_INSN_BYTES);
     s->available = s->first_bytes + X86_MAX_INSN_BYTES;
     return true;
 }
@@ -666,7 +667,7 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
         s.first_bytes = sizeof(s.bytes);
     s.available = s.first_bytes;
     s.second = s.first; /* not looked at */
-    memcpy(s.bytes, s.first, s.first_bytes);
+    ram_copy(s.bytes, s.first, s.first_bytes);
     b->page = page;
     b->second = NULL;
     b->e = &t->emit;
