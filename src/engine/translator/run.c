@@ -321,10 +321,16 @@ bool translator_can_run(const struct icpu *c)
     return c->code_size == X86_CODE_64 && !c->counted && !c->breakpoints && !c->debug;
 }
 
+/*
+ * Without a look at events, which attend() takes? An interrupt that could not be taken when it was
+ * announced does not ask for attention again: IRET, POPF and the like have to be followed by one.
+ */
 static bool may_go_on(const struct icpu *c)
 {
     return !atomic_load_explicit(&c->attention, memory_order_relaxed) && !interp_needs_step(c) &&
-           c->cpu.s.activity == X86_ACTIVE && translator_can_run(c);
+           !atomic_load_explicit(&c->vcpu->events, memory_order_relaxed) &&
+           !c->cpu.s.pending.nmi_pending && c->cpu.s.activity == X86_ACTIVE &&
+           translator_can_run(c);
 }
 
 static void refresh(struct translator *t)
