@@ -754,17 +754,6 @@ static bool interp_debug_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *ou
     return mapped;
 }
 
-static int translator_probe(struct error *err)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt"))
-        return 0;
-#endif
-    return error_set(err, ENOTSUP, "the translator makes code for x86-64-v3 processors");
-}
-
 static int translator_create(struct machine *machine, void **out_engine, struct error *err)
 {
     int result = interp_create(machine, out_engine, err);

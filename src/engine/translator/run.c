@@ -381,6 +381,35 @@ void translator_run(struct icpu *c)
 
 /* ---- life ---- */
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+#define CPUID_80000001_ECX_LZCNT (1u << 5)
+
+/* What is copied must mean the same here: older processors execute LZCNT as BSR. */
+static bool host_is_v3(void)
+{
+    unsigned eax, ebx, ecx, edx;
+
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) &&
+           (ecx & CPUID_80000001_ECX_LZCNT);
+}
+#else
+static bool host_is_v3(void)
+{
+    return false;
+}
+#endif
+
+int translator_probe(struct error *err)
+{
+    if (host_is_v3())
+        return 0;
+    return error_set(err, ENOTSUP, "the translator makes code for x86-64-v3 processors");
+}
+
 int translator_new(struct icpu *c, struct error *err)
 {
     struct translator *t = host_low_memory_new(sizeof(*t), err);

@@ -129,6 +129,8 @@ struct translator {
 
 /* ---- run.c ---- */
 
+/* 0, or -errno with the reason why generated code cannot run here. */
+int translator_probe(struct error *err);
 /* Sets c->translator; c lies below 2 GiB. */
 int translator_new(struct icpu *c, struct error *err);
 void translator_free(struct icpu *c);
