@@ -81,21 +81,41 @@ void host_memory_free(struct host_memory *memory)
 #define LOW_MAPPING 0
 #endif
 
+/* Memory that is mapped holds pointers too, which the search for leaks has to be told. */
+#if defined(__SANITIZE_ADDRESS__)
+#define FINDS_LEAKS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FINDS_LEAKS 1
+#endif
+#endif
+
+#ifdef FINDS_LEAKS
+#include <sanitizer/lsan_interface.h>
+#else
+#define __lsan_register_root_region(memory, size_bytes)   ((void)0)
+#define __lsan_unregister_root_region(memory, size_bytes) ((void)0)
+#endif
+
 void *host_low_memory_new(size_t size_bytes, struct error *err)
 {
     void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | LOW_MAPPING, -1, 0);
 
-    if (memory != MAP_FAILED)
+    if (memory != MAP_FAILED) {
+        __lsan_register_root_region(memory, size_bytes);
         return memory;
+    }
     error_set(err, errno, "cannot map %zu bytes of low memory: %s", size_bytes, strerror(errno));
     return NULL;
 }
 
 void host_low_memory_free(void *memory, size_t size_bytes)
 {
-    if (memory)
-        munmap(memory, size_bytes);
+    if (!memory)
+        return;
+    __lsan_unregister_root_region(memory, size_bytes);
+    munmap(memory, size_bytes);
 }
 
 int host_code_new(struct host_code *code, size_t size_bytes, bool low, struct error *err)
