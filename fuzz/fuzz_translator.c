@@ -1,0 +1,166 @@
+/*
+ * fuzz_translator.c - 64-bit user code, translated, against the interpreter
+ *
+ * Input: as for fuzz_interpreter, whose header chooses flags and registers. The
+ * interpreter runs the code first; if that comes to an end within its budget, the translator must
+ * come to the same one: registers, memory, and the exception if there was one. Then the
+ * translator runs it again, with what it has translated. Not compared: the status
+ * flags at a fault, which may not be kept (docs/design/translator.md), and code that
+ * executes an instruction after which flags are undefined (tests/differential looks at those).
+ *
+ * The first exception ends a run, at the HLT that is its handler; code that comes to its end
+ * ends at INT 30h. RDTSC and SYSCALL are off: time differs, and kernel code may read it.
+ */
+#include <Zydis/Zydis.h>
+
+#include "guest_fuzz.h"
+#include "x86/decode.h"
+
+#define BUDGET     400u
+#define END_VECTOR 0x30u
+#define END        (HANDLERS + 3 * 32 * 16) /* handlers, 16 bytes a vector */
+#define FRAME_RIP  (STACK0 - 40)
+#define FRAME_FLAG (STACK0 - 24) /* the status flags are in the lowest two bytes */
+
+static struct guest interpreted, translated;
+
+static void build_end(void)
+{
+    for (unsigned v = 0; v < 64; v++) {
+        put(IDT64 + 16 * v, (END + 16 * v) | (uint64_t)CODE64 << 16 | 0xee00ull << 32, 8);
+        put(END + 16 * v, 0xf4, 1);
+    }
+}
+
+/* Are all status flags defined behind the instruction that comes next? */
+static bool keeps_to_manual(void)
+{
+    struct vcpu *vcpu = interpreted.vcpu;
+    uint8_t bytes[X86_MAX_INSN_BYTES] = {0};
+    struct insn insn;
+    uint64_t gpa;
+
+    interpreted.engine->get_state(vcpu);
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        if (interpreted.engine->translate(vcpu, vcpu->state.rip + i, &gpa) && gpa < RAM_BYTES)
+            bytes[i] = interpreted.ram[gpa];
+    return x86_decode(X86_CODE_64, false, bytes, sizeof(bytes), &insn) != DECODE_OK ||
+           !insn.info.cpu_flags || !(insn.info.cpu_flags->undefined & X86_FLAGS_STATUS);
+}
+
+static bool interpret(const struct x86_state *start)
+{
+    struct vcpu_exit exit = {.reason = EXIT_BUDGET};
+
+    guest_load(&interpreted, start);
+    for (unsigned n = 0; n < BUDGET && exit.reason == EXIT_BUDGET; n++) {
+        if (!keeps_to_manual())
+            return false;
+        interpreted.engine->run(interpreted.vcpu, 1, &exit);
+    }
+    return exit.reason == EXIT_HALT;
+}
+
+static bool translate(const struct x86_state *start)
+{
+    struct vcpu_exit exit = {.reason = EXIT_BUDGET};
+
+    guest_load(&translated, start);
+    while (exit.reason == EXIT_BUDGET)
+        translated.engine->run(translated.vcpu, UINT64_MAX, &exit);
+    return exit.reason == EXIT_HALT;
+}
+
+static void fetch(struct guest *g, struct x86_state *out)
+{
+    guest_fetch(g, out);
+    guest_check_dirty(g);
+    out->instructions = 0;
+}
+
+/* What the two may differ in. */
+static void hide_status_flags(struct x86_state *s, struct guest *g)
+{
+    if (s->rip == END + 16 * END_VECTOR + 1)
+        return;
+    s->rflags &= ~(uint64_t)X86_FLAGS_STATUS;
+    g->ram[FRAME_FLAG] &= (uint8_t)~X86_FLAGS_STATUS;
+    g->ram[FRAME_FLAG + 1] &= (uint8_t) ~(X86_FLAGS_STATUS >> 8);
+}
+
+static void difference(const char *what, size_t at, const uint8_t *a, const uint8_t *b)
+{
+    fprintf(stderr, "%s differs at 0x%zx: %02x interpreted, %02x translated\n", what, at, a[at],
+            b[at]);
+    abort();
+}
+
+static void compare(const struct x86_state *a, const struct x86_state *b)
+{
+    const uint8_t *x = (const uint8_t *)a, *y = (const uint8_t *)b;
+
+    if (a->rip != b->rip)
+        fprintf(stderr, "ended at 0x%llx and 0x%llx, from 0x%llx and 0x%llx\n",
+                (unsigned long long)a->rip, (unsigned long long)b->rip,
+                *(unsigned long long *)(interpreted.ram + FRAME_RIP),
+                *(unsigned long long *)(translated.ram + FRAME_RIP));
+    for (size_t i = 0; i < sizeof(*a); i++)
+        if (x[i] != y[i])
+            difference("state", i, x, y);
+    for (unsigned page = 0; page < PAGES; page++) {
+        uint32_t gpa = page * GUEST_PAGE_SIZE;
+
+        if (!memcmp(interpreted.ram + gpa, translated.ram + gpa, GUEST_PAGE_SIZE))
+            continue;
+        for (uint32_t i = gpa; i < gpa + GUEST_PAGE_SIZE; i++)
+            if (interpreted.ram[i] != translated.ram[i])
+                difference("memory", i, interpreted.ram, translated.ram);
+    }
+}
+
+static void start(void)
+{
+    guest_start(&interpreted, "interpreter", true);
+    guest_start(&translated, "translator", false);
+    build_tables();
+    build_handlers();
+    build_paging();
+    build_end();
+}
+
+static void build_start(struct x86_state *s, struct fuzz_input *in)
+{
+    build_state(s, LONG3, interpreted.vcpu->model, in);
+    s->cr4 |= X86_CR4_TSD;
+    s->msr.efer &= ~(uint64_t)X86_EFER_SCE;
+    s->msr.sysenter_cs = 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input in = {data, size};
+    static struct x86_state state, expected, got;
+
+    if (!interpreted.machine)
+        start();
+    put(GDT + TASK, 0x00008b0000000067ull | (uint64_t)TSS64 << 16, 8);
+    fuzz_take(&in, 2); /* the mode, and when there is an NMI */
+    build_start(&state, &in);
+    memset(pristine + CODE, 0x90, CODE_BYTES);
+    memcpy(pristine + CODE, in.data, in.left < CODE_BYTES ? in.left : CODE_BYTES);
+    put(CODE + CODE_BYTES, 0xcd | END_VECTOR << 8, 2);
+    guest_restore(&interpreted);
+    if (!interpret(&state))
+        return 0;
+    fetch(&interpreted, &expected);
+    hide_status_flags(&expected, &interpreted);
+    for (unsigned pass = 0; pass < 2; pass++) {
+        guest_restore(&translated);
+        FUZZ_CLAIM(translate(&state));
+        fetch(&translated, &got);
+        hide_status_flags(&got, &translated);
+        compare(&expected, &got);
+    }
+    return 0;
+}
