@@ -18,6 +18,7 @@
 
 #define BUDGET     400u
 #define END_VECTOR 0x30u
+#define LAST_PAGE  0x3fu
 #define END        (HANDLERS + 3 * 32 * 16) /* handlers, 16 bytes a vector */
 #define FRAME_RIP  (STACK0 - 40)
 #define FRAME_FLAG (STACK0 - 24) /* the status flags are in the lowest two bytes */
@@ -30,6 +31,14 @@ static void build_end(void)
         put(IDT64 + 16 * v, (END + 16 * v) | (uint64_t)CODE64 << 16 | 0xee00ull << 32, 8);
         put(END + 16 * v, 0xf4, 1);
     }
+}
+
+/* Repeated string instructions end soon, at memory that is not there. */
+static void build_borders(void)
+{
+    put(TABLES + 0x2000 + 16, 0, 8); /* the page directory */
+    for (unsigned n = LAST_PAGE + 1; n < PAGES; n++)
+        put(TABLES + 0x3000 + 8 * n, 0, 8);
 }
 
 /* Are all status flags defined behind the instruction that comes next? */
@@ -125,6 +134,7 @@ static void start(void)
     build_tables();
     build_handlers();
     build_paging();
+    build_borders();
     build_end();
 }
 
