@@ -2,7 +2,7 @@
  * acpi.c - the ACPI tables of the PC board
  *
  * After ACPI 6.4, chapter 5 (tables), the IA-PC HPET specification 1.0a, 3.2.4, the
- * PCI firmware specification 3.0, 4.1.2 (MCFG) and Microsoft's WAET. Hardware
+ * PCI firmware specification 3.0, 4.1.2 (MCFG) and 4.5.1 (_OSC), and Microsoft's WAET. Hardware
  * model, not reduced. Left out: methods for general-purpose events (no hot plug yet), C-states
  * beyond HLT, P-states, thermal zones, PCI interrupt links for systems that use the 8259 only.
  */
@@ -50,6 +50,14 @@ enum {
     MADT_LAPIC_NMI = 4,
     INTERRUPT_ACTIVE_HIGH = 1,
     INTERRUPT_LEVEL = 3 << 2,
+
+    /* _OSC: in the first doubleword */
+    OSC_UNKNOWN_UUID = 1 << 2,
+    OSC_UNKNOWN_REVISION = 1 << 3,
+    OSC_MASKED = 1 << 4,
+    /* In the third: native hot plug, SHPC, PME, AER, PCI Express capability. LTR and DPC are not.
+     */
+    OSC_GRANTED = 0x1f,
 
     HPET_MIN_TICK = 1000, /* 10 us: shorter periods than that are not kept */
     WAET_PM_TIMER_GOOD = 1 << 1,
@@ -182,6 +190,59 @@ static void aml_pci_routes(struct aml *aml)
     aml_end(aml, routes);
 }
 
+static void aml_or_into(struct aml *aml, const char *name, uint64_t bits)
+{
+    aml_term(aml, AML_OR);
+    aml_name_term(aml, name);
+    aml_integer(aml, bits);
+    aml_name_term(aml, name);
+}
+
+/*
+ * Who controls PCI Express features. Nothing here but the guest does: there is no firmware that
+ * handles hot plug, errors or power events, so the guest gets what it asks for, within what exists.
+ * Arguments: UUID, revision, number of doublewords, buffer. No state, so a query is as a request.
+ */
+static void aml_pci_control(struct aml *aml)
+{
+    size_t method = aml_begin_method(aml, "_OSC", 4), known, block;
+
+    aml_dword_field(aml, AML_ARG3, 0, "CDW1");
+    known = aml_begin_if(aml);
+    aml_term(aml, AML_EQUAL);
+    aml_term(aml, AML_ARG0);
+    aml_uuid(aml, "33db4d5b-1ff7-401c-9657-7441c03dd766");
+    aml_dword_field(aml, AML_ARG3, 8, "CDW3");
+    aml_term(aml, AML_AND); /* Local0 = CDW3 & OSC_GRANTED */
+    aml_name_term(aml, "CDW3");
+    aml_integer(aml, OSC_GRANTED);
+    aml_term(aml, AML_LOCAL0);
+    block = aml_begin_if(aml); /* Arg1 != 1 */
+    aml_term(aml, AML_NOT);
+    aml_term(aml, AML_EQUAL);
+    aml_term(aml, AML_ARG1);
+    aml_integer(aml, 1);
+    aml_or_into(aml, "CDW1", OSC_UNKNOWN_REVISION);
+    aml_end(aml, block);
+    block = aml_begin_if(aml); /* CDW3 != Local0 */
+    aml_term(aml, AML_NOT);
+    aml_term(aml, AML_EQUAL);
+    aml_name_term(aml, "CDW3");
+    aml_term(aml, AML_LOCAL0);
+    aml_or_into(aml, "CDW1", OSC_MASKED);
+    aml_end(aml, block);
+    aml_term(aml, AML_STORE);
+    aml_term(aml, AML_LOCAL0);
+    aml_name_term(aml, "CDW3");
+    aml_end(aml, known);
+    block = aml_begin_else(aml);
+    aml_or_into(aml, "CDW1", OSC_UNKNOWN_UUID);
+    aml_end(aml, block);
+    aml_term(aml, AML_RETURN);
+    aml_term(aml, AML_ARG3);
+    aml_end(aml, method);
+}
+
 static void aml_pci_host(struct aml *aml)
 {
     size_t device = aml_begin_device(aml, "PCI0");
@@ -193,6 +254,7 @@ static void aml_pci_host(struct aml *aml)
     aml_name_integer(aml, "_SEG", 0);
     aml_pci_windows(aml);
     aml_pci_routes(aml);
+    aml_pci_control(aml);
     aml_end(aml, device);
 }
 

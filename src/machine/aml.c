@@ -23,8 +23,15 @@ enum {
     AML_SCOPE = 0x10,
     AML_BUFFER = 0x11,
     AML_PACKAGE = 0x12,
+    AML_METHOD = 0x14,
     AML_EXTENDED = 0x5b,
     AML_DEVICE = 0x82, /* after AML_EXTENDED */
+    AML_DWORD_FIELD = 0x8a,
+    AML_IF = 0xa0,
+    AML_ELSE = 0xa1,
+
+    METHOD_SERIALIZED = 1 << 3,
+    UUID_BYTES = 16,
 
     LENGTH_BYTES = 3,
 
@@ -198,6 +205,66 @@ size_t aml_begin_package(struct aml *aml, uint8_t element_count)
     aml_byte(aml, element_count);
     return block;
 }
+
+/* ---- methods ---- */
+
+void aml_term(struct aml *aml, enum aml_term term)
+{
+    aml_byte(aml, (uint8_t)term);
+}
+
+void aml_name_term(struct aml *aml, const char *name)
+{
+    aml_name_string_of(aml, name);
+}
+
+void aml_uuid(struct aml *aml, const char *uuid)
+{
+    /* Where each byte of the buffer is in the text: the first three groups are little-endian. */
+    static const uint8_t place[UUID_BYTES] = {6,  4,  2,  0,  11, 9,  16, 14,
+                                              19, 21, 24, 26, 28, 30, 32, 34};
+    size_t block;
+
+    aml_byte(aml, AML_BUFFER);
+    block = begin(aml);
+    aml_integer(aml, UUID_BYTES);
+    for (unsigned i = 0; i < UUID_BYTES; i++)
+        aml_byte(aml, (uint8_t)(hex_digit(uuid[place[i]]) << 4 | hex_digit(uuid[place[i] + 1])));
+    aml_end(aml, block);
+}
+
+void aml_dword_field(struct aml *aml, enum aml_term buffer, unsigned offset_bytes, const char *name)
+{
+    aml_byte(aml, AML_DWORD_FIELD);
+    aml_term(aml, buffer);
+    aml_integer(aml, offset_bytes);
+    aml_name_string_of(aml, name);
+}
+
+size_t aml_begin_method(struct aml *aml, const char *name, unsigned argument_count)
+{
+    size_t block;
+
+    aml_byte(aml, AML_METHOD);
+    block = begin(aml);
+    aml_name_string_of(aml, name);
+    aml_byte(aml, (uint8_t)(argument_count | METHOD_SERIALIZED));
+    return block;
+}
+
+size_t aml_begin_if(struct aml *aml)
+{
+    aml_byte(aml, AML_IF);
+    return begin(aml);
+}
+
+size_t aml_begin_else(struct aml *aml)
+{
+    aml_byte(aml, AML_ELSE);
+    return begin(aml);
+}
+
+/* ---- resources ---- */
 
 struct aml_resources aml_begin_resources(struct aml *aml)
 {

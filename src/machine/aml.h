@@ -3,7 +3,7 @@
  *
  * After ACPI 6.4, chapter 20 (AML) and 6.4 (resource descriptors). Only what
  * a table that is generated once needs: named objects, devices, packages,
- * resources; methods that return a constant.
+ * resources; methods of a few terms.
  *
  * The writer fills a buffer of the caller. Running over its end sets overflow and writes
  * nothing more, so that only the end has to be checked. Names are absolute
@@ -43,6 +43,36 @@ size_t aml_begin_scope(struct aml *aml, const char *name);
 size_t aml_begin_device(struct aml *aml, const char *name);
 size_t aml_begin_package(struct aml *aml, uint8_t element_count);
 void aml_end(struct aml *aml, size_t block);
+
+/*
+ * Methods: terms are written in prefix order, as AML has them. The comment shows the
+ * operands that follow; a target comes last and is one of ARG, LOCAL or a name.
+ */
+enum aml_term {
+    AML_LOCAL0 = 0x60,
+    AML_ARG0 = 0x68,
+    AML_ARG1,
+    AML_ARG2,
+    AML_ARG3,
+    AML_STORE = 0x70, /* value target */
+    AML_AND = 0x7b,   /* value value target */
+    AML_OR = 0x7d,    /* value value target */
+    AML_NOT = 0x92,   /* value */
+    AML_EQUAL = 0x93, /* value value */
+    AML_RETURN = 0xa4 /* value */
+};
+void aml_term(struct aml *aml, enum aml_term term);
+void aml_name_term(struct aml *aml, const char *name); /* the object of that name */
+/* A buffer with the bytes of a UUID such as "33db4d5b-1ff7-401c-9657-7441c03dd766" (19.6.142). */
+void aml_uuid(struct aml *aml, const char *uuid);
+/* CreateDWordField: name is the doubleword at offset_bytes of a buffer. */
+void aml_dword_field(struct aml *aml, enum aml_term buffer, unsigned offset_bytes,
+                     const char *name);
+/* Ended with aml_end. Methods are serialized; the condition of an If comes next, an Else after it.
+ */
+size_t aml_begin_method(struct aml *aml, const char *name, unsigned argument_count);
+size_t aml_begin_if(struct aml *aml);
+size_t aml_begin_else(struct aml *aml);
 
 /* A buffer of resource descriptors, ended with the end tag and its length. */
 struct aml_resources {

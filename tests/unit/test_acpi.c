@@ -222,6 +222,50 @@ static void the_acpi_compiler_accepts_all_tables(void **state)
     assert_int_equal(system(command), 0);
 }
 
+#define PCIE_UUID  "(5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 66)"
+#define OTHER_UUID "(5B 4D DB 33 F7 1F 1C 40 96 57 74 41 C0 3D D7 67)"
+
+/* Run _OSC in ACPICA; the answer's first and third doubleword as acpiexec dumps them. */
+static void ask_osc(const char *folder, const char *uuid, unsigned revision, const char *asked,
+                    const char *expected)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command),
+             "cd %s && acpiexec -b 'execute \\_SB.PCI0._OSC %s %u 3 (%s)' DSDT.dat >osc.log 2>&1;"
+             " grep -q '0000: %s' osc.log || { cat osc.log; false; }",
+             folder, uuid, revision, asked, expected);
+    assert_int_equal(system(command), 0);
+}
+
+static void osc_grants_what_exists(void **state)
+{
+    static struct tables t;
+    char folder[] = "/tmp/trapeze-acpi-XXXXXX", command[64], path[64];
+    const uint8_t *dsdt;
+
+    if (system("command -v acpiexec >/dev/null") != 0)
+        skip();
+    assert_non_null(mkdtemp(folder));
+    build(&t, 512 * MIB, 1);
+    dsdt = at(&t, get_le64(find(&t, "FACP") + 140));
+    snprintf(path, sizeof(path), "%s/DSDT.dat", folder);
+    write_file(path, dsdt, get_le32(dsdt + 4));
+    /* all that exists; more than that is masked (bit 4), and a query is answered the same */
+    ask_osc(folder, PCIE_UUID, 1, "00 00 00 00 1F 00 00 00 1F 00 00 00",
+            "00 00 00 00 1F 00 00 00 1F 00 00 00");
+    ask_osc(folder, PCIE_UUID, 1, "01 00 00 00 1F 00 00 00 BF 00 00 00",
+            "11 00 00 00 1F 00 00 00 1F 00 00 00");
+    ask_osc(folder, PCIE_UUID, 1, "00 00 00 00 1F 00 00 00 04 00 00 00",
+            "00 00 00 00 1F 00 00 00 04 00 00 00");
+    ask_osc(folder, PCIE_UUID, 2, "00 00 00 00 1F 00 00 00 10 00 00 00",
+            "08 00 00 00 1F 00 00 00 10 00 00 00");
+    ask_osc(folder, OTHER_UUID, 1, "00 00 00 00 1F 00 00 00 BF 00 00 00",
+            "04 00 00 00 1F 00 00 00 BF 00 00 00");
+    snprintf(command, sizeof(command), "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +277,7 @@ int main(void)
         cmocka_unit_test(too_small_a_buffer_is_refused_at_every_size),
         cmocka_unit_test(eisa_ids_are_compressed_as_the_specification_shows),
         cmocka_unit_test(the_acpi_compiler_accepts_all_tables),
+        cmocka_unit_test(osc_grants_what_exists),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
