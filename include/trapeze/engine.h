@@ -164,8 +164,12 @@ struct engine_ops {
 
     /* A new flat view was published: drop cached translations. Any thread, machine lock held. */
     void (*memory_changed)(void *engine);
-    /* RAM was written by something that is not a vCPU of this engine. Any thread. */
-    void (*memory_written)(void *engine, uint64_t gpa, uint64_t size_bytes);
+    /*
+     * RAM (or, by a loader, ROM) was written by something that is not a vCPU of this engine.
+     * ram_offset is the place in the RAM file: one page may be seen at several addresses, or at
+     * another one than when it was pinned. Any thread.
+     */
+    void (*memory_written)(void *engine, uint64_t ram_offset, uint64_t size_bytes);
     /* Dirty tracking goes on or off (vCPUs are parked). */
     void (*dirty_tracking)(void *engine, bool on);
 

@@ -118,7 +118,7 @@ int memory_load(struct memory *memory, uint64_t gpa, const void *data, size_t si
  * bytes from the start were written (0 for reads). Any thread.
  */
 void *memory_pin(struct memory *memory, uint64_t gpa, size_t size_bytes);
-void memory_unpin(struct memory *memory, void *hva, uint64_t gpa, size_t written_bytes);
+void memory_unpin(struct memory *memory, void *hva, size_t written_bytes);
 
 /* Dirty pages of the RAM file since the last fetch, one bit a page. Off until started. */
 int memory_dirty_start(struct memory *memory, struct error *err);

@@ -189,10 +189,10 @@ void machine_memory_changed(struct machine *machine)
         ops_of(machine)->memory_changed(machine->engine_data);
 }
 
-void machine_memory_written(struct machine *machine, uint64_t gpa, uint64_t size_bytes)
+void machine_memory_written(struct machine *machine, uint64_t ram_offset, uint64_t size_bytes)
 {
     if (machine && machine->engine_created && ops_of(machine)->memory_written)
-        ops_of(machine)->memory_written(machine->engine_data, gpa, size_bytes);
+        ops_of(machine)->memory_written(machine->engine_data, ram_offset, size_bytes);
 }
 
 void machine_dirty_tracking(struct machine *machine, bool on)

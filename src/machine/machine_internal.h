@@ -121,7 +121,7 @@ void device_free(struct device *dev);
 
 /* For memory_map.c; machine may be NULL. */
 void machine_memory_changed(struct machine *machine);
-void machine_memory_written(struct machine *machine, uint64_t gpa, uint64_t size_bytes);
+void machine_memory_written(struct machine *machine, uint64_t ram_offset, uint64_t size_bytes);
 void machine_dirty_tracking(struct machine *machine, bool on);
 
 /* Lock unless the caller already holds it; pass the result to machine_unlock_if. */

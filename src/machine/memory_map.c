@@ -490,10 +490,10 @@ int memory_read(struct memory *memory, uint64_t gpa, void *out, size_t size_byte
     return ret;
 }
 
-static void written(struct memory *memory, uint64_t gpa, uint64_t ram_offset, uint64_t size_bytes)
+static void written(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes)
 {
     memory_dirty_mark(memory, ram_offset, size_bytes);
-    machine_memory_written(memory->machine, gpa, size_bytes);
+    machine_memory_written(memory->machine, ram_offset, size_bytes);
 }
 
 static int write_bytes(struct memory *memory, uint64_t gpa, const void *data, size_t size_bytes,
@@ -511,7 +511,7 @@ static int write_bytes(struct memory *memory, uint64_t gpa, const void *data, si
             uint64_t offset = range->offset + (gpa - range->gpa);
 
             copy_ram(range->region->hva + offset, from, piece);
-            written(memory, gpa, range->region->ram_offset + offset, piece);
+            written(memory, range->region->ram_offset + offset, piece);
         } else {
             ret = -EFAULT;
         }
@@ -547,12 +547,12 @@ void *memory_pin(struct memory *memory, uint64_t gpa, size_t size_bytes)
     return hva;
 }
 
-void memory_unpin(struct memory *memory, void *hva, uint64_t gpa, size_t written_bytes)
+void memory_unpin(struct memory *memory, void *hva, size_t written_bytes)
 {
     uint64_t ram_offset = (uint64_t)((uint8_t *)hva - memory->host.hva);
 
     if (written_bytes)
-        written(memory, gpa, ram_offset, written_bytes);
+        written(memory, ram_offset, written_bytes);
 }
 
 /* ---- dirty pages ---- */

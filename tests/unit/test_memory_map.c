@@ -355,7 +355,7 @@ static void a_pin_is_one_range_of_ram(void **state)
     map(&hole);
     hva = memory_pin(memory, 0x1000, 0x2000);
     assert_ptr_equal(hva, memory_ram_hva(memory) + 0x1000);
-    memory_unpin(memory, hva, 0x1000, 0);
+    memory_unpin(memory, hva, 0);
     assert_null(memory_pin(memory, 0x1000, 0x2001));
     assert_null(memory_pin(memory, 0x3000, 1));
     assert_null(memory_pin(memory, RAM_BYTES, 1));
@@ -395,7 +395,7 @@ static void dirty_pages_are_noted(void **state)
     assert_true(memory_dirty_enabled(memory));
     assert_int_equal(memory_write(memory, 0x2fff, "ab", 2), 0);
     hva = memory_pin(memory, 0x10000, 0x3000);
-    memory_unpin(memory, hva, 0x10000, 0x1001);
+    memory_unpin(memory, hva, 0x1001);
     memory_dirty_mark(memory, RAM_BYTES - 1, 1);
     memory_dirty_fetch(memory, 0, sizeof(bits) * 8, bits);
     for (unsigned page = 0; page < sizeof(bits) * 8; page++)

@@ -601,14 +601,16 @@ static bool is_fresh(struct icpu *c, const struct block *b, uint64_t linear)
            atomic_load(&b->second_page->generation) == b->second_generation;
 }
 
-static struct block *find(struct icpu *c, uint64_t gpa, uint64_t linear)
+/* gpa may show another page of RAM or ROM than when a block was made. */
+static struct block *find(struct icpu *c, uint64_t gpa, const struct code_page *page,
+                          uint64_t linear)
 {
     struct block **link = hash_slot(c, gpa);
 
     while (*link) {
         struct block *b = *link;
 
-        if (b->gpa == gpa && b->mode_key == c->mode_key) {
+        if (b->gpa == gpa && b->page == page && b->mode_key == c->mode_key) {
             if (is_fresh(c, b, linear))
                 return b;
             *link = b->next; /* stale: forget it */
@@ -656,7 +658,7 @@ static struct block *lookup(struct icpu *c, uint64_t rip)
         linear &= 0xffffffff;
     f = interp_fetch(c, linear);
     if (likely(f->page)) {
-        b = find(c, f->gpa | (linear & 0xfff), linear);
+        b = find(c, f->gpa | (linear & 0xfff), f->page, linear);
         if (b &&
             (likely(c->mode_key & MODE_FLAT) ||
              within_limit(c, rip, b->ops[b->op_count - 1].page_offset - b->ops[0].page_offset)))

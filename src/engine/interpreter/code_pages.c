@@ -97,22 +97,19 @@ void code_page_written(struct icpu *c, struct code_page *page, unsigned offset, 
         block_cut(c, c->insn);
 }
 
-void code_pages_memory_written(struct interpreter *t, uint64_t gpa, uint64_t size)
+void code_pages_memory_written(struct interpreter *t, uint64_t ram_offset, uint64_t size)
 {
-    const struct flat_view *view = memory_view_get(t->memory);
-
-    atomic_thread_fence(memory_order_seq_cst);
+    atomic_thread_fence(memory_order_seq_cst); /* as in code_page_written */
     while (size) {
-        uint64_t part = 0x1000 - (gpa & 0xfff);
-        struct code_page *page = code_page_at(t, flat_view_find(view, gpa), gpa);
+        uint64_t page = ram_offset / GUEST_PAGE_SIZE, offset = ram_offset % GUEST_PAGE_SIZE;
+        uint64_t part = GUEST_PAGE_SIZE - offset;
 
         part = part < size ? part : size;
-        if (page)
-            invalidate(t, page, gpa & 0xfff, part);
-        gpa += part;
+        if (page < t->code_page_count)
+            invalidate(t, &t->code_pages[page], (unsigned)offset, part);
+        ram_offset += part;
         size -= part;
     }
-    memory_view_put(t->memory, view);
 }
 
 void code_pages_answer(struct icpu *c)

@@ -491,7 +491,7 @@ void code_page_written(struct icpu *c, struct code_page *page, unsigned offset, 
 /* Blocks are about to be used that were decoded from these chunks: returns after no vCPU can write
  * unseen. */
 void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks);
-void code_pages_memory_written(struct interpreter *t, uint64_t gpa, uint64_t size);
+void code_pages_memory_written(struct interpreter *t, uint64_t ram_offset, uint64_t size);
 /* Between entering run() and leaving it, a vCPU answers requests of code_page_claim here. */
 void code_pages_answer(struct icpu *c);
 void code_pages_enter(struct icpu *c);

@@ -717,9 +717,9 @@ static void interp_memory_changed(void *engine)
     for_each_cpu(engine, view_is_new);
 }
 
-static void interp_memory_written(void *engine, uint64_t gpa, uint64_t size)
+static void interp_memory_written(void *engine, uint64_t ram_offset, uint64_t size)
 {
-    code_pages_memory_written(engine, gpa, size);
+    code_pages_memory_written(engine, ram_offset, size);
 }
 
 static void interp_dirty_tracking(void *engine, bool on)
