@@ -1,10 +1,11 @@
 /*
  * fuzz_debug_ports.c - random accesses, back-pressure and resets at the debug exit, two debug
- * consoles and port 92h
+ * consoles, pc-testdev and port 92h
  *
  * Claims: the first write of an exit status counts, and only one to the first port; a console's
  * bytes come out once, in order, and complete up to its buffer; port 92h and line 20 are as last
- * written, and a reset comes only with a rising bit; the states survive a round trip.
+ * written, and a reset comes only with a rising bit; pc-testdev's bytes and lines are as last
+ * written; the states survive a round trip.
  */
 #include "base/log.h"
 #include "devices/devices.h"
@@ -18,13 +19,17 @@
 #define A20_PORT      0x92
 #define RING_BYTES    16
 #define CONSOLE_BYTES 65536u /* that wait in the device */
+#define TESTDEV_PORT  0xe0
+#define TESTDEV_LINES 0x2000
+#define TESTDEV_GPA   0xff000000ull
+#define TESTDEV_BYTES 0x10000
 #define PORT92_RESET  1u
 #define PORT92_A20    2u
 #define PORT92_LIGHTS 0xc0u
 
 struct rig {
     struct device_test *t;
-    struct device *exit, *console, *port92;
+    struct device *exit, *console, *port92, *testdev;
     struct chardev *chardev;
 
     /* Model. */
@@ -33,6 +38,8 @@ struct rig {
     bool stopped;
     int status;
     uint32_t exit_value;
+    uint8_t scratch[4]; /* pc-testdev's */
+    uint16_t lines;
     uint8_t port92_value;
     bool a20, reset_due, counting; /* counting: the model knows what is in the console */
 };
@@ -95,8 +102,37 @@ static void check_port92(struct rig *r)
     FUZZ_CLAIM(test_inb(r->t, A20_PORT) == (r->port92_value | (r->a20 ? PORT92_A20 : 0)));
 }
 
+/* A register that is also a piece of the memory, at an offset that follows from it. */
+static void write_testdev(struct rig *r, unsigned offset, uint32_t value, unsigned size)
+{
+    uint64_t gpa = TESTDEV_GPA + (value & 0xffff);
+
+    bus_port_write(r->t->machine, (uint16_t)(TESTDEV_PORT + offset), value, size);
+    for (unsigned i = 0; i < size && offset + i < sizeof(r->scratch); i++)
+        r->scratch[offset + i] = (uint8_t)(value >> 8 * i);
+    test_write(r->t, gpa, value, size);
+    if (gpa + size <= TESTDEV_GPA + TESTDEV_BYTES)
+        FUZZ_CLAIM(test_read(r->t, gpa, size) == (value & (UINT32_MAX >> (32 - 8 * size))));
+}
+
+static void write_line(struct rig *r, unsigned line, uint8_t value)
+{
+    test_outb(r->t, (uint16_t)(TESTDEV_LINES + line), value);
+    r->lines = (uint16_t)((r->lines & ~(1u << line)) | (unsigned)(value != 0) << line);
+}
+
+static void check_testdev(struct rig *r)
+{
+    for (unsigned i = 0; i < 16; i++)
+        FUZZ_CLAIM(device_output(r->testdev, "isa", i)->level == (r->lines >> i & 1));
+    for (unsigned i = 0; i < sizeof(r->scratch); i++)
+        FUZZ_CLAIM(test_inb(r->t, (uint16_t)(TESTDEV_PORT + i)) == r->scratch[i]);
+}
+
 static void after_reset(struct rig *r)
 {
+    memset(r->scratch, 0, sizeof(r->scratch));
+    r->lines = 0;
     r->port92_value = 0;
     r->a20 = true;
     r->exit_value = 0;
@@ -138,6 +174,10 @@ static void step(struct rig *r, struct fuzz_input *in)
     case 5:
         bus_port_write(r->t->machine, CONSOLE_LOGS, (uint32_t)fuzz_take(in, 1), 1);
         FUZZ_CLAIM(test_inb(r->t, CONSOLE_LOGS) == 0xe9);
+        if (what & 8)
+            write_line(r, what >> 4, (uint8_t)fuzz_take(in, 1));
+        else
+            write_testdev(r, what >> 6, (uint32_t)fuzz_take(in, size), size);
         break;
     case 6:
         device_test_loop(r->t); /* a reset that was asked for */
@@ -167,6 +207,7 @@ static void build(struct rig *r)
     r->chardev = chardev_open(r->t->loop, "ring:size=16", NULL);
     r->exit = device_test_add(r->t, &debug_exit_class, NULL);
     r->port92 = device_test_add(r->t, &port92_class, NULL);
+    r->testdev = device_test_add(r->t, &pc_testdev_class, NULL);
     r->console = add_console(r, NULL, r->chardev);
     add_console(r, "port=0xea,firmware-port=0", NULL);
     device_test_start(r->t);
@@ -204,9 +245,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         step(&r, &in);
         check_exit(&r);
         check_port92(&r);
+        check_testdev(&r);
     }
     device_test_round_trip(r.t, r.exit);
     device_test_round_trip(r.t, r.port92);
+    device_test_round_trip(r.t, r.testdev);
     if (r.stopped)
         take_down(&r); /* an end is for good */
     return 0;

@@ -349,6 +349,8 @@ static int add_device(struct machine *machine, const char *text, struct error *e
             result = properties_parse(class->properties, dev, properties, err);
         if (result == 0)
             result = device_attach(dev, err);
+        if (result == 0)
+            pc_wire_added(machine, dev);
     }
     free(properties);
     if (result)

@@ -381,10 +381,27 @@ int pc_build(struct machine *machine, const struct pc_config *config, struct err
     return status;
 }
 
-void pc_press_power_button(struct machine *machine)
+/* NULL if the machine has no such board. */
+static struct pc_board *board_of(struct machine *machine)
 {
     struct device *dev = machine_find_device(machine, pc_class.name);
 
-    if (dev && dev->class == &pc_class && pc_of(dev)->acpi_pm)
-        acpi_pm_press_power_button(pc_of(dev)->acpi_pm);
+    return dev && dev->class == &pc_class ? pc_of(dev) : NULL;
+}
+
+void pc_wire_added(struct machine *machine, struct device *dev)
+{
+    struct pc_board *pc = board_of(machine);
+    struct irq_line *line;
+
+    for (unsigned i = 0; pc && i < ISA_IRQ_COUNT && (line = device_output(dev, "isa", i)); i++)
+        irq_connect(line, isa_irq_sink, &pc->isa, i);
+}
+
+void pc_press_power_button(struct machine *machine)
+{
+    struct pc_board *pc = board_of(machine);
+
+    if (pc && pc->acpi_pm)
+        acpi_pm_press_power_button(pc->acpi_pm);
 }

@@ -55,6 +55,12 @@ struct pc_config {
  */
 int pc_build(struct machine *machine, const struct pc_config *config, struct error *err);
 
+/*
+ * Wire a device that was added to a finished board: its outputs "isa", if it has any, become ISA
+ * interrupt lines 0, 1, 2, ... Before machine_start.
+ */
+void pc_wire_added(struct machine *machine, struct device *dev);
+
 /* As if somebody pressed the power button for a moment; the guest decides. Machine lock held. */
 void pc_press_power_button(struct machine *machine);
 

@@ -1,5 +1,5 @@
 /*
- * test_debug_ports.c - debug-exit, debug-console and port 92h
+ * test_debug_ports.c - debug-exit, debug-console, pc-testdev and port 92h
  */
 #include "cmocka_all.h"
 #include "device_test.h"
@@ -131,6 +131,62 @@ static void without_chardev_lines_of_any_length_are_harmless(void **state)
     assert_int_equal(test_inb(t, 0xe9), 0xe9);
 }
 
+/* ---- pc-testdev ---- */
+
+static void the_test_register_takes_all_sizes(void **state)
+{
+    (void)state;
+    add(&pc_testdev_class);
+    test_outl(t, 0xe0, 0x44332211);
+    test_outb(t, 0xe1, 0xaa);
+    test_outw(t, 0xe2, 0xbbcc);
+    assert_int_equal(test_inl(t, 0xe0), 0xbbccaa11);
+    assert_int_equal(test_inw(t, 0xe0), 0xaa11);
+    assert_int_equal(test_inb(t, 0xe3), 0xbb);
+    assert_int_equal(test_inb(t, 0xe8), 0x11);
+    test_outb(t, 0xe8, 0x55);
+    test_outl(t, 0xe4, 0x1000);
+    assert_int_equal(test_inb(t, 0xe0), 0x55);
+    device_test_reset(t);
+    assert_int_equal(test_inl(t, 0xe0), 0);
+}
+
+static void test_memory_takes_all_sizes(void **state)
+{
+    (void)state;
+    add(&pc_testdev_class);
+    test_write(t, 0xff000000, 0x8877665544332211, 8);
+    test_write(t, 0xff000003, 0xaa, 1);
+    test_write(t, 0xff00fffe, 0x1234, 2);
+    assert_int_equal(test_read(t, 0xff000000, 8), 0x88776655aa332211);
+    assert_int_equal(test_read(t, 0xff000002, 4), 0x6655aa33);
+    assert_int_equal(test_read(t, 0xff00fffe, 2), 0x1234);
+    device_test_reset(t);
+    assert_int_equal(test_read(t, 0xff000000, 8), 0);
+}
+
+static void interrupt_lines_follow_their_ports(void **state)
+{
+    struct device *dev = device_test_add(t, &pc_testdev_class, NULL);
+    struct test_irq first, last;
+
+    (void)state;
+    test_irq_connect(&first, device_output(dev, "isa", 0));
+    test_irq_connect(&last, device_output(dev, "isa", 15));
+    device_test_start(t);
+    test_outb(t, 0x200f, 1);
+    assert_true(last.level);
+    assert_false(first.level);
+    assert_int_equal(test_inw(t, 0x200e), 0x0100);
+    test_outl(t, 0x2000, 0xff);
+    assert_true(first.level);
+    test_outb(t, 0x200f, 0);
+    assert_false(last.level);
+    assert_int_equal(last.rises, 1);
+    device_test_reset(t);
+    assert_false(first.level);
+}
+
 /* ---- port 92h ---- */
 
 static void port92_is_the_a20_gate(void **state)
@@ -161,6 +217,7 @@ static void states_round_trip(void **state)
     add(&debug_exit_class);
     device_test_round_trip(t, device_test_add(t, &port92_class, NULL));
     device_test_round_trip(t, machine_find_device(t->machine, "debug-exit"));
+    device_test_round_trip(t, device_test_add(t, &pc_testdev_class, NULL));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -175,6 +232,9 @@ int main(void)
         TEST(both_ports_print_and_read_back),
         TEST(a_slow_console_is_buffered),
         TEST(without_chardev_lines_of_any_length_are_harmless),
+        TEST(the_test_register_takes_all_sizes),
+        TEST(test_memory_takes_all_sizes),
+        TEST(interrupt_lines_follow_their_ports),
         TEST(port92_is_the_a20_gate),
         TEST(port92_resets_on_a_rising_bit),
         TEST(states_round_trip),

@@ -370,6 +370,24 @@ static void serial_ports_interrupt_on_their_own_lines(void **state)
     }
 }
 
+static void an_added_device_reaches_the_isa_interrupts(void **state)
+{
+    struct fixture *f = *state;
+    struct device *dev;
+
+    start(f, 2 * MIB, 1);
+    dev = device_new(f->machine, device_class_find("pc-testdev"), NULL, &f->err);
+    assert_non_null(dev);
+    assert_int_equal(device_attach(dev, &f->err), 0);
+    pc_wire_added(f->machine, dev);
+    init_pics(f);
+    for (unsigned irq = 5; irq < 16; irq += 5) {
+        assert_int_equal(pic_requests(f) & 1u << irq, 0);
+        bus_port_write(f->machine, (uint16_t)(0x2000 + irq), 1, 1);
+        assert_int_equal(pic_requests(f) & 1u << irq, 1u << irq);
+    }
+}
+
 static void the_power_button_raises_the_sci(void **state)
 {
     struct fixture *f = *state;
@@ -452,6 +470,7 @@ int main(void)
         TEST(the_io_apic_has_24_pins),
         TEST(the_hpet_and_its_table_agree),
         TEST(serial_ports_interrupt_on_their_own_lines),
+        TEST(an_added_device_reaches_the_isa_interrupts),
         TEST(the_power_button_raises_the_sci),
         TEST(soft_off_stops_with_status_0),
         TEST(debug_exit_stops_with_an_odd_status),
