@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the x86 kvm-unit-tests, built elsewhere, under trapeze and under QEMU's TCG, side by side.
+"""Runs the x86 kvm-unit-tests, built elsewhere, under trapeze's engines and QEMU's TCG, side by side.
 
-    kvm_unit_tests.py DIR [--trapeze PROGRAM] [--no-qemu] [--only NAME,...] [--timeout S]
+    kvm_unit_tests.py DIR [--trapeze PROGRAM] [--engines LIST] [--only NAME,...] [--timeout S]
 
 DIR is a checkout of kvm-unit-tests after "./configure --arch=x86_64 && make". A test's files,
-arguments and processors come from its x86/unittests.cfg. The table goes to standard output, one
-test a line; the consoles go to a folder that is named at the end.
+arguments and processors come from its x86/unittests.cfg, and for QEMU its processor model, with
+"max" for "host". LIST names the columns of the table: engines, and "qemu". The table goes to
+standard output, one test a line; the consoles go to a folder that is named at the end.
 """
 import argparse
 import os
@@ -17,7 +18,7 @@ import tempfile
 ap = argparse.ArgumentParser()
 ap.add_argument('dir')
 ap.add_argument('--trapeze', default=os.path.join(os.path.dirname(__file__), '../build/trapeze'))
-ap.add_argument('--no-qemu', action='store_true')
+ap.add_argument('--engines', default='interpreter,translator,qemu')
 ap.add_argument('--only', default='')
 ap.add_argument('--timeout', type=int, default=60)
 a = ap.parse_args()
@@ -40,17 +41,40 @@ def sections():
         yield test
 
 
+def words_of(test):
+    """The options that the test gives to QEMU."""
+    return shlex.split(test.get('qemu_params', test.get('extra_params', '')))
+
+
+def option(test, name, default):
+    words = words_of(test)
+    return words[words.index(name) + 1] if name in words else default
+
+
 def arguments(test):
     """The guest's command line: test_args, or -append in the options for QEMU."""
     if 'test_args' in test:
         return test['test_args'].strip("'\"")
-    words = shlex.split(test.get('qemu_params', test.get('extra_params', '')))
-    return words[words.index('-append') + 1] if '-append' in words else ''
+    return option(test, '-append', '')
 
 
-def memory(test):
-    words = shlex.split(test.get('qemu_params', test.get('extra_params', '')))
-    return words[words.index('-m') + 1] if '-m' in words else '256M'
+def trapeze_command(test, engine, kernel, smp):
+    memory = option(test, '-m', '256M')
+    if memory[-1] in '0123456789':
+        memory += 'M'
+    return [a.trapeze, 'run', '--engine', engine, '--kernel', kernel, '--append', arguments(test),
+            '-m', memory.upper(), '--cpus', smp, '--debugcon', 'null', '--device', 'pc-testdev']
+
+
+def qemu_command(test, kernel, smp):
+    cpu = option(test, '-cpu', 'qemu64').split(',')
+    if cpu[0] == 'host':
+        cpu = ['max']
+    return ['qemu-system-x86_64', '-accel', 'tcg', '-cpu', ','.join(cpu), '-nodefaults',
+            '-display', 'none', '-serial', 'stdio', '-no-reboot', '-smp', smp,
+            '-m', option(test, '-m', '256M'), '-device', 'pc-testdev',
+            '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
+            '-kernel', kernel, '-append', arguments(test)]
 
 
 def outcome(status, text):
@@ -76,7 +100,9 @@ def run(command, log):
 
 
 logs = tempfile.mkdtemp(prefix='kvm-unit-tests.')
-totals = {}
+engines = a.engines.split(',')
+totals = {engine: {} for engine in engines}
+print('| test | ' + ' | '.join(engines) + ' |\n|' + ' --- |' * (len(engines) + 1))
 for t in sections():
     if t.get('arch') == 'i386' or (a.only and t['name'] not in a.only.split(',')):
         continue
@@ -84,15 +110,15 @@ for t in sections():
     if not os.path.exists(kernel):
         continue
     smp = re.sub(r'\D.*', '', t['smp']) or '2'
-    results = [run([a.trapeze, 'run', '--kernel', kernel, '--append', arguments(t), '-m',
-                    memory(t) if memory(t)[-1] in 'MG' else memory(t) + 'M',
-                    '--cpus', smp, '--debugcon', 'null'], f'{logs}/{t["name"]}.trapeze')]
-    if not a.no_qemu:
-        results.append(run(['qemu-system-x86_64', '-accel', 'tcg', '-cpu', 'max', '-nodefaults',
-                            '-display', 'none', '-serial', 'stdio', '-no-reboot', '-smp', smp, '-m',
-                            memory(t), '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
-                            '-kernel', kernel, '-append', arguments(t)], f'{logs}/{t["name"]}.qemu'))
+    results = []
+    for engine in engines:
+        command = (qemu_command(t, kernel, smp) if engine == 'qemu' else
+                   trapeze_command(t, engine, kernel, smp))
+        result = run(command, f'{logs}/{t["name"]}.{engine}')
+        results.append(result)
+        word = result.split()[0]
+        totals[engine][word] = totals[engine].get(word, 0) + 1
     print(f'| {t["name"]} | ' + ' | '.join(results) + ' |', flush=True)
-    totals[results[0].split()[0]] = totals.get(results[0].split()[0], 0) + 1
-print(', '.join(f'{n} {word}' for word, n in sorted(totals.items())))
+for engine in engines:
+    print(f'{engine}: ' + ', '.join(f'{n} {word}' for word, n in sorted(totals[engine].items())))
 print(f'consoles: {logs}')
