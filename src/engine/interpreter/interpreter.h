@@ -253,6 +253,7 @@ struct icpu {
     struct large_pages large_pages;
     uint16_t tlb_filled[TLB_KIND_COUNT][TLB_SIZE]; /* slots that a flush has to look at */
     unsigned tlb_filled_count[TLB_KIND_COUNT];
+    uint32_t tlb_epoch; /* advances when entries become invalid */
 };
 
 #define REG_OFFSET(n)        ((uint16_t)(offsetof(struct icpu, cpu.s.gpr) + 8u * (n)))

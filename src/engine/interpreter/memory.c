@@ -143,6 +143,7 @@ void interp_empty_tlb(struct icpu *c)
 
 void interp_flush_tlb(struct icpu *c, bool global_too)
 {
+    c->tlb_epoch++;
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
         unsigned kept = 0;
 
@@ -183,6 +184,7 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 {
     unsigned slot = tlb_index(linear);
 
+    c->tlb_epoch++;
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
     if (unlikely(may_be_in_large_page(c, linear)))
@@ -202,6 +204,7 @@ void interp_flush_jumps(struct icpu *c)
 
 void interp_drop_write_tags(struct icpu *c)
 {
+    c->tlb_epoch++;
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
             unsigned slot = c->tlb_filled[kind][n];

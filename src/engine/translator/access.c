@@ -133,10 +133,17 @@ static const uint64_t *segment_base(struct tr_builder *b, const ZydisDecodedOper
     return NULL;
 }
 
-void emit_ea(struct tr_builder *b, const struct tr_insn *ti)
+/* R11 = linear address of the access. */
+static void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struct access *a)
 {
-    const uint64_t *base = segment_base(b, ti->memory);
+    const uint64_t *base;
 
+    if (!a->is_operand) {
+        emit_lea(b->e, true, TR_S0,
+                 mem_base(ti->kind == TR_LEAVE ? RBP : TR_RSP, a->write ? -8 : 0));
+        return;
+    }
+    base = segment_base(b, ti->memory);
     emit_lea_operand(b, ti, TR_S0, true);
     if (base) {
         emit_load(b->e, TR_S1, mem_field(base));
@@ -152,17 +159,31 @@ static int32_t low_address(const void *address)
     return (int32_t)(uintptr_t)address;
 }
 
-struct cold *emit_check(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
-                        unsigned align_mask)
+/* Before something that changes the host's flags. */
+static void guard_flags(struct tr_builder *b, const struct tr_insn *ti)
+{
+    if (ti->flags_live)
+        flags_save(b);
+    else
+        b->flags_saved = false;
+}
+
+static struct cold *step_cold(struct tr_builder *b, struct tr_insn *ti, unsigned condition)
+{
+    struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
+
+    cold->op = insn_op(b, ti);
+    return cold;
+}
+
+struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
+                         unsigned align_mask)
 {
     struct emit *e = b->e;
     const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
     struct cold *cold;
 
-    if (ti->flags_live)
-        flags_save(b);
-    else
-        b->flags_saved = false;
+    guard_flags(b, ti);
     /* tlb_index(R11) * sizeof(struct tlb_entry) */
     put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
     put_bytes(e, "\xc4\x43\xfb\xf0\xeb\x13", 6); /* rorx r13, r11, 19 */
@@ -176,14 +197,65 @@ struct cold *emit_check(struct tr_builder *b, struct tr_insn *ti, unsigned size,
     } else {
         emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)(0x1000 - size));
     }
-    cold = cold_new(b, COLD_STEP, emit_jcc(e, align_mask ? CC_NE : CC_A));
-    cold->op = insn_op(b, ti);
+    cold = step_cold(b, ti, align_mask ? CC_NE : CC_A);
     emit_load(e, TR_S2, mem_base(TR_S1, low_address(&tlb->addend)));
+    b->loaded_group = NO_GROUP;
     return cold;
 }
 
-void finish_access(struct tr_builder *b, struct cold *cold)
+/* Where a member of a group is, by its base register alone; false: compute R11. */
+static bool place_by_base(struct tr_builder *b, const struct tr_insn *ti, const struct access *a,
+                          struct place *p)
+{
+    const ZydisDecodedOperand *m = ti->memory;
+    int base;
+
+    if (!a->is_operand) {
+        p->base = ti->kind == TR_LEAVE ? RBP : TR_RSP;
+        p->disp = a->write ? -8 : 0;
+        return true;
+    }
+    base = gpr_of(m->mem.base);
+    if (m->mem.index != ZYDIS_REGISTER_NONE || base == NO_REG)
+        return false;
+    p->base = (int)guest_value(b, base, TR_S0);
+    p->disp = m->mem.disp.has_displacement ? (int32_t)m->mem.disp.value : 0;
+    return true;
+}
+
+struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a,
+                         unsigned align_mask, bool in_r11)
+{
+    struct place p = {.base = TR_S0};
+
+    if (a->group == NO_GROUP) {
+        emit_address_of(b, ti, a);
+        p.cold = emit_lookup(b, ti, a->size, a->write, align_mask);
+        return p;
+    }
+    if (align_mask || in_r11 || !place_by_base(b, ti, a, &p))
+        emit_address_of(b, ti, a);
+    if (align_mask) {
+        guard_flags(b, ti);
+        emit_rr(b->e, false, 0xf7, 0, TR_S0); /* test r11d, align_mask */
+        put32(b->e, align_mask);
+        p.cold = step_cold(b, ti, CC_NE);
+    }
+    if (b->loaded_group != a->group)
+        emit_load(b->e, TR_S2, mem_field(&b->t->addends[a->group]));
+    b->loaded_group = a->group;
+    return p;
+}
+
+void finish_cold(struct tr_builder *b, struct cold *cold)
 {
     cold->resume = emit_address(b->e);
     cold->after = b->vectors;
+    b->loaded_group = NO_GROUP;
+}
+
+void finish_access(struct tr_builder *b, const struct place *p)
+{
+    if (p->cold)
+        finish_cold(b, p->cold);
 }

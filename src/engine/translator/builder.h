@@ -26,6 +26,36 @@ enum tr_kind {
     TR_RET,
 };
 
+#define TR_MAX_GROUPS 16u
+#define NO_GROUP      (-1)
+
+/* A register's value: what symbol stands for (0: nothing) plus offset. */
+struct symbolic {
+    unsigned symbol;
+    int64_t offset;
+};
+
+/* One memory access of an instruction: base + index << scale + offset, in symbols. */
+struct access {
+    unsigned base, index;
+    int64_t offset;
+    unsigned size;
+    uint8_t scale;
+    bool write;
+    bool is_operand; /* the explicit memory operand; else the stack */
+    bool alone;      /* shares no look-up */
+    int8_t group;    /* NO_GROUP: a look-up of its own */
+};
+
+/* Accesses that share a look-up; the same symbols, [low, high) in offsets. */
+struct group {
+    unsigned base, index;
+    int64_t low, high;
+    uint8_t scale;
+    bool write;
+    unsigned place; /* the instruction before which it is checked */
+};
+
 struct tr_insn {
     struct insn insn;
     struct stub_plan plan; /* of TR_VECTOR */
@@ -38,6 +68,9 @@ struct tr_insn {
     uint16_t flags_used, flags_killed;
     bool flags_live; /* some status flag is read at or behind this instruction */
     bool ends;       /* the block ends behind it */
+    struct access access[2];
+    unsigned access_count;
+    struct symbolic before[16]; /* general registers */
 };
 
 /* How many bytes of each vector register the host has (0: none), and are newer than memory. */
@@ -49,6 +82,7 @@ struct vector_state {
 enum cold_kind {
     COLD_STEP,   /* interpreter's op, then back to resume */
     COLD_EXIT,   /* leave at rip */
+    COLD_PLAIN,  /* to the plain block at rip */
     COLD_BRANCH, /* write vector registers back, then a link to rip */
     COLD_LINK,   /* the stub of a link */
     COLD_LOOP,   /* load what the loop expects in vector registers, then to its start */
@@ -61,7 +95,7 @@ struct cold {
     const struct tr_op *op;
     struct tr_link *link;
     uint64_t rip;
-    bool flags_saved;
+    bool flags_saved, to_plain;
     struct vector_state before, after;
 };
 
@@ -81,6 +115,11 @@ struct tr_builder {
     bool flags_saved;       /* the status flags are in t->flags, the host's are of no value */
 
     struct vector_state vectors;
+    bool plain; /* no groups */
+    struct group groups[TR_MAX_GROUPS];
+    unsigned group_count, symbol_count;
+    int loaded_group; /* whose addend is in R13, or NO_GROUP */
+
     bool vector_loop;           /* jumps to its own start keep vector registers */
     struct vector_state at_hot; /* what they find there */
     const uint8_t *hot;
@@ -119,23 +158,46 @@ struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
 unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch);
 /* Where a spilled register is. */
 struct host_mem guest_slot(struct tr_builder *b, int guest);
-/* R11 = linear address of the operand. */
-void emit_ea(struct tr_builder *b, const struct tr_insn *ti);
-/* The same into any register, without access (LEA). */
+/* The address of the memory operand, without its segment's base. */
 void emit_lea_operand(struct tr_builder *b, const struct tr_insn *ti, unsigned to, bool wide);
+/* Where an access finds its memory: [base + R13 + disp]. */
+struct place {
+    int base;
+    int32_t disp;
+    struct cold *cold; /* for finish_access(); NULL if there is no look-up */
+};
+static inline struct host_mem place_mem(const struct place *p)
+{
+    return mem_index(p->base, TR_S2, 0, p->disp);
+}
 /*
- * [R11 + R13] = host memory of size bytes at linear R11, or off to the interpreter's op. R11 is
- * kept. align_mask: bits of the address that must be zero. finish_access() says where to go on.
+ * The memory of access a of ti, whose address must be a multiple of align_mask + 1; otherwise the
+ * interpreter's op does it all. in_r11: base is R11 and disp 0. R12 is free afterwards.
  */
+struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a,
+                         unsigned align_mask, bool in_r11);
+void finish_access(struct tr_builder *b, const struct place *p);
+/*
+ * R13 = what leads from linear addresses in [R11, R11 + size) to host memory, or off to the
+ * code that is returned (as COLD_STEP). R11 is kept, R12 is not.
+ */
+struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
+                         unsigned align_mask);
+/* cold goes on here. */
+void finish_cold(struct tr_builder *b, struct cold *cold);
 /* The status flags are in t->flags afterwards, and checks may change the host's. */
 void flags_save(struct tr_builder *b);
 /* The status flags are in the host's flags afterwards. */
 void flags_to_host(struct tr_builder *b);
 /* Before an instruction that may read or write flags itself. */
 void flags_for(struct tr_builder *b, const struct tr_insn *ti);
-struct cold *emit_check(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
-                        unsigned align_mask);
-void finish_access(struct tr_builder *b, struct cold *cold);
+
+/* ---- groups.c ---- */
+
+/* Registers, accesses and groups of the whole block. */
+void find_groups(struct tr_builder *b);
+/* The checks that stand before ti. */
+void emit_group_checks(struct tr_builder *b, struct tr_insn *ti);
 
 /* ---- vectors.c ---- */
 

@@ -3,12 +3,10 @@
  *
  * What is copied byte by byte: prefixes that mean something to the operation, the opcode and
  * immediates. What is made new: the register fields of general registers, the memory operand
- * ([R11 + R13]), and the bits of REX, VEX and EVEX that extend them (SDM vol. 2, 2.1 to 2.7).
+ * ([base + R13 + disp]), and the bits of REX, VEX and EVEX that extend them (SDM vol. 2, 2.1
+ * to 2.7).
  */
 #include "engine/translator/builder.h"
-
-#define MEMORY_MODRM_RM 4u    /* a SIB byte follows */
-#define MEMORY_SIB      0x2bu /* R13 as index, R11 as base, without their fourth bits */
 
 struct fields {
     unsigned reg, rm, vvvv; /* 4 bits each; rm also stands for the register in the opcode */
@@ -32,17 +30,29 @@ static bool has_high_byte(const struct insn *insn)
     return false;
 }
 
+/* [base + R13 + disp]. EVEX scales a displacement of 8 bits, so it gets one of 32. */
+static void put_memory(struct emit *e, unsigned reg, const struct rewrite *r, bool is_evex)
+{
+    struct host_mem m = mem_index(r->base, TR_S2, 0, r->disp);
+
+    if (is_evex && r->disp) {
+        put8(e, 0x84 | (reg & 7) << 3);
+        put8(e, (TR_S2 & 7) << 3 | ((unsigned)r->base & 7));
+        put32(e, (uint32_t)r->disp);
+    } else {
+        put_modrm_mem(e, reg, &m);
+    }
+}
+
 static void put_modrm(struct emit *e, const struct insn *insn, const struct rewrite *r,
                       const struct fields *f)
 {
     if (!(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM))
         return;
-    if (r->memory) {
-        put8(e, (f->reg & 7) << 3 | MEMORY_MODRM_RM);
-        put8(e, MEMORY_SIB);
-    } else {
+    if (r->memory)
+        put_memory(e, f->reg, r, insn->info.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX);
+    else
         put8(e, 0xc0 | (f->reg & 7) << 3 | (f->rm & 7));
-    }
 }
 
 static void put_immediates(struct emit *e, const struct insn *insn)
@@ -144,7 +154,7 @@ bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite 
     if (r->rm != NO_REG)
         f.rm = (unsigned)r->rm;
     if (r->memory) {
-        f.rm = TR_S0;
+        f.rm = (unsigned)r->base;
         f.x = TR_S2 >> 3;
     }
     switch (insn->info.encoding) {

@@ -15,6 +15,7 @@
 #include "engine/interpreter/flags.h"
 #include "engine/interpreter/host_stub.h"
 
+#define NO_RIP     (1ull << 63) /* not canonical */
 #define JUMP_BYTES (TR_JUMP_SIZE * sizeof(uint8_t *))
 
 /* ---- flags: generated code's word and EFLAGS ---- */
@@ -42,6 +43,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
 {
     struct translator *t = c->translator;
     const struct op *i = &op->op;
+    uint32_t epoch = c->tlb_epoch;
 
     (op->is_fallback ? t->stats.fallbacks : t->stats.slow)[op->mnemonic]++;
     flags_from_word(c, t->flags);
@@ -53,7 +55,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     if (!i)
         return 1;
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != t->run_tlb ||
-        simd_blocked(c) != t->run_blocked) {
+        simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
         c->cpu.s.rip = op->next_rip;
         return 1;
     }
@@ -216,10 +218,10 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
 /* ---- blocks ---- */
 
 static struct tr_block *block_new(struct translator *t, struct tr_page *page,
-                                  const struct fetch_entry *f, uint64_t rip)
+                                  const struct fetch_entry *f, uint64_t rip, bool plain)
 {
     struct tr_block **slot = block_slot(t, page, rip);
-    struct tr_block *b = translate_block(t, page, f, rip);
+    struct tr_block *b = translate_block(t, page, f, rip, plain);
 
     if (!b)
         return NULL;
@@ -255,7 +257,7 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
 }
 
 /* The block at RIP; NULL if the interpreter has to run the instruction there. */
-static struct tr_block *find_block(struct translator *t)
+static struct tr_block *find_block(struct translator *t, bool plain)
 {
     struct icpu *c = t->c;
     uint64_t rip = c->cpu.s.rip, page_rip = rip & GUEST_PAGE_MASK;
@@ -274,9 +276,10 @@ static struct tr_block *find_block(struct translator *t)
         translator_flush(t);
     page = translator_page(t, f, page_rip);
     for (b = *block_slot(t, page, rip); b; b = b->hash_next)
-        if (b->page == page && b->rip == rip && (!b->second || second_is_there(t, b)))
+        if (b->page == page && b->rip == rip && b->plain == plain &&
+            (!b->second || second_is_there(t, b)))
             return b;
-    return block_new(t, page, f, rip);
+    return block_new(t, page, f, rip, plain);
 }
 
 /* ---- the way in and out ---- */
@@ -359,7 +362,7 @@ void translator_run(struct icpu *c)
         struct tr_block *b;
 
         refresh(t);
-        b = find_block(t);
+        b = find_block(t, t->plain_rip == c->cpu.s.rip);
         if (unlikely(!b)) {
             c->must_step = true;
             break;
@@ -369,6 +372,7 @@ void translator_run(struct icpu *c)
         t->stats.enters++;
         if (t->enter(b->entry) == 0) {
             flags_from_word(c, t->flags);
+            t->plain_rip = t->link && t->link->to_plain ? c->cpu.s.rip : NO_RIP;
             if (unlikely(t->site && !x86_is_canonical(c->cpu.s.rip)))
                 undo_branch(t);
         } else {

@@ -14,8 +14,6 @@
 #include "base/guest_ram.h"
 #include "engine/interpreter/build.h"
 
-#define ACCESS mem_index(TR_S0, TR_S2, 0, 0) /* the memory that emit_check found */
-
 static unsigned fetch_slot(uint64_t rip)
 {
     return (unsigned)(rip >> 12) & (TR_FETCH_SIZE - 1);
@@ -83,6 +81,7 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
     vectors_write_back(b, &b->vectors);
     memset(&b->vectors, 0, sizeof(b->vectors));
     emit_constant(b->e, TR_S2, (uintptr_t)op);
+    b->loaded_group = NO_GROUP;
     emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
     b->flags_saved = false;
     op->is_fallback = true;
@@ -154,16 +153,16 @@ static bool too_many_spilled(const struct tr_insn *ti)
 static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
 {
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
-    struct cold *cold = NULL;
+    unsigned align_mask = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 15 : 0;
+    struct place place = {0};
     int spilled[3];
 
     if (too_many_spilled(ti))
         return false;
     if (ti->memory) {
-        emit_ea(b, ti);
-        cold = emit_check(b, ti, ti->memory->size / 8,
-                          ti->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
-                          ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 15 : 0);
+        place = emit_access(b, ti, &ti->access[0], align_mask, false);
+        r.base = place.base;
+        r.disp = place.disp;
     }
     flags_for(b, ti);
     place_registers(b, ti, &r, spilled);
@@ -172,8 +171,9 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
     for (unsigned n = 0; n < 3; n++)
         if (spilled[n] != NO_REG)
             emit_store(b->e, guest_slot(b, spilled[n]), TR_S0 + n);
-    if (cold)
-        finish_access(b, cold);
+    if (!ti->memory)
+        b->loaded_group = NO_GROUP; /* R13 may have held a spilled register */
+    finish_access(b, &place);
     return true;
 }
 
@@ -190,66 +190,66 @@ static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
-/* R11 = RSP - 8, checked. */
-static struct cold *emit_push_check(struct tr_builder *b, struct tr_insn *ti)
-{
-    emit_lea(b->e, true, TR_S0, mem_base(TR_RSP, -8));
-    return emit_check(b, ti, 8, true, 0);
-}
-
-static void store_constant(struct tr_builder *b, uint64_t value)
+static void store_constant(struct tr_builder *b, const struct place *p, uint64_t value)
 {
     if ((int64_t)value == (int32_t)value) {
-        emit_rm(b->e, true, 0xc7, 0, ACCESS);
+        emit_rm(b->e, true, 0xc7, 0, place_mem(p));
         put32(b->e, (uint32_t)value);
     } else {
         emit_constant(b->e, TR_S1, value);
-        emit_store(b->e, ACCESS, TR_S1);
+        emit_store(b->e, place_mem(p), TR_S1);
     }
+}
+
+/* The access to the stack; the one to the memory operand comes before it, if there is one. */
+static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
+{
+    return emit_access(b, ti, &ti->access[ti->access_count - 1], 0, false);
+}
+
+static void move_rsp(struct tr_builder *b, int32_t bytes)
+{
+    emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, bytes));
 }
 
 static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
 {
     const ZydisDecodedOperand *o = &ti->insn.operands[0];
-    struct cold *cold = emit_push_check(b, ti);
+    struct place p = emit_stack_access(b, ti);
 
     if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-        store_constant(b, (uint64_t)o->imm.value.s);
+        store_constant(b, &p, (uint64_t)o->imm.value.s);
     else
-        emit_store(b->e, ACCESS, guest_value(b, gpr_of(o->reg.value), TR_S1));
-    emit_mov(b->e, TR_RSP, TR_S0);
-    finish_access(b, cold);
+        emit_store(b->e, place_mem(&p), guest_value(b, gpr_of(o->reg.value), TR_S1));
+    move_rsp(b, -8);
+    finish_access(b, &p);
     return true;
 }
 
 static bool emit_pop(struct tr_builder *b, struct tr_insn *ti)
 {
     int guest = gpr_of(ti->insn.operands[0].reg.value);
-    struct cold *cold;
+    struct place p = emit_stack_access(b, ti);
 
-    emit_mov(b->e, TR_S0, TR_RSP);
-    cold = emit_check(b, ti, 8, false, 0);
     if (is_spilled(guest)) {
-        emit_load(b->e, TR_S1, ACCESS);
+        emit_load(b->e, TR_S1, place_mem(&p));
         emit_store(b->e, guest_slot(b, guest), TR_S1);
     } else {
-        emit_load(b->e, host_of(guest), ACCESS);
+        emit_load(b->e, host_of(guest), place_mem(&p));
     }
     if (guest != RSP)
-        emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, 8));
-    finish_access(b, cold);
+        move_rsp(b, 8);
+    finish_access(b, &p);
     return true;
 }
 
 static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct cold *cold;
+    struct place p = emit_stack_access(b, ti);
 
-    emit_mov(b->e, TR_S0, RBP);
-    cold = emit_check(b, ti, 8, false, 0);
-    emit_load(b->e, RBP, ACCESS);
-    emit_lea(b->e, true, TR_RSP, mem_base(TR_S0, 8));
-    finish_access(b, cold);
+    emit_lea(b->e, true, TR_RSP, mem_base(RBP, 8));
+    emit_load(b->e, RBP, place_mem(&p));
+    finish_access(b, &p);
     return true;
 }
 
@@ -267,13 +267,13 @@ static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
     struct emit *e = b->e;
     bool wide = ti->insn.info.operand_width == 64;
     bool is_signed = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_IDIV;
-    struct cold *colds[3] = {NULL};
+    struct place place = {0};
+    struct cold *colds[2] = {NULL};
     unsigned count = 0;
 
     if (ti->memory) {
-        emit_ea(b, ti);
-        colds[count++] = emit_check(b, ti, ti->memory->size / 8, false, 0);
-        emit_rm(e, wide, 0x8b, TR_S0, ACCESS);
+        place = emit_access(b, ti, &ti->access[0], 0, false);
+        emit_rm(e, wide, 0x8b, TR_S0, place_mem(&place));
     } else {
         emit_mov(e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
     }
@@ -284,8 +284,8 @@ static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
         put8(e, wide ? 63 : 31);
         emit_rr(e, wide, 0x3b, TR_S1, RDX); /* RDX:RAX is no more than RAX */
         colds[count++] = step_if(b, ti, CC_NE);
-        emit_lea(e, wide, TR_S2, mem_base(TR_S0, 1));
-        emit_alu_imm(e, wide, ALU_CMP, TR_S2, 1); /* the divisor is neither 0 nor -1 */
+        emit_lea(e, wide, TR_S1, mem_base(TR_S0, 1));
+        emit_alu_imm(e, wide, ALU_CMP, TR_S1, 1); /* the divisor is neither 0 nor -1 */
         colds[count++] = step_if(b, ti, CC_BE);
     } else {
         emit_rr(e, wide, 0x3b, RDX, TR_S0);
@@ -293,17 +293,18 @@ static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
     }
     emit_rr(e, wide, 0xf7, is_signed ? 7 : 6, TR_S0);
     while (count--)
-        finish_access(b, colds[count]);
+        finish_cold(b, colds[count]);
+    finish_access(b, &place);
     return true;
 }
 
 static void emit_push_return(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct cold *cold = emit_push_check(b, ti);
+    struct place p = emit_stack_access(b, ti);
 
-    store_constant(b, ti->rip + ti->insn.info.length);
-    emit_mov(b->e, TR_RSP, TR_S0);
-    finish_access(b, cold);
+    store_constant(b, &p, ti->rip + ti->insn.info.length);
+    move_rsp(b, -8);
+    finish_access(b, &p);
 }
 
 static bool emit_call_insn(struct tr_builder *b, struct tr_insn *ti)
@@ -316,16 +317,15 @@ static bool emit_call_insn(struct tr_builder *b, struct tr_insn *ti)
 /* R11 = the operand of an indirect branch. */
 static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct cold *cold;
+    struct place p;
 
     if (!ti->memory) {
         emit_mov(b->e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
         return;
     }
-    emit_ea(b, ti);
-    cold = emit_check(b, ti, 8, false, 0);
-    emit_load(b->e, TR_S0, ACCESS);
-    finish_access(b, cold);
+    p = emit_access(b, ti, &ti->access[0], 0, false);
+    emit_load(b->e, TR_S0, place_mem(&p));
+    finish_access(b, &p);
 }
 
 static bool emit_call_indirect(struct tr_builder *b, struct tr_insn *ti)
@@ -349,16 +349,15 @@ static bool emit_jmp_indirect(struct tr_builder *b, struct tr_insn *ti)
 static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
 {
     int32_t bytes = 8;
-    struct cold *cold;
+    struct place p;
 
     if (ti->insn.info.raw.imm[0].size)
         bytes += (int32_t)ti->insn.info.raw.imm[0].value.u;
     insn_op(b, ti)->undo_rsp = -bytes;
-    emit_mov(b->e, TR_S0, TR_RSP);
-    cold = emit_check(b, ti, 8, false, 0);
-    emit_load(b->e, TR_S0, ACCESS);
-    emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, bytes));
-    finish_access(b, cold);
+    p = emit_stack_access(b, ti);
+    emit_load(b->e, TR_S0, place_mem(&p));
+    move_rsp(b, bytes);
+    finish_access(b, &p);
     emit_indirect(b, ti);
     return true;
 }
@@ -402,11 +401,16 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
 
 static void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct vector_state vectors = b->vectors;
-    bool flags_saved = b->flags_saved;
-    unsigned cold_count = b->cold_count;
-    uint8_t *at = b->e->at;
+    struct vector_state vectors;
+    bool flags_saved;
+    unsigned cold_count;
+    uint8_t *at;
 
+    emit_group_checks(b, ti);
+    vectors = b->vectors;
+    flags_saved = b->flags_saved;
+    cold_count = b->cold_count;
+    at = b->e->at;
     if (emitters[ti->kind] && emitters[ti->kind](b, ti))
         return;
     b->e->at = at;
@@ -516,7 +520,8 @@ static void make_link(struct tr_builder *b, struct cold *cold)
     *link = (struct tr_link){.page = b->page,
                              .rel32 = cold->rel32,
                              .stub = emit_address(b->e),
-                             .from_rip = b->block->rip};
+                             .from_rip = b->block->rip,
+                             .to_plain = cold->to_plain};
     emit_aim(b->e, cold->rel32, link->stub);
     emit_constant(b->e, TR_S1, (uintptr_t)link);
     emit_store(b->e, mem_field(&t->link), TR_S1);
@@ -546,6 +551,13 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         emit_constant(e, TR_S0, cold->rip);
         emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
         break;
+    case COLD_PLAIN:
+        b->flags_saved = cold->flags_saved;
+        flags_to_host(b);
+        cold->to_plain = true;
+        cold->rel32 = emit_jmp(e);
+        make_link(b, cold);
+        break;
     case COLD_BRANCH:
         cold->rel32 = emit_jmp(e);
         make_link(b, cold);
@@ -566,6 +578,7 @@ static void emit_block(struct tr_builder *b)
 
     b->cold_count = 0;
     b->flags_saved = false;
+    b->loaded_group = NO_GROUP;
     memset(&b->vectors, 0, sizeof(b->vectors));
     emit_entries(b, flags_live);
     check_second_page(b);
@@ -657,7 +670,7 @@ static unsigned decode_block(struct tr_builder *b, struct source *s, uint64_t ri
 }
 
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                                 const struct fetch_entry *f, uint64_t rip)
+                                 const struct fetch_entry *f, uint64_t rip, bool plain)
 {
     struct tr_builder *b = t->builder;
     unsigned offset = rip & 0xfff, used;
@@ -678,8 +691,10 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     if (!is_unchanged(&s, used) || !is_current(page) || !is_current(b->second))
         return NULL;
     b->block = translator_data(t, sizeof(*b->block));
-    *b->block = (struct tr_block){.page = page, .second = b->second, .rip = rip};
+    *b->block = (struct tr_block){.page = page, .second = b->second, .rip = rip, .plain = plain};
+    b->plain = plain;
     analyse_flags(b);
+    find_groups(b);
     emit_block(b);
     t->stats.blocks++;
     t->stats.instructions += b->count;

@@ -71,6 +71,7 @@ struct tr_block {
     struct tr_page *page;
     struct tr_page *second; /* its only instruction runs into this page, or NULL */
     bool dropped;
+    bool plain; /* without groups: for where a group's check failed */
     struct tr_link *incoming;
     uint64_t rip;
     const uint8_t *indirect, *cross, *checked, *entry; /* execute view */
@@ -83,6 +84,7 @@ struct tr_link {
     uint8_t *rel32;             /* write view */
     const uint8_t *stub;        /* execute view */
     uint64_t from_rip;
+    bool to_plain;
 };
 
 struct tr_stats {
@@ -94,10 +96,12 @@ struct tr_stats {
 
 struct translator {
     /* What generated code touches. */
-    uint16_t flags;  /* status flags as LAHF has them in the high byte, OF in the low one */
-    uint64_t target; /* of an indirect call, while the return address is pushed */
-    const struct tr_link *link;    /* how generated code was left: unlinked branch, or NULL */
-    const struct tr_op *site;      /* or the indirect branch, or NULL */
+    uint16_t flags;       /* status flags as LAHF has them in the high byte, OF in the low one */
+    uint64_t target;      /* of an indirect call, while the return address is pushed */
+    uint64_t addends[16]; /* of the running block's groups (groups.c) */
+    const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
+    const struct tr_op *site;   /* or the indirect branch, or NULL */
+    uint64_t plain_rip; /* where a group's check failed: a plain block comes next; or no RIP */
     uint32_t fetch[TR_FETCH_SIZE]; /* ids of the pages that are what their linear page maps to */
 
     struct icpu *c;
@@ -160,7 +164,7 @@ void translator_builder_free(struct tr_builder *b);
  * page. NULL if the interpreter has to run the first instruction, or after a flush.
  */
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                                 const struct fetch_entry *f, uint64_t rip);
+                                 const struct fetch_entry *f, uint64_t rip, bool plain);
 
 /* ---- thunks.c ---- */
 
@@ -177,7 +181,9 @@ int translator_step(struct icpu *c, const struct tr_op *op);
 /* How the operands of a copied instruction are placed. */
 struct rewrite {
     int reg, rm, vvvv; /* host numbers of general registers in these fields; NO_REG: as it is */
-    bool memory;       /* the memory operand is [R11 + R13] */
+    bool memory;       /* the memory operand is [base + R13 + disp] */
+    int base;
+    int32_t disp;
 };
 /* Copy insn with other operands. False if it cannot be encoded. At most 15 bytes. */
 bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite *r);

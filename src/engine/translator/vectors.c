@@ -133,15 +133,16 @@ bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
 {
     const struct stub_plan *plan = &ti->plan;
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
-    struct cold *cold = NULL;
+    struct place place = {0};
     int spilled;
 
     for (unsigned n = 0; n < 32; n++)
         if (plan->vector_read >> n & 1)
             need(b, n, read_bytes(plan));
     if (ti->memory) {
-        emit_ea(b, ti);
-        cold = emit_check(b, ti, plan->memory_bytes, plan->is_store, plan->align_mask);
+        place = emit_access(b, ti, &ti->access[0], plan->align_mask, false);
+        r.base = place.base;
+        r.disp = place.disp;
     }
     flags_for(b, ti);
     move_masks(b, true, plan->k_read);
@@ -153,8 +154,7 @@ bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
     for (unsigned n = 0; n < 32; n++)
         if (plan->vector_write >> n & 1)
             mark_written(&b->vectors, n, plan);
-    if (cold)
-        finish_access(b, cold);
+    finish_access(b, &place);
     return true;
 }
 
@@ -200,7 +200,8 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
     const ZydisDecodedOperand *m = ti->memory;
     struct host_mem blocked = mem_field(&b->t->c->fpu_blocked);
-    struct cold *cold, *access = NULL;
+    struct place place = {0};
+    struct cold *cold;
 
     /* FS and GS: the pointer is the offset in the segment, and R11 is not. */
     if (m && (m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS))
@@ -213,16 +214,15 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
     cold = cold_new(b, COLD_STEP, emit_jcc(b->e, CC_NE));
     cold->op = insn_op(b, ti);
     if (m) {
-        emit_ea(b, ti);
-        access = emit_check(b, ti, ti->plan.memory_bytes, ti->plan.is_store, 0);
+        place = emit_access(b, ti, &ti->access[0], 0, true);
+        r.base = place.base;
     }
     flags_for(b, ti);
     remember_x87(b, ti);
     if (!rewrite_insn(b->e, &ti->insn, &r))
         return false;
-    if (access)
-        finish_access(b, access);
-    finish_access(b, cold);
+    finish_access(b, &place);
+    finish_cold(b, cold);
     return true;
 }
 

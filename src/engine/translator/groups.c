@@ -1,0 +1,358 @@
+/*
+ * groups.c - which memory accesses of a block share one TLB look-up
+ *
+ * Theory of operation. Each general register is followed through the block as symbol + offset:
+ * ADD, SUB, LEA, INC, DEC, PUSH, POP and copies keep the symbol, everything else makes a new one. Accesses
+ * whose addresses have the same symbols and lie within GROUP_BYTES of each other form a group. One check
+ * covers the range of all of them and leaves the addend in memory (translator.addends); its
+ * members only load that.
+ *
+ * The check stands before its first member, or further up where the status flags are dead, so that they need not
+ * be saved. It has no effect of its own. When it fails (a miss, or a range over two pages), the rest of
+ * the block, from the instruction it stands before, runs as another block without groups (tr_block.plain).
+ *
+ * What a check has found stays true up to the last member: only the interpreter's ops change
+ * the TLB, a group does not reach over an instruction that is always executed by one, and
+ * translator_step leaves the block if a slow access has changed it (icpu.tlb_epoch).
+ */
+#include "engine/translator/builder.h"
+
+#define GROUP_BYTES 256
+
+/* ---- registers as symbol and offset ---- */
+
+static unsigned new_symbol(struct tr_builder *b)
+{
+    return ++b->symbol_count;
+}
+
+static void set_new(struct tr_builder *b, struct symbolic regs[16], int guest)
+{
+    regs[guest] = (struct symbolic){.symbol = new_symbol(b)};
+}
+
+static void set_written(struct tr_builder *b, struct symbolic regs[16], const struct tr_insn *ti)
+{
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+
+        if (guest != NO_REG && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            set_new(b, regs, guest);
+    }
+}
+
+static bool is_gpr64(const ZydisDecodedOperand *o)
+{
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value >= ZYDIS_REGISTER_RAX &&
+           o->reg.value <= ZYDIS_REGISTER_R15;
+}
+
+/* reg += constant, or reg = reg: true if ti is such an instruction of 64 bits. */
+static bool follow_copy(struct symbolic regs[16], const struct tr_insn *ti)
+{
+    const ZydisDecodedOperand *o = ti->insn.operands;
+    int to;
+
+    if (!is_gpr64(&o[0]) || ti->insn.info.operand_width != 64)
+        return false;
+    to = gpr_of(o[0].reg.value);
+    switch (ti->insn.info.mnemonic) {
+    case ZYDIS_MNEMONIC_INC:
+        regs[to].offset++;
+        return true;
+    case ZYDIS_MNEMONIC_DEC:
+        regs[to].offset--;
+        return true;
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_SUB:
+        if (o[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            return false;
+        regs[to].offset += ti->insn.info.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s
+                                                                         : -o[1].imm.value.s;
+        return true;
+    case ZYDIS_MNEMONIC_MOV:
+        if (!is_gpr64(&o[1]))
+            return false;
+        regs[to] = regs[gpr_of(o[1].reg.value)];
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool follow_lea(struct symbolic regs[16], const struct tr_insn *ti)
+{
+    const ZydisDecodedOperand *m = ti->memory;
+    int base = gpr_of(m->mem.base);
+
+    if (!is_gpr64(&ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE ||
+        base == NO_REG || ti->insn.info.address_width != 64)
+        return false;
+    regs[gpr_of(ti->insn.operands[0].reg.value)] =
+        (struct symbolic){regs[base].symbol, regs[base].offset + m->mem.disp.value};
+    return true;
+}
+
+/* What the registers are behind ti. */
+static void follow(struct tr_builder *b, struct symbolic regs[16], const struct tr_insn *ti)
+{
+    switch (ti->kind) {
+    case TR_FALLBACK:
+        for (int guest = 0; guest < 16; guest++)
+            set_new(b, regs, guest);
+        return;
+    case TR_PUSH:
+    case TR_CALL:
+    case TR_CALL_INDIRECT:
+        regs[RSP].offset -= 8;
+        return;
+    case TR_POP:
+        regs[RSP].offset += 8;
+        set_new(b, regs, gpr_of(ti->insn.operands[0].reg.value));
+        return;
+    case TR_LEAVE:
+        regs[RSP] = (struct symbolic){regs[RBP].symbol, regs[RBP].offset + 8};
+        set_new(b, regs, RBP);
+        return;
+    case TR_COPY:
+        if (!follow_copy(regs, ti))
+            set_written(b, regs, ti);
+        return;
+    case TR_LEA:
+        if (!follow_lea(regs, ti))
+            set_written(b, regs, ti);
+        return;
+    default:
+        set_written(b, regs, ti);
+    }
+}
+
+/* ---- accesses ---- */
+
+static struct access *add_access(struct tr_insn *ti, struct symbolic base, int64_t offset,
+                                 unsigned size, bool write)
+{
+    struct access *a = &ti->access[ti->access_count++];
+
+    *a = (struct access){.base = base.symbol,
+                         .offset = base.offset + offset,
+                         .size = size,
+                         .write = write,
+                         .group = NO_GROUP};
+    return a;
+}
+
+static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
+{
+    const ZydisDecodedOperand *m = ti->memory;
+    int base = gpr_of(m->mem.base), index = gpr_of(m->mem.index);
+    unsigned size = ti->kind == TR_VECTOR || ti->kind == TR_X87 ? ti->plan.memory_bytes
+                                                               : m->size / 8u;
+    bool write = ti->kind == TR_VECTOR || ti->kind == TR_X87
+                     ? ti->plan.is_store
+                     : m->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+    struct access *a;
+
+    a = add_access(ti, base == NO_REG ? (struct symbolic){0} : regs[base],
+                   m->mem.disp.has_displacement ? m->mem.disp.value : 0, size, write);
+    a->is_operand = true;
+    a->alone = ti->insn.info.address_width != 64 || m->mem.segment == ZYDIS_REGISTER_FS ||
+               m->mem.segment == ZYDIS_REGISTER_GS;
+    if (m->mem.base == ZYDIS_REGISTER_RIP)
+        a->offset += (int64_t)(ti->rip + ti->insn.info.length);
+    if (index != NO_REG) {
+        a->index = regs[index].symbol;
+        a->scale = (uint8_t)__builtin_ctz(m->mem.scale);
+        a->offset += (int64_t)((uint64_t)regs[index].offset << a->scale);
+    }
+}
+
+static void find_accesses(const struct symbolic regs[16], struct tr_insn *ti)
+{
+    ti->access_count = 0;
+    if (ti->memory && ti->kind != TR_LEA && ti->kind != TR_NOTHING && ti->kind != TR_FALLBACK)
+        operand_access(regs, ti);
+    switch (ti->kind) {
+    case TR_PUSH:
+    case TR_CALL:
+    case TR_CALL_INDIRECT:
+        add_access(ti, regs[RSP], -8, 8, true);
+        break;
+    case TR_POP:
+    case TR_RET:
+        add_access(ti, regs[RSP], 0, 8, false);
+        break;
+    case TR_LEAVE:
+        add_access(ti, regs[RBP], 0, 8, false);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- groups ---- */
+
+/* Takes a into g if it fits. */
+static bool join(struct group *g, const struct access *a)
+{
+    int64_t low = a->offset < g->low ? a->offset : g->low;
+    int64_t high = a->offset + (int64_t)a->size > g->high ? a->offset + (int64_t)a->size : g->high;
+
+    if (a->alone || a->group != NO_GROUP || a->base != g->base || a->index != g->index ||
+        a->scale != g->scale || high - low > GROUP_BYTES)
+        return false;
+    g->low = low;
+    g->high = high;
+    g->write |= a->write;
+    return true;
+}
+
+/* A register that is symbol + something before ti; -1 if there is none. */
+static int register_with(const struct tr_insn *ti, unsigned symbol)
+{
+    for (int guest = 0; guest < 16; guest++)
+        if (ti->before[guest].symbol == symbol)
+            return guest;
+    return -1;
+}
+
+static bool reaches(const struct tr_insn *ti, const struct group *g)
+{
+    return (!g->base || register_with(ti, g->base) >= 0) &&
+           (!g->index || register_with(ti, g->index) >= 0);
+}
+
+/* Where to check a group whose first member is in instruction n. */
+static unsigned place_check(const struct tr_builder *b, const struct group *g, unsigned n)
+{
+    unsigned place = n;
+
+    while (b->insns[place].flags_live) {
+        if (place == 0 || b->insns[place - 1].kind == TR_FALLBACK ||
+            !reaches(&b->insns[place - 1], g))
+            return n; /* the flags are saved */
+        place--;
+    }
+    return place;
+}
+
+/* Gather what fits to access a of instruction n. */
+static void make_group(struct tr_builder *b, unsigned n, struct access *a)
+{
+    struct group *g = &b->groups[b->group_count];
+    bool branched = false;
+    unsigned members = 1;
+
+    *g = (struct group){.base = a->base,
+                        .index = a->index,
+                        .scale = a->scale,
+                        .low = a->offset,
+                        .high = a->offset + (int64_t)a->size,
+                        .write = a->write};
+    a->group = (int8_t)b->group_count;
+    for (unsigned k = n; k < b->count && b->insns[k].kind != TR_FALLBACK; k++) {
+        struct tr_insn *ti = &b->insns[k];
+
+        for (unsigned m = 0; m < ti->access_count; m++) {
+            /* Behind a branch that may be taken nobody knows that the page will be written. */
+            if (branched && ti->access[m].write && !g->write)
+                continue;
+            if (join(g, &ti->access[m])) {
+                ti->access[m].group = (int8_t)b->group_count;
+                members++;
+            }
+        }
+        branched |= ti->kind == TR_JCC;
+    }
+    g->place = place_check(b, g, n);
+    if (members == 1 && g->place == n)
+        a->group = NO_GROUP; /* nothing is gained */
+    else
+        b->group_count++;
+}
+
+void find_groups(struct tr_builder *b)
+{
+    struct symbolic regs[16];
+
+    b->group_count = b->symbol_count = 0;
+    for (int guest = 0; guest < 16; guest++)
+        set_new(b, regs, guest);
+    for (unsigned n = 0; n < b->count; n++) {
+        struct tr_insn *ti = &b->insns[n];
+
+        memcpy(ti->before, regs, sizeof(regs));
+        find_accesses(regs, ti);
+        follow(b, regs, ti);
+    }
+    for (unsigned n = 0; n < b->count && !b->plain; n++)
+        for (unsigned m = 0; m < b->insns[n].access_count && b->group_count < TR_MAX_GROUPS; m++) {
+            struct access *a = &b->insns[n].access[m];
+
+            if (a->group == NO_GROUP && !a->alone)
+                make_group(b, n, a);
+        }
+}
+
+/* ---- code ---- */
+
+/* R11 = the lowest address of the group, by the registers before ti. False: out of reach. */
+static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, const struct group *g)
+{
+    struct host_mem m = {.base = NO_REG, .index = NO_REG};
+    uint64_t disp = (uint64_t)g->low;
+    int base = g->base ? register_with(ti, g->base) : NO_REG;
+    int index = g->index ? register_with(ti, g->index) : NO_REG;
+
+    if (base != NO_REG)
+        disp -= (uint64_t)ti->before[base].offset;
+    if (index != NO_REG)
+        disp -= (uint64_t)ti->before[index].offset << g->scale;
+    if (base == NO_REG && index == NO_REG) {
+        emit_constant(b->e, TR_S0, disp);
+        return true;
+    }
+    if ((int64_t)disp != (int32_t)disp)
+        return false;
+    m.disp = (int32_t)disp;
+    if (base != NO_REG)
+        m.base = (int)guest_value(b, base, TR_S0);
+    if (index != NO_REG) {
+        m.index = (int)guest_value(b, index, TR_S1);
+        m.scale = g->scale;
+    }
+    emit_lea(b->e, true, TR_S0, m);
+    return true;
+}
+
+/* Its members look the address up each on its own. */
+static void dissolve(struct tr_builder *b, int group)
+{
+    for (unsigned n = 0; n < b->count; n++)
+        for (unsigned m = 0; m < b->insns[n].access_count; m++)
+            if (b->insns[n].access[m].group == group)
+                b->insns[n].access[m].group = NO_GROUP;
+}
+
+void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
+{
+    unsigned here = (unsigned)(ti - b->insns);
+
+    for (unsigned n = 0; n < b->group_count; n++) {
+        const struct group *g = &b->groups[n];
+        struct cold *cold;
+
+        if (g->place != here)
+            continue;
+        if (!emit_low_address(b, ti, g)) {
+            dissolve(b, (int)n);
+            continue;
+        }
+        cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, 0);
+        cold->kind = COLD_PLAIN;
+        cold->rip = ti->rip;
+        emit_store(b->e, mem_field(&b->t->addends[n]), TR_S2);
+        b->loaded_group = (int)n;
+    }
+}
