@@ -2,14 +2,15 @@
  * groups.c - which memory accesses of a block share one TLB look-up
  *
  * Theory of operation. Each general register is followed through the block as symbol + offset:
- * ADD, SUB, LEA, INC, DEC, PUSH, POP and copies keep the symbol, everything else makes a new one. Accesses
- * whose addresses have the same symbols and lie within GROUP_BYTES of each other form a group. One check
- * covers the range of all of them and leaves the addend in memory (translator.addends); its
- * members only load that.
+ * ADD, SUB, LEA, INC, DEC, PUSH, POP and copies keep the symbol, everything else makes a new one.
+ * Accesses whose addresses have the same symbols and lie within GROUP_BYTES of each other form a
+ * group. One check covers the range of all of them and leaves the addend in memory
+ * (translator.addends); its members only load that.
  *
- * The check stands before its first member, or further up where the status flags are dead, so that they need not
- * be saved. It has no effect of its own. When it fails (a miss, or a range over two pages), the rest of
- * the block, from the instruction it stands before, runs as another block without groups (tr_block.plain).
+ * The check stands before its first member, or further up where the status flags are dead, so that
+ * they need not be saved. It has no effect of its own. When it fails (a miss, or a range over two
+ * pages), the rest of the block, from the instruction it stands before, runs as another block
+ * without groups (tr_block.plain).
  *
  * What a check has found stays true up to the last member: only the interpreter's ops change
  * the TLB, a group does not reach over an instruction that is always executed by one, and
@@ -68,8 +69,8 @@ static bool follow_copy(struct symbolic regs[16], const struct tr_insn *ti)
     case ZYDIS_MNEMONIC_SUB:
         if (o[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
             return false;
-        regs[to].offset += ti->insn.info.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s
-                                                                         : -o[1].imm.value.s;
+        regs[to].offset +=
+            ti->insn.info.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s;
         return true;
     case ZYDIS_MNEMONIC_MOV:
         if (!is_gpr64(&o[1]))
@@ -86,8 +87,8 @@ static bool follow_lea(struct symbolic regs[16], const struct tr_insn *ti)
     const ZydisDecodedOperand *m = ti->memory;
     int base = gpr_of(m->mem.base);
 
-    if (!is_gpr64(&ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE ||
-        base == NO_REG || ti->insn.info.address_width != 64)
+    if (!is_gpr64(&ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE || base == NO_REG ||
+        ti->insn.info.address_width != 64)
         return false;
     regs[gpr_of(ti->insn.operands[0].reg.value)] =
         (struct symbolic){regs[base].symbol, regs[base].offset + m->mem.disp.value};
@@ -147,8 +148,8 @@ static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
 {
     const ZydisDecodedOperand *m = ti->memory;
     int base = gpr_of(m->mem.base), index = gpr_of(m->mem.index);
-    unsigned size = ti->kind == TR_VECTOR || ti->kind == TR_X87 ? ti->plan.memory_bytes
-                                                               : m->size / 8u;
+    unsigned size =
+        ti->kind == TR_VECTOR || ti->kind == TR_X87 ? ti->plan.memory_bytes : m->size / 8u;
     bool write = ti->kind == TR_VECTOR || ti->kind == TR_X87
                      ? ti->plan.is_store
                      : m->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
