@@ -98,6 +98,7 @@ static void run(struct outcome *o, const struct x86_state *start, uint64_t piece
     }
     running = 0;
     guest_fetch(&guest, &o->state);
+    guest_check_reload(&guest);
     fetch_ram(o);
 }
 
