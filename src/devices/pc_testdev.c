@@ -11,8 +11,8 @@
  * | ports 0x2000-0x200f   | not 0: ISA interrupt line 0-15 is asserted                   |
  * | memory at 0xff000000  | 64 KiB that keep what is written, but are a device's         |
  *
- * Left out: bytes 1 to 3 at 0xe9-0xeb, where the board has its debug console, and lines 16-23, which
- * a PC's ISA bus does not have.
+ * Left out: bytes 1 to 3 at 0xe9-0xeb, where the board has its debug console, and lines 16-23,
+ * which a PC's ISA bus does not have.
  *
  * Flushing takes a page away from under a hypervisor's second-level page tables for a moment;
  * no guest can tell. The page is not looked at, and the ports read as 0.
@@ -159,13 +159,13 @@ static int testdev_attach(struct device *dev, struct error *err)
     int status = device_map_ports(dev, TESTDEV_PORT, TESTDEV_PORT_COUNT, &testdev_ports, err);
 
     if (!status)
-        status =
-            device_map_ports(dev, TESTDEV_FLUSH_PORT, TESTDEV_PORT_COUNT, &testdev_flush_ports, err);
+        status = device_map_ports(dev, TESTDEV_FLUSH_PORT, TESTDEV_PORT_COUNT, &testdev_flush_ports,
+                                  err);
+    if (!status)
+        status = device_map_ports(dev, TESTDEV_BYTE_PORT, 1, &testdev_byte_port, err);
     if (!status)
         status =
-            device_map_ports(dev, TESTDEV_BYTE_PORT, 1, &testdev_byte_port, err);
-    if (!status)
-        status = device_map_ports(dev, TESTDEV_IRQ_PORT, TESTDEV_IRQ_COUNT, &testdev_irq_ports, err);
+            device_map_ports(dev, TESTDEV_IRQ_PORT, TESTDEV_IRQ_COUNT, &testdev_irq_ports, err);
     if (!status)
         status = device_map_memory(dev, TESTDEV_GPA, TESTDEV_BYTES, &testdev_memory, err);
     return status;

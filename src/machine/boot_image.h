@@ -41,6 +41,7 @@ struct boot_entry {
     uint64_t rax, rbx, rsi; /* the others are 0 */
     uint64_t gdt_gpa;       /* see enum boot_gdt; not used in BOOT_MODE_RESET */
     uint64_t cr3;           /* BOOT_MODE_LONG */
+    bool bios_timer;        /* IRQ 0 comes 18.2 times a second, as a PC's BIOS leaves it */
 };
 
 /* The boot GDT. The Linux boot protocol fixes code and data; task is for PVH. */

@@ -3,7 +3,8 @@
  *
  * Memory types as PC firmware leaves them (SDM vol. 3, 12.11), BIOS data area after
  * the IBM PS/2 technical reference, virtual wire mode after the MultiProcessor
- * specification 1.4, 3.6.2.2. Left out: BIOS services, PCI resource assignment, and
+ * specification 1.4, 3.6.2.2. Interrupt vectors, the 8259 pair's masks and the timer after the IBM
+ * PC AT technical reference. Left out: BIOS services, PCI resource assignment, and
  * handing a kernel to the firmware.
  */
 #include "machine/firmware.h"
@@ -117,6 +118,65 @@ static int add_bios_data(struct boot_image *image, struct error *err)
                                 err);
 }
 
+/*
+ * Interrupts for systems that go to real mode, which is all that is left of a BIOS here: IRQs are
+ * acknowledged, IRQ 0 counts ticks and calls INT 1Ch, everything else returns at once.
+ */
+static const uint8_t on_timer[] = {
+    0x50, 0x1e, 0xb8, 0x40, 0x00, /* push ax; push ds; mov ax, 0x40 */
+    0x8e, 0xd8,                   /* mov ds, ax */
+    0x66, 0xff, 0x06, 0x6c, 0x00, /* inc dword [0x6c]: ticks; midnight is left out */
+    0xcd, 0x1c,                   /* int 0x1c */
+    0xb0, 0x20, 0xe6, 0x20,       /* mov al, 0x20; out 0x20, al */
+    0x1f, 0x58, 0xcf,             /* pop ds; pop ax; iret */
+};
+static const uint8_t on_master_irq[] = {
+    0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf, /* push ax; EOI; pop ax; iret */
+};
+static const uint8_t on_slave_irq[] = {
+    0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf,
+};
+static const uint8_t on_interrupt[] = {0xcf}; /* iret */
+
+/* Where PCs have the handlers of INT 8 and of unused vectors; the others are anywhere between. */
+#define BIOS_SEGMENT       0xf000u
+#define ON_TIMER_OFFSET    0xfea5u
+#define ON_MASTER_OFFSET   0xff00u
+#define ON_SLAVE_OFFSET    0xff10u
+#define ON_INTERRUPT       0xff53u
+#define BIOS_MASTER_VECTOR 0x08u
+#define BIOS_SLAVE_VECTOR  0x70u
+
+static uint16_t handler_offset(unsigned vector)
+{
+    if (vector == BIOS_MASTER_VECTOR)
+        return ON_TIMER_OFFSET;
+    if (vector - BIOS_MASTER_VECTOR < 8)
+        return ON_MASTER_OFFSET;
+    return vector - BIOS_SLAVE_VECTOR < 8 ? ON_SLAVE_OFFSET : ON_INTERRUPT;
+}
+
+static int add_interrupts(struct boot_image *image, struct error *err)
+{
+    uint8_t code[ON_INTERRUPT + sizeof(on_interrupt) - ON_TIMER_OFFSET] = {0};
+    uint8_t vectors[256 * 4];
+    int status;
+
+    memcpy(code, on_timer, sizeof(on_timer));
+    memcpy(code + ON_MASTER_OFFSET - ON_TIMER_OFFSET, on_master_irq, sizeof(on_master_irq));
+    memcpy(code + ON_SLAVE_OFFSET - ON_TIMER_OFFSET, on_slave_irq, sizeof(on_slave_irq));
+    memcpy(code + ON_INTERRUPT - ON_TIMER_OFFSET, on_interrupt, sizeof(on_interrupt));
+    for (unsigned i = 0; i < 256; i++) {
+        put_le16(vectors + 4 * i, handler_offset(i));
+        put_le16(vectors + 4 * i + 2, BIOS_SEGMENT);
+    }
+    status = boot_image_add_table(image, "interrupt vectors", 0, vectors, sizeof(vectors), err);
+    if (status)
+        return status;
+    return boot_image_add_table(image, "interrupt handlers", BIOS_SEGMENT * 16 + ON_TIMER_OFFSET,
+                                code, sizeof(code), err);
+}
+
 static int add_tables(struct boot_image *image, struct error *err)
 {
     static uint8_t buffer[ACPI_TABLES_MAX_BYTES];
@@ -215,6 +275,8 @@ int firmware_build_image(struct boot_image *image, const struct pc_config *confi
 {
     int status = add_bios_data(image, err);
 
+    if (status == 0)
+        status = add_interrupts(image, err);
     if (status == 0)
         status = add_tables(image, err);
     return status ? status : add_kernel(image, config, err);
@@ -328,6 +390,32 @@ static void set_registers(struct x86_state *state, const struct boot_entry *entr
     state->msr.efer = X86_EFER_LME | X86_EFER_LMA;
 }
 
+/* Channel 0 of the PIT in mode 3 with the longest count; of the 8259s' inputs only it is let in. */
+static void start_bios_timer(struct machine *machine)
+{
+    static const struct {
+        uint16_t port;
+        uint8_t value;
+    } writes[] = {
+        {0x20, 0x11},
+        {0x21, BIOS_MASTER_VECTOR},
+        {0x21, 1 << 2},
+        {0x21, 1},
+        {0x21, 0xfa},
+        {0xa0, 0x11},
+        {0xa1, BIOS_SLAVE_VECTOR},
+        {0xa1, 2},
+        {0xa1, 1},
+        {0xa1, 0xff},
+        {0x43, 0x36},
+        {0x40, 0},
+        {0x40, 0},
+    };
+
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++)
+        bus_port_write(machine, writes[i].port, writes[i].value, 1);
+}
+
 /* The local APIC that belongs to the first processor. */
 static struct device *boot_apic(struct machine *machine)
 {
@@ -352,4 +440,6 @@ void firmware_start_image(const struct boot_image *image, struct machine *machin
     set_registers(&machine_vcpu(machine, 0)->state, &image->entry);
     if (apic)
         apic_set_virtual_wire(apic);
+    if (image->entry.bios_timer)
+        start_bios_timer(machine);
 }

@@ -285,6 +285,7 @@ static int multiboot_load(struct boot_image *image, const struct boot_request *r
     if (status == 0)
         status = loader_enter_protected(image, entry, err);
     image->entry.rax = LOADER_MAGIC;
+    image->entry.bios_timer = true; /* 3.2: other state "as initialized by the BIOS" */
     return status;
 }
 

@@ -388,6 +388,22 @@ static void an_added_device_reaches_the_isa_interrupts(void **state)
     }
 }
 
+static void multiboot_finds_the_timer_as_the_bios_leaves_it(void **state)
+{
+    struct fixture *f = *state;
+
+    make_kernel(f);
+    start(f, 64 * MIB, 1);
+    assert_int_equal(bus_port_read(f->machine, 0x21, 1), 0xfa);
+    assert_int_equal(bus_port_read(f->machine, 0xa1, 1), 0xff);
+    bus_port_write(f->machine, 0x43, 0xe2, 1); /* status of channel 0 */
+    assert_int_equal(bus_port_read(f->machine, 0x40, 1) & 0x3f, 0x36);
+    assert_int_equal(peek(f, 8 * 4, 4), 0xf000fea5);
+    assert_int_equal(peek(f, 0x1c * 4, 4), 0xf000ff53);
+    assert_int_equal(peek(f, 0xffea5, 1), 0x50);
+    assert_int_equal(peek(f, 0xfff53, 1), 0xcf);
+}
+
 static void the_power_button_raises_the_sci(void **state)
 {
     struct fixture *f = *state;
@@ -471,6 +487,7 @@ int main(void)
         TEST(the_hpet_and_its_table_agree),
         TEST(serial_ports_interrupt_on_their_own_lines),
         TEST(an_added_device_reaches_the_isa_interrupts),
+        TEST(multiboot_finds_the_timer_as_the_bios_leaves_it),
         TEST(the_power_button_raises_the_sci),
         TEST(soft_off_stops_with_status_0),
         TEST(debug_exit_stops_with_an_odd_status),

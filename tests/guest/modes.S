@@ -29,6 +29,7 @@ back_in_32:
     CHECK "real mode: a segment's base is 16 times the selector", AT(seen_real), $0x5678
     CHECK "real mode: the limit loaded in protected mode stays (unreal)", AT(seen_unreal), $0x1badb002
     CHECK "real mode: INT takes CS:IP from the vector table", AT(seen_int), $0xabcd
+    CHECK "real mode: IRQ 0 ends HLT and counts ticks, as the BIOS leaves it", AT(seen_ticks), $2
     CHECK "real mode: beyond the limit is #GP", AT(seen_gp), $13
     mov %cr0, %eax
     and $1, %eax
@@ -167,6 +168,21 @@ real:
     movw $AT(handler13), 13 * 4
     movw $0, 13 * 4 + 2
     int $0x60
+
+    /* the timer runs, and INT 8 and INT 1Ch have handlers */
+    mov $0xfa, %al
+    out %al, $0x21
+    mov 0x46c, %ecx
+    sti
+    hlt
+    hlt
+    cli
+    mov $0xff, %al
+    out %al, $0x21
+    mov 0x46c, %eax
+    sub %ecx, %eax
+    mov %eax, AT(seen_ticks)
+    int $0x77
     mov $0xffff, %bx
     mov (%bx), %ax
 real_after_gp:
@@ -199,4 +215,5 @@ seen_real: .long 0
 seen_unreal: .long 0
 seen_int: .long 0
 seen_gp: .long 0
+seen_ticks: .long 0
 low_end:
