@@ -11,7 +11,7 @@
 struct input {
     uint64_t cr0, cr3, cr4, efer, rflags;
     uint64_t pdpte[4];
-    uint32_t pkru;
+    uint32_t pkru, pkrs;
     uint8_t physical_bits;
     uint8_t gigabyte_pages;
     uint8_t access_count;
@@ -43,6 +43,7 @@ static void fill(struct x86_paging *p, const struct input *in)
     for (unsigned i = 0; i < 4; i++)
         p->pdpte[i] = in->pdpte[i] & 0x7001;
     p->pkru = in->pkru;
+    p->pkrs = in->pkrs;
     p->physical_bits = (uint8_t)(36 + in->physical_bits % 17);
     p->gigabyte_pages = in->gigabyte_pages & 1;
 }

@@ -99,6 +99,8 @@ struct x86_msrs {
     uint64_t spec_ctrl;
     uint64_t debugctl;
     uint64_t xss;
+    uint64_t
+        pkrs; /* protection keys of supervisor pages; those of user pages are in the FPU state */
     uint64_t feature_control;
     uint64_t smbase;
     uint64_t mcg_status, mcg_ctl;

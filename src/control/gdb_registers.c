@@ -504,7 +504,7 @@ static const struct flag cr4_bits[] = {
     {"PAE", 5},         {"MCE", 6},    {"PGE", 7},      {"PCE", 8},   {"OSFXSR", 9},
     {"OSXMMEXCPT", 10}, {"UMIP", 11},  {"LA57", 12},    {"VMXE", 13}, {"SMXE", 14},
     {"FSGSBASE", 16},   {"PCIDE", 17}, {"OSXSAVE", 18}, {"SMEP", 20}, {"SMAP", 21},
-    {"PKE", 22},        {NULL}};
+    {"PKE", 22},        {"PKS", 24},   {NULL}};
 static const struct flag efer_bits[] = {{"SCE", 0}, {"LME", 8}, {"LMA", 10}, {"NXE", 11}, {NULL}};
 
 static void put_flags(FILE *out, const char *id, unsigned size_bytes, const struct flag *flags)

@@ -57,6 +57,7 @@
 #define X86_CR4_SMEP                0x00100000u
 #define X86_CR4_SMAP                0x00200000u
 #define X86_CR4_PKE                 0x00400000u
+#define X86_CR4_PKS                 0x01000000u
 
 #define X86_EFER_SCE                0x0001u
 #define X86_EFER_LME                0x0100u

@@ -187,11 +187,12 @@ static const struct {
     {X86_CR4_SMEP, X86_FEATURE_SMEP},
     {X86_CR4_SMAP, X86_FEATURE_SMAP},
     {X86_CR4_PKE, X86_FEATURE_PKU},
+    {X86_CR4_PKS, X86_FEATURE_PKS},
 };
 
 static const struct consequence cr4_consequences[] = {
     {X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_PCIDE | X86_CR4_SMEP | X86_CR4_SMAP |
-         X86_CR4_PKE,
+         X86_CR4_PKE | X86_CR4_PKS,
      X86_CHANGED_PAGING},
     {X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_PCE | X86_CR4_UMIP | X86_CR4_FSGSBASE |
          X86_CR4_OSFXSR | X86_CR4_OSXSAVE,

@@ -109,10 +109,23 @@ static const uint8_t level4[] = {
 };
 
 static const uint8_t everything_else[] = {
-    F(SHA),         F(AVX512IFMA),    F(AVX512VBMI),       F(AVX512_VBMI2),
-    F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_BF16),
-    F(GFNI),        F(VAES),          F(VPCLMULQDQ),       F(UMIP),
-    F(RDPID),       F(FSRM),          F(WBNOINVD),         0,
+    F(SHA),
+    F(AVX512IFMA),
+    F(AVX512VBMI),
+    F(AVX512_VBMI2),
+    F(AVX512_VNNI),
+    F(AVX512_BITALG),
+    F(AVX512_VPOPCNTDQ),
+    F(AVX512_BF16),
+    F(GFNI),
+    F(VAES),
+    F(VPCLMULQDQ),
+    F(UMIP),
+    F(RDPID),
+    F(FSRM),
+    F(WBNOINVD),
+    F(PKS),
+    0,
 };
 
 static const uint8_t *const levels[] = {baseline, level2, level3, level4, everything_else};
@@ -194,6 +207,7 @@ static const uint8_t needs[][2] = {
     {F(LAHF_LM), F(LM)},
     {F(CX16), F(LM)},
     {F(PKU), F(LM)},
+    {F(PKS), F(LM)},
     {F(LM), F(PAE)},
     {F(NX), F(PAE)},
     {F(X2APIC), F(APIC)},

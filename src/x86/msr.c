@@ -406,6 +406,8 @@ static const struct msr msrs[] = {
      .writable = ALL_BITS},
     {0x400, 4 * X86_MC_BANK_COUNT, FEATURE(MCA), FIELD(mc), .valid = valid_mc_bank,
      .writable = ALL_BITS},
+    /* PKRS */
+    {0x6e1, 1, FEATURE(PKS), FIELD(pkrs), .writable = UINT32_MAX, .changed = X86_CHANGED_PAGING},
     /* XSS: no supervisor state */
     {0xda0, 1, FEATURE(XSAVES), FIELD(xss), .writable = 0},
     {0xc0000080, 1, FEATURE(LM), FIELD(efer), .write = write_efer, .writable = ALL_BITS,

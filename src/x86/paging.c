@@ -76,6 +76,7 @@ void x86_paging_from(struct x86_paging *paging, const struct x86_cpu *cpu)
     for (unsigned i = 0; i < 4; i++)
         paging->pdpte[i] = s->pdpte[i];
     paging->pkru = s->fpu.pkru;
+    paging->pkrs = (uint32_t)s->msr.pkrs;
     paging->physical_bits = cpu->model->physical_bits;
     paging->gigabyte_pages = cpu_model_has(cpu->model, X86_FEATURE_PDPE1GB);
 }
@@ -135,10 +136,17 @@ static uint32_t reserved_bit(const struct descent *d)
     return X86_WALK_FAULT | d->base | X86_PF_P | X86_PF_RSVD;
 }
 
-/* What the protection key of a user page takes away (SDM vol. 3, 4.6.2): a mask of 1 << kind. */
-static uint32_t key_denies(const struct descent *d, uint8_t key)
+/* Protection keys exist in 4-level paging, switched on for user and supervisor pages apart. */
+static bool has_key(const struct descent *d, bool user_page)
 {
-    uint32_t rights = d->paging->pkru >> (2 * key) & 3;
+    return (d->paging->cr4 & (user_page ? X86_CR4_PKE : X86_CR4_PKS)) &&
+           (d->paging->efer & X86_EFER_LMA);
+}
+
+/* What the protection key of a page takes away (SDM vol. 3, 4.6.2): a mask of 1 << kind. */
+static uint32_t key_denies(const struct descent *d, bool user_page, uint8_t key)
+{
+    uint32_t rights = (user_page ? d->paging->pkru : d->paging->pkrs) >> (2 * key) & 3;
     bool bound = d->user || (d->paging->cr0 & X86_CR0_WP);
 
     if (rights & 1)
@@ -174,9 +182,9 @@ static inline __attribute__((always_inline)) uint32_t leaf(struct descent *d, st
     uint64_t rights = d->rights & e->value;
     bool user_page = rights & ENTRY_U, writable = rights & ENTRY_W;
     bool executable = !wide || !((d->forbid | e->value) & d->xd_mask);
-    bool keyed = wide && (d->paging->cr4 & X86_CR4_PKE) && (d->paging->efer & X86_EFER_LMA);
+    bool keyed = wide && has_key(d, user_page);
     uint8_t key = keyed ? e->value >> ENTRY_KEY_SHIFT & 15 : 0;
-    uint32_t denied = keyed && user_page ? key_denies(d, key) : 0;
+    uint32_t denied = keyed ? key_denies(d, user_page, key) : 0;
     uint32_t allowed = rights_allow(d, user_page, writable, executable) & ~denied;
 
     if (__builtin_expect(!(allowed >> d->kind & 1), 0))

@@ -2,7 +2,7 @@
  * paging.h - the page walk
  *
  * All formats: none, 32-bit, PSE (36-bit), PAE, 4-level, with 2 MiB, 4 MiB and 1 GiB pages, NX, WP,
- * SMEP, SMAP, PKU, reserved bits, A and D bits (SDM vol. 3, chapter 4). Used by every
+ * SMEP, SMAP, protection keys, reserved bits, A and D bits (SDM vol. 3, chapter 4). Used by every
  * software engine and by the debugger.
  */
 #ifndef X86_PAGING_H
@@ -14,7 +14,7 @@
 struct x86_paging {
     uint64_t cr0, cr3, cr4, efer, rflags;
     uint64_t pdpte[4];
-    uint32_t pkru;
+    uint32_t pkru, pkrs;
     uint8_t physical_bits;
     bool gigabyte_pages; /* the CPU model has them */
 };

@@ -303,6 +303,7 @@ static const struct state_field msr_fields[] = {
     STATE_U64_MAX(struct x86_msrs, spec_ctrl, 0x407),
     STATE_U64_MAX(struct x86_msrs, debugctl, 3),
     STATE_U64_MAX(struct x86_msrs, xss, 0),
+    STATE_U64_MAX(struct x86_msrs, pkrs, UINT32_MAX),
     STATE_U64_MAX(struct x86_msrs, feature_control, 1),
     STATE_U64_MAX(struct x86_msrs, smbase, UINT32_MAX),
     STATE_U64(struct x86_msrs, mcg_status),

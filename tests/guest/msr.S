@@ -319,6 +319,9 @@ no_mtrrs:
     REFUSED "MCG_CAP is read-only", 0x179, 0, 0
     REFUSED "MC0_CTL: neither zeros nor ones", 0x400, 0, 1
     REFUSED "MC0_STATUS: not zero", 0x401, 0, 1
+    TAKEN "PKRS", 0x6e1, 0, 0x12345678
+    REFUSED "PKRS: the upper half", 0x6e1, 1, 0
+    TAKEN "PKRS of zeros", 0x6e1, 0, 0
     REFUSED "XSS: no supervisor state", 0xda0, 0, 1
     TRY_USER64 user_rdmsr
     CHECK_FAULT "RDMSR at ring 3 is #GP(0)", 13, 0
@@ -395,7 +398,7 @@ no_mtrrs:
     inc %r13d
     cmp $64, %r13d
     jb 1b
-    CHECK "CR4: PAE in long mode and what does not exist is #GP(0)", %r14, $(0xff88f020-0x100000000)
+    CHECK "CR4: PAE in long mode and what does not exist is #GP(0)", %r14, $(0xfe88f020-0x100000000)
     shr $32, %r14
     CHECK "CR4: the upper half is #GP(0)", %r14, $-1
     mov %cr3, %r13

@@ -106,11 +106,12 @@ struct oracle_access {
 static bool oracle_allows(const struct x86_paging *p, const struct oracle_access *a, unsigned kind,
                           const struct x86_walk *w, bool *key_fault)
 {
-    bool keys = (p->cr4 & X86_CR4_PKE) && (p->efer & X86_EFER_LMA);
+    bool keys = (p->cr4 & (w->user ? X86_CR4_PKE : X86_CR4_PKS)) && (p->efer & X86_EFER_LMA);
+    uint32_t pkr = w->user ? p->pkru : p->pkrs;
     bool wp = p->cr0 & X86_CR0_WP;
-    bool ad = p->pkru >> (w->key * 2) & 1, wd = p->pkru >> (w->key * 2 + 1) & 1;
+    bool ad = pkr >> (w->key * 2) & 1, wd = pkr >> (w->key * 2 + 1) & 1;
 
-    *key_fault = keys && w->user && kind != X86_ACCESS_EXECUTE &&
+    *key_fault = keys && kind != X86_ACCESS_EXECUTE &&
                  (ad || (wd && kind == X86_ACCESS_WRITE && (a->user || wp)));
     if (*key_fault)
         return false;
@@ -210,7 +211,7 @@ static uint32_t oracle_walk(const struct x86_paging *p, struct oracle_memory *m,
             w.page_size = 1ull << l->shift;
             w.gpa = oracle_page(f, level, entry) + (linear & (w.page_size - 1));
             w.global = (entry & 0x100) && (p->cr4 & X86_CR4_PGE);
-            if (f == &oracle_4level && (p->cr4 & X86_CR4_PKE))
+            if (f == &oracle_4level && (p->cr4 & (w.user ? X86_CR4_PKE : X86_CR4_PKS)))
                 w.key = entry >> 59 & 15;
             result = oracle_leaf(p, &a, m, gpa, entry, &w);
             if (!result)

@@ -227,7 +227,7 @@ static void cr4_rules(void **state)
     cr("LA57", 4, X86_CR4_PAE | X86_CR4_LA57, X86_GP);
     cr("VMXE", 4, X86_CR4_PAE | 1u << 13, X86_GP);
     cr("bit 32", 4, X86_CR4_PAE | 1ull << 32, X86_GP);
-    cr("all that there are", 4, 0x00770fff & ~(uint64_t)X86_CR4_PCIDE, OK);
+    cr("all that there are", 4, 0x01770fff & ~(uint64_t)X86_CR4_PCIDE, OK);
     fake_system(P32, 0);
     cr("PCIDE outside long mode", 4, X86_CR4_PCIDE, X86_GP);
     fake_clear_feature(X86_FEATURE_SMAP);

@@ -314,6 +314,31 @@ static void protection_keys_of_user_pages(void **state)
     expect(&p, 0, READ, false, 0); /* the bits are ignored */
 }
 
+static void protection_keys_of_supervisor_pages(void **state)
+{
+    struct x86_paging p = long_mode();
+    struct x86_walk out;
+
+    (void)state;
+    put8(0x4000, 0x12345000 | P | W | 5ull << 59);
+    p.cr4 |= X86_CR4_PKS;
+    p.pkrs = 2u << 10; /* key 5: no writes */
+    assert_int_equal(walk(&p, 0, READ, false, &out), 0);
+    assert_int_equal(out.key, 5);
+    expect(&p, 0, WRITE, false, FAULT(X86_PF_P | X86_PF_W | X86_PF_PK));
+    expect(&p, 0, WRITE | X86_ACCESS_SUPERVISOR, true, FAULT(X86_PF_P | X86_PF_W | X86_PF_PK));
+    p.cr0 &= ~(uint64_t)X86_CR0_WP;
+    expect(&p, 0, WRITE, false, 0);
+    p.pkrs = 1u << 10; /* key 5: no access */
+    expect(&p, 0, READ, false, FAULT(X86_PF_P | X86_PF_PK));
+    expect(&p, 0, EXECUTE, false, 0);
+    put8(0x4000, 0x12345000 | ALL | 5ull << 59);
+    expect(&p, 0, READ, false, 0); /* a user page */
+    put8(0x4000, 0x12345000 | P | W | 5ull << 59);
+    p.cr4 &= ~(uint64_t)X86_CR4_PKS;
+    expect(&p, 0, READ, false, 0);
+}
+
 static void reserved_bits_of_4_level(void **state)
 {
     static const struct {
@@ -477,12 +502,12 @@ static uint64_t random_entry(void)
 
 static void random_paging(struct x86_paging *p)
 {
-    static const uint32_t cr4_bits[] = {X86_CR4_PSE,  X86_CR4_PGE, X86_CR4_SMEP,
-                                        X86_CR4_SMAP, X86_CR4_PKE, X86_CR4_PAE};
+    static const uint32_t cr4_bits[] = {X86_CR4_PSE, X86_CR4_PGE, X86_CR4_SMEP, X86_CR4_SMAP,
+                                        X86_CR4_PKE, X86_CR4_PKS, X86_CR4_PAE};
 
     memset(p, 0, sizeof(*p));
     p->cr0 = X86_CR0_PE | X86_CR0_PG | (one_in(2) ? X86_CR0_WP : 0);
-    for (unsigned i = 0; i < 6; i++)
+    for (unsigned i = 0; i < 7; i++)
         if (one_in(2))
             p->cr4 |= cr4_bits[i];
     p->cr3 = random64() & 0x7018;
@@ -492,6 +517,7 @@ static void random_paging(struct x86_paging *p)
         p->efer |= X86_EFER_LMA | X86_EFER_LME;
     p->rflags = one_in(2) ? X86_FLAG_AC : 0;
     p->pkru = (uint32_t)random64();
+    p->pkrs = (uint32_t)random64();
     p->physical_bits = (uint8_t)(36 + random64() % 17);
     p->gigabyte_pages = one_in(2);
     for (unsigned i = 0; i < 4; i++)
@@ -590,6 +616,7 @@ int main(void)
         cmocka_unit_test(smep_and_smap_guard_user_pages),
         cmocka_unit_test(implicit_supervisor_accesses_ignore_cpl),
         cmocka_unit_test(protection_keys_of_user_pages),
+        cmocka_unit_test(protection_keys_of_supervisor_pages),
         cmocka_unit_test(reserved_bits_of_4_level),
         cmocka_unit_test(ignored_bits_of_4_level),
         cmocka_unit_test(pae_walk_uses_the_registers),
