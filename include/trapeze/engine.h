@@ -176,6 +176,13 @@ struct engine_ops {
     /* Set or clear (request NULL) the debugger's wishes. The vCPU is not in run(). */
     int (*debug)(struct vcpu *vcpu, const struct debug_request *request, struct error *err);
 
+    /*
+     * What the vCPU has counted, one call of put for each: a name in lower case and the count. For
+     * people; names may change. The vCPU is not in run(). May be NULL.
+     */
+    void (*stats)(struct vcpu *vcpu, void (*put)(void *opaque, const char *name, uint64_t count),
+                  void *opaque);
+
     /* Linear to guest-physical without side effects, for debuggers. false if not mapped. */
     bool (*translate)(struct vcpu *vcpu, uint64_t gva, uint64_t *out_gpa);
 };

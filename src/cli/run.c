@@ -41,7 +41,7 @@ struct run_options {
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device;
     uint64_t memory_bytes, cpus;
-    bool paused, counted, no_reboot;
+    bool paused, counted, no_reboot, stats;
 };
 
 struct run {
@@ -631,6 +631,21 @@ static bool answer_device_help(const struct cli_texts *devices)
     return false;
 }
 
+static void print_count(void *opaque, const char *name, uint64_t count)
+{
+    fprintf(stderr, "vcpu %u  %14" PRIu64 "  %s\n", *(const unsigned *)opaque, count, name);
+}
+
+static void print_stats(struct machine *machine)
+{
+    const struct engine_ops *engine = machine_config(machine)->engine;
+
+    if (!engine->stats)
+        fprintf(stderr, "engine %s counts nothing\n", engine->name);
+    for (unsigned n = 0; engine->stats && n < machine_vcpu_count(machine); n++)
+        engine->stats(machine_vcpu(machine, n), print_count, &n);
+}
+
 static int run_machine(struct run *run, const struct cli_verb *verb)
 {
     struct error err = {0};
@@ -643,6 +658,8 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
     if (choose_kernel(run, &err) || split_initrds(run, &err) || start(run, &err))
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
+    if (run->options.stats)
+        print_stats(run->machine);
     log_debug("stopped: %s, status %d", stop_reason_name(machine_stop_reason(run->machine)),
               status);
     return status;
@@ -698,6 +715,8 @@ const struct cli_option cli_run_options[] = {
     {"counted", 0, CLI_FLAG, AT(counted),
      .help = "guest time is the number of executed instructions, one nanosecond each, so that two "
              "runs are identical; one processor only"},
+    {"stats", 0, CLI_FLAG, AT(stats),
+     .help = "print what the engine has counted, at the end, to standard error"},
     {"no-reboot", 0, CLI_FLAG, AT(no_reboot),
      .help = "end instead of resetting; a triple fault ends with status 1"},
 

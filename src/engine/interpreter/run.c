@@ -763,6 +763,13 @@ static int translator_create(struct machine *machine, void **out_engine, struct 
     return result;
 }
 
+static void translator_engine_stats(struct vcpu *vcpu,
+                                    void (*put)(void *opaque, const char *name, uint64_t count),
+                                    void *opaque)
+{
+    translator_stats(((struct icpu *)vcpu->engine)->translator, put, opaque);
+}
+
 const struct engine_ops translator_engine = {
     .name = "translator",
     .summary = "translates 64-bit guest code to host code; the interpreter does the rest",
@@ -781,6 +788,7 @@ const struct engine_ops translator_engine = {
     .memory_written = interp_memory_written,
     .dirty_tracking = interp_dirty_tracking,
     .debug = interp_debug,
+    .stats = translator_engine_stats,
     .translate = interp_debug_translate,
 };
 

@@ -176,20 +176,13 @@ static struct cold *step_cold(struct tr_builder *b, struct tr_insn *ti, unsigned
     return cold;
 }
 
-struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
-                         unsigned align_mask)
+/* R13 holds a tag: compare it with R11, and load the addend from there on a hit. */
+static struct cold *emit_compare(struct tr_builder *b, struct tr_insn *ti, unsigned size,
+                                 unsigned align_mask, struct host_mem addend)
 {
     struct emit *e = b->e;
-    const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
     struct cold *cold;
 
-    guard_flags(b, ti);
-    /* tlb_index(R11) * sizeof(struct tlb_entry) */
-    put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
-    put_bytes(e, "\xc4\x43\xfb\xf0\xeb\x13", 6); /* rorx r13, r11, 19 */
-    emit_rr(e, false, 0x33, TR_S1, TR_S2);       /* xor r12d, r13d */
-    emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
-    emit_load(e, TR_S2, mem_base(TR_S1, low_address(write ? &tlb->write : &tlb->read)));
     emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor r13, r11: the offset in the page on a hit */
     if (align_mask) {
         emit_rr(e, true, 0xf7, 0, TR_S2); /* test r13, ~(0xfff & ~align_mask) */
@@ -198,9 +191,36 @@ struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size
         emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)(0x1000 - size));
     }
     cold = step_cold(b, ti, align_mask ? CC_NE : CC_A);
-    emit_load(e, TR_S2, mem_base(TR_S1, low_address(&tlb->addend)));
+    emit_load(e, TR_S2, addend);
     b->loaded_group = NO_GROUP;
     return cold;
+}
+
+struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
+                         unsigned align_mask)
+{
+    struct emit *e = b->e;
+    const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
+
+    guard_flags(b, ti);
+    /* tlb_index(R11) * sizeof(struct tlb_entry) */
+    put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
+    put_bytes(e, "\xc4\x43\xfb\xf0\xeb\x13", 6); /* rorx r13, r11, 19 */
+    emit_rr(e, false, 0x33, TR_S1, TR_S2);       /* xor r12d, r13d */
+    emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
+    emit_load(e, TR_S2, mem_base(TR_S1, low_address(write ? &tlb->write : &tlb->read)));
+    return emit_compare(b, ti, size, align_mask, mem_base(TR_S1, low_address(&tlb->addend)));
+}
+
+struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t address,
+                            unsigned size, bool write, unsigned align_mask)
+{
+    const struct tlb_entry *entry = &b->t->c->tlbs[b->page->kind][tlb_index(address)];
+
+    guard_flags(b, ti);
+    emit_constant(b->e, TR_S0, address);
+    emit_load(b->e, TR_S2, mem_field(write ? &entry->write : &entry->read));
+    return emit_compare(b, ti, size, align_mask, mem_field(&entry->addend));
 }
 
 /* Where a member of a group is, by its base register alone; false: compute R11. */
@@ -213,6 +233,11 @@ static bool place_by_base(struct tr_builder *b, const struct tr_insn *ti, const 
     if (!a->is_operand) {
         p->base = ti->kind == TR_LEAVE ? RBP : TR_RSP;
         p->disp = a->write ? -8 : 0;
+        return true;
+    }
+    if (!a->base && !a->index && a->offset == (int32_t)a->offset) { /* [R13 + constant] */
+        p->base = NO_REG;
+        p->disp = (int32_t)a->offset;
         return true;
     }
     base = gpr_of(m->mem.base);
@@ -228,6 +253,10 @@ struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct 
 {
     struct place p = {.base = TR_S0};
 
+    if (a->group == NO_GROUP && !a->alone && !a->base && !a->index) {
+        p.cold = emit_lookup_at(b, ti, (uint64_t)a->offset, a->size, a->write, align_mask);
+        return p;
+    }
     if (a->group == NO_GROUP) {
         emit_address_of(b, ti, a);
         p.cold = emit_lookup(b, ti, a->size, a->write, align_mask);

@@ -183,6 +183,9 @@ void finish_access(struct tr_builder *b, const struct place *p);
  */
 struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                          unsigned align_mask);
+/* The same for a constant address; R11 is loaded with it. */
+struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t address,
+                            unsigned size, bool write, unsigned align_mask);
 /* cold goes on here. */
 void finish_cold(struct tr_builder *b, struct cold *cold);
 /* The status flags are in t->flags afterwards, and checks may change the host's. */

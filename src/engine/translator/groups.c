@@ -310,10 +310,6 @@ static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, con
         disp -= (uint64_t)ti->before[base].offset;
     if (index != NO_REG)
         disp -= (uint64_t)ti->before[index].offset << g->scale;
-    if (base == NO_REG && index == NO_REG) {
-        emit_constant(b->e, TR_S0, disp);
-        return true;
-    }
     if ((int64_t)disp != (int32_t)disp)
         return false;
     m.disp = (int32_t)disp;
@@ -346,11 +342,15 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
 
         if (g->place != here)
             continue;
-        if (!emit_low_address(b, ti, g)) {
+        if (!g->base && !g->index) {
+            cold =
+                emit_lookup_at(b, ti, (uint64_t)g->low, (unsigned)(g->high - g->low), g->write, 0);
+        } else if (emit_low_address(b, ti, g)) {
+            cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, 0);
+        } else {
             dissolve(b, (int)n);
             continue;
         }
-        cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, 0);
         cold->kind = COLD_PLAIN;
         cold->rip = ti->rip;
         emit_store(b->e, mem_field(&b->t->addends[n]), TR_S2);

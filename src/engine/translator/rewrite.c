@@ -35,7 +35,7 @@ static void put_memory(struct emit *e, unsigned reg, const struct rewrite *r, bo
 {
     struct host_mem m = mem_index(r->base, TR_S2, 0, r->disp);
 
-    if (is_evex && r->disp) {
+    if (is_evex && r->disp && r->base != NO_REG) {
         put8(e, 0x84 | (reg & 7) << 3);
         put8(e, (TR_S2 & 7) << 3 | ((unsigned)r->base & 7));
         put32(e, (uint32_t)r->disp);
@@ -154,7 +154,7 @@ bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite 
     if (r->rm != NO_REG)
         f.rm = (unsigned)r->rm;
     if (r->memory) {
-        f.rm = (unsigned)r->base;
+        f.rm = r->base == NO_REG ? 0 : (unsigned)r->base;
         f.x = TR_S2 >> 3;
     }
     switch (insn->info.encoding) {

@@ -9,8 +9,11 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#include <Zydis/Zydis.h>
 
 #include "engine/interpreter/flags.h"
 #include "engine/interpreter/host_stub.h"
@@ -381,6 +384,63 @@ void translator_run(struct icpu *c)
         }
     } while (may_go_on(c));
     c->stepping = false;
+}
+
+/* ---- statistics ---- */
+
+#define STATS_SHOWN 24 /* instructions of each kind */
+
+/* The most frequent instructions of a table, as "prefix NAME". */
+static void put_mnemonics(const uint64_t counts[ZYDIS_MNEMONIC_MAX_VALUE + 1], const char *prefix,
+                          void (*put)(void *opaque, const char *name, uint64_t count), void *opaque)
+{
+    uint64_t below = UINT64_MAX;
+    unsigned shown = 0;
+
+    while (shown < STATS_SHOWN) {
+        uint64_t most = 0;
+
+        for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
+            if (counts[n] < below && counts[n] > most)
+                most = counts[n];
+        if (!most)
+            return;
+        for (unsigned n = 0; n <= ZYDIS_MNEMONIC_MAX_VALUE; n++)
+            if (counts[n] == most && shown < STATS_SHOWN) {
+                char name[64];
+
+                snprintf(name, sizeof(name), "%s %s", prefix,
+                         ZydisMnemonicGetString((ZydisMnemonic)n));
+                put(opaque, name, most);
+                shown++;
+            }
+        below = most;
+    }
+}
+
+void translator_stats(struct translator *t,
+                      void (*put)(void *opaque, const char *name, uint64_t count), void *opaque)
+{
+    const struct tr_stats *s = &t->stats;
+    const struct {
+        const char *name;
+        uint64_t count;
+    } counts[] = {
+        {"blocks translated", s->blocks},
+        {"instructions translated", s->instructions},
+        {"instructions left to the interpreter", s->fallback_instructions},
+        {"pages of code dropped", s->pages_dropped},
+        {"flushes of the code cache", s->flushes},
+        {"entries into generated code", s->enters},
+        {"branches linked", s->links},
+        {"bytes of code", (uint64_t)(t->emit.at - t->code.write)},
+        {"bytes of data", t->data_used},
+    };
+
+    for (unsigned n = 0; n < sizeof(counts) / sizeof(counts[0]); n++)
+        put(opaque, counts[n].name, counts[n].count);
+    put_mnemonics(s->fallbacks, "interpreted", put, opaque);
+    put_mnemonics(s->slow, "slow access by", put, opaque);
 }
 
 /* ---- life ---- */

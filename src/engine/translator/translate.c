@@ -88,6 +88,22 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
     b->t->stats.fallback_instructions++;
 }
 
+/* Does ti replace the whole register without reading it? */
+static bool is_overwritten(const struct tr_insn *ti, int guest)
+{
+    if (ti->insn.info.mnemonic == ZYDIS_MNEMONIC_BSF ||
+        ti->insn.info.mnemonic == ZYDIS_MNEMONIC_BSR)
+        return false; /* not if the source is 0 */
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) == guest &&
+            (o->size < 32 || (o->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE)))
+            return false;
+    }
+    return true;
+}
+
 /* Register operands in fields, spilled ones through scratch registers. */
 static void place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
                             int spilled[3])
@@ -106,8 +122,9 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
         if (guest == NO_REG)
             continue;
         if (where[guest] < 0) {
-            where[guest] =
-                is_spilled(guest) ? (int)guest_value(b, guest, *scratch) : (int)host_of(guest);
+            where[guest] = is_spilled(guest) ? *scratch : host_of(guest);
+            if (is_spilled(guest) && !is_overwritten(ti, guest))
+                guest_value(b, guest, *scratch);
             scratch += is_spilled(guest);
         }
         host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];

@@ -153,6 +153,9 @@ void translator_pages_changed(struct icpu *c);
 /* The page at the linear address page_rip, which f says where to find; it is current now. */
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f,
                                 uint64_t page_rip);
+/* engine_ops.stats */
+void translator_stats(struct translator *t,
+                      void (*put)(void *opaque, const char *name, uint64_t count), void *opaque);
 void *translator_data(struct translator *t, size_t bytes);
 
 /* ---- translate.c ---- */
