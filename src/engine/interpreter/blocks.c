@@ -695,6 +695,7 @@ const struct op *blocks_lookup(struct icpu *c, uint64_t rip)
     b = lookup(c, rip);
     c->page_rip = rip - b->ops[0].page_offset;
     if (likely(b != &c->blocks->single.block)) {
+        c->jumps_filled = true;
         e->key = jump_key(c, rip);
         e->first = b->ops;
     }

@@ -248,6 +248,7 @@ struct icpu {
     struct translator *translator; /* NULL: every block is interpreted */
     struct x86_paging paging;      /* registers for the page walk, refreshed on change */
     struct jump_entry jumps[JUMP_SIZE];
+    bool jumps_filled; /* some entry was set since the last flush */
     struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
     struct large_pages large_pages;

@@ -139,6 +139,8 @@ void interp_empty_tlb(struct icpu *c)
         }
         c->tlb_filled_count[kind] = 0;
     }
+    c->jumps_filled = true; /* none of them is valid yet */
+    interp_flush_jumps(c);
 }
 
 void interp_flush_tlb(struct icpu *c, bool global_too)
@@ -194,8 +196,9 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 
 void interp_flush_jumps(struct icpu *c)
 {
-    for (unsigned n = 0; n < JUMP_SIZE; n++)
+    for (unsigned n = 0; c->jumps_filled && n < JUMP_SIZE; n++)
         c->jumps[n].key = ~0ull; /* no canonical RIP and mode give this: see mode_bits */
+    c->jumps_filled = false;
     for (unsigned n = 0; n < FETCH_SIZE; n++)
         c->fetches[n].key = FETCH_NONE;
     if (c->translator)
@@ -711,10 +714,24 @@ void interp_store_bytes(struct icpu *c, const struct op *i, uint64_t linear, con
 
 /* ---- for the shared x86 code (cpu.h) ---- */
 
+/* The entry for an access by code in x86/, which may have another privilege than the CPL. */
+static const struct tlb_entry *ops_entry(struct icpu *c, uint64_t linear, unsigned access)
+{
+    struct tlb_entry *tlb = c->tlb;
+
+    if ((access & X86_ACCESS_SUPERVISOR) && (c->cpu.cpl == 3 || c->tlb_kind != TLB_KERNEL))
+        tlb = c->tlbs[TLB_KERNEL];
+    return &tlb[tlb_index(linear)];
+}
+
 uint64_t interp_ops_read(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access)
 {
     struct icpu *c = icpu_of(cpu);
+    const struct tlb_entry *e = ops_entry(c, linear, access);
 
+    if (likely(size == 8) && likely((linear ^ e->read) <= 0x1000u - 8) &&
+        (access & X86_ACCESS_KIND) == X86_ACCESS_READ)
+        return ram_load64((const void *)(linear + e->addend));
     if (unlikely(!x86_is_canonical(linear)))
         x86_raise_code(cpu, X86_GP, 0);
     return load(c, NULL, linear, size, access);
@@ -724,7 +741,12 @@ void interp_ops_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsi
                       unsigned access)
 {
     struct icpu *c = icpu_of(cpu);
+    const struct tlb_entry *e = ops_entry(c, linear, access);
 
+    if (likely(size == 8) && likely((linear ^ e->write) <= 0x1000u - 8)) {
+        ram_store64((void *)(linear + e->addend), value);
+        return;
+    }
     if (unlikely(!x86_is_canonical(linear)))
         x86_raise_code(cpu, X86_GP, 0);
     store(c, NULL, linear, value, size, access | X86_ACCESS_WRITE);

@@ -133,8 +133,7 @@ static const uint64_t *segment_base(struct tr_builder *b, const ZydisDecodedOper
     return NULL;
 }
 
-/* R11 = linear address of the access. */
-static void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struct access *a)
+void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struct access *a)
 {
     const uint64_t *base;
 
@@ -159,8 +158,7 @@ static int32_t low_address(const void *address)
     return (int32_t)(uintptr_t)address;
 }
 
-/* Before something that changes the host's flags. */
-static void guard_flags(struct tr_builder *b, const struct tr_insn *ti)
+void guard_flags(struct tr_builder *b, const struct tr_insn *ti)
 {
     if (ti->flags_live)
         flags_save(b);

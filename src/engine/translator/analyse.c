@@ -217,6 +217,11 @@ static bool is_gpr64_or_immediate(const ZydisDecodedOperand *o)
            (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG);
 }
 
+static bool is_kernel(const struct tr_builder *b)
+{
+    return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
+}
+
 static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
 {
     const struct insn *insn = &ti->insn;
@@ -242,7 +247,19 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_LEA:
         return TR_LEA;
     case ZYDIS_MNEMONIC_PUSH:
-        return wide && is_gpr64_or_immediate(&insn->operands[0]) ? TR_PUSH : TR_FALLBACK;
+        return wide && (ti->memory || is_gpr64_or_immediate(&insn->operands[0])) ? TR_PUSH
+                                                                                 : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        return TR_PUSHF;
+    case ZYDIS_MNEMONIC_SWAPGS:
+        return is_kernel(b) ? TR_SWAPGS : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_CLI:
+        return is_kernel(b) ? TR_CLI : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_STI:
+        return is_kernel(b) ? TR_STI : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+        return is_kernel(b) ? TR_SET_AC : TR_FALLBACK;
     case ZYDIS_MNEMONIC_POP:
         return wide && is_gpr64_or_immediate(&insn->operands[0]) ? TR_POP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_LEAVE:
@@ -259,9 +276,10 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
             insn->info.mnemonic == ZYDIS_MNEMONIC_BTR || insn->info.mnemonic == ZYDIS_MNEMONIC_BTC;
 
         if (!operands_are_plain(insn) ||
-            (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM)) ||
-            (ti->memory && bit_string && insn->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER))
+            (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM)))
             return TR_FALLBACK;
+        if (ti->memory && bit_string && insn->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
+            return insn->info.operand_width >= 32 ? TR_BITS : TR_FALLBACK;
         return TR_COPY;
     }
     if (!is_vector_insn(b, ti))
@@ -299,7 +317,7 @@ static void flags_of(struct tr_insn *ti)
     const ZydisAccessedFlags *f = ti->insn.info.cpu_flags;
 
     ti->flags_used = ti->flags_killed = 0;
-    if (ti->kind == TR_FALLBACK) {
+    if (ti->kind == TR_FALLBACK || ti->kind == TR_PUSHF) {
         ti->flags_used = STATUS_FLAGS;
         return;
     }
@@ -334,7 +352,7 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
     ti->kind = ti->ends && !is_branch(&ti->insn) ? TR_FALLBACK : kind_of(b, ti);
     if (ti->kind == TR_JCC || ti->kind == TR_JMP || ti->kind == TR_CALL)
         ti->target = ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s;
-    if (ti->kind >= TR_JMP)
+    if (ti->kind >= TR_JMP || ti->kind == TR_SET_AC)
         ti->ends = true;
     flags_of(ti);
 }

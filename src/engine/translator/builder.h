@@ -17,6 +17,12 @@ enum tr_kind {
     TR_PUSH,
     TR_POP,
     TR_LEAVE,
+    TR_PUSHF,
+    TR_BITS, /* BT, BTS, BTR, BTC of a bit in memory beyond the operand */
+    TR_SWAPGS,
+    TR_CLI,
+    TR_STI,
+    TR_SET_AC, /* STAC, CLAC */
     TR_DIV,
     TR_JCC,
     TR_JMP,
@@ -183,7 +189,11 @@ void finish_access(struct tr_builder *b, const struct place *p);
  */
 struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                          unsigned align_mask);
-/* The same for a constant address; R11 is loaded with it. */
+/* Before something that changes the host's flags. */
+void guard_flags(struct tr_builder *b, const struct tr_insn *ti);
+/* R11 = linear address of the access. */
+void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struct access *a);
+/* The same as emit_lookup for a constant address; R11 is loaded with it. */
 struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t address,
                             unsigned size, bool write, unsigned align_mask);
 /* cold goes on here. */

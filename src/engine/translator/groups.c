@@ -104,6 +104,7 @@ static void follow(struct tr_builder *b, struct symbolic regs[16], const struct 
             set_new(b, regs, guest);
         return;
     case TR_PUSH:
+    case TR_PUSHF:
     case TR_CALL:
     case TR_CALL_INDIRECT:
         regs[RSP].offset -= 8;
@@ -158,8 +159,8 @@ static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
     a = add_access(ti, base == NO_REG ? (struct symbolic){0} : regs[base],
                    m->mem.disp.has_displacement ? m->mem.disp.value : 0, size, write);
     a->is_operand = true;
-    a->alone = ti->insn.info.address_width != 64 || m->mem.segment == ZYDIS_REGISTER_FS ||
-               m->mem.segment == ZYDIS_REGISTER_GS;
+    a->alone = ti->kind == TR_BITS || ti->insn.info.address_width != 64 ||
+               m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS;
     if (m->mem.base == ZYDIS_REGISTER_RIP)
         a->offset += (int64_t)(ti->rip + ti->insn.info.length);
     if (index != NO_REG) {
@@ -176,6 +177,7 @@ static void find_accesses(const struct symbolic regs[16], struct tr_insn *ti)
         operand_access(regs, ti);
     switch (ti->kind) {
     case TR_PUSH:
+    case TR_PUSHF:
     case TR_CALL:
     case TR_CALL_INDIRECT:
         add_access(ti, regs[RSP], -8, 8, true);

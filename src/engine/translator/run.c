@@ -42,10 +42,16 @@ static uint8_t simd_blocked(const struct icpu *c)
     return c->fpu_blocked & FPU_ALL_SIMD;
 }
 
+static bool smap(const struct icpu *c)
+{
+    return c->cpu.s.cr4 & X86_CR4_SMAP;
+}
+
 int translator_step(struct icpu *c, const struct tr_op *op)
 {
     struct translator *t = c->translator;
     const struct op *i = &op->op;
+    const struct tlb_entry *tlb = c->tlb;
     uint32_t epoch = c->tlb_epoch;
 
     (op->is_fallback ? t->stats.fallbacks : t->stats.slow)[op->mnemonic]++;
@@ -57,7 +63,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     c->insn = NULL;
     if (!i)
         return 1;
-    if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != t->run_tlb ||
+    if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
         simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
         c->cpu.s.rip = op->next_rip;
         return 1;
@@ -214,7 +220,7 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
         page = page->hash_next;
     if (!page)
         page = page_new(t, f, rip);
-    t->fetch[(rip >> 12) & (TR_FETCH_SIZE - 1)] = page->id;
+    t->fetch[tr_fetch_slot(rip, page->kind)] = page->id;
     return page;
 }
 
@@ -343,13 +349,13 @@ static void refresh(struct translator *t)
 {
     struct icpu *c = t->c;
 
-    if (unlikely(simd_blocked(c) != t->built_blocked)) {
+    if (unlikely(simd_blocked(c) != t->built_blocked) || unlikely(smap(c) != t->built_smap)) {
         translator_flush(t);
         t->built_blocked = simd_blocked(c);
+        t->built_smap = smap(c);
     }
     if (unlikely(atomic_exchange(&t->stale, 0)))
         drop_stale_pages(t);
-    t->run_tlb = c->tlb;
     t->run_blocked = simd_blocked(c);
 }
 

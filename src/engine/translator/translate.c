@@ -14,11 +14,6 @@
 #include "base/guest_ram.h"
 #include "engine/interpreter/build.h"
 
-static unsigned fetch_slot(uint64_t rip)
-{
-    return (unsigned)(rip >> 12) & (TR_FETCH_SIZE - 1);
-}
-
 /* ---- leaving a block ---- */
 
 static void branch_to_link(struct tr_builder *b, uint8_t *rel32, uint64_t rip)
@@ -232,13 +227,24 @@ static void move_rsp(struct tr_builder *b, int32_t bytes)
 static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
 {
     const ZydisDecodedOperand *o = &ti->insn.operands[0];
-    struct place p = emit_stack_access(b, ti);
+    struct place p, first = {0};
 
-    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+    if (ti->memory) {
+        p = emit_access(b, ti, &ti->access[0], 0, false);
+        emit_load(b->e, TR_S1, place_mem(&p));
+        emit_store(b->e, mem_field(&b->t->target), TR_S1);
+        first = p;
+    }
+    p = emit_stack_access(b, ti);
+    if (ti->memory) {
+        emit_load(b->e, TR_S1, mem_field(&b->t->target));
+        emit_store(b->e, place_mem(&p), TR_S1);
+    } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         store_constant(b, &p, (uint64_t)o->imm.value.s);
     else
         emit_store(b->e, place_mem(&p), guest_value(b, gpr_of(o->reg.value), TR_S1));
     move_rsp(b, -8);
+    finish_access(b, &first); /* a miss of either is a step that does it all */
     finish_access(b, &p);
     return true;
 }
@@ -276,6 +282,137 @@ static struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned c
 
     cold->op = insn_op(b, ti);
     return cold;
+}
+
+/* R12 = the status flags of t->flags, as in EFLAGS; R11 is lost. */
+static void emit_status_flags(struct tr_builder *b)
+{
+    struct emit *e = b->e;
+
+    emit_rm(e, false, 0x0fb6, TR_S1, mem_field((uint8_t *)&b->t->flags + 1)); /* movzx: AH */
+    emit_alu_imm(e, false, ALU_AND, TR_S1, STATUS_FLAGS & 0xff);
+    emit_rm(e, false, 0x0fb6, TR_S0, mem_field(&b->t->flags));
+    emit_rr(e, false, 0xc1, 4, TR_S0); /* shl: OF */
+    put8(e, 11);
+    emit_rr(e, false, 0x0b, TR_S1, TR_S0); /* or */
+}
+
+static bool emit_pushf(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    struct place p = emit_stack_access(b, ti);
+
+    if (p.base == TR_S0) { /* a look-up of its own; R11 is needed */
+        p.base = TR_RSP;
+        p.disp = -8;
+    }
+    flags_save(b);
+    emit_status_flags(b);
+    emit_rm(e, false, 0x8b, TR_S0, mem_field(&b->t->c->cpu.s.rflags));
+    emit_alu_imm(e, false, ALU_AND, TR_S0,
+                 (int32_t) ~(uint32_t)(STATUS_FLAGS | X86_FLAG_VM | X86_FLAG_RF));
+    emit_rr(e, false, 0x0b, TR_S1, TR_S0);
+    emit_store(e, place_mem(&p), TR_S1);
+    move_rsp(b, -8);
+    finish_access(b, &p);
+    return true;
+}
+
+/*
+ * The bit may be anywhere before or behind the operand. The look-up is of the word that it is in;
+ * the host's instruction finds that word by the same rule from the operand's address.
+ */
+static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    bool wide = ti->insn.info.operand_width == 64;
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = true, .base = TR_S0};
+    int offset = gpr_of(ti->insn.operands[1].reg.value);
+    struct place p = {.base = TR_S0};
+
+    guard_flags(b, ti);
+    emit_address_of(b, ti, &ti->access[0]);
+    if (wide)
+        emit_mov(e, TR_S1, guest_value(b, offset, TR_S1));
+    else
+        emit_rr(e, true, 0x63, TR_S1, guest_value(b, offset, TR_S1)); /* movsxd */
+    emit_rr(e, true, 0xc1, 7, TR_S1);                                 /* sar */
+    put8(e, wide ? 6 : 5);
+    emit_lea(e, true, TR_S0, mem_index(TR_S0, TR_S1, wide ? 3 : 2, 0));
+    p.cold = emit_lookup(b, ti, wide ? 8 : 4, ti->insn.info.mnemonic != ZYDIS_MNEMONIC_BT, 0);
+    emit_address_of(b, ti, &ti->access[0]);
+    flags_for(b, ti);
+    r.reg = (int)guest_value(b, offset, TR_S1);
+    if (!rewrite_insn(e, &ti->insn, &r))
+        return false;
+    finish_access(b, &p);
+    return true;
+}
+
+/* ---- system instructions of ring 0 ---- */
+
+static bool emit_swapgs(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct x86_state *s = &b->t->c->cpu.s;
+
+    (void)ti;
+    emit_load(b->e, TR_S0, mem_field(&s->seg[X86_GS].base));
+    emit_load(b->e, TR_S1, mem_field(&s->msr.kernel_gs_base));
+    emit_store(b->e, mem_field(&s->seg[X86_GS].base), TR_S1);
+    emit_store(b->e, mem_field(&s->msr.kernel_gs_base), TR_S0);
+    return true;
+}
+
+/* AND or OR of EFLAGS in memory; changes the host's flags. */
+static void emit_eflags(struct tr_builder *b, enum emit_alu op, uint32_t value)
+{
+    struct host_mem m = mem_field(&b->t->c->cpu.s.rflags);
+
+    m.immediate_bytes = 4;
+    emit_rm(b->e, false, 0x81, op, m);
+    put32(b->e, value);
+}
+
+static bool emit_cli(struct tr_builder *b, struct tr_insn *ti)
+{
+    guard_flags(b, ti);
+    emit_eflags(b, ALU_AND, ~(uint32_t)X86_FLAG_IF);
+    return true;
+}
+
+/* With an event pending the interpreter sees to what may come behind the next instruction. */
+static bool emit_sti(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct cold *cold;
+
+    if (ti == &b->insns[b->count - 1])
+        return false; /* the shadow reaches into another block */
+    guard_flags(b, ti);
+    emit_constant(b->e, TR_S0, (uintptr_t)&b->t->c->vcpu->events);
+    emit_rm(b->e, false, 0x83, ALU_CMP, mem_base(TR_S0, 0));
+    put8(b->e, 0);
+    cold = step_if(b, ti, CC_NE);
+    emit_eflags(b, ALU_OR, X86_FLAG_IF);
+    finish_cold(b, cold);
+    return true;
+}
+
+/* Another TLB counts behind it, so another block follows. */
+static bool emit_set_ac(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct icpu *c = b->t->c;
+    bool set = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_STAC;
+    enum tlb_kind kind = set && (c->cpu.s.cr4 & X86_CR4_SMAP) ? TLB_KERNEL_SMAP_OPEN : TLB_KERNEL;
+    struct host_mem field = mem_field(&c->tlb_kind);
+
+    guard_flags(b, ti);
+    emit_eflags(b, set ? ALU_OR : ALU_AND, set ? X86_FLAG_AC : ~(uint32_t)X86_FLAG_AC);
+    field.immediate_bytes = 4;
+    emit_rm(b->e, false, 0xc7, 0, field);
+    put32(b->e, kind);
+    emit_constant(b->e, TR_S0, (uintptr_t)c->tlbs[kind]);
+    emit_store(b->e, mem_field(&c->tlb), TR_S0);
+    return true;
 }
 
 /* The quotient fits, as far as can be told quickly; else the interpreter divides, or raises #DE. */
@@ -408,6 +545,12 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_POP] = emit_pop,
     [TR_LEAVE] = emit_leave,
     [TR_DIV] = emit_div,
+    [TR_PUSHF] = emit_pushf,
+    [TR_BITS] = emit_bits,
+    [TR_SWAPGS] = emit_swapgs,
+    [TR_CLI] = emit_cli,
+    [TR_STI] = emit_sti,
+    [TR_SET_AC] = emit_set_ac,
     [TR_JCC] = emit_jcc_insn,
     [TR_JMP] = emit_jmp_insn,
     [TR_CALL] = emit_call_insn,
@@ -450,7 +593,7 @@ static void check_second_page(struct tr_builder *b)
         emit_save_flags(b->t, b->e);
         b->flags_saved = true;
     }
-    emit_cmp_field(b->e, &b->t->fetch[fetch_slot(b->second->rip)], b->second->id);
+    emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(b->second->rip, b->page->kind)], b->second->id);
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
     flags_to_host(b);
 }
@@ -477,7 +620,7 @@ static void compare_rip(struct tr_builder *b)
 
 static void check_page(struct tr_builder *b)
 {
-    emit_cmp_field(b->e, &b->t->fetch[fetch_slot(b->block->rip)], b->page->id);
+    emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(b->block->rip, b->page->kind)], b->page->id);
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
 }
 

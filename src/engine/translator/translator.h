@@ -122,14 +122,21 @@ struct translator {
     struct tr_block *block_hash[TR_BLOCK_HASH];
 
     /* What generated code relies on while it runs; a step that changes it leaves. */
-    const struct tlb_entry *run_tlb;
     uint8_t run_blocked;
     uint8_t built_blocked; /* c->fpu_blocked for which all blocks were made */
+    bool built_smap;       /* and CR4.SMAP */
 
     _Atomic uint8_t stale; /* some page's generation changed */
     struct tr_stats stats;
     struct tr_builder *builder;
 };
+
+/* Which of fetch[] speaks for a linear page; kernel code runs with and without SMAP lifted. */
+static inline unsigned tr_fetch_slot(uint64_t rip, enum tlb_kind kind)
+{
+    return ((unsigned)(rip >> 12) ^ (kind == TLB_KERNEL_SMAP_OPEN ? TR_FETCH_SIZE / 2 : 0)) &
+           (TR_FETCH_SIZE - 1);
+}
 
 /* ---- run.c ---- */
 
