@@ -145,6 +145,7 @@ struct fetch_entry {
     uint64_t gpa;
     const uint8_t *host; /* NULL: not RAM or ROM */
     struct code_page *page;
+    bool global;
 };
 #define FETCH_BITS 7
 #define FETCH_SIZE (1u << FETCH_BITS)

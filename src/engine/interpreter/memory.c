@@ -130,6 +130,41 @@ static bool may_be_in_large_page(const struct icpu *c, uint64_t linear)
            bit_test(c->large_pages.of_2m, hash_2m(linear));
 }
 
+static void flush_jumps(struct icpu *c)
+{
+    for (unsigned n = 0; c->jumps_filled && n < JUMP_SIZE; n++)
+        c->jumps[n].key = ~0ull; /* no canonical RIP and mode give this: see mode_bits */
+    c->jumps_filled = false;
+}
+
+void interp_flush_jumps(struct icpu *c)
+{
+    flush_jumps(c);
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        c->fetches[n].key = FETCH_NONE;
+    if (c->translator)
+        translator_forget_mappings(c->translator, true);
+}
+
+/* Code that is mapped globally stays where it is. */
+static void flush_local_jumps(struct icpu *c)
+{
+    flush_jumps(c);
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        if (!c->fetches[n].global)
+            c->fetches[n].key = FETCH_NONE;
+    if (c->translator)
+        translator_forget_mappings(c->translator, false);
+}
+
+static void flush_page_jumps(struct icpu *c, uint64_t linear)
+{
+    flush_jumps(c);
+    c->fetches[(linear >> 12) & (FETCH_SIZE - 1)].key = FETCH_NONE;
+    if (c->translator)
+        translator_forget_page(c->translator, linear);
+}
+
 void interp_empty_tlb(struct icpu *c)
 {
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
@@ -164,7 +199,10 @@ void interp_flush_tlb(struct icpu *c, bool global_too)
     }
     if (global_too)
         c->large_pages = (struct large_pages){0};
-    interp_flush_jumps(c);
+    if (global_too)
+        interp_flush_jumps(c);
+    else
+        flush_local_jumps(c);
 }
 
 static void flush_large_pages(struct icpu *c)
@@ -189,20 +227,12 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
     c->tlb_epoch++;
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
-    if (unlikely(may_be_in_large_page(c, linear)))
+    if (unlikely(may_be_in_large_page(c, linear))) {
         flush_large_pages(c);
-    interp_flush_jumps(c);
-}
-
-void interp_flush_jumps(struct icpu *c)
-{
-    for (unsigned n = 0; c->jumps_filled && n < JUMP_SIZE; n++)
-        c->jumps[n].key = ~0ull; /* no canonical RIP and mode give this: see mode_bits */
-    c->jumps_filled = false;
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        c->fetches[n].key = FETCH_NONE;
-    if (c->translator)
-        translator_forget_mappings(c->translator);
+        interp_flush_jumps(c);
+    } else {
+        flush_page_jumps(c, linear);
+    }
 }
 
 void interp_drop_write_tags(struct icpu *c)
@@ -809,6 +839,7 @@ const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear)
     r = find_range(c, f->gpa);
     f->host = r && range_covers_page(r, f->gpa) ? range_host(r, f->gpa) : NULL;
     f->page = f->host ? code_page_at(c->interpreter, r, f->gpa) : NULL;
+    f->global = walk.global;
     f->key = jump_key(c, page);
     return f;
 }

@@ -100,7 +100,7 @@ void translator_flush(struct translator *t)
     t->link = NULL;
     t->site = NULL;
     clear_jumps(t);
-    translator_forget_mappings(t);
+    translator_forget_mappings(t, true);
     t->stats.flushes++;
 }
 
@@ -112,9 +112,17 @@ static bool has_room(const struct translator *t)
 
 /* ---- pages ---- */
 
-void translator_forget_mappings(struct translator *t)
+void translator_forget_mappings(struct translator *t, bool global_too)
 {
-    memset(t->fetch, 0, sizeof(t->fetch));
+    for (unsigned n = 0; n < TR_FETCH_SIZE; n++)
+        if (global_too || !t->fetch_global[n])
+            t->fetch[n] = 0;
+}
+
+void translator_forget_page(struct translator *t, uint64_t linear)
+{
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
+        t->fetch[tr_fetch_slot(linear, (enum tlb_kind)kind)] = 0;
 }
 
 void translator_pages_changed(struct icpu *c)
@@ -214,13 +222,16 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
     struct tr_page *page = *page_slot(t, rip, f->gpa);
+    unsigned slot;
 
     while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
                      page->kind == t->c->tlb_kind))
         page = page->hash_next;
     if (!page)
         page = page_new(t, f, rip);
-    t->fetch[tr_fetch_slot(rip, page->kind)] = page->id;
+    slot = tr_fetch_slot(rip, page->kind);
+    t->fetch[slot] = page->id;
+    t->fetch_global[slot] = f->global;
     return page;
 }
 

@@ -102,7 +102,8 @@ struct translator {
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
     const struct tr_op *site;   /* or the indirect branch, or NULL */
     uint64_t plain_rip; /* where a group's check failed: a plain block comes next; or no RIP */
-    uint32_t fetch[TR_FETCH_SIZE]; /* ids of the pages that are what their linear page maps to */
+    bool fetch_global[TR_FETCH_SIZE]; /* the mapping is a global one */
+    uint32_t fetch[TR_FETCH_SIZE];    /* ids of the pages that are what their linear page maps to */
 
     struct icpu *c;
     struct host_code code;
@@ -150,8 +151,11 @@ extern const struct engine_ops translator_engine; /* interpreter/run.c: it share
 bool translator_can_run(const struct icpu *c);
 /* Run blocks until something has to be attended to. Faults longjmp as the interpreter's. */
 void translator_run(struct icpu *c);
-/* Linear addresses may be mapped to other pages. */
-void translator_forget_mappings(struct translator *t);
+/* Linear addresses may be mapped to other pages; but for global_too only those not mapped globally.
+ */
+void translator_forget_mappings(struct translator *t, bool global_too);
+/* This one may be. */
+void translator_forget_page(struct translator *t, uint64_t linear);
 /* Drop all generated code. Not from within it. */
 void translator_flush(struct translator *t);
 /* Some page with decoded code was written. Any thread. */
