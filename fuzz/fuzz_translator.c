@@ -6,7 +6,8 @@
  * come to the same one: registers, memory, and the exception if there was one. Then the
  * translator runs it again, with what it has translated. Not compared: the status
  * flags at a fault, which may not be kept (docs/design/translator.md), and code that
- * executes an instruction after which flags are undefined (tests/differential looks at those).
+ * executes an instruction after which flags are undefined (tests/differential looks at those)
+ * or a repeated one that overwrites itself: when that is noticed is the processor's choice.
  *
  * The first exception ends a run, at the HLT that is its handler; code that comes to its end
  * ends at INT 30h. RDTSC and SYSCALL are off: time differs, and kernel code may read it.
@@ -41,9 +42,11 @@ static void build_borders(void)
         put(TABLES + 0x3000 + 8 * n, 0, 8);
 }
 
-/* Are all status flags defined behind the instruction that comes next? */
-static bool keeps_to_manual(void)
+/* Does the manual say what the next instruction does? It has not run yet, or not to its end. */
+static bool keeps_to_manual(bool first)
 {
+    static uint8_t before[X86_MAX_INSN_BYTES];
+    static uint64_t rip_before;
     struct vcpu *vcpu = interpreted.vcpu;
     uint8_t bytes[X86_MAX_INSN_BYTES] = {0};
     struct insn insn;
@@ -53,6 +56,10 @@ static bool keeps_to_manual(void)
     for (unsigned i = 0; i < sizeof(bytes); i++)
         if (interpreted.engine->translate(vcpu, vcpu->state.rip + i, &gpa) && gpa < RAM_BYTES)
             bytes[i] = interpreted.ram[gpa];
+    if (!first && vcpu->state.rip == rip_before && memcmp(before, bytes, sizeof(bytes)) != 0)
+        return false;
+    memcpy(before, bytes, sizeof(bytes));
+    rip_before = vcpu->state.rip;
     return x86_decode(X86_CODE_64, false, bytes, sizeof(bytes), &insn) != DECODE_OK ||
            !insn.info.cpu_flags || !(insn.info.cpu_flags->undefined & X86_FLAGS_STATUS);
 }
@@ -63,7 +70,7 @@ static bool interpret(const struct x86_state *start)
 
     guest_load(&interpreted, start);
     for (unsigned n = 0; n < BUDGET && exit.reason == EXIT_BUDGET; n++) {
-        if (!keeps_to_manual())
+        if (!keeps_to_manual(n == 0))
             return false;
         interpreted.engine->run(interpreted.vcpu, 1, &exit);
     }
