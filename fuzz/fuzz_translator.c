@@ -7,7 +7,7 @@
  * translator runs it again, with what it has translated. Not compared: the status
  * flags at a fault, which may not be kept (docs/design/translator.md), and code that
  * executes an instruction after which flags are undefined (tests/differential looks at those)
- * or a repeated one that overwrites itself: when that is noticed is the processor's choice.
+ * or one that overwrites itself: when a repeated one notices that is the processor's choice.
  *
  * The first exception ends a run, at the HLT that is its handler; code that comes to its end
  * ends at INT 30h. RDTSC and SYSCALL are off: time differs, and kernel code may read it.
@@ -42,26 +42,40 @@ static void build_borders(void)
         put(TABLES + 0x3000 + 8 * n, 0, 8);
 }
 
-/* Does the manual say what the next instruction does? It has not run yet, or not to its end. */
-static bool keeps_to_manual(bool first)
+static void read_code(uint64_t rip, uint8_t bytes[X86_MAX_INSN_BYTES])
 {
-    static uint8_t before[X86_MAX_INSN_BYTES];
-    static uint64_t rip_before;
-    struct vcpu *vcpu = interpreted.vcpu;
-    uint8_t bytes[X86_MAX_INSN_BYTES] = {0};
-    struct insn insn;
     uint64_t gpa;
 
-    interpreted.engine->get_state(vcpu);
-    for (unsigned i = 0; i < sizeof(bytes); i++)
-        if (interpreted.engine->translate(vcpu, vcpu->state.rip + i, &gpa) && gpa < RAM_BYTES)
+    memset(bytes, 0, X86_MAX_INSN_BYTES);
+    for (unsigned i = 0; i < X86_MAX_INSN_BYTES; i++)
+        if (interpreted.engine->translate(interpreted.vcpu, rip + i, &gpa) && gpa < RAM_BYTES)
             bytes[i] = interpreted.ram[gpa];
-    if (!first && vcpu->state.rip == rip_before && memcmp(before, bytes, sizeof(bytes)) != 0)
-        return false;
-    memcpy(before, bytes, sizeof(bytes));
-    rip_before = vcpu->state.rip;
-    return x86_decode(X86_CODE_64, false, bytes, sizeof(bytes), &insn) != DECODE_OK ||
+}
+
+/* Are all status flags defined behind it? */
+static bool keeps_to_manual(const uint8_t bytes[X86_MAX_INSN_BYTES])
+{
+    struct insn insn;
+
+    return x86_decode(X86_CODE_64, false, bytes, X86_MAX_INSN_BYTES, &insn) != DECODE_OK ||
            !insn.info.cpu_flags || !(insn.info.cpu_flags->undefined & X86_FLAGS_STATUS);
+}
+
+/* One instruction. False: another processor may do it in another way. */
+static bool interpret_one(struct vcpu_exit *exit)
+{
+    const struct engine_ops *engine = interpreted.engine;
+    uint8_t before[X86_MAX_INSN_BYTES], after[X86_MAX_INSN_BYTES];
+    uint64_t rip;
+
+    engine->get_state(interpreted.vcpu);
+    rip = interpreted.vcpu->state.rip;
+    read_code(rip, before);
+    if (!keeps_to_manual(before))
+        return false;
+    engine->run(interpreted.vcpu, 1, exit);
+    read_code(rip, after);
+    return memcmp(before, after, sizeof(before)) == 0;
 }
 
 static bool interpret(const struct x86_state *start)
@@ -69,11 +83,9 @@ static bool interpret(const struct x86_state *start)
     struct vcpu_exit exit = {.reason = EXIT_BUDGET};
 
     guest_load(&interpreted, start);
-    for (unsigned n = 0; n < BUDGET && exit.reason == EXIT_BUDGET; n++) {
-        if (!keeps_to_manual(n == 0))
+    for (unsigned n = 0; n < BUDGET && exit.reason == EXIT_BUDGET; n++)
+        if (!interpret_one(&exit))
             return false;
-        interpreted.engine->run(interpreted.vcpu, 1, &exit);
-    }
     return exit.reason == EXIT_HALT;
 }
 
