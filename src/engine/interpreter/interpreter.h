@@ -185,6 +185,9 @@ struct interpreter {
     _Atomic bool dirty_tracking;
 };
 
+/* What the last STI or MOV SS, not at the end of its block, asked for; the translator clears it. */
+enum inner_shadow { INNER_SHADOW_NONE, INNER_SHADOW_STI, INNER_SHADOW_MOV_SS };
+
 struct icpu {
     struct x86_cpu cpu; /* first; cpu.s.gpr at offset 0 */
 
@@ -224,9 +227,10 @@ struct icpu {
     uint8_t fpu_blocked;   /* classes of instructions that cannot just run (host_stub.h) */
     uint8_t vector_bytes;  /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
-    bool stepping; /* one instruction at a time; nothing may be linked */
-    bool shadow;   /* the instruction before asked that no interrupt comes before the next */
-    bool counted;  /* virtual time is the instruction count */
+    bool stepping;        /* one instruction at a time; nothing may be linked */
+    bool shadow;          /* the instruction before asked that no interrupt comes before the next */
+    uint8_t inner_shadow; /* the same in the middle of a block (enum inner_shadow) */
+    bool counted;         /* virtual time is the instruction count */
     _Atomic uint8_t in_run;            /* reading guest memory through the TLB: see code_pages.c */
     _Atomic uint8_t drop_writes;       /* another vCPU wants our write tags dropped */
     const struct debug_request *debug; /* NULL without a debugger */

@@ -70,8 +70,12 @@ const struct op *interp_flags_written(struct icpu *c, const struct op *i, uint64
 
 const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss)
 {
-    if (likely(!(i->extra & OP_IS_LAST)))
-        NEXT(c, i); /* the next instruction is in this block: nothing comes between */
+    if (likely(!(i->extra & OP_IS_LAST))) {
+        /* The next instruction is in this block: nothing comes between, unless this one runs alone.
+         */
+        c->inner_shadow = mov_ss ? INNER_SHADOW_MOV_SS : INNER_SHADOW_STI;
+        NEXT(c, i);
+    }
     c->shadow = true;
     c->cpu.s.pending.shadow_is_mov_ss = mov_ss;
     return interp_leave_after(c, i);

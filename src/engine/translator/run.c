@@ -57,6 +57,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     (op->is_fallback ? t->stats.fallbacks : t->stats.slow)[op->mnemonic]++;
     flags_from_word(c, t->flags);
     c->page_rip = op->page_rip;
+    c->inner_shadow = INNER_SHADOW_NONE;
     do
         i = i->run(c, i);
     while (i && i != &op->end);
@@ -66,6 +67,10 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
         simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
         c->cpu.s.rip = op->next_rip;
+        if (c->inner_shadow) { /* what asks for attention waits for one more instruction */
+            c->shadow = true;
+            c->cpu.s.pending.shadow_is_mov_ss = c->inner_shadow == INNER_SHADOW_MOV_SS;
+        }
         return 1;
     }
     t->flags = flags_to_word(c);

@@ -1,0 +1,109 @@
+/*
+ * shadow.S - no interrupt between STI, or a load of SS, and the next instruction
+ *
+ * SDM vol. 2, STI; vol. 3, 6.8.3. A second processor sends interrupts without end, so that they
+ * come at every point of a loop of the first one. An engine that looks for interrupts at the wrong
+ * moment shows RIPs that may not be seen; "sti; hlt" would then sleep through an interrupt.
+ */
+#include "runtime.inc"
+    .set ROUNDS, 1000
+#define START 0x8000
+    .set APIC, 0xfee00000
+#define IPI_VECTOR 0x50
+
+main:
+    movl $note, hooks + 4 * IPI_VECTOR
+    mov $low_start, %esi
+    mov $START, %edi
+    mov $low_end - low_start, %ecx
+    rep movsb
+    movl $0x1ff, APIC + 0xf0
+    movl $0x000c4500, APIC + 0x300 /* INIT to all but this one */
+    mov $200000, %ecx
+1:
+    pause
+    loop 1b
+    movl $0x000c4600 + (START >> 12), APIC + 0x300 /* SIPI */
+    call enter_long
+    BITS64
+    mov $DATA, %eax
+2:
+    sti
+after_sti:
+    nop
+    mov %eax, %ss
+after_ss:
+    nop
+    cli
+    cmpl $ROUNDS, got
+    jb 2b
+    cmpl $ROUNDS, got
+    setae %al
+    movzbl %al, %eax
+    CHECK "interrupts came", %rax, $1
+    CHECK "none between STI and the next instruction", seen_sti, $0
+    CHECK "none between MOV SS and the next instruction", seen_ss, $0
+    jmp finish64
+
+note:
+    cmpq $after_sti, 16(%rbx)
+    jne 1f
+    incl seen_sti
+1:
+    cmpq $after_ss, 16(%rbx)
+    jne 1f
+    incl seen_ss
+1:
+    mov $APIC + 0xb0, %ecx
+    movl $0, (%rcx)
+    incl got
+    ret
+    BITS32
+
+/* The second processor: the next interrupt as soon as the one before has come. */
+other:
+    mov $DATA, %eax
+    mov %eax, %ds
+    mov %eax, %ss
+    movl $0x1ff, APIC + 0xf0
+    movl $0, APIC + 0x310
+    mov $1, %ebx
+1:
+    movl $0x4000 + IPI_VECTOR, APIC + 0x300
+2:
+    pause
+    cmp %ebx, got
+    jb 2b
+    inc %ebx
+    mov %ebx, %ecx /* a little later each time */
+    and $63, %ecx
+    inc %ecx
+3:
+    loop 3b
+    cmp $ROUNDS, %ebx
+    jbe 1b
+4:
+    cli
+    hlt
+    jmp 4b
+
+    .data
+    .align 64
+got: .long 0
+    .align 64
+seen_sti: .long 0
+seen_ss: .long 0
+    .section .low, "awx", @progbits
+low_start:
+    .code16
+    cli
+    lgdtl %cs:low_gdt - low_start
+    mov %cr0, %eax
+    or $1, %eax
+    mov %eax, %cr0
+    ljmpl $CODE32, $other
+    .align 8
+low_gdt:
+    .word gdt_end - gdt - 1
+    .long gdt
+low_end:
