@@ -52,13 +52,13 @@ static void write_beside_code(struct interpreter *t, struct code_page *page)
     host_mutex_unlock(&t->code_lock);
 }
 
-/* Translated blocks do not look at generations: tell their vCPUs. */
-static void announce(struct interpreter *t)
+/* Translated blocks do not look at generations: tell their vCPUs. code_lock is held. */
+static void announce(struct interpreter *t, struct code_page *page, uint64_t chunks)
 {
     unsigned count = atomic_load(&t->cpu_count);
 
-    for (unsigned n = 0; t->translates && n < count; n++)
-        translator_pages_changed(t->cpus[n]);
+    for (unsigned n = 0; n < count; n++)
+        translator_page_changed(t->cpus[n], page, chunks);
 }
 
 static void invalidate(struct interpreter *t, struct code_page *page, unsigned offset, size_t size)
@@ -72,9 +72,13 @@ static void invalidate(struct interpreter *t, struct code_page *page, unsigned o
     host_mutex_lock(&t->code_lock);
     if (page->chunks & mask) {
         page->generation++;
-        page->chunks = 0;
         page->patience = PATIENCE;
-        announce(t);
+        if (t->translates) {
+            page->chunks &= ~mask; /* translated blocks of other chunks stay */
+            announce(t, page, mask);
+        } else {
+            page->chunks = 0;
+        }
     }
     host_mutex_unlock(&t->code_lock);
 }

@@ -1,8 +1,8 @@
 /*
  * run.c - the translator engine: pages, blocks, links, and the way into generated code
  *
- * A block is found by its page and RIP. A page is dropped when its code page has another
- * generation: its blocks are unlinked from everything that leads to them, their code stays
+ * A block is found by its page and RIP. When code is written, the blocks that come from the same
+ * 64 bytes are dropped: unlinked from everything that leads to them. Their code and data stay
  * until everything is flushed, so a block that is being left may be dropped.
  */
 #include "engine/translator/translator.h"
@@ -101,6 +101,8 @@ void translator_flush(struct translator *t)
     t->data_used = 0;
     t->pages = NULL;
     memset(t->page_hash, 0, sizeof(t->page_hash));
+    memset(t->code_hash, 0, sizeof(t->code_hash));
+    memset(t->recent, 0, sizeof(t->recent));
     memset(t->block_hash, 0, sizeof(t->block_hash));
     t->link = NULL;
     t->site = NULL;
@@ -130,9 +132,16 @@ void translator_forget_page(struct translator *t, uint64_t linear)
         t->fetch[tr_fetch_slot(linear, (enum tlb_kind)kind)] = 0;
 }
 
-void translator_pages_changed(struct icpu *c)
+void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks)
 {
-    atomic_store(&c->translator->stale, 1);
+    struct translator *t = c->translator;
+
+    if (t->change_count < TR_CHANGES) {
+        t->changes[t->change_count].page = page;
+        t->changes[t->change_count].chunks = chunks;
+    }
+    t->change_count++;
+    atomic_store(&t->stale, 1);
     atomic_store(&c->attention, ATTENTION_EVENT);
 }
 
@@ -144,6 +153,11 @@ static unsigned hash_bits(uint64_t value, unsigned size)
 static struct tr_page **page_slot(struct translator *t, uint64_t rip, uint64_t gpa)
 {
     return &t->page_hash[hash_bits(rip ^ gpa << 20, TR_PAGE_HASH)];
+}
+
+static struct tr_page **code_slot(struct translator *t, const struct code_page *page)
+{
+    return &t->code_hash[hash_bits((uintptr_t)page, TR_PAGE_HASH)];
 }
 
 static struct tr_block **block_slot(struct translator *t, const struct tr_page *page, uint64_t rip)
@@ -168,48 +182,71 @@ static void drop_block(struct translator *t, struct tr_block *b)
         *jump = t->exit_indirect;
 }
 
-static void drop_page(struct translator *t, struct tr_page *page)
+/* Drop the blocks that come from these chunks. */
+static void drop_blocks(struct translator *t, struct tr_page *page, uint64_t chunks)
 {
-    struct tr_page **slot = page_slot(t, page->rip, page->gpa);
-
-    while (*slot != page)
-        slot = &(*slot)->hash_next;
-    *slot = page->hash_next;
-    for (struct tr_block *b = page->blocks; b; b = b->page_next)
-        drop_block(t, b);
-    for (struct tr_block *b = page->running_into; b; b = b->second_next)
-        drop_block(t, b);
-    for (unsigned n = 0; n < TR_FETCH_SIZE; n++)
-        if (t->fetch[n] == page->id)
-            t->fetch[n] = 0;
-    t->stats.pages_dropped++;
-}
-
-static bool is_stale(const struct tr_page *page)
-{
-    return atomic_load(&page->page->generation) != page->generation;
-}
-
-static void drop_stale_pages(struct translator *t)
-{
-    struct tr_page **link = &t->pages;
+    struct tr_block **link = &page->blocks;
 
     while (*link) {
-        struct tr_page *page = *link;
+        struct tr_block *b = *link;
 
-        if (is_stale(page)) {
-            *link = page->all_next;
-            drop_page(t, page);
+        if (b->chunks & chunks) {
+            drop_block(t, b);
+            *link = b->page_next;
         } else {
-            link = &page->all_next;
+            link = &b->page_next;
         }
     }
+    link = &page->running_into;
+    while (*link) {
+        struct tr_block *b = *link;
+
+        if (b->second_chunks & chunks) {
+            drop_block(t, b);
+            *link = b->second_next;
+        } else {
+            link = &b->second_next;
+        }
+    }
+    t->stats.pages_changed++;
+}
+
+static void take_change(struct translator *t, struct code_page *changed, uint64_t chunks)
+{
+    for (struct tr_page *page = *code_slot(t, changed); page; page = page->code_next)
+        if (page->page == changed) {
+            drop_blocks(t, page, chunks);
+            page->generation = atomic_load(&changed->generation);
+        }
+}
+
+static void take_all_changes(struct translator *t)
+{
+    for (struct tr_page *page = t->pages; page; page = page->all_next)
+        if (atomic_load(&page->page->generation) != page->generation) {
+            drop_blocks(t, page, ~0ull);
+            page->generation = atomic_load(&page->page->generation);
+        }
+}
+
+static void take_changes(struct translator *t)
+{
+    struct interpreter *interpreter = t->c->interpreter;
+
+    host_mutex_lock(&interpreter->code_lock); /* no generation advances meanwhile */
+    if (t->change_count > TR_CHANGES)
+        take_all_changes(t);
+    else
+        for (unsigned n = 0; n < t->change_count; n++)
+            take_change(t, t->changes[n].page, t->changes[n].chunks);
+    t->change_count = 0;
+    host_mutex_unlock(&interpreter->code_lock);
 }
 
 static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
     struct tr_page *page = translator_data(t, sizeof(*page));
-    struct tr_page **slot = page_slot(t, rip, f->gpa);
+    struct tr_page **slot = page_slot(t, rip, f->gpa), **code = code_slot(t, f->page);
 
     *page = (struct tr_page){.hash_next = *slot,
                              .all_next = t->pages,
@@ -219,6 +256,8 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
                              .generation = atomic_load(&f->page->generation),
                              .id = ++t->next_id,
                              .kind = t->c->tlb_kind};
+    page->code_next = *code;
+    *code = page;
     *slot = page;
     t->pages = page;
     return page;
@@ -281,15 +320,24 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
     return f->page && translator_page(t, f, b->second->rip) == b->second;
 }
 
+/* A block that was found lately, with its RIP: is it the one that would be found now? */
+static bool is_usable(const struct translator *t, const struct tr_block *b)
+{
+    return !b->dropped && !b->plain && !b->second && b->page->kind == t->c->tlb_kind &&
+           t->fetch[tr_fetch_slot(b->rip, b->page->kind)] == b->page->id;
+}
+
 /* The block at RIP; NULL if the interpreter has to run the instruction there. */
 static struct tr_block *find_block(struct translator *t, bool plain)
 {
     struct icpu *c = t->c;
     uint64_t rip = c->cpu.s.rip, page_rip = rip & GUEST_PAGE_MASK;
+    struct tr_block **recent = &t->recent[hash_bits(rip, TR_RECENT)], *b = *recent;
     const struct fetch_entry *f;
     struct tr_page *page;
-    struct tr_block *b;
 
+    if (likely(b && b->rip == rip && !plain) && is_usable(t, b))
+        return b;
     if (unlikely(!x86_is_canonical(rip))) {
         flags_materialize(c);
         x86_raise_code(&c->cpu, X86_GP, 0);
@@ -303,8 +351,11 @@ static struct tr_block *find_block(struct translator *t, bool plain)
     for (b = *block_slot(t, page, rip); b; b = b->hash_next)
         if (b->page == page && b->rip == rip && b->plain == plain &&
             (!b->second || second_is_there(t, b)))
-            return b;
-    return block_new(t, page, f, rip, plain);
+            break;
+    if (!b)
+        b = block_new(t, page, f, rip, plain);
+    *recent = b;
+    return b;
 }
 
 /* ---- the way in and out ---- */
@@ -371,7 +422,7 @@ static void refresh(struct translator *t)
         t->built_smap = smap(c);
     }
     if (unlikely(atomic_exchange(&t->stale, 0)))
-        drop_stale_pages(t);
+        take_changes(t);
     t->run_blocked = simd_blocked(c);
 }
 
@@ -451,7 +502,7 @@ void translator_stats(struct translator *t,
         {"blocks translated", s->blocks},
         {"instructions translated", s->instructions},
         {"instructions left to the interpreter", s->fallback_instructions},
-        {"pages of code dropped", s->pages_dropped},
+        {"changes of code", s->pages_changed},
         {"flushes of the code cache", s->flushes},
         {"entries into generated code", s->enters},
         {"branches linked", s->links},

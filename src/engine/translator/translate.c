@@ -783,13 +783,18 @@ static bool open_second_page(struct tr_builder *b, struct source *s, uint64_t ri
     return true;
 }
 
-static void claim(struct tr_builder *b, const struct source *s, unsigned offset, unsigned used)
+/* Sets the block's chunks. */
+static void claim(struct tr_builder *b, const struct source *s, struct tr_block *block,
+                  unsigned used)
 {
-    if (b->second) {
-        code_page_claim(b->t->c, b->second->page, chunk_mask(0, used - s->first_bytes));
-        used = s->first_bytes;
-    }
-    code_page_claim(b->t->c, b->page->page, chunk_mask(offset, used));
+    unsigned here = used < s->first_bytes ? used : s->first_bytes;
+
+    block->chunks = chunk_mask(block->rip & 0xfff, here);
+    code_page_claim(b->t->c, b->page->page, block->chunks);
+    if (!b->second)
+        return;
+    block->second_chunks = chunk_mask(0, used - here);
+    code_page_claim(b->t->c, b->second->page, block->second_chunks);
 }
 
 static bool is_current(const struct tr_page *page)
@@ -834,6 +839,7 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
 {
     struct tr_builder *b = t->builder;
     unsigned offset = rip & 0xfff, used;
+    struct tr_block block;
     struct source s = {.first = f->host + offset, .first_bytes = 0x1000 - offset};
 
     if (s.first_bytes > sizeof(s.bytes))
@@ -847,11 +853,12 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     used = decode_block(b, &s, rip);
     if (!used)
         return NULL;
-    claim(b, &s, offset, used);
+    block = (struct tr_block){.page = page, .second = b->second, .rip = rip, .plain = plain};
+    claim(b, &s, &block, used);
     if (!is_unchanged(&s, used) || !is_current(page) || !is_current(b->second))
         return NULL;
     b->block = translator_data(t, sizeof(*b->block));
-    *b->block = (struct tr_block){.page = page, .second = b->second, .rip = rip, .plain = plain};
+    *b->block = block;
     b->plain = plain;
     analyse_flags(b);
     find_groups(b);

@@ -20,7 +20,7 @@
  *   checked   does anything ask for attention?
  *   entry     direct jumps within the page, forward
  *
- * Everything is private to the vCPU's thread, except stale.
+ * Everything is private to the vCPU's thread, except changes and stale.
  */
 #ifndef ENGINE_TRANSLATOR_TRANSLATOR_H
 #define ENGINE_TRANSLATOR_TRANSLATOR_H
@@ -39,6 +39,8 @@
 #define TR_FETCH_SIZE     512u
 #define TR_BLOCK_HASH     65536u
 #define TR_PAGE_HASH      4096u
+#define TR_RECENT         1024u /* blocks found lately, by RIP */
+#define TR_CHANGES        32u
 #define TR_MAX_INSNS      64u
 #define TR_MAX_BLOCK_CODE 32768u /* bytes of host code, at most */
 #define TR_MAX_BLOCK_DATA 32768u
@@ -57,9 +59,10 @@ struct tr_page {
     struct tr_page *all_next;
     struct tr_block *blocks, *running_into; /* the latter begin in the page before */
     uint64_t rip, gpa;                      /* of the first byte */
+    struct tr_page *code_next;              /* of the same code page, nearly */
     struct code_page *page;
-    uint32_t generation;
-    uint32_t id; /* never 0 */
+    uint32_t generation; /* of page, up to which its changes are known here */
+    uint32_t id;         /* never 0 */
     enum tlb_kind kind;
 };
 
@@ -70,6 +73,8 @@ struct tr_block {
     struct tr_block *page_next, *second_next;
     struct tr_page *page;
     struct tr_page *second; /* its only instruction runs into this page, or NULL */
+    uint64_t chunks,
+        second_chunks; /* that it was translated from, of the one page and of the other */
     bool dropped;
     bool plain; /* without groups: for where a group's check failed */
     struct tr_link *incoming;
@@ -88,7 +93,7 @@ struct tr_link {
 };
 
 struct tr_stats {
-    uint64_t blocks, instructions, fallback_instructions, pages_dropped, flushes;
+    uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes;
     uint64_t enters, links;
     /* Steps by mnemonic: instructions that are not translated, and memory accesses that missed. */
     uint64_t fallbacks[ZYDIS_MNEMONIC_MAX_VALUE + 1], slow[ZYDIS_MNEMONIC_MAX_VALUE + 1];
@@ -120,6 +125,8 @@ struct translator {
     uint32_t next_id;
     struct tr_page *pages;
     struct tr_page *page_hash[TR_PAGE_HASH];
+    struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
+    struct tr_block *recent[TR_RECENT];
     struct tr_block *block_hash[TR_BLOCK_HASH];
 
     /* What generated code relies on while it runs; a step that changes it leaves. */
@@ -127,7 +134,13 @@ struct translator {
     uint8_t built_blocked; /* c->fpu_blocked for which all blocks were made */
     bool built_smap;       /* and CR4.SMAP */
 
-    _Atomic uint8_t stale; /* some page's generation changed */
+    /* Code that was written since refresh(), under code_lock. More than fits: look at all pages. */
+    struct {
+        struct code_page *page;
+        uint64_t chunks;
+    } changes[TR_CHANGES];
+    unsigned change_count;
+    _Atomic uint8_t stale; /* there are some */
     struct tr_stats stats;
     struct tr_builder *builder;
 };
@@ -158,8 +171,8 @@ void translator_forget_mappings(struct translator *t, bool global_too);
 void translator_forget_page(struct translator *t, uint64_t linear);
 /* Drop all generated code. Not from within it. */
 void translator_flush(struct translator *t);
-/* Some page with decoded code was written. Any thread. */
-void translator_pages_changed(struct icpu *c);
+/* These chunks of a page with decoded code were written. Any thread; code_lock is held. */
+void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks);
 
 /* The page at the linear address page_rip, which f says where to find; it is current now. */
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f,
