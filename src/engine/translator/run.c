@@ -88,11 +88,15 @@ void *translator_data(struct translator *t, size_t bytes)
     return data;
 }
 
-static void clear_jumps(struct translator *t)
+static const uint8_t *jump_miss(const struct translator *t, bool saved)
 {
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        for (unsigned n = 0; t->jumps[kind] && n < TR_JUMP_SIZE; n++)
-            t->jumps[kind][n] = t->exit_indirect;
+    return saved ? t->exit_indirect_saved : t->exit_indirect;
+}
+
+static void clear_jumps(struct translator *t, bool saved, enum tlb_kind kind)
+{
+    for (unsigned n = 0; n < TR_JUMP_SIZE; n++)
+        t->jumps[saved][kind][n] = jump_miss(t, saved);
 }
 
 void translator_flush(struct translator *t)
@@ -106,7 +110,9 @@ void translator_flush(struct translator *t)
     memset(t->block_hash, 0, sizeof(t->block_hash));
     t->link = NULL;
     t->site = NULL;
-    clear_jumps(t);
+    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++)
+        if (t->jumps[n & 1][n / 2])
+            clear_jumps(t, n & 1, (enum tlb_kind)(n / 2));
     translator_forget_mappings(t, true);
     t->stats.flushes++;
 }
@@ -168,7 +174,6 @@ static struct tr_block **block_slot(struct translator *t, const struct tr_page *
 static void drop_block(struct translator *t, struct tr_block *b)
 {
     struct tr_block **slot = block_slot(t, b->page, b->rip);
-    const uint8_t **jump = &t->jumps[b->page->kind][b->rip & (TR_JUMP_SIZE - 1)];
 
     if (b->dropped)
         return;
@@ -178,8 +183,12 @@ static void drop_block(struct translator *t, struct tr_block *b)
     *slot = b->hash_next;
     for (struct tr_link *link = b->incoming; link; link = link->next)
         emit_aim(&t->emit, link->rel32, link->stub);
-    if (*jump == b->indirect)
-        *jump = t->exit_indirect;
+    for (unsigned saved = 0; saved < 2; saved++) {
+        const uint8_t **jump = &t->jumps[saved][b->page->kind][b->rip & (TR_JUMP_SIZE - 1)];
+
+        if (*jump == b->entries[saved][TR_INDIRECT])
+            *jump = jump_miss(t, saved);
+    }
 }
 
 /* Drop the blocks that come from these chunks. */
@@ -300,15 +309,16 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
     return b;
 }
 
-static bool make_jump_table(struct translator *t, enum tlb_kind kind)
+static bool make_jump_tables(struct translator *t, enum tlb_kind kind)
 {
-    if (t->jumps[kind])
-        return true;
-    t->jumps[kind] = host_low_memory_new(JUMP_BYTES, NULL);
-    if (!t->jumps[kind])
-        return false;
-    for (unsigned n = 0; n < TR_JUMP_SIZE; n++)
-        t->jumps[kind][n] = t->exit_indirect;
+    for (unsigned saved = 0; saved < 2; saved++) {
+        if (t->jumps[saved][kind])
+            continue;
+        t->jumps[saved][kind] = host_low_memory_new(JUMP_BYTES, NULL);
+        if (!t->jumps[saved][kind])
+            return false;
+        clear_jumps(t, saved, kind);
+    }
     return true;
 }
 
@@ -343,7 +353,7 @@ static struct tr_block *find_block(struct translator *t, bool plain)
         x86_raise_code(&c->cpu, X86_GP, 0);
     }
     f = interp_fetch(c, rip);
-    if (unlikely(!f->page) || unlikely(!make_jump_table(t, c->tlb_kind)))
+    if (unlikely(!f->page) || unlikely(!make_jump_tables(t, c->tlb_kind)))
         return NULL;
     if (unlikely(!has_room(t)))
         translator_flush(t);
@@ -362,11 +372,11 @@ static struct tr_block *find_block(struct translator *t, bool plain)
 
 static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
 {
-    const uint8_t *entry = link->page != b->page      ? b->cross
-                           : b->rip <= link->from_rip ? b->checked
-                                                      : b->entry;
+    enum tr_entry entry = link->page != b->page      ? TR_CROSS
+                          : b->rip <= link->from_rip ? TR_CHECKED
+                                                     : TR_DIRECT;
 
-    emit_aim(&t->emit, link->rel32, entry);
+    emit_aim(&t->emit, link->rel32, b->entries[link->saved][entry]);
     link->next = b->incoming;
     b->incoming = link;
     t->stats.links++;
@@ -389,8 +399,9 @@ static void remember_way(struct translator *t, struct tr_block *b)
 {
     if (t->link)
         link_to(t, (struct tr_link *)t->link, b);
-    if (t->site)
-        t->jumps[b->page->kind][b->rip & (TR_JUMP_SIZE - 1)] = b->indirect;
+    for (unsigned saved = 0; t->site && saved < 2; saved++)
+        t->jumps[saved][b->page->kind][b->rip & (TR_JUMP_SIZE - 1)] =
+            b->entries[saved][TR_INDIRECT];
     t->link = NULL;
     t->site = NULL;
 }
@@ -446,7 +457,7 @@ void translator_run(struct icpu *c)
         remember_way(t, b);
         t->flags = flags_to_word(c);
         t->stats.enters++;
-        if (t->enter(b->entry) == 0) {
+        if (t->enter(b->entries[0][TR_DIRECT]) == 0) {
             flags_from_word(c, t->flags);
             t->plain_rip = t->link && t->link->to_plain ? c->cpu.s.rip : NO_RIP;
             if (unlikely(t->site && !x86_is_canonical(c->cpu.s.rip)))
@@ -576,8 +587,8 @@ void translator_free(struct icpu *c)
 
     if (!t)
         return;
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        host_low_memory_free(t->jumps[kind], JUMP_BYTES);
+    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++)
+        host_low_memory_free(t->jumps[n & 1][n / 2], JUMP_BYTES);
     translator_builder_free(t->builder);
     host_code_free(&t->code);
     if (t->data)

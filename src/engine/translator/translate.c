@@ -34,7 +34,8 @@ static void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 {
     uint8_t *rel32;
 
-    flags_to_host(b);
+    if (condition >= 0 || (b->vector_loop && rip == b->block->rip))
+        flags_to_host(b);
     if (condition < 0 && !(b->vector_loop && rip == b->block->rip)) {
         vectors_write_back(b, &b->vectors);
         memset(b->vectors.dirty, 0, sizeof(b->vectors.dirty));
@@ -48,7 +49,7 @@ static void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
     } else if (vectors_any_dirty(&b->vectors)) {
         cold_new(b, COLD_BRANCH, rel32)->rip = rip;
     } else if (rip == b->block->rip) {
-        emit_aim(b->e, rel32, b->block->checked);
+        emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
     } else {
         branch_to_link(b, rel32, rip);
     }
@@ -57,9 +58,8 @@ static void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 /* To the address in R11; op is for a target that is not canonical. */
 static void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
 {
-    const uint8_t **table = b->t->jumps[b->page->kind];
+    const uint8_t **table = b->t->jumps[b->flags_saved][b->page->kind];
 
-    flags_to_host(b);
     vectors_write_back(b, &b->vectors);
     emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
@@ -585,17 +585,11 @@ static void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 /* The instruction's second page is still the one it was decoded from. */
 static void check_second_page(struct tr_builder *b)
 {
-    bool flags_live = b->insns[0].flags_live;
-
     if (!b->second)
         return;
-    if (flags_live) {
-        emit_save_flags(b->t, b->e);
-        b->flags_saved = true;
-    }
+    guard_flags(b, &b->insns[0]);
     emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(b->second->rip, b->page->kind)], b->second->id);
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
-    flags_to_host(b);
 }
 
 static void emit_attention(struct tr_builder *b)
@@ -624,50 +618,70 @@ static void check_page(struct tr_builder *b)
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
 }
 
-/* Each entry goes on in the next. Where the flags are alive, the checks must not change them. */
-static void emit_entries(struct tr_builder *b, bool flags_live)
+/* Does the first instruction read the flags before anything else changes the host's? */
+static bool begins_with_flags(const struct tr_builder *b)
 {
-    struct emit *e = b->e;
-    uint8_t *to_page = NULL, *to_attention = NULL;
+    const struct tr_insn *first = &b->insns[0];
 
-    b->block->indirect = emit_address(e);
-    if (!flags_live) {
-        compare_rip(b);
-        b->block->cross = emit_address(e);
-        check_page(b);
-        b->block->checked = emit_address(e);
-        emit_attention(b);
-        b->block->entry = emit_address(e);
-        return;
-    }
-    emit_save_flags(b->t, e);
-    b->flags_saved = true;
-    compare_rip(b);
-    to_page = emit_jmp(e);
-    b->block->cross = emit_address(e);
-    emit_save_flags(b->t, e);
-    emit_aim(e, to_page, emit_address(e));
-    check_page(b);
-    to_attention = emit_jmp(e);
-    b->block->checked = emit_address(e);
-    emit_save_flags(b->t, e);
-    emit_aim(e, to_attention, emit_address(e));
-    emit_attention(b);
-    flags_to_host(b);
-    b->block->entry = emit_address(e);
+    for (unsigned n = 0; n < b->group_count; n++)
+        if (b->groups[n].place == 0)
+            return false;
+    return first->flags_used && !first->access_count && !b->second && first->kind != TR_FALLBACK;
 }
 
-static void emit_loop_start(struct tr_builder *b, bool flags_live)
+static void (*const entry_checks[])(struct tr_builder *b) = {
+    [TR_INDIRECT] = compare_rip,
+    [TR_CROSS] = check_page,
+    [TR_CHECKED] = emit_attention,
+};
+
+/* Each entry goes on in the next. The block does not care for the flags. */
+static void emit_entries_dead(struct tr_builder *b)
 {
+    for (unsigned n = 0; n < TR_ENTRY_COUNT; n++) {
+        b->block->entries[0][n] = b->block->entries[1][n] = emit_address(b->e);
+        if (n != TR_DIRECT)
+            entry_checks[n](b);
+    }
+}
+
+/* Where the flags are alive, checks are made with the flags saved. */
+static void emit_entries_live(struct tr_builder *b)
+{
+    struct emit *e = b->e;
+    uint8_t *to_next = NULL;
+
+    for (unsigned n = 0; n < TR_DIRECT; n++) {
+        b->block->entries[0][n] = emit_address(e);
+        emit_save_flags(b->t, e);
+        if (to_next)
+            emit_aim(e, to_next, emit_address(e));
+        b->block->entries[1][n] = emit_address(e);
+        b->flags_saved = true;
+        entry_checks[n](b);
+        to_next = n == TR_CHECKED ? NULL : emit_jmp(e);
+    }
+    if (begins_with_flags(b)) {
+        b->block->entries[1][TR_DIRECT] = emit_address(e);
+        flags_to_host(b);
+        b->block->entries[0][TR_DIRECT] = emit_address(e);
+        return;
+    }
+    to_next = emit_jmp(e);
+    b->block->entries[0][TR_DIRECT] = emit_address(e);
+    emit_save_flags(b->t, e);
+    emit_aim(e, to_next, emit_address(e));
+    b->block->entries[1][TR_DIRECT] = emit_address(e);
+}
+
+static void emit_loop_start(struct tr_builder *b)
+{
+    flags_to_host(b);
     vectors_load(b, &b->at_hot, NULL);
     b->vectors = b->at_hot;
     b->hot = emit_address(b->e);
-    if (flags_live) {
-        emit_save_flags(b->t, b->e);
-        b->flags_saved = true;
-    }
+    guard_flags(b, &b->insns[0]);
     emit_attention(b);
-    flags_to_host(b);
 }
 
 /* ---- out of line ---- */
@@ -681,12 +695,13 @@ static void make_link(struct tr_builder *b, struct cold *cold)
                              .rel32 = cold->rel32,
                              .stub = emit_address(b->e),
                              .from_rip = b->block->rip,
-                             .to_plain = cold->to_plain};
+                             .to_plain = cold->to_plain,
+                             .saved = cold->flags_saved};
     emit_aim(b->e, cold->rel32, link->stub);
     emit_constant(b->e, TR_S1, (uintptr_t)link);
     emit_store(b->e, mem_field(&t->link), TR_S1);
     emit_constant(b->e, TR_S0, cold->rip);
-    emit_jmp_to(b->e, t->exit);
+    emit_jmp_to(b->e, cold->flags_saved ? t->exit_saved : t->exit);
 }
 
 static void emit_cold(struct tr_builder *b, struct cold *cold)
@@ -712,8 +727,6 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
         break;
     case COLD_PLAIN:
-        b->flags_saved = cold->flags_saved;
-        flags_to_host(b);
         cold->to_plain = true;
         cold->rel32 = emit_jmp(e);
         make_link(b, cold);
@@ -733,18 +746,20 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
 
 static void emit_block(struct tr_builder *b)
 {
-    bool flags_live = b->insns[0].flags_live;
     const struct tr_insn *last = &b->insns[b->count - 1];
 
     b->cold_count = 0;
     b->flags_saved = false;
     b->loaded_group = NO_GROUP;
     memset(&b->vectors, 0, sizeof(b->vectors));
-    emit_entries(b, flags_live);
+    if (b->insns[0].flags_live)
+        emit_entries_live(b);
+    else
+        emit_entries_dead(b);
     check_second_page(b);
     vectors_plan_loop(b);
     if (b->vector_loop)
-        emit_loop_start(b, flags_live);
+        emit_loop_start(b);
     for (unsigned n = 0; n < b->count; n++)
         emit_insn(b, &b->insns[n]);
     if (last->kind < TR_JMP)

@@ -15,10 +15,12 @@
  *
  * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
  * it and the privilege. Its code has up to four entries, each going on in the next:
- *   indirect  R11 = RIP: is it this block's? reached through the jump table
+ *   indirect  R11 = RIP: is it this block's? reached through a jump table
  *   cross     is this page still what the linear page is mapped to? (one slot of fetch[])
  *   checked   does anything ask for attention?
- *   entry     direct jumps within the page, forward
+ *   direct    jumps within the page, forward
+ * each twice: with the status flags in the host's, and saved in translator.flags. Where the block
+ * does not read the flags it is entered with, the two are the same.
  *
  * Everything is private to the vCPU's thread, except changes and stale.
  */
@@ -68,6 +70,8 @@ struct tr_page {
 
 struct tr_link;
 
+enum tr_entry { TR_INDIRECT, TR_CROSS, TR_CHECKED, TR_DIRECT, TR_ENTRY_COUNT };
+
 struct tr_block {
     struct tr_block *hash_next;
     struct tr_block *page_next, *second_next;
@@ -79,7 +83,7 @@ struct tr_block {
     bool plain; /* without groups: for where a group's check failed */
     struct tr_link *incoming;
     uint64_t rip;
-    const uint8_t *indirect, *cross, *checked, *entry; /* execute view */
+    const uint8_t *entries[2][TR_ENTRY_COUNT]; /* execute view; [1]: the flags are saved */
 };
 
 /* A direct branch out of a block; until it is linked, it leads to its own stub. */
@@ -90,6 +94,7 @@ struct tr_link {
     const uint8_t *stub;        /* execute view */
     uint64_t from_rip;
     bool to_plain;
+    bool saved; /* the flags are, where it branches */
 };
 
 struct tr_stats {
@@ -118,7 +123,7 @@ struct translator {
     /* Thunks (execute view). exit: R11 = RIP. exit_indirect: and R13 = tr_op of the branch. step is
      * called with R13 = tr_op. _saved: the flags are in flags, not in the host's. */
     const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
-    const uint8_t **jumps[TLB_KIND_COUNT]; /* NULL until used */
+    const uint8_t **jumps[2][TLB_KIND_COUNT]; /* as entries; NULL until used */
 
     uint8_t *data;
     size_t data_used;
