@@ -376,7 +376,7 @@ static void pin(struct rig *r, uint64_t gpa, unsigned size, uint8_t value)
         for (unsigned i = 0; i < size; i++)
             model_write_file(r, first.offset + i, value);
     }
-    memory_unpin(r->memory, hva, gpa, value & 1 ? size : 0);
+    memory_unpin(r->memory, hva, value & 1 ? size : 0);
 }
 
 static void access(struct rig *r, struct fuzz_input *in, unsigned what)
