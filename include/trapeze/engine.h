@@ -71,6 +71,8 @@ enum vcpu_event {
     VCPU_EVENT_SIPI = 1u << 4,   /* vector in vcpu->sipi_vector */
     VCPU_EVENT_SMI = 1u << 5,    /* counted and ignored: there is no SMM yet */
     VCPU_EVENT_ENGINE = 1u << 6, /* private to the engine: cross-vCPU requests */
+    /* A second NMI, before the engine has seen the first: set by vcpu_raise_nmi. */
+    VCPU_EVENT_NMI_AGAIN = 1u << 7,
 };
 
 /*
@@ -189,6 +191,11 @@ struct engine_ops {
 
 /* Raise events and wake or kick the vCPU. Any thread, any lock. */
 void vcpu_raise(struct vcpu *vcpu, uint32_t events);
+/*
+ * Raise an NMI. A processor takes one at once and keeps another until the first one's IRET
+ * (SDM vol. 3, 6.7.1), so of NMIs that the engine has not seen two count. Any thread.
+ */
+void vcpu_raise_nmi(struct vcpu *vcpu);
 /* Atomically clear; returns those that were set. */
 uint32_t vcpu_take(struct vcpu *vcpu, uint32_t events);
 

@@ -71,7 +71,7 @@ static bool apic_take_locked(struct apic *s, uint8_t delivery, uint8_t vector, b
         vcpu_raise(s->vcpu, VCPU_EVENT_SMI);
         return true;
     case APIC_NMI:
-        vcpu_raise(s->vcpu, VCPU_EVENT_NMI);
+        vcpu_raise_nmi(s->vcpu);
         return true;
     case APIC_INIT:
         apic_take_init_locked(s);
@@ -193,7 +193,7 @@ static void apic_set_pin(struct apic *s, unsigned pin, bool level)
         if (level)
             apic_pin_locked(s, pin, rises);
     } else if (pin == 1 && rises) {
-        vcpu_raise(s->vcpu, VCPU_EVENT_NMI);
+        vcpu_raise_nmi(s->vcpu);
     }
     apic_update_locked(s);
     host_mutex_unlock(&s->lock);

@@ -225,6 +225,14 @@ void vcpu_raise(struct vcpu *vcpu, uint32_t events)
         wake_vcpu(vcpu->thread);
 }
 
+void vcpu_raise_nmi(struct vcpu *vcpu)
+{
+    uint32_t before = atomic_fetch_or(&vcpu->events, VCPU_EVENT_NMI);
+
+    /* If the first is taken meanwhile, the other bit alone is an NMI as well. */
+    vcpu_raise(vcpu, before & VCPU_EVENT_NMI ? VCPU_EVENT_NMI_AGAIN : 0);
+}
+
 uint32_t vcpu_take(struct vcpu *vcpu, uint32_t events)
 {
     return atomic_fetch_and(&vcpu->events, ~events) & events;

@@ -92,8 +92,8 @@ static int take(struct fixture *f, unsigned i)
 
 static uint32_t events(struct fixture *f, unsigned i)
 {
-    return vcpu_take(cpu(f, i),
-                     VCPU_EVENT_NMI | VCPU_EVENT_INIT | VCPU_EVENT_SIPI | VCPU_EVENT_SMI);
+    return vcpu_take(cpu(f, i), VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN | VCPU_EVENT_INIT |
+                                    VCPU_EVENT_SIPI | VCPU_EVENT_SMI);
 }
 
 static void message(struct fixture *f, uint8_t cpu_id, uint8_t vector, bool level)
@@ -251,6 +251,19 @@ static void software_disable_masks_the_lvt_and_refuses_vectors(void **state)
     assert_int_equal(apic_deliver(f->t->machine, &nmi), 1);
     assert_int_equal(events(f, 0), VCPU_EVENT_NMI);
     assert_int_equal(take(f, 0), 0x41); /* what was accepted before is still delivered */
+}
+
+static void two_nmis_that_nobody_has_seen_count(void **state)
+{
+    struct apic_message nmi = {.destination = 0, .delivery = APIC_NMI};
+    struct fixture *f = *state;
+
+    apic_deliver(f->t->machine, &nmi);
+    apic_deliver(f->t->machine, &nmi);
+    apic_deliver(f->t->machine, &nmi);
+    assert_int_equal(events(f, 0), VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN);
+    apic_deliver(f->t->machine, &nmi);
+    assert_int_equal(events(f, 0), VCPU_EVENT_NMI);
 }
 
 static void physical_ipis_reach_one_or_all(void **state)
@@ -883,6 +896,7 @@ int main(void)
         TEST(a_second_request_waits_in_irr),
         TEST(eoi_of_level_vectors_is_broadcast),
         TEST(software_disable_masks_the_lvt_and_refuses_vectors),
+        TEST(two_nmis_that_nobody_has_seen_count),
         TEST(physical_ipis_reach_one_or_all),
         TEST(shorthands),
         TEST(flat_logical_destinations),

@@ -62,6 +62,8 @@ main:
     IPI "IPI to all but self", 0xe, "movl $0xc4050, APIC + 0x300"
     CHECK "IPI to all but self: one each", got_count, $3
     IPI "NMI to one", 8, "movl $0x03000000, APIC + 0x310; movl $0x4400, APIC + 0x300"
+    IPI "two NMIs to one", 8, "movl $0x4400, APIC + 0x300; movl $0x4400, APIC + 0x300"
+    CHECK "two NMIs to one: the second waits for the first", got_count, $2
     movl $0, got
     movl $0, got_count
     movl $0x0e000000, APIC + 0x310

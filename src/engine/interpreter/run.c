@@ -343,6 +343,26 @@ static bool debugger_breakpoint(struct icpu *c)
     return false;
 }
 
+/*
+ * One NMI can wait while NMIs are blocked. If they are not, the first is taken at once and another
+ * can wait for its IRET (SDM vol. 3, 6.7.1): then that one stays an event.
+ */
+static void latch_nmi(struct icpu *c, uint32_t events)
+{
+    struct x86_pending *pending = &c->cpu.s.pending;
+    uint32_t nmis = events & (VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN);
+
+    if (nmis && !pending->nmi_pending) {
+        uint32_t one = nmis & -nmis;
+
+        vcpu_take(c->vcpu, one);
+        pending->nmi_pending = true;
+        nmis &= ~one;
+    }
+    if (nmis && pending->nmi_blocked)
+        vcpu_take(c->vcpu, nmis);
+}
+
 /* Interrupts and resets. True if something was delivered: look again. */
 static bool take_event(struct icpu *c, uint32_t events)
 {
@@ -362,10 +382,7 @@ static bool take_event(struct icpu *c, uint32_t events)
         return false;
     if (events & VCPU_EVENT_SMI)
         vcpu_take(c->vcpu, VCPU_EVENT_SMI);
-    if (events & VCPU_EVENT_NMI) {
-        vcpu_take(c->vcpu, VCPU_EVENT_NMI);
-        s->pending.nmi_pending = true;
-    }
+    latch_nmi(c, events);
     if (c->shadow)
         return false;
     if (s->pending.nmi_pending && !s->pending.nmi_blocked) {
