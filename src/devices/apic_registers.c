@@ -210,6 +210,11 @@ static void apic_write_lvt_timer(struct apic *s, unsigned reg, uint32_t value)
         s->timer_initial = s->timer_start_count = 0;
         s->tsc_deadline = 0;
     }
+    /* The count goes on; a one-shot timer that has run out stays at 0 until it is started again. */
+    if (changed & LVT_TIMER_MODE) {
+        s->timer_start_count = apic_timer_count(s, now_ns);
+        s->timer_start_ns = now_ns;
+    }
     if (!apic_is_software_enabled(s))
         value |= LVT_MASKED;
     s->lvt[LVT_TIMER] = value;

@@ -6,7 +6,8 @@
  * timer_due_ns is when the next expiry is acted upon; every access to a timer register first
  * catches up with it, so the guest never sees a count of zero before the interrupt. A masked timer
  * counts but is not armed. Expiries of a periodic timer closer than TIMER_MIN_NS are
- * merged: IRR holds one anyway.
+ * merged: IRR holds one anyway. With a timer_start_count of 0 the timer stands still at 0: so does
+ * a one-shot timer that has run out, also if it is made periodic then.
  *
  * Threads: the APIC's lock is held, except in apic_timer_fire, which takes it.
  */
@@ -32,7 +33,7 @@ uint32_t apic_timer_count(const struct apic *s, uint64_t now_ns)
 {
     uint64_t elapsed = (now_ns - s->timer_start_ns) >> apic_timer_shift(s);
 
-    if (apic_timer_is(s, LVT_TIMER_DEADLINE) || !s->timer_initial)
+    if (apic_timer_is(s, LVT_TIMER_DEADLINE) || !s->timer_start_count)
         return 0;
     if (elapsed < s->timer_start_count)
         return s->timer_start_count - (uint32_t)elapsed;
@@ -48,10 +49,10 @@ static uint64_t apic_timer_zero_after(const struct apic *s, uint64_t after_ns)
     uint64_t first_ns = s->timer_start_ns + ((uint64_t)s->timer_start_count << shift);
     uint64_t period_ns = (uint64_t)s->timer_initial << shift;
 
-    if (!s->timer_initial)
+    if (!s->timer_start_count)
         return CLOCK_NEVER;
     if (first_ns > after_ns)
-        return s->timer_start_count ? first_ns : CLOCK_NEVER;
+        return first_ns;
     if (!apic_timer_is(s, LVT_TIMER_PERIODIC))
         return CLOCK_NEVER;
     return first_ns + ((after_ns - first_ns) / period_ns + 1) * period_ns;

@@ -39,6 +39,7 @@
 #define TIMER_DIVIDE  0x3e0
 
 #define MASKED        0x10000
+#define PERIODIC      0x20000
 #define DEADLINE_MSR  0x6e0
 
 struct fixture {
@@ -462,6 +463,36 @@ static void one_shot_timer(void **state)
     set(f, 0, EOI, 0);
     device_test_advance_ns(f->t, 1000000);
     assert_int_equal(take(f, 0), -1);
+}
+
+static void the_count_goes_on_when_the_mode_changes(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f, 0, TIMER_DIVIDE, 0xb);
+    set(f, 0, LVT_TIMER, 0x40);
+    set(f, 0, TIMER_INITIAL, 1000000);
+    device_test_advance_ns(f->t, 400000);
+    set(f, 0, LVT_TIMER, PERIODIC | 0x40);
+    assert_int_equal(get(f, 0, TIMER_CURRENT), 600000); /* it was still running */
+    device_test_advance_ns(f->t, 700000);
+    assert_int_equal(take(f, 0), 0x40);
+    assert_int_equal(get(f, 0, TIMER_CURRENT), 900000);
+    set(f, 0, EOI, 0);
+    set(f, 0, LVT_TIMER, 0x40);
+    assert_int_equal(get(f, 0, TIMER_CURRENT), 900000);
+    device_test_advance_ns(f->t, 1000000);
+    assert_int_equal(take(f, 0), 0x40);
+    set(f, 0, EOI, 0);
+    assert_int_equal(get(f, 0, TIMER_CURRENT), 0);
+    set(f, 0, LVT_TIMER, PERIODIC | 0x40);
+    device_test_advance_ns(f->t, 2500000);
+    assert_int_equal(get(f, 0, TIMER_CURRENT), 0);
+    assert_int_equal(take(f, 0), -1);
+    set(f, 0, TIMER_INITIAL, 1000000);
+    device_test_advance_ns(f->t, 1500000);
+    assert_int_equal(take(f, 0), 0x40);
+    assert_int_equal(get(f, 0, TIMER_CURRENT), 500000);
 }
 
 static void periodic_timer(void **state)
@@ -909,6 +940,7 @@ int main(void)
         TEST(illegal_vectors_are_reported),
         TEST(odd_accesses_do_nothing),
         TEST(one_shot_timer),
+        TEST(the_count_goes_on_when_the_mode_changes),
         TEST(periodic_timer),
         TEST(the_divider_can_change_while_counting),
         TEST(a_period_of_one_nanosecond_is_survived),
