@@ -163,9 +163,9 @@ static int add_interrupts(struct boot_image *image, struct error *err)
     int status;
 
     memcpy(code, on_timer, sizeof(on_timer));
-    memcpy(code + ON_MASTER_OFFSET - ON_TIMER_OFFSET, on_master_irq, sizeof(on_master_irq));
-    memcpy(code + ON_SLAVE_OFFSET - ON_TIMER_OFFSET, on_slave_irq, sizeof(on_slave_irq));
-    memcpy(code + ON_INTERRUPT - ON_TIMER_OFFSET, on_interrupt, sizeof(on_interrupt));
+    memcpy(code + (ON_MASTER_OFFSET - ON_TIMER_OFFSET), on_master_irq, sizeof(on_master_irq));
+    memcpy(code + (ON_SLAVE_OFFSET - ON_TIMER_OFFSET), on_slave_irq, sizeof(on_slave_irq));
+    memcpy(code + (ON_INTERRUPT - ON_TIMER_OFFSET), on_interrupt, sizeof(on_interrupt));
     for (unsigned i = 0; i < 256; i++) {
         put_le16(vectors + 4 * i, handler_offset(i));
         put_le16(vectors + 4 * i + 2, BIOS_SEGMENT);
