@@ -562,8 +562,9 @@ static const struct op *op_wrpkru(struct icpu *c, const struct op *i)
         interp_raise(c, i, X86_UD);
     if ((uint32_t)c->cpu.s.gpr[X86_RCX] || (uint32_t)c->cpu.s.gpr[X86_RDX])
         interp_raise_code(c, i, X86_GP, 0);
+    if (c->cpu.s.fpu.pkru != (uint32_t)c->cpu.s.gpr[X86_RAX])
+        interp_flush_tlb(c, true); /* keys are folded into the entries */
     c->cpu.s.fpu.pkru = (uint32_t)c->cpu.s.gpr[X86_RAX];
-    interp_flush_tlb(c, true); /* keys are folded into the entries */
     NEXT(c, i);
 }
 static const struct op *op_xgetbv(struct icpu *c, const struct op *i)
