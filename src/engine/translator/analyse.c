@@ -349,6 +349,7 @@ void analyse_flags(struct tr_builder *b)
 void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     ti->memory = memory_operand(&ti->insn);
+    ti->inverted = false;
     ti->kind = ti->ends && !is_branch(&ti->insn) ? TR_FALLBACK : kind_of(b, ti);
     if (ti->kind == TR_JCC || ti->kind == TR_JMP || ti->kind == TR_CALL)
         ti->target = ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s;

@@ -71,6 +71,7 @@ struct tr_insn {
     enum tr_kind kind;
     const ZydisDecodedOperand *memory; /* explicit operand that is accessed, or NULL */
     uint64_t target;                   /* of direct branches */
+    bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
     uint16_t flags_used, flags_killed;
     bool flags_live; /* some status flag is read at or behind this instruction */
     bool ends;       /* the block ends behind it */

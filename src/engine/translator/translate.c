@@ -48,7 +48,7 @@ static void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
             cold_new(b, COLD_LOOP, rel32);
     } else if (vectors_any_dirty(&b->vectors)) {
         cold_new(b, COLD_BRANCH, rel32)->rip = rip;
-    } else if (rip == b->block->rip) {
+    } else if (rip == b->block->rip && !b->plain) { /* a plain block goes back to the other */
         emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
     } else {
         branch_to_link(b, rel32, rip);
@@ -518,7 +518,7 @@ static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
 
 static bool emit_jcc_insn(struct tr_builder *b, struct tr_insn *ti)
 {
-    emit_branch(b, ti->insn.info.opcode & 15, ti->target);
+    emit_branch(b, (ti->insn.info.opcode & 15) ^ ti->inverted, ti->target);
     return true;
 }
 
@@ -817,6 +817,36 @@ static bool is_current(const struct tr_page *page)
     return !page || atomic_load(&page->page->generation) == page->generation;
 }
 
+#define MAX_TURNS 8u
+
+static bool accesses_memory(const struct tr_builder *b)
+{
+    for (unsigned n = 0; n < b->count; n++)
+        if (b->insns[n].memory && (b->insns[n].kind == TR_COPY || b->insns[n].kind == TR_VECTOR))
+            return true;
+    return false;
+}
+
+/*
+ * The block is a loop: its last instruction is a Jcc to its first. Several turns in a row
+ * share look-ups (groups.c); all but the last turn's Jcc leave where the loop ends.
+ */
+static void unroll(struct tr_builder *b)
+{
+    unsigned body = b->count, turns = TR_MAX_INSNS / body;
+
+    if (turns > MAX_TURNS)
+        turns = MAX_TURNS;
+    for (unsigned k = 1; k < turns; k++) {
+        struct tr_insn *last = &b->insns[k * body - 1];
+
+        memcpy(&b->insns[k * body], &b->insns[(k - 1) * body], body * sizeof(b->insns[0]));
+        last->inverted = true;
+        last->target = last->rip + last->insn.info.length;
+    }
+    b->count = turns * body;
+}
+
 /* Decode the block's instructions. Returns how many bytes they have; 0 to give up. */
 static unsigned decode_block(struct tr_builder *b, struct source *s, uint64_t rip)
 {
@@ -842,6 +872,10 @@ static unsigned decode_block(struct tr_builder *b, struct source *s, uint64_t ri
         b->count++;
         if (ti->ends || b->second)
             break;
+        if (ti->kind == TR_JCC && ti->target == rip && !b->plain && accesses_memory(b)) {
+            unroll(b);
+            break;
+        }
     }
     if (not_last && b->count)
         b->insns[b->count - 1].built.extra |= OP_IS_LAST;
@@ -863,6 +897,7 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     s.second = s.first; /* not looked at */
     ram_copy(s.bytes, s.first, s.first_bytes);
     b->page = page;
+    b->plain = plain;
     b->second = NULL;
     b->e = &t->emit;
     used = decode_block(b, &s, rip);
@@ -874,7 +909,6 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
         return NULL;
     b->block = translator_data(t, sizeof(*b->block));
     *b->block = block;
-    b->plain = plain;
     analyse_flags(b);
     find_groups(b);
     emit_block(b);

@@ -245,7 +245,7 @@ void vectors_plan_loop(struct tr_builder *b)
                 mark_written(&b->at_hot, n, &ti->plan);
         }
     }
-    b->vector_loop = jumps_back && any;
+    b->vector_loop = jumps_back && any && !b->plain;
     if (!b->vector_loop)
         memset(&b->at_hot, 0, sizeof(b->at_hot));
 }
