@@ -889,6 +889,7 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     struct tr_builder *b = t->builder;
     unsigned offset = rip & 0xfff, used;
     struct tr_block block;
+    const uint8_t *start;
     struct source s = {.first = f->host + offset, .first_bytes = 0x1000 - offset};
 
     if (s.first_bytes > sizeof(s.bytes))
@@ -911,7 +912,9 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     *b->block = block;
     analyse_flags(b);
     find_groups(b);
+    start = t->emit.at;
     emit_block(b);
+    assert((size_t)(t->emit.at - start) <= TR_MAX_BLOCK_CODE);
     t->stats.blocks++;
     t->stats.instructions += b->count;
     return b->block;

@@ -44,7 +44,7 @@
 #define TR_RECENT         1024u /* blocks found lately, by RIP */
 #define TR_CHANGES        32u
 #define TR_MAX_INSNS      64u
-#define TR_MAX_BLOCK_CODE 32768u /* bytes of host code, at most */
+#define TR_MAX_BLOCK_CODE 131072u /* bytes of host code, at most: see blocks.S */
 #define TR_MAX_BLOCK_DATA 32768u
 
 /* The interpreter's version of one instruction, which comes back to generated code. */

@@ -1,0 +1,62 @@
+/*
+ * blocks.S - runs of instructions that are unusual for an engine that translates
+ *
+ * Code for rare cases has to write back and to load every vector register that is in use at that
+ * place: with 32 of 64 bytes each, and instructions that have three rare cases each, it is
+ * several times as long as of any other block.
+ */
+#include "runtime.inc"
+#define DATA_PAGES 0x200000
+
+    .macro TERNLOG register:req
+    vpternlogd $0xff, %zmm\register, %zmm\register, %zmm\register
+    .endm
+
+main:
+    call enter_long
+    BITS64
+    mov $7, %eax
+    xor %ecx, %ecx
+    cpuid
+    bt $16, %ebx
+    jnc 9f /* no AVX-512 */
+    mov %cr4, %rax
+    or $0x40600, %eax /* OSXSAVE, OSFXSR, OSXMMEXCPT */
+    mov %rax, %cr4
+    xor %ecx, %ecx
+    xor %edx, %edx
+    mov $0xe7, %eax
+    xsetbv
+    mov $DATA_PAGES, %rbx
+    xor %ecx, %ecx
+1:
+    movl $1, (%rbx, %rcx)
+    add $0x108, %ecx
+    cmp $32 * 0x108, %ecx
+    jb 1b
+    mov $1000, %eax
+    xor %edx, %edx
+    jmp 2f
+    .balign 4096
+2: /* 64 instructions in a page */
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    TERNLOG \n
+    .endr
+    .irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    TERNLOG \n
+    .endr
+    .set offset, 0
+    .rept 32
+    idivl offset(%rbx) /* EDX:EAX = 1000 each time */
+    .set offset, offset + 0x108
+    .endr
+    CHECK "quotient", %rax, $1000
+    vmovd %xmm31, %eax
+    CHECK "a vector register", %rax, $-1
+    vmovd %xmm0, %eax
+    CHECK "another vector register", %rax, $-1
+9:
+    xor %eax, %eax
+    CHECK "end", %rax, $0
+    jmp finish64
+    BITS32
