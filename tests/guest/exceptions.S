@@ -141,6 +141,16 @@ main:
     movl $0, hooks + 4
     CHECK "TF: none directly behind MOV SS", db_count, $3
 
+    movl $0, db_count
+    movl $db_hook, hooks + 4
+    push $0x102
+    popf
+    hlt /* without interrupts: nothing else ends it */
+    push $2
+    popf
+    movl $0, hooks + 4
+    CHECK "TF: a #DB ends HLT", db_count, $3
+
     /* over branches whose targets have run before, and after STI as well */
     mov $3, %esi
 1:

@@ -309,6 +309,7 @@ static bool take_debug_trap(struct icpu *c)
     s->dr6 = (s->dr6 & ~0xfull) | s->pending.debug_traps;
     s->pending.debug_traps = 0;
     s->dr7 &= ~(uint64_t)X86_DR7_GD;
+    s->activity = X86_ACTIVE; /* also behind HLT: SDM vol. 2, HLT */
     deliver(c, &event);
     return true;
 }
