@@ -198,6 +198,24 @@ main:
     mov %eax, %dr7
     TRY "mov watched, %eax"
     CHECK_FAULT "read/write watchpoint: a read", 1, 0
+    TRY "movl $0x10, watched" /* DATA */
+    TRY "mov watched, %ss; nop; watch_after_shadow: nop"
+    CHECK "watchpoint at MOV SS: the #DB waits for the next instruction", fault_ip, $watch_after_shadow
+    TRY "mov watched, %ss; nop; watch_after_shadow_2: nop"
+    CHECK "watchpoint at MOV SS: again", fault_ip, $watch_after_shadow_2
+    movl $db_hook, hooks + 4
+    movl $0, db_count
+    mov watched, %ss
+    .byte 0xf1
+    CHECK "watchpoint at MOV SS, then INT1: one #DB", db_count, $1
+    mov db_dr6, %eax
+    and $1, %eax
+    CHECK "watchpoint at MOV SS, then INT1: DR6.B0", %eax, $1
+    movl $0, db_count
+    mov watched, %ss
+    int $1
+    CHECK "watchpoint at MOV SS, then INT 1: the interrupt and a #DB", db_count, $2
+    movl $0, hooks + 4
     xor %eax, %eax
     mov %eax, %dr6
     mov $break_here, %eax

@@ -172,6 +172,11 @@ void block_cut(struct icpu *c, const struct op *i)
     b->generation--;
 }
 
+bool block_is_cut(const struct op *i)
+{
+    return i[1].run == block_resync;
+}
+
 /* ---- building ---- */
 
 uint16_t reg_offset(ZydisRegister reg)

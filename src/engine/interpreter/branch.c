@@ -312,7 +312,7 @@ static const struct op *op_int(struct icpu *c, const struct op *i)
 
     interp_sync(c, i);
     c->trap_needs_tf = true;
-    interp_merge_debug_traps(c, event.vector);
+    interp_merge_debug_traps(c, &event);
     x86_deliver(&c->cpu, &event);
     return interp_resume(c);
 }

@@ -556,6 +556,8 @@ bool blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offs
 unsigned block_instructions_before(const struct block *block, const struct op *i);
 /* The rest of the current block may be stale: go on through a lookup after op i. */
 void block_cut(struct icpu *c, const struct op *i);
+/* Was it cut behind i, so that what follows is looked up again, after what asks for attention? */
+bool block_is_cut(const struct op *i);
 
 /* Only these bits of mode_key exist, so that jump_key is collision-free for canonical RIPs. */
 enum mode_bits {
@@ -611,7 +613,7 @@ void flags_materialize(struct icpu *c);
 
 /* EFLAGS was written as a whole (POPF); old is its value before. */
 const struct op *interp_flags_written(struct icpu *c, const struct op *i, uint64_t old);
-void interp_merge_debug_traps(struct icpu *c, uint8_t vector);
+void interp_merge_debug_traps(struct icpu *c, const struct x86_event *event);
 /* STI, MOV SS, POP SS: the next instruction runs before anything comes between. */
 const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss);
 /*

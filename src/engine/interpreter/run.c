@@ -229,12 +229,16 @@ static const struct x86_cpu_ops cpu_ops = {
 
 /* ---- events between instructions ---- */
 
-/* Traps that MOV SS held back are reported with a #DB of the next instruction, not after it. */
-void interp_merge_debug_traps(struct icpu *c, uint8_t vector)
+/*
+ * Traps that MOV SS held back are reported with a #DB of the next instruction, not after it. INT 1
+ * is no #DB but calls the same handler (SDM vol. 2, INT n): the traps follow at its first
+ * instruction.
+ */
+void interp_merge_debug_traps(struct icpu *c, const struct x86_event *event)
 {
     struct x86_state *s = &c->cpu.s;
 
-    if (vector != X86_DB)
+    if (event->vector != X86_DB || event->kind == X86_EVENT_SOFTWARE)
         return;
     s->dr6 |= s->pending.debug_traps;
     s->pending.debug_traps = 0;
@@ -244,7 +248,7 @@ static void deliver(struct icpu *c, const struct x86_event *event)
 {
     struct x86_event copy = *event;
 
-    interp_merge_debug_traps(c, copy.vector);
+    interp_merge_debug_traps(c, &copy);
     trace(CPU_EVENT, copy.vector, copy.error_code, c->cpu.s.rip, c->cpu.s.cr2);
     flags_materialize(c);
     c->insn = NULL;

@@ -70,7 +70,7 @@ const struct op *interp_flags_written(struct icpu *c, const struct op *i, uint64
 
 const struct op *interp_shadow(struct icpu *c, const struct op *i, bool mov_ss)
 {
-    if (likely(!(i->extra & OP_IS_LAST))) {
+    if (likely(!(i->extra & OP_IS_LAST) && !block_is_cut(i))) {
         /* The next instruction is in this block: nothing comes between, unless this one runs alone.
          */
         c->inner_shadow = mov_ss ? INNER_SHADOW_MOV_SS : INNER_SHADOW_STI;
