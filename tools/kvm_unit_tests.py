@@ -5,7 +5,8 @@
 
 DIR is a checkout of kvm-unit-tests after "./configure --arch=x86_64 && make". A test's files,
 arguments and processors come from its x86/unittests.cfg, and for QEMU its processor model, with
-"max" for "host". LIST names the columns of the table: engines, and "qemu". The table goes to
+"max" for "host"; trapeze's "max" gets the same features added or taken away. Tests that need KVM's
+hypercalls or an AMD processor otherwise are told that they run on hardware (TEST_DEVICE=0). LIST names the columns of the table: engines, and "qemu". The table goes to
 standard output, one test a line; the consoles go to a folder that is named at the end.
 """
 import argparse
@@ -20,7 +21,7 @@ ap.add_argument('dir')
 ap.add_argument('--trapeze', default=os.path.join(os.path.dirname(__file__), '../build/trapeze'))
 ap.add_argument('--engines', default='interpreter,translator,qemu')
 ap.add_argument('--only', default='')
-ap.add_argument('--timeout', type=int, default=60)
+ap.add_argument('--timeout', type=int, default=120)
 a = ap.parse_args()
 
 
@@ -41,6 +42,11 @@ def sections():
         yield test
 
 
+# Tests with TEST_DEVICE=0 in their environment, and features that a test's processor may differ in.
+ON_HARDWARE = ('x2apic', 'xapic', 'syscall')
+FEATURES = ('x2apic', 'pcid', 'invpcid')
+
+
 def words_of(test):
     """The options that the test gives to QEMU."""
     return shlex.split(test.get('qemu_params', test.get('extra_params', '')))
@@ -58,23 +64,38 @@ def arguments(test):
     return option(test, '-append', '')
 
 
+def environment(test):
+    """A file of variables, which the tests take as their initial RAM disk."""
+    if test['name'] not in ON_HARDWARE:
+        return None
+    path = f'{logs}/environment'
+    with open(path, 'w') as out:
+        out.write('TEST_DEVICE=0\n')
+    return path
+
+
 def trapeze_command(test, engine, kernel, smp):
     memory = option(test, '-m', '256M')
     if memory[-1] in '0123456789':
         memory += 'M'
-    return [a.trapeze, 'run', '--engine', engine, '--kernel', kernel, '--append', arguments(test),
-            '-m', memory.upper(), '--cpus', smp, '--debugcon', 'null', '--device', 'pc-testdev']
+    features = [f for f in option(test, '-cpu', '').split(',') if f[1:] in FEATURES]
+    command = [a.trapeze, 'run', '--engine', engine, '--kernel', kernel,
+               '--append', arguments(test), '-m', memory.upper(), '--cpus', smp,
+               '--cpu', ','.join(['max'] + features), '--debugcon', 'null',
+               '--device', 'pc-testdev']
+    return command + (['--initrd', environment(test)] if environment(test) else [])
 
 
 def qemu_command(test, kernel, smp):
     cpu = option(test, '-cpu', 'qemu64').split(',')
     if cpu[0] == 'host':
         cpu = ['max']
-    return ['qemu-system-x86_64', '-accel', 'tcg', '-cpu', ','.join(cpu), '-nodefaults',
-            '-display', 'none', '-serial', 'stdio', '-no-reboot', '-smp', smp,
-            '-m', option(test, '-m', '256M'), '-device', 'pc-testdev',
-            '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
-            '-kernel', kernel, '-append', arguments(test)]
+    command = ['qemu-system-x86_64', '-accel', 'tcg', '-cpu', ','.join(cpu), '-nodefaults',
+               '-display', 'none', '-serial', 'stdio', '-no-reboot', '-smp', smp,
+               '-m', option(test, '-m', '256M'), '-device', 'pc-testdev',
+               '-device', 'isa-debug-exit,iobase=0xf4,iosize=4',
+               '-kernel', kernel, '-append', arguments(test)]
+    return command + (['-initrd', environment(test)] if environment(test) else [])
 
 
 def outcome(status, text):
