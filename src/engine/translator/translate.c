@@ -99,7 +99,7 @@ static bool is_overwritten(const struct tr_insn *ti, int guest)
     return true;
 }
 
-/* Register operands in fields, spilled ones through scratch registers. */
+/* Register operands in fields, spilled ones through scratch registers; R13 is the last of them. */
 static void place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
                             int spilled[3])
 {
@@ -120,7 +120,8 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
             where[guest] = is_spilled(guest) ? *scratch : host_of(guest);
             if (is_spilled(guest) && !is_overwritten(ti, guest))
                 guest_value(b, guest, *scratch);
-            scratch += is_spilled(guest);
+            if (is_spilled(guest) && *scratch++ == TR_S2)
+                b->loaded_group = NO_GROUP;
         }
         host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
         if (is_spilled(guest) && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
@@ -183,8 +184,6 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
     for (unsigned n = 0; n < 3; n++)
         if (spilled[n] != NO_REG)
             emit_store(b->e, guest_slot(b, spilled[n]), TR_S0 + n);
-    if (!ti->memory)
-        b->loaded_group = NO_GROUP; /* R13 may have held a spilled register */
     finish_access(b, &place);
     return true;
 }
