@@ -213,6 +213,18 @@ void find_groups(struct tr_builder *b);
 /* The checks that stand before ti. */
 void emit_group_checks(struct tr_builder *b, struct tr_insn *ti);
 
+/* ---- instructions.c ---- */
+
+/* The group checks that stand before ti, and ti. */
+void emit_insn(struct tr_builder *b, struct tr_insn *ti);
+
+/* ---- translate.c ---- */
+
+/* A jump (condition < 0) or conditional branch to rip. */
+void emit_branch(struct tr_builder *b, int condition, uint64_t rip);
+/* To the address in R11; ti is for a target that is not canonical. */
+void emit_indirect(struct tr_builder *b, struct tr_insn *ti);
+
 /* ---- vectors.c ---- */
 
 bool emit_vector(struct tr_builder *b, struct tr_insn *ti);

@@ -1,0 +1,519 @@
+/*
+ * instructions.c - host code for one guest instruction
+ *
+ * One function for each kind (enum tr_kind) that is not the interpreter's. A function that finds
+ * that it cannot do an instruction returns false; what it emitted is taken back, and the interpreter's op
+ * stands in. A branch that is not canonical and every miss of a look-up are steps of that op, too.
+ */
+#include "engine/translator/builder.h"
+
+static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct tr_op *op = insn_op(b, ti);
+
+    vectors_write_back(b, &b->vectors);
+    memset(&b->vectors, 0, sizeof(b->vectors));
+    emit_constant(b->e, TR_S2, (uintptr_t)op);
+    b->loaded_group = NO_GROUP;
+    emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
+    b->flags_saved = false;
+    op->is_fallback = true;
+    b->t->stats.fallback_instructions++;
+}
+
+/* Does ti replace the whole register without reading it? */
+static bool is_overwritten(const struct tr_insn *ti, int guest)
+{
+    if (ti->insn.info.mnemonic == ZYDIS_MNEMONIC_BSF ||
+        ti->insn.info.mnemonic == ZYDIS_MNEMONIC_BSR)
+        return false; /* not if the source is 0 */
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) == guest &&
+            (o->size < 32 || (o->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE)))
+            return false;
+    }
+    return true;
+}
+
+/* Register operands in fields, spilled ones through scratch registers; R13 is the last of them. */
+static void place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
+                            int spilled[3])
+{
+    static const uint8_t free_with_memory[] = {TR_S1}, free_without[] = {TR_S0, TR_S1, TR_S2};
+    const uint8_t *scratch = ti->memory ? free_with_memory : free_without;
+    int where[16];
+
+    memset(where, -1, sizeof(where));
+    spilled[0] = spilled[1] = spilled[2] = NO_REG;
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+        int host;
+
+        if (guest == NO_REG)
+            continue;
+        if (where[guest] < 0) {
+            where[guest] = is_spilled(guest) ? *scratch : host_of(guest);
+            if (is_spilled(guest) && !is_overwritten(ti, guest))
+                guest_value(b, guest, *scratch);
+            if (is_spilled(guest) && *scratch++ == TR_S2)
+                b->loaded_group = NO_GROUP;
+        }
+        host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
+        if (is_spilled(guest) && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            spilled[host - TR_S0] = guest;
+        switch (o->encoding) {
+        case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+            r->reg = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+        case ZYDIS_OPERAND_ENCODING_OPCODE:
+            r->rm = host;
+            break;
+        case ZYDIS_OPERAND_ENCODING_NDSNDD:
+            r->vvvv = host;
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+/* At most one spilled register fits beside a memory operand. */
+static bool too_many_spilled(const struct tr_insn *ti)
+{
+    int seen = NO_REG;
+
+    if (!ti->memory)
+        return false;
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+
+        if (!is_spilled(guest) || guest == seen)
+            continue;
+        if (seen != NO_REG)
+            return true;
+        seen = guest;
+    }
+    return false;
+}
+
+static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
+    unsigned align_mask = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 15 : 0;
+    struct place place = {0};
+    int spilled[3];
+
+    if (too_many_spilled(ti))
+        return false;
+    if (ti->memory) {
+        place = emit_access(b, ti, &ti->access[0], align_mask, false);
+        r.base = place.base;
+        r.disp = place.disp;
+    }
+    flags_for(b, ti);
+    place_registers(b, ti, &r, spilled);
+    if (!rewrite_insn(b->e, &ti->insn, &r))
+        return false;
+    for (unsigned n = 0; n < 3; n++)
+        if (spilled[n] != NO_REG)
+            emit_store(b->e, guest_slot(b, spilled[n]), TR_S0 + n);
+    finish_access(b, &place);
+    return true;
+}
+
+static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    int guest = gpr_of(ti->insn.operands[0].reg.value);
+    unsigned to = is_spilled(guest) ? TR_S0 : host_of(guest);
+
+    if (ti->insn.info.operand_width < 32)
+        return false;
+    emit_lea_operand(b, ti, to, ti->insn.info.operand_width == 64);
+    if (is_spilled(guest))
+        emit_store(b->e, guest_slot(b, guest), TR_S0);
+    return true;
+}
+
+static void store_constant(struct tr_builder *b, const struct place *p, uint64_t value)
+{
+    if ((int64_t)value == (int32_t)value) {
+        emit_rm(b->e, true, 0xc7, 0, place_mem(p));
+        put32(b->e, (uint32_t)value);
+    } else {
+        emit_constant(b->e, TR_S1, value);
+        emit_store(b->e, place_mem(p), TR_S1);
+    }
+}
+
+/* The access to the stack; the one to the memory operand comes before it, if there is one. */
+static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
+{
+    return emit_access(b, ti, &ti->access[ti->access_count - 1], 0, false);
+}
+
+static void move_rsp(struct tr_builder *b, int32_t bytes)
+{
+    emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, bytes));
+}
+
+static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
+{
+    const ZydisDecodedOperand *o = &ti->insn.operands[0];
+    struct place p, first = {0};
+
+    if (ti->memory) {
+        p = emit_access(b, ti, &ti->access[0], 0, false);
+        emit_load(b->e, TR_S1, place_mem(&p));
+        emit_store(b->e, mem_field(&b->t->target), TR_S1);
+        first = p;
+    }
+    p = emit_stack_access(b, ti);
+    if (ti->memory) {
+        emit_load(b->e, TR_S1, mem_field(&b->t->target));
+        emit_store(b->e, place_mem(&p), TR_S1);
+    } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        store_constant(b, &p, (uint64_t)o->imm.value.s);
+    else
+        emit_store(b->e, place_mem(&p), guest_value(b, gpr_of(o->reg.value), TR_S1));
+    move_rsp(b, -8);
+    finish_access(b, &first); /* a miss of either is a step that does it all */
+    finish_access(b, &p);
+    return true;
+}
+
+static bool emit_pop(struct tr_builder *b, struct tr_insn *ti)
+{
+    int guest = gpr_of(ti->insn.operands[0].reg.value);
+    struct place p = emit_stack_access(b, ti);
+
+    if (is_spilled(guest)) {
+        emit_load(b->e, TR_S1, place_mem(&p));
+        emit_store(b->e, guest_slot(b, guest), TR_S1);
+    } else {
+        emit_load(b->e, host_of(guest), place_mem(&p));
+    }
+    if (guest != RSP)
+        move_rsp(b, 8);
+    finish_access(b, &p);
+    return true;
+}
+
+static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct place p = emit_stack_access(b, ti);
+
+    emit_lea(b->e, true, TR_RSP, mem_base(RBP, 8));
+    emit_load(b->e, RBP, place_mem(&p));
+    finish_access(b, &p);
+    return true;
+}
+
+static struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition)
+{
+    struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
+
+    cold->op = insn_op(b, ti);
+    return cold;
+}
+
+/* R12 = the status flags of t->flags, as in EFLAGS; R11 is lost. */
+static void emit_status_flags(struct tr_builder *b)
+{
+    struct emit *e = b->e;
+
+    emit_rm(e, false, 0x0fb6, TR_S1, mem_field((uint8_t *)&b->t->flags + 1)); /* movzx: AH */
+    emit_alu_imm(e, false, ALU_AND, TR_S1, STATUS_FLAGS & 0xff);
+    emit_rm(e, false, 0x0fb6, TR_S0, mem_field(&b->t->flags));
+    emit_rr(e, false, 0xc1, 4, TR_S0); /* shl: OF */
+    put8(e, 11);
+    emit_rr(e, false, 0x0b, TR_S1, TR_S0); /* or */
+}
+
+static bool emit_pushf(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    struct place p = emit_stack_access(b, ti);
+
+    if (p.base == TR_S0) { /* a look-up of its own; R11 is needed */
+        p.base = TR_RSP;
+        p.disp = -8;
+    }
+    flags_save(b);
+    emit_status_flags(b);
+    emit_rm(e, false, 0x8b, TR_S0, mem_field(&b->t->c->cpu.s.rflags));
+    emit_alu_imm(e, false, ALU_AND, TR_S0,
+                 (int32_t) ~(uint32_t)(STATUS_FLAGS | X86_FLAG_VM | X86_FLAG_RF));
+    emit_rr(e, false, 0x0b, TR_S1, TR_S0);
+    emit_store(e, place_mem(&p), TR_S1);
+    move_rsp(b, -8);
+    finish_access(b, &p);
+    return true;
+}
+
+/*
+ * The bit may be anywhere before or behind the operand. The look-up is of the word that it is in;
+ * the host's instruction finds that word by the same rule from the operand's address.
+ */
+static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    bool wide = ti->insn.info.operand_width == 64;
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = true, .base = TR_S0};
+    int offset = gpr_of(ti->insn.operands[1].reg.value);
+    struct place p = {.base = TR_S0};
+
+    guard_flags(b, ti);
+    emit_address_of(b, ti, &ti->access[0]);
+    if (wide)
+        emit_mov(e, TR_S1, guest_value(b, offset, TR_S1));
+    else
+        emit_rr(e, true, 0x63, TR_S1, guest_value(b, offset, TR_S1)); /* movsxd */
+    emit_rr(e, true, 0xc1, 7, TR_S1);                                 /* sar */
+    put8(e, wide ? 6 : 5);
+    emit_lea(e, true, TR_S0, mem_index(TR_S0, TR_S1, wide ? 3 : 2, 0));
+    p.cold = emit_lookup(b, ti, wide ? 8 : 4, ti->insn.info.mnemonic != ZYDIS_MNEMONIC_BT, 0);
+    emit_address_of(b, ti, &ti->access[0]);
+    flags_for(b, ti);
+    r.reg = (int)guest_value(b, offset, TR_S1);
+    if (!rewrite_insn(e, &ti->insn, &r))
+        return false;
+    finish_access(b, &p);
+    return true;
+}
+
+/* ---- system instructions of ring 0 ---- */
+
+static bool emit_swapgs(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct x86_state *s = &b->t->c->cpu.s;
+
+    (void)ti;
+    emit_load(b->e, TR_S0, mem_field(&s->seg[X86_GS].base));
+    emit_load(b->e, TR_S1, mem_field(&s->msr.kernel_gs_base));
+    emit_store(b->e, mem_field(&s->seg[X86_GS].base), TR_S1);
+    emit_store(b->e, mem_field(&s->msr.kernel_gs_base), TR_S0);
+    return true;
+}
+
+/* AND or OR of EFLAGS in memory; changes the host's flags. */
+static void emit_eflags(struct tr_builder *b, enum emit_alu op, uint32_t value)
+{
+    struct host_mem m = mem_field(&b->t->c->cpu.s.rflags);
+
+    m.immediate_bytes = 4;
+    emit_rm(b->e, false, 0x81, op, m);
+    put32(b->e, value);
+}
+
+static bool emit_cli(struct tr_builder *b, struct tr_insn *ti)
+{
+    guard_flags(b, ti);
+    emit_eflags(b, ALU_AND, ~(uint32_t)X86_FLAG_IF);
+    return true;
+}
+
+/* With an event pending the interpreter sees to what may come behind the next instruction. */
+static bool emit_sti(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct cold *cold;
+
+    if (ti == &b->insns[b->count - 1])
+        return false; /* the shadow reaches into another block */
+    guard_flags(b, ti);
+    emit_constant(b->e, TR_S0, (uintptr_t)&b->t->c->vcpu->events);
+    emit_rm(b->e, false, 0x83, ALU_CMP, mem_base(TR_S0, 0));
+    put8(b->e, 0);
+    cold = step_if(b, ti, CC_NE);
+    emit_eflags(b, ALU_OR, X86_FLAG_IF);
+    finish_cold(b, cold);
+    return true;
+}
+
+/* Another TLB counts behind it, so another block follows. */
+static bool emit_set_ac(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct icpu *c = b->t->c;
+    bool set = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_STAC;
+    enum tlb_kind kind = set && (c->cpu.s.cr4 & X86_CR4_SMAP) ? TLB_KERNEL_SMAP_OPEN : TLB_KERNEL;
+    struct host_mem field = mem_field(&c->tlb_kind);
+
+    guard_flags(b, ti);
+    emit_eflags(b, set ? ALU_OR : ALU_AND, set ? X86_FLAG_AC : ~(uint32_t)X86_FLAG_AC);
+    field.immediate_bytes = 4;
+    emit_rm(b->e, false, 0xc7, 0, field);
+    put32(b->e, kind);
+    emit_constant(b->e, TR_S0, (uintptr_t)c->tlbs[kind]);
+    emit_store(b->e, mem_field(&c->tlb), TR_S0);
+    return true;
+}
+
+/* The quotient fits, as far as can be told quickly; else the interpreter divides, or raises #DE. */
+static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    bool wide = ti->insn.info.operand_width == 64;
+    bool is_signed = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_IDIV;
+    struct place place = {0};
+    struct cold *colds[2] = {NULL};
+    unsigned count = 0;
+
+    if (ti->memory) {
+        place = emit_access(b, ti, &ti->access[0], 0, false);
+        emit_rm(e, wide, 0x8b, TR_S0, place_mem(&place));
+    } else {
+        emit_mov(e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
+    }
+    b->flags_saved = false;
+    if (is_signed) {
+        emit_rr(e, wide, 0x8b, TR_S1, RAX);
+        emit_rr(e, wide, 0xc1, 7, TR_S1); /* sar */
+        put8(e, wide ? 63 : 31);
+        emit_rr(e, wide, 0x3b, TR_S1, RDX); /* RDX:RAX is no more than RAX */
+        colds[count++] = step_if(b, ti, CC_NE);
+        emit_lea(e, wide, TR_S1, mem_base(TR_S0, 1));
+        emit_alu_imm(e, wide, ALU_CMP, TR_S1, 1); /* the divisor is neither 0 nor -1 */
+        colds[count++] = step_if(b, ti, CC_BE);
+    } else {
+        emit_rr(e, wide, 0x3b, RDX, TR_S0);
+        colds[count++] = step_if(b, ti, CC_AE);
+    }
+    emit_rr(e, wide, 0xf7, is_signed ? 7 : 6, TR_S0);
+    while (count--)
+        finish_cold(b, colds[count]);
+    finish_access(b, &place);
+    return true;
+}
+
+static void emit_push_return(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct place p = emit_stack_access(b, ti);
+
+    store_constant(b, &p, ti->rip + ti->insn.info.length);
+    move_rsp(b, -8);
+    finish_access(b, &p);
+}
+
+static bool emit_call_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_push_return(b, ti);
+    emit_branch(b, -1, ti->target);
+    return true;
+}
+
+/* R11 = the operand of an indirect branch. */
+static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct place p;
+
+    if (!ti->memory) {
+        emit_mov(b->e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
+        return;
+    }
+    p = emit_access(b, ti, &ti->access[0], 0, false);
+    emit_load(b->e, TR_S0, place_mem(&p));
+    finish_access(b, &p);
+}
+
+static bool emit_call_indirect(struct tr_builder *b, struct tr_insn *ti)
+{
+    insn_op(b, ti)->undo_rsp = 8;
+    emit_branch_operand(b, ti);
+    emit_store(b->e, mem_field(&b->t->target), TR_S0);
+    emit_push_return(b, ti);
+    emit_load(b->e, TR_S0, mem_field(&b->t->target));
+    emit_indirect(b, ti);
+    return true;
+}
+
+static bool emit_jmp_indirect(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_branch_operand(b, ti);
+    emit_indirect(b, ti);
+    return true;
+}
+
+static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
+{
+    int32_t bytes = 8;
+    struct place p;
+
+    if (ti->insn.info.raw.imm[0].size)
+        bytes += (int32_t)ti->insn.info.raw.imm[0].value.u;
+    insn_op(b, ti)->undo_rsp = -bytes;
+    p = emit_stack_access(b, ti);
+    emit_load(b->e, TR_S0, place_mem(&p));
+    move_rsp(b, bytes);
+    finish_access(b, &p);
+    emit_indirect(b, ti);
+    return true;
+}
+
+static bool emit_jcc_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_branch(b, (ti->insn.info.opcode & 15) ^ ti->inverted, ti->target);
+    return true;
+}
+
+static bool emit_jmp_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_branch(b, -1, ti->target);
+    return true;
+}
+
+static bool emit_nothing(struct tr_builder *b, struct tr_insn *ti)
+{
+    (void)b;
+    (void)ti;
+    return true;
+}
+
+static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
+    [TR_COPY] = emit_copy,
+    [TR_VECTOR] = emit_vector,
+    [TR_X87] = emit_x87,
+    [TR_NOTHING] = emit_nothing,
+    [TR_LEA] = emit_lea_insn,
+    [TR_PUSH] = emit_push,
+    [TR_POP] = emit_pop,
+    [TR_LEAVE] = emit_leave,
+    [TR_DIV] = emit_div,
+    [TR_PUSHF] = emit_pushf,
+    [TR_BITS] = emit_bits,
+    [TR_SWAPGS] = emit_swapgs,
+    [TR_CLI] = emit_cli,
+    [TR_STI] = emit_sti,
+    [TR_SET_AC] = emit_set_ac,
+    [TR_JCC] = emit_jcc_insn,
+    [TR_JMP] = emit_jmp_insn,
+    [TR_CALL] = emit_call_insn,
+    [TR_JMP_INDIRECT] = emit_jmp_indirect,
+    [TR_CALL_INDIRECT] = emit_call_indirect,
+    [TR_RET] = emit_ret,
+};
+
+void emit_insn(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct vector_state vectors;
+    bool flags_saved;
+    unsigned cold_count;
+    uint8_t *at;
+
+    emit_group_checks(b, ti);
+    vectors = b->vectors;
+    flags_saved = b->flags_saved;
+    cold_count = b->cold_count;
+    at = b->e->at;
+    if (emitters[ti->kind] && emitters[ti->kind](b, ti))
+        return;
+    b->e->at = at;
+    b->cold_count = cold_count;
+    b->vectors = vectors;
+    b->flags_saved = flags_saved;
+    emit_fallback(b, ti);
+}
+
