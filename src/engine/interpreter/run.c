@@ -792,46 +792,31 @@ static void translator_engine_stats(struct vcpu *vcpu,
     translator_stats(((struct icpu *)vcpu->engine)->translator, put, opaque);
 }
 
+/* What the two engines have in common: the vCPU and all that happens to it between blocks. */
+#define SHARED_OPS                                                                                 \
+    .runs_on_vcpu_thread = true, .destroy = interp_destroy, .vcpu_create = interp_vcpu_create,     \
+    .vcpu_destroy = interp_vcpu_destroy, .run = interp_run, .kick = interp_kick,                   \
+    .get_state = interp_get_state, .set_state = interp_set_state,                                  \
+    .memory_changed = interp_memory_changed, .memory_written = interp_memory_written,              \
+    .dirty_tracking = interp_dirty_tracking, .debug = interp_debug,                                \
+    .translate = interp_debug_translate
+
 const struct engine_ops translator_engine = {
+    SHARED_OPS,
     .name = "translator",
     .summary = "translates 64-bit guest code to host code; the interpreter does the rest",
     .counts_instructions = false,
-    .runs_on_vcpu_thread = true,
     .probe = translator_probe,
     .create = translator_create,
-    .destroy = interp_destroy,
-    .vcpu_create = interp_vcpu_create,
-    .vcpu_destroy = interp_vcpu_destroy,
-    .run = interp_run,
-    .kick = interp_kick,
-    .get_state = interp_get_state,
-    .set_state = interp_set_state,
-    .memory_changed = interp_memory_changed,
-    .memory_written = interp_memory_written,
-    .dirty_tracking = interp_dirty_tracking,
-    .debug = interp_debug,
     .stats = translator_engine_stats,
-    .translate = interp_debug_translate,
 };
 
 const struct engine_ops interpreter_engine = {
+    SHARED_OPS,
     .name = "interpreter",
     .summary =
         "executes decoded guest code one instruction at a time; the reference for the others",
     .counts_instructions = true,
-    .runs_on_vcpu_thread = true,
     .probe = interp_probe,
     .create = interp_create,
-    .destroy = interp_destroy,
-    .vcpu_create = interp_vcpu_create,
-    .vcpu_destroy = interp_vcpu_destroy,
-    .run = interp_run,
-    .kick = interp_kick,
-    .get_state = interp_get_state,
-    .set_state = interp_set_state,
-    .memory_changed = interp_memory_changed,
-    .memory_written = interp_memory_written,
-    .dirty_tracking = interp_dirty_tracking,
-    .debug = interp_debug,
-    .translate = interp_debug_translate,
 };

@@ -27,7 +27,7 @@ struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
         return op;
     op = ti->op = translator_data(b->t, sizeof(*op));
     *op = (struct tr_op){.op = ti->built,
-                         .end.run = op_return,
+                         .end = op_return,
                          .page_rip = ti->rip & GUEST_PAGE_MASK,
                          .next_rip = ti->rip + ti->insn.info.length,
                          .mnemonic = ti->insn.info.mnemonic};

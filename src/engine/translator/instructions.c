@@ -2,8 +2,9 @@
  * instructions.c - host code for one guest instruction
  *
  * One function for each kind (enum tr_kind) that is not the interpreter's. A function that finds
- * that it cannot do an instruction returns false; what it emitted is taken back, and the interpreter's op
- * stands in. A branch that is not canonical and every miss of a look-up are steps of that op, too.
+ * that it cannot do an instruction returns false; what it emitted is taken back, and the
+ * interpreter's op stands in. A branch that is not canonical and every miss of a look-up are steps
+ * of that op, too.
  */
 #include "engine/translator/builder.h"
 
@@ -516,4 +517,3 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
     b->flags_saved = flags_saved;
     emit_fallback(b, ti);
 }
-

@@ -60,7 +60,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     c->inner_shadow = INNER_SHADOW_NONE;
     do
         i = i->run(c, i);
-    while (i && i != &op->end);
+    while (i && i != tr_op_end(op));
     c->insn = NULL;
     if (!i)
         return 1;

@@ -49,7 +49,8 @@
 
 /* The interpreter's version of one instruction, which comes back to generated code. */
 struct tr_op {
-    struct op op, end;
+    struct op op;
+    op_fn *end; /* run of the op behind it, of which there is no more */
     uint64_t page_rip, next_rip;
     int32_t undo_rsp;  /* indirect branches: what takes back their change of RSP */
     uint16_t mnemonic; /* ZydisMnemonic */
@@ -197,6 +198,12 @@ void translator_builder_free(struct tr_builder *b);
  */
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
                                  const struct fetch_entry *f, uint64_t rip, bool plain);
+
+/* What the op's handler goes on with. */
+static inline const struct op *tr_op_end(const struct tr_op *op)
+{
+    return (const struct op *)&op->end;
+}
 
 /* ---- thunks.c ---- */
 
