@@ -222,6 +222,15 @@ static bool is_kernel(const struct tr_builder *b)
     return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
 }
 
+/* The string instruction, not the vector one of the same name; with REP, by flat 64-bit addresses.
+ */
+static bool is_plain_rep(const struct insn *insn)
+{
+    return insn->info.meta.category == ZYDIS_CATEGORY_STRINGOP &&
+           (insn->info.attributes & ZYDIS_ATTRIB_HAS_REP) && insn->info.address_width == 64 &&
+           !(insn->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS));
+}
+
 static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
 {
     const struct insn *insn = &ti->insn;
@@ -249,6 +258,15 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_PUSH:
         return wide && (ti->memory || is_gpr64_or_immediate(&insn->operands[0])) ? TR_PUSH
                                                                                  : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVSQ:
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ:
+        return is_plain_rep(insn) ? TR_REP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_PUSHFQ:
         return TR_PUSHF;
     case ZYDIS_MNEMONIC_SWAPGS:

@@ -19,6 +19,7 @@ enum tr_kind {
     TR_LEAVE,
     TR_PUSHF,
     TR_BITS, /* BT, BTS, BTR, BTC of a bit in memory beyond the operand */
+    TR_REP,  /* REP MOVS, REP STOS */
     TR_SWAPGS,
     TR_CLI,
     TR_STI,

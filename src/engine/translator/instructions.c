@@ -287,6 +287,74 @@ static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
+/* ---- repeated string instructions ---- */
+
+/* Off to the interpreter unless RCX elements from the address in reg on lie in its page. */
+static struct cold *step_beyond_page(struct tr_builder *b, struct tr_insn *ti, unsigned reg,
+                                     unsigned scale)
+{
+    emit_mov(b->e, TR_S1, reg);
+    emit_alu_imm(b->e, false, ALU_AND, TR_S1, 0xfff);
+    emit_lea(b->e, true, TR_S1, mem_index(TR_S1, RCX, scale, 0));
+    emit_alu_imm(b->e, true, ALU_CMP, TR_S1, 0x1000);
+    return step_if(b, ti, CC_A);
+}
+
+/* reg += by, or -= by; changes the host's flags. */
+static void emit_add(struct tr_builder *b, bool subtract, unsigned reg, unsigned by)
+{
+    emit_rr(b->e, true, subtract ? 0x2b : 0x03, reg, by);
+}
+
+/*
+ * Upwards and within one page (or two, of MOVS) the host's instruction does it. One that is
+ * interrupted starts again, so nothing else has to be looked at on the way.
+ */
+static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    unsigned scale = ti->insn.info.operand_width == 8    ? 0
+                     : ti->insn.info.operand_width == 16 ? 1
+                     : ti->insn.info.operand_width == 32 ? 2
+                                                         : 3;
+    bool moves = ti->insn.info.mnemonic >= ZYDIS_MNEMONIC_MOVSB &&
+                 ti->insn.info.mnemonic <= ZYDIS_MNEMONIC_MOVSW;
+    struct host_mem eflags = mem_field(&b->t->c->cpu.s.rflags);
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG};
+    struct cold *colds[6] = {NULL};
+    unsigned count = 0;
+
+    guard_flags(b, ti);
+    eflags.immediate_bytes = 4;
+    emit_rm(e, false, 0xf7, 0, eflags); /* test: DF */
+    put32(e, X86_FLAG_DF);
+    colds[count++] = step_if(b, ti, CC_NE);
+    emit_alu_imm(e, true, ALU_CMP, RCX, 0x1000);
+    colds[count++] = step_if(b, ti, CC_A);
+    colds[count++] = step_beyond_page(b, ti, RDI, scale);
+    if (moves)
+        colds[count++] = step_beyond_page(b, ti, RSI, scale);
+    emit_mov(e, TR_S0, RDI);
+    colds[count++] = emit_lookup(b, ti, 1, true, 0);
+    if (moves) {
+        emit_store(e, mem_field(&b->t->target), TR_S2);
+        emit_mov(e, TR_S0, RSI);
+        colds[count++] = emit_lookup(b, ti, 1, false, 0);
+        emit_mov(e, TR_S1, TR_S2);
+        emit_load(e, TR_S2, mem_field(&b->t->target));
+        emit_add(b, false, RSI, TR_S1);
+    }
+    emit_add(b, false, RDI, TR_S2);
+    if (!rewrite_insn(e, &ti->insn, &r))
+        return false;
+    emit_add(b, true, RDI, TR_S2);
+    if (moves)
+        emit_add(b, true, RSI, TR_S1);
+    while (count--)
+        finish_cold(b, colds[count]);
+    return true;
+}
+
 /* ---- system instructions of ring 0 ---- */
 
 static bool emit_swapgs(struct tr_builder *b, struct tr_insn *ti)
@@ -485,6 +553,7 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_DIV] = emit_div,
     [TR_PUSHF] = emit_pushf,
     [TR_BITS] = emit_bits,
+    [TR_REP] = emit_rep,
     [TR_SWAPGS] = emit_swapgs,
     [TR_CLI] = emit_cli,
     [TR_STI] = emit_sti,
