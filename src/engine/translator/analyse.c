@@ -5,6 +5,8 @@
  */
 #include "engine/translator/builder.h"
 
+#include "x86/features.h"
+
 /* Instructions whose operands are general registers, immediates and one memory operand. */
 static const uint16_t copied[] = {
     ZYDIS_MNEMONIC_ADC,    ZYDIS_MNEMONIC_ADD,       ZYDIS_MNEMONIC_AND,
@@ -86,6 +88,17 @@ static bool in_field(const ZydisDecodedOperand *o)
            o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ||
            o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE ||
            o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD;
+}
+
+/* Without BMI1 the guest's TZCNT is BSF, and LZCNT likewise BSR; what the model has not is #UD. */
+static bool means_another(const struct tr_builder *b, const struct insn *insn)
+{
+    const struct cpu_model *model = b->t->c->cpu.model;
+
+    return (insn->info.mnemonic == ZYDIS_MNEMONIC_TZCNT &&
+            !cpu_model_has(model, X86_FEATURE_BMI1)) ||
+           (insn->info.mnemonic == ZYDIS_MNEMONIC_LZCNT &&
+            !cpu_model_has(model, X86_FEATURE_LZCNT));
 }
 
 /* Only general registers that are where the host's instruction looks for them. */
@@ -293,7 +306,7 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
             insn->info.mnemonic == ZYDIS_MNEMONIC_BT || insn->info.mnemonic == ZYDIS_MNEMONIC_BTS ||
             insn->info.mnemonic == ZYDIS_MNEMONIC_BTR || insn->info.mnemonic == ZYDIS_MNEMONIC_BTC;
 
-        if (!operands_are_plain(insn) ||
+        if (!operands_are_plain(insn) || means_another(b, insn) ||
             (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM)))
             return TR_FALLBACK;
         if (ti->memory && bit_string && insn->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
