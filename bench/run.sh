@@ -3,7 +3,7 @@
 #
 #   run.sh [options] VMM [-- extra arguments for the VMM]
 #
-# VMM: native | trapeze | qemu-tcg | qemu-tcg-q35 | qemu-tcg-microvm | qemu-tcg-plain |
+# VMM: native | trapeze | trapeze-interpreter | qemu-tcg | qemu-tcg-q35 | qemu-tcg-microvm | qemu-tcg-plain |
 #      qemu-kvm | qemu-kvm-microvm | uml | bochs | v86 | native32 (the base for v86) | custom
 # Options:
 #   -o FILE   results file, JSON lines, appended (default: results/VMM.jsonl next to this script)
@@ -74,7 +74,12 @@ uml) # system calls and faults cost it a hundred times more: less of them, or a 
 		"sys.getppid@0.1,sys.rw1@0.1,sys.open@0.3,sys.clock@0.05,sys.signal@0.2,sys.pipe_switch@0.2,sys.nanosleep@0.5,sys.tcp_loopback"
 		"pf.touch@0.3,pf.mprotect@0.15,pf.fork_exit@0.3,pf.fork_exec@0.3" "disk" "bb.sha256sum,bb.gzip,bb.gunzip,bb.tar@0.5"
 		"bb.awk,bb.awk_text,bb.sort_grep_sed" "bb.sh_pipes@0.3,bb.find_ls@0.5" "smp") ;;
-trapeze) # no disk yet; sized for the interpreter
+trapeze) # no disk yet
+	plan=("none" "none" "none" "hold" "int@0.4,call@0.3" "fp@0.4,simd@0.3" "mem@0.3,jit@0.1"
+		"sys@0.3,sys.nanosleep@1" "pf@0.3" "bb@0.3")
+	[ "$smp" = 1 ] || plan+=("smp@0.3")
+	limit=600 ;;
+trapeze-interpreter) # sized for it
 	plan=("none" "none" "none" "hold" "int@0.1,call@0.1" "fp@0.1,simd@0.05" "mem@0.1,jit@0.1"
 		"sys@0.1,sys.nanosleep@1" "pf@0.1" "bb@0.1")
 	[ "$smp" = 1 ] || plan+=("smp@0.2")
@@ -108,8 +113,10 @@ make_cmd() { # list scale
 		[ "$smp" = 1 ] && cpus=$lastcpu || cpus=0-$((smp - 1))
 		mkdir -p "$work/t"
 		cmd=(taskset -c "$cpus" "$build/root/init" -s "$2" -l "$1" -t "$work/t" -b "$build/root/bin/busybox" -d "$disk") ;;
-	trapeze)
-		cmd=("${TRAPEZE:-$here/../build/trapeze}" run --engine "${TENGINE:-auto}" --kernel "$build/vmlinuz" --initrd "$build/initrd"
+	trapeze | trapeze-interpreter)
+		engine=${TENGINE:-auto}
+		[ "$vmm" = trapeze ] || engine=interpreter
+		cmd=("${TRAPEZE:-$here/../build/trapeze}" run --engine "$engine" --kernel "$build/vmlinuz" --initrd "$build/initrd"
 			-m "${mem}M" --cpus "$smp" --append "$kargs") ;;
 	qemu-tcg | qemu-tcg-pc)
 		cmd=("$QEMU" -accel tcg,thread=multi,tb-size=512 -machine pc,hpet=off,usb=off,vmport=off -cpu "${QCPU:-$tcgcpu}" -m "$mem" -smp "$smp"

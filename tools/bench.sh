@@ -1,7 +1,8 @@
 #!/bin/sh
 # bench.sh - benchmark every engine: ratios to the processor itself, and QEMU's beside them
 #
-# BENCH_REPS (1) repetitions, BENCH_VMMS ("native trapeze qemu-tcg") what to measure; results go
+# BENCH_REPS (1) repetitions, BENCH_VMMS ("native trapeze
+# trapeze-interpreter qemu-tcg") what to measure; results go
 # to bench/results, the table to standard output. See bench/README.md.
 set -eu
 
@@ -11,7 +12,7 @@ export BENCH_BUILD="${BENCH_BUILD:-$PWD/bench/build}"
 
 stamp=$(date +%Y%m%d-%H%M%S)
 files=
-for vmm in ${BENCH_VMMS:-native trapeze qemu-tcg}; do
+for vmm in ${BENCH_VMMS:-native trapeze trapeze-interpreter qemu-tcg}; do
     file=bench/results/$stamp-$vmm.jsonl
     mkdir -p bench/results
     bench/run.sh -r "${BENCH_REPS:-1}" -o "$file" "$vmm" || echo "bench: $vmm had failures" >&2

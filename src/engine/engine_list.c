@@ -8,8 +8,8 @@
 extern const struct engine_ops interpreter_engine, translator_engine, null_engine;
 
 const struct engine_ops *const engines[] = {
-    &interpreter_engine,
     &translator_engine,
+    &interpreter_engine,
     &null_engine,
     NULL,
 };

@@ -42,9 +42,9 @@ CASES = {
     "cloud": case("cloud", "demo", DEMO, ["-m", "512M"]),
     "cloud-smp2": case("cloud", "smp", [INIT, "^2\r", "processors are done", OFF], ["--cpus", "2"]),
     "cloud-smp4": case("cloud", "smp", [INIT, "^4\r", "processors are done", OFF], ["--cpus", "4"]),
-    "translator": case("cloud", "demo", DEMO, ["--engine", "translator"]),
-    "translator-smp2": case(
-        "cloud", "smp", [INIT, "^2\r", "processors are done", OFF], ["--engine", "translator", "--cpus", "2"]
+    "interpreter": case("cloud", "demo", DEMO, ["--engine", "interpreter"]),
+    "interpreter-smp2": case(
+        "cloud", "smp", [INIT, "^2\r", "processors are done", OFF], ["--engine", "interpreter", "--cpus", "2"]
     ),
     "cloud-128m": case("cloud", "demo", DEMO, ["-m", "128M"]),
     "cloud-4g": case("cloud", "demo", [r"0x0*13fffffff\] usable"] + DEMO, ["-m", "4G"]),
