@@ -48,7 +48,9 @@ struct machine_config {
     const char *cpu_model; /* NULL: "max" */
     bool counted;          /* virtual time = executed instructions; one vCPU */
     bool no_reboot;        /* stop instead of reset */
-    bool start_paused; /* machine_start leaves the machine paused before the first instruction */
+    bool start_paused;   /* machine_start leaves the machine paused before the first instruction */
+    const char *listing; /* file for what the engine translates; NULL: none */
+    bool perf_map;       /* names for perf, /tmp/perf-PID.map */
     uint64_t wall_start_ns; /* 0 = the host's time of day */
     struct loop *loop;      /* borrowed; must outlive the machine */
 };

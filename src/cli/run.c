@@ -41,7 +41,8 @@ struct run_options {
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device;
     uint64_t memory_bytes, cpus;
-    bool paused, counted, no_reboot, stats;
+    bool paused, counted, no_reboot, stats, perf_map;
+    const char *listing;
 };
 
 struct run {
@@ -467,6 +468,8 @@ static int new_machine(struct run *run, struct error *err)
         .cpu_model = options->cpu,
         .counted = options->counted,
         .no_reboot = options->no_reboot,
+        .listing = options->listing,
+        .perf_map = options->perf_map,
         .start_paused = options->paused,
         .loop = run->loop,
     };
@@ -717,6 +720,10 @@ const struct cli_option cli_run_options[] = {
              "runs are identical; one processor only"},
     {"stats", 0, CLI_FLAG, AT(stats),
      .help = "print what the engine has counted, at the end, to standard error"},
+    {"listing", 0, CLI_TEXT, AT(listing), "FILE", .file = true,
+     .help = "write each translated block there: guest instructions, and the host's under them"},
+    {"perf-map", 0, CLI_FLAG, AT(perf_map),
+     .help = "name translated code for perf, in /tmp/perf-PID.map"},
     {"no-reboot", 0, CLI_FLAG, AT(no_reboot),
      .help = "end instead of resetting; a triple fault ends with status 1"},
 

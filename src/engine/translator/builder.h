@@ -79,6 +79,7 @@ struct tr_insn {
     struct access access[2];
     unsigned access_count;
     struct symbolic before[16]; /* general registers */
+    const uint8_t *host;        /* where its code begins, write view */
 };
 
 /* How many bytes of each vector register the host has (0: none), and are newer than memory. */
@@ -225,6 +226,14 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti);
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip);
 /* To the address in R11; ti is for a target that is not canonical. */
 void emit_indirect(struct tr_builder *b, struct tr_insn *ti);
+
+/* ---- listing.c ---- */
+
+/* Open the files that the machine's configuration asks for, if any. */
+int listing_open(struct translator *t, struct error *err);
+void listing_close(struct translator *t);
+/* The block was written to [start, e->at); behind cold it is out of line. t->listing is set. */
+void listing_block(const struct tr_builder *b, const uint8_t *start, const uint8_t *cold);
 
 /* ---- vectors.c ---- */
 

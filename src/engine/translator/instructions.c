@@ -573,6 +573,7 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
     unsigned cold_count;
     uint8_t *at;
 
+    ti->host = b->e->at;
     emit_group_checks(b, ti);
     vectors = b->vectors;
     flags_saved = b->flags_saved;

@@ -16,7 +16,7 @@
 #include <Zydis/Zydis.h>
 
 #include "engine/interpreter/flags.h"
-#include "engine/interpreter/host_stub.h"
+#include "engine/translator/builder.h"
 
 #define NO_RIP     (1ull << 63) /* not canonical */
 #define JUMP_BYTES (TR_JUMP_SIZE * sizeof(uint8_t *))
@@ -575,6 +575,10 @@ int translator_new(struct icpu *c, struct error *err)
         translator_free(c);
         return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
     }
+    if (listing_open(t, err)) {
+        translator_free(c);
+        return -EIO;
+    }
     t->emit = (struct emit){.at = t->code.write, .execute = t->code.execute - t->code.write};
     translator_make_thunks(t);
     t->first_block = t->emit.at;
@@ -589,6 +593,7 @@ void translator_free(struct icpu *c)
         return;
     for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++)
         host_low_memory_free(t->jumps[n & 1][n / 2], JUMP_BYTES);
+    listing_close(t);
     translator_builder_free(t->builder);
     host_code_free(&t->code);
     if (t->data)

@@ -231,6 +231,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
 
 static void emit_block(struct tr_builder *b)
 {
+    const uint8_t *start = b->e->at, *cold;
     const struct tr_insn *last = &b->insns[b->count - 1];
 
     b->cold_count = 0;
@@ -249,8 +250,11 @@ static void emit_block(struct tr_builder *b)
         emit_insn(b, &b->insns[n]);
     if (last->kind < TR_JMP)
         emit_branch(b, -1, b->end_rip);
+    cold = b->e->at;
     for (unsigned n = 0; n < b->cold_count; n++)
         emit_cold(b, &b->cold[n]);
+    if (b->t->listing)
+        listing_block(b, start, cold);
 }
 
 /* Where the bytes of a block come from: one page, or an instruction that runs into a second one. */

@@ -70,6 +70,7 @@ struct tr_page {
 };
 
 struct tr_link;
+struct tr_listing;
 
 enum tr_entry { TR_INDIRECT, TR_CROSS, TR_CHECKED, TR_DIRECT, TR_ENTRY_COUNT };
 
@@ -149,6 +150,7 @@ struct translator {
     _Atomic uint8_t stale; /* there are some */
     struct tr_stats stats;
     struct tr_builder *builder;
+    struct tr_listing *listing; /* NULL: none is wanted */
 };
 
 /* Which of fetch[] speaks for a linear page; kernel code runs with and without SMAP lifted. */
