@@ -1,7 +1,8 @@
 /*
  * listing.c - what was translated, for people and for perf
  *
- * The listing has each block with its guest instructions, the host's under each of them. The perf map
+ * The listing has each block with its guest instructions, the host's under each of them. The perf
+ * map
  * (/tmp/perf-PID.map) gives perf names for addresses in the code cache. Both go on growing
  * while blocks are made; a block that was dropped stays in them.
  */
