@@ -43,9 +43,39 @@ after_ss:
     CHECK "interrupts came", %rax, $1
     CHECK "none between STI and the next instruction", seen_sti, $0
     CHECK "none between MOV SS and the next instruction", seen_ss, $0
+
+    /* The same where the next instruction accesses memory near that of a later one, over the end of
+     * a page, in code that is new each time. */
+    mov $straddled, %rbx
+3:
+    incb 4f + 1
+4:
+    mov $1, %al
+    sti
+after_sti_2:
+    mov -8(%rbx), %ecx
+    mov (%rbx), %ecx
+    mov $DATA, %eax
+    mov %eax, %ss
+after_ss_2:
+    mov -16(%rbx), %ecx
+    mov 8(%rbx), %ecx
+    cli
+    cmpl $2 * ROUNDS, got
+    jb 3b
+    CHECK "none between STI and an access", seen_sti, $0
+    CHECK "none between MOV SS and an access", seen_ss, $0
     jmp finish64
 
 note:
+    cmpq $after_sti_2, 16(%rbx)
+    jne 1f
+    incl seen_sti
+1:
+    cmpq $after_ss_2, 16(%rbx)
+    jne 1f
+    incl seen_ss
+1:
     cmpq $after_sti, 16(%rbx)
     jne 1f
     incl seen_sti
@@ -80,7 +110,7 @@ other:
     inc %ecx
 3:
     loop 3b
-    cmp $ROUNDS, %ebx
+    cmp $2 * ROUNDS, %ebx
     jbe 1b
 4:
     cli
@@ -93,6 +123,10 @@ got: .long 0
     .align 64
 seen_sti: .long 0
 seen_ss: .long 0
+    .balign 4096
+    .skip 4096
+straddled:
+    .skip 64
     .section .low, "awx", @progbits
 low_start:
     .code16

@@ -226,6 +226,20 @@ static bool reaches(const struct tr_insn *ti, const struct group *g)
            (!g->index || register_with(ti, g->index) >= 0);
 }
 
+/*
+ * Does instruction n come behind STI or a load of SS? A failed check would leave the block, and an
+ * interrupt could come between the two (SDM vol. 2, STI; vol. 3, 6.8.3).
+ */
+static bool in_shadow(const struct tr_builder *b, unsigned n)
+{
+    const struct insn *before = n ? &b->insns[n - 1].insn : NULL;
+
+    return before && (before->info.mnemonic == ZYDIS_MNEMONIC_STI ||
+                      (before->info.mnemonic == ZYDIS_MNEMONIC_MOV &&
+                       before->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                       before->operands[0].reg.value == ZYDIS_REGISTER_SS));
+}
+
 /* Where to check a group whose first member is in instruction n. */
 static unsigned place_check(const struct tr_builder *b, const struct group *g, unsigned n)
 {
@@ -237,7 +251,7 @@ static unsigned place_check(const struct tr_builder *b, const struct group *g, u
             return n; /* the flags are saved */
         place--;
     }
-    return place;
+    return in_shadow(b, place) ? n : place;
 }
 
 /* Gather what fits to access a of instruction n. */
@@ -289,13 +303,16 @@ void find_groups(struct tr_builder *b)
         find_accesses(regs, ti);
         follow(b, regs, ti);
     }
-    for (unsigned n = 0; n < b->count && !b->plain; n++)
+    for (unsigned n = 0; n < b->count && !b->plain; n++) {
+        if (in_shadow(b, n))
+            continue;
         for (unsigned m = 0; m < b->insns[n].access_count && b->group_count < TR_MAX_GROUPS; m++) {
             struct access *a = &b->insns[n].access[m];
 
             if (a->group == NO_GROUP && !a->alone)
                 make_group(b, n, a);
         }
+    }
 }
 
 /* ---- code ---- */
