@@ -17,6 +17,7 @@
 
 #include "engine/interpreter/flags.h"
 #include "engine/translator/builder.h"
+#include "trapeze/machine.h"
 
 #define NO_RIP     (1ull << 63) /* not canonical */
 #define JUMP_BYTES (TR_JUMP_SIZE * sizeof(uint8_t *))
@@ -84,7 +85,7 @@ void *translator_data(struct translator *t, size_t bytes)
     void *data = t->data + t->data_used;
 
     t->data_used += (bytes + 15) & ~(size_t)15;
-    assert(t->data_used <= TR_DATA_BYTES);
+    assert(t->data_used <= t->data_bytes);
     return data;
 }
 
@@ -119,8 +120,8 @@ void translator_flush(struct translator *t)
 
 static bool has_room(const struct translator *t)
 {
-    return (size_t)(t->emit.at - t->code.write) + TR_MAX_BLOCK_CODE <= TR_CODE_BYTES &&
-           t->data_used + TR_MAX_BLOCK_DATA <= TR_DATA_BYTES;
+    return (size_t)(t->emit.at - t->code.write) + TR_MAX_BLOCK_CODE <= t->code.size_bytes &&
+           t->data_used + TR_MAX_BLOCK_DATA <= t->data_bytes;
 }
 
 /* ---- pages ---- */
@@ -561,17 +562,21 @@ int translator_probe(struct error *err)
 int translator_new(struct icpu *c, struct error *err)
 {
     struct translator *t = host_low_memory_new(sizeof(*t), err);
+    size_t code_bytes = TR_CODE_ALL / machine_vcpu_count(c->interpreter->machine);
 
     if (!t)
         return -ENOMEM;
+    if (code_bytes > TR_CODE_MOST)
+        code_bytes = TR_CODE_MOST;
     c->translator = t;
     t->c = c;
     t->builder = translator_builder_new(t);
-    t->data = mmap(NULL, TR_DATA_BYTES, PROT_READ | PROT_WRITE,
+    t->data_bytes = 2 * code_bytes;
+    t->data = mmap(NULL, t->data_bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (t->data == MAP_FAILED)
         t->data = NULL;
-    if (!t->builder || !t->data || host_code_new(&t->code, TR_CODE_BYTES, true, err)) {
+    if (!t->builder || !t->data || host_code_new(&t->code, code_bytes, true, err)) {
         translator_free(c);
         return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
     }
@@ -597,7 +602,7 @@ void translator_free(struct icpu *c)
     translator_builder_free(t->builder);
     host_code_free(&t->code);
     if (t->data)
-        munmap(t->data, TR_DATA_BYTES);
+        munmap(t->data, t->data_bytes);
     host_low_memory_free(t, sizeof(*t));
     c->translator = NULL;
 }

@@ -35,9 +35,10 @@
 #define TR_S1             12
 #define TR_S2             13
 
-#define TR_CODE_BYTES     (24u << 20)
-#define TR_DATA_BYTES     (48u << 20) /* ops, blocks, links: reserved, touched as they fill */
-#define TR_JUMP_SIZE      65536u      /* jump table: by the low 16 bits of RIP */
+/* Generated code of one vCPU at most, and of all: their code lies below 2 GiB. gcc needs 40 MiB. */
+#define TR_CODE_MOST      (64u << 20)
+#define TR_CODE_ALL       (768u << 20)
+#define TR_JUMP_SIZE      65536u /* jump table: by the low 16 bits of RIP */
 #define TR_FETCH_SIZE     512u
 #define TR_BLOCK_HASH     65536u
 #define TR_PAGE_HASH      4096u
@@ -128,7 +129,7 @@ struct translator {
     const uint8_t **jumps[2][TLB_KIND_COUNT]; /* as entries; NULL until used */
 
     uint8_t *data;
-    size_t data_used;
+    size_t data_used, data_bytes; /* ops, blocks, links: reserved, touched as they fill */
     uint32_t next_id;
     struct tr_page *pages;
     struct tr_page *page_hash[TR_PAGE_HASH];
