@@ -235,12 +235,10 @@ static bool is_kernel(const struct tr_builder *b)
     return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
 }
 
-/* The string instruction, not the vector one of the same name; with REP, by flat 64-bit addresses.
- */
+/* A string instruction with REP, by flat 64-bit addresses. */
 static bool is_plain_rep(const struct insn *insn)
 {
-    return insn->info.meta.category == ZYDIS_CATEGORY_STRINGOP &&
-           (insn->info.attributes & ZYDIS_ATTRIB_HAS_REP) && insn->info.address_width == 64 &&
+    return (insn->info.attributes & ZYDIS_ATTRIB_HAS_REP) && insn->info.address_width == 64 &&
            !(insn->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS));
 }
 
@@ -279,6 +277,8 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_STOSW:
     case ZYDIS_MNEMONIC_STOSD:
     case ZYDIS_MNEMONIC_STOSQ:
+        if (insn->info.meta.category != ZYDIS_CATEGORY_STRINGOP)
+            break; /* MOVSD of SSE2 */
         return is_plain_rep(insn) ? TR_REP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_PUSHFQ:
         return TR_PUSHF;
