@@ -29,6 +29,7 @@
 #include "engine/translator/translator.h"
 
 #define PATIENCE 64u
+#define DROP_ALL UINTPTR_MAX /* icpu.drop_writes */
 
 struct code_page *code_page_at(const struct interpreter *t, const struct flat_range *range,
                                uint64_t gpa)
@@ -118,9 +119,16 @@ void code_pages_memory_written(struct interpreter *t, uint64_t ram_offset, uint6
 
 void code_pages_answer(struct icpu *c)
 {
-    if (unlikely(atomic_load(&c->drop_writes))) {
-        interp_drop_write_tags(c);
-        atomic_store(&c->drop_writes, 0);
+    uintptr_t wanted = atomic_load(&c->drop_writes);
+
+    while (unlikely(wanted)) {
+        if (wanted == DROP_ALL)
+            interp_drop_write_tags(c);
+        else
+            interp_drop_write_tags_of(c, (const struct code_page *)wanted);
+        /* If another one asked meanwhile, wanted is read anew. */
+        if (atomic_compare_exchange_strong(&c->drop_writes, &wanted, 0))
+            break;
     }
 }
 
@@ -135,9 +143,13 @@ void code_pages_leave(struct icpu *c)
     atomic_store(&c->in_run, 0);
 }
 
-static void wait_for(struct icpu *me, struct icpu *other)
+static void wait_for(struct icpu *me, struct icpu *other, struct code_page *page)
 {
-    atomic_store(&other->drop_writes, 1);
+    uintptr_t none = 0;
+
+    if (!atomic_compare_exchange_strong(&other->drop_writes, &none, (uintptr_t)page) &&
+        none != (uintptr_t)page)
+        atomic_store(&other->drop_writes, DROP_ALL);
     atomic_store(&other->attention, ATTENTION_EVENT);
     for (unsigned spins = 0; atomic_load(&other->drop_writes) && atomic_load(&other->in_run);
          spins++) {
@@ -163,10 +175,13 @@ void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks)
     host_mutex_unlock(&t->code_lock);
     if (likely(closed))
         return;
-    interp_drop_write_tags(c);
-    for (unsigned n = 0; n < count; n++)
-        if (t->cpus[n] != c)
-            wait_for(c, t->cpus[n]);
+    atomic_thread_fence(memory_order_seq_cst); /* guard, then may_be_written: see may_write() */
+    if (atomic_load(&page->may_be_written)) {
+        interp_drop_write_tags_of(c, page);
+        for (unsigned n = 0; n < count; n++)
+            if (t->cpus[n] != c)
+                wait_for(c, t->cpus[n], page);
+    }
     host_mutex_lock(&t->code_lock);
     /* In another generation the page may have been opened meanwhile, and be closing again. */
     if (page->guard == GUARD_CLOSING && page->generation == generation)

@@ -98,14 +98,15 @@ struct tlb_entry {
     uint64_t
         read; /* page's linear address if readable without asking, else TLB_NEVER of its slot */
     uint64_t write;
-    uintptr_t addend; /* host address - linear address; 0: not in tlb_filled */
-    uint64_t gpa;     /* page's guest-physical address; low bits: TLB_GLOBAL, TLB_LARGE */
+    uintptr_t addend; /* host address - linear address */
+    uint64_t ram;     /* which code_page, << 12; low bits: TLB_GLOBAL and so on */
 };
 
-#define TLB_BITS      12
+#define TLB_BITS      14
 #define TLB_SIZE      (1u << TLB_BITS)
 #define TLB_GLOBAL    1u
 #define TLB_LARGE     2u /* a part of a page of 2 MiB, 4 MiB or 1 GiB */
+#define TLB_IN_LIST   4u /* its slot is in tlb_filled[0]; twice that: in tlb_filled[1] */
 
 /* Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (memory.c). */
 #define LARGE_2M_BITS 12
@@ -167,9 +168,10 @@ enum code_page_guard {
  */
 struct code_page {
     _Atomic uint64_t chunks;
-    _Atomic uint32_t generation; /* blocks of another generation are stale */
-    _Atomic uint8_t guard;       /* enum code_page_guard */
-    _Atomic uint8_t patience;    /* writes until a closed page without code is opened again */
+    _Atomic uint32_t generation;    /* blocks of another generation are stale */
+    _Atomic uint8_t guard;          /* enum code_page_guard */
+    _Atomic uint8_t may_be_written; /* a TLB entry has let writes through, at some time */
+    _Atomic uint8_t patience;       /* writes until a closed page without code is opened again */
 };
 
 struct interpreter {
@@ -231,8 +233,9 @@ struct icpu {
     bool shadow;          /* the instruction before asked that no interrupt comes before the next */
     uint8_t inner_shadow; /* the same in the middle of a block (enum inner_shadow) */
     bool counted;         /* virtual time is the instruction count */
-    _Atomic uint8_t in_run;            /* reading guest memory through the TLB: see code_pages.c */
-    _Atomic uint8_t drop_writes;       /* another vCPU wants our write tags dropped */
+    _Atomic uint8_t in_run; /* reading guest memory through the TLB: see code_pages.c */
+    /* Another vCPU wants our write tags of this page (struct code_page) dropped; or of all. */
+    _Atomic uintptr_t drop_writes;
     const struct debug_request *debug; /* NULL without a debugger */
     uint64_t skip_breakpoint_rip;      /* the debugger was told of this breakpoint already */
     bool debug_hit;
@@ -257,9 +260,14 @@ struct icpu {
     struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
     struct large_pages large_pages;
-    uint16_t tlb_filled[TLB_KIND_COUNT][TLB_SIZE]; /* slots that a flush has to look at */
-    unsigned tlb_filled_count[TLB_KIND_COUNT];
+    /* Slots that a flush has to look at: [0] had a mapping that was not global, [1] a global one.
+     */
+    struct tlb_filled {
+        unsigned count;
+        uint16_t slots[TLB_SIZE];
+    } tlb_filled[2][TLB_KIND_COUNT];
     uint32_t tlb_epoch; /* advances when entries become invalid */
+    uint16_t tlb_keys;  /* bit n: there may be an entry of a user page with protection key n */
 };
 
 #define REG_OFFSET(n)        ((uint16_t)(offsetof(struct icpu, cpu.s.gpr) + 8u * (n)))
@@ -483,6 +491,9 @@ void interp_flush_tlb(struct icpu *c, bool global_too);
 void interp_flush_tlb_page(struct icpu *c, uint64_t linear);
 void interp_flush_jumps(struct icpu *c);
 void interp_drop_write_tags(struct icpu *c);
+void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page);
+/* PKRU was another value. */
+void interp_pkru_changed(struct icpu *c, uint32_t before);
 extern const struct x86_walk_memory interp_walk_memory;
 /* Where the code byte at linear is; raises the fetch's #PF with s.rip as the faulting RIP. */
 const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear);

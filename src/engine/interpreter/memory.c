@@ -14,6 +14,7 @@
  */
 #include "engine/interpreter/interpreter.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 
 #include "engine/translator/translator.h"
@@ -81,15 +82,23 @@ const struct x86_walk_memory interp_walk_memory = {.entry = walk_entry, .updated
 
 /* ---- flushing ---- */
 
+/* What an entry's ram has above its flags; code may be NULL. */
+static uint64_t tlb_ram(const struct icpu *c, const struct code_page *code)
+{
+    return code ? (uint64_t)(code - c->interpreter->code_pages) << 12 : GUEST_PAGE_MASK;
+}
+
 static uint64_t never(unsigned slot)
 {
-    return (uint64_t)(slot ^ 1) << 12; /* an address that belongs to the neighbour slot */
+    uint64_t neighbour = slot ^ 1;
+
+    return (neighbour ^ neighbour >> 12) << 12; /* an address with that tlb_index() */
 }
 
 static void clear_tags(struct tlb_entry *e, unsigned slot)
 {
     e->read = e->write = never(slot);
-    e->gpa = 0;
+    e->ram &= TLB_IN_LIST | TLB_IN_LIST << 1;
 }
 
 static unsigned hash_2m(uint64_t linear)
@@ -169,51 +178,77 @@ void interp_empty_tlb(struct icpu *c)
 {
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
         for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
+            c->tlbs[kind][slot].ram = 0;
+            assert(tlb_index(never(slot)) != slot);
             clear_tags(&c->tlbs[kind][slot], slot);
-            c->tlbs[kind][slot].addend = 0;
         }
-        c->tlb_filled_count[kind] = 0;
+        c->tlb_filled[0][kind].count = c->tlb_filled[1][kind].count = 0;
     }
     c->jumps_filled = true; /* none of them is valid yet */
     interp_flush_jumps(c);
 }
 
+static void flush_filled(struct icpu *c, unsigned global, unsigned kind, bool global_too)
+{
+    struct tlb_filled *filled = &c->tlb_filled[global][kind];
+
+    for (unsigned n = 0; n < filled->count; n++) {
+        unsigned slot = filled->slots[n];
+        struct tlb_entry *e = &c->tlbs[kind][slot];
+
+        e->ram &= ~((uint64_t)TLB_IN_LIST << global);
+        if (global_too || !(e->ram & TLB_GLOBAL))
+            clear_tags(e, slot);
+    }
+    filled->count = 0;
+}
+
 void interp_flush_tlb(struct icpu *c, bool global_too)
 {
     c->tlb_epoch++;
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
-        unsigned kept = 0;
-
-        for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
-            unsigned slot = c->tlb_filled[kind][n];
-            struct tlb_entry *e = &c->tlbs[kind][slot];
-
-            if (!global_too && (e->gpa & TLB_GLOBAL)) {
-                c->tlb_filled[kind][kept++] = (uint16_t)slot;
-            } else {
-                clear_tags(e, slot);
-                e->addend = 0;
-            }
-        }
-        c->tlb_filled_count[kind] = kept;
-    }
-    if (global_too)
+    for (unsigned global = 0; global <= global_too; global++)
+        for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
+            flush_filled(c, global, kind, global_too);
+    if (global_too) {
         c->large_pages = (struct large_pages){0};
+        c->tlb_keys = 0;
+    }
     if (global_too)
         interp_flush_jumps(c);
     else
         flush_local_jumps(c);
 }
 
-static void flush_large_pages(struct icpu *c)
+/* Calls visit for each slot in use, some of them twice. */
+static void for_each_filled(struct icpu *c, void (*visit)(struct tlb_entry *e, unsigned slot))
 {
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
-            unsigned slot = c->tlb_filled[kind][n];
+    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
+        const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
 
-            if (c->tlbs[kind][slot].gpa & TLB_LARGE)
-                clear_tags(&c->tlbs[kind][slot], slot);
+        for (unsigned k = 0; k < filled->count; k++)
+            visit(&c->tlbs[n / 2][filled->slots[k]], filled->slots[k]);
+    }
+}
+
+/* Keys are folded into the entries. */
+void interp_pkru_changed(struct icpu *c, uint32_t before)
+{
+    for (unsigned key = 0; key < 16; key++)
+        if (c->tlb_keys >> key & 1 && (c->cpu.s.fpu.pkru ^ before) >> (2 * key) & 3) {
+            interp_flush_tlb(c, true);
+            return;
         }
+}
+
+static void clear_if_large(struct tlb_entry *e, unsigned slot)
+{
+    if (e->ram & TLB_LARGE)
+        clear_tags(e, slot);
+}
+
+static void clear_write_tag(struct tlb_entry *e, unsigned slot)
+{
+    e->write = never(slot);
 }
 
 /*
@@ -228,22 +263,34 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
     if (unlikely(may_be_in_large_page(c, linear))) {
-        flush_large_pages(c);
+        for_each_filled(c, clear_if_large);
         interp_flush_jumps(c);
     } else {
         flush_page_jumps(c, linear);
     }
 }
 
+void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page)
+{
+    uint64_t ram = tlb_ram(c, page);
+
+    c->tlb_epoch++;
+    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
+        const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
+
+        for (unsigned k = 0; k < filled->count; k++) {
+            struct tlb_entry *e = &c->tlbs[n / 2][filled->slots[k]];
+
+            if (((e->ram ^ ram) & GUEST_PAGE_MASK) == 0)
+                clear_write_tag(e, filled->slots[k]);
+        }
+    }
+}
+
 void interp_drop_write_tags(struct icpu *c)
 {
     c->tlb_epoch++;
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        for (unsigned n = 0; n < c->tlb_filled_count[kind]; n++) {
-            unsigned slot = c->tlb_filled[kind][n];
-
-            c->tlbs[kind][slot].write = never(slot);
-        }
+    for_each_filled(c, clear_write_tag);
 }
 
 /* ---- translation ---- */
@@ -282,28 +329,43 @@ static bool is_watched(const struct icpu *c, uint64_t linear)
     return false;
 }
 
+/* Where no code is decoded. Pairs with code_page_claim, which closes the guard first. */
+static bool may_write(struct code_page *page)
+{
+    if (!atomic_load_explicit(&page->may_be_written, memory_order_relaxed))
+        atomic_store_explicit(&page->may_be_written, 1, memory_order_seq_cst);
+    return atomic_load_explicit(&page->guard, memory_order_seq_cst) == GUARD_OPEN;
+}
+
 static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const struct place *p)
 {
     unsigned slot = tlb_index(linear), kind = (unsigned)(tlb - c->tlbs[0]) / TLB_SIZE;
     struct tlb_entry *e = &tlb[slot];
     uint64_t page = linear & GUEST_PAGE_MASK;
-    const struct code_page *code;
+    struct code_page *code;
+    uint64_t list;
 
     if (!p->host || tlb == c->tlbs[TLB_SLOW] || is_watched(c, page))
         return;
     code = code_page_at(c->interpreter, p->range, p->gpa);
-    if (!e->addend)
-        c->tlb_filled[kind][c->tlb_filled_count[kind]++] = (uint16_t)slot;
+    list = (uint64_t)TLB_IN_LIST << p->walk.global;
+    if (!(e->ram & list)) {
+        struct tlb_filled *filled = &c->tlb_filled[p->walk.global][kind];
+
+        filled->slots[filled->count++] = (uint16_t)slot;
+    }
+    if (p->walk.user)
+        c->tlb_keys |= (uint16_t)(1u << p->walk.key);
     e->addend = (uintptr_t)p->host - linear;
-    e->gpa = (p->gpa & GUEST_PAGE_MASK) | (p->walk.global ? TLB_GLOBAL : 0);
+    e->ram = tlb_ram(c, code) | (e->ram & (TLB_IN_LIST | TLB_IN_LIST << 1)) | list |
+             (p->walk.global ? TLB_GLOBAL : 0);
     if (p->walk.page_size > GUEST_PAGE_SIZE) {
-        e->gpa |= TLB_LARGE;
+        e->ram |= TLB_LARGE;
         note_large_page(c, linear, p->walk.page_size);
     }
     e->read = p->walk.can_read ? page : never(slot);
     e->write = p->walk.can_write && p->range->region->kind == REGION_RAM && code &&
-                       atomic_load_explicit(&code->guard, memory_order_seq_cst) == GUARD_OPEN &&
-                       !(c->block && block_is_from(c->block, code)) &&
+                       may_write(code) && !(c->block && block_is_from(c->block, code)) &&
                        !atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed)
                    ? page
                    : never(slot);

@@ -558,13 +558,15 @@ static const struct op *op_rdpkru(struct icpu *c, const struct op *i)
 }
 static const struct op *op_wrpkru(struct icpu *c, const struct op *i)
 {
+    uint32_t before;
+
     if (!(c->cpu.s.cr4 & X86_CR4_PKE))
         interp_raise(c, i, X86_UD);
     if ((uint32_t)c->cpu.s.gpr[X86_RCX] || (uint32_t)c->cpu.s.gpr[X86_RDX])
         interp_raise_code(c, i, X86_GP, 0);
-    if (c->cpu.s.fpu.pkru != (uint32_t)c->cpu.s.gpr[X86_RAX])
-        interp_flush_tlb(c, true); /* keys are folded into the entries */
+    before = c->cpu.s.fpu.pkru;
     c->cpu.s.fpu.pkru = (uint32_t)c->cpu.s.gpr[X86_RAX];
+    interp_pkru_changed(c, before);
     NEXT(c, i);
 }
 static const struct op *op_xgetbv(struct icpu *c, const struct op *i)
@@ -626,8 +628,7 @@ static const struct op *op_save(struct icpu *c, const struct op *i)
         break;
     }
     host_fpu_from_state(c);
-    if (pkru != c->cpu.s.fpu.pkru)
-        interp_flush_tlb(c, true);
+    interp_pkru_changed(c, pkru);
     NEXT(c, i);
 }
 
