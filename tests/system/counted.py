@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""counted.py TRAPEZE - two runs in counted mode are identical to the instruction
+"""counted.py TRAPEZE - runs in counted mode are identical to the instruction, on every engine
 
-Boots the cloud kernel twice with --counted and every trace event on, and compares
+Boots the cloud kernel on two engines with --counted and every trace event on, and compares
 the console and the whole trace: each device access, timer, exception and interrupt
 (with RIP), and the virtual time at which the machine stopped. Then boots once more with a
 different command line, which must be seen, so that the comparison means something.
@@ -40,13 +40,13 @@ class Trace(threading.Thread):
         self.file.close()
 
 
-def boot(trapeze, append):
+def boot(trapeze, engine, append):
     """(console, trace hash, trace lines, end of the trace) of one run."""
     reader, writer = os.pipe()
     trace = Trace(reader)
     trace.start()
     command = [trapeze, "run", "--counted", "-m", "256M", "--kernel", KERNEL, "--initrd", INITRD]
-    command += ["--append", "console=ttyS0 trapeze.script=demo" + append]
+    command += ["--engine", engine, "--append", "console=ttyS0 trapeze.script=demo" + append]
     command += ["--trace", "*", "--trace-file", f"/dev/fd/{writer}"]
     done = subprocess.run(
         command,
@@ -69,12 +69,13 @@ def main():
     if not (os.path.exists(KERNEL) and os.path.exists(INITRD)):
         print(f"counted: {KERNEL} is not there; run tools/guest.sh")
         sys.exit(77)
-    first, second, other = (boot(sys.argv[1], append) for append in ("", "", " quiet"))
+    runs = (("translator", ""), ("interpreter", ""), ("translator", " quiet"))
+    first, second, other = (boot(sys.argv[1], *run) for run in runs)
     print(f"counted: {first[2]} trace events; the end of the first run:\n{first[3]}")
     if first[2] < 100000 or "machine_state: state 3 at" not in first[3]:
         sys.exit("counted: the trace is not whole")
     if first[0] != second[0]:
-        sys.exit("counted: the consoles of two runs differ")
+        sys.exit("counted: the consoles of two engines differ")
     if first[1] != second[1]:
         sys.exit(f"counted: the traces differ; the end of the second run:\n{second[3]}")
     if other[1] == first[1]:

@@ -213,7 +213,10 @@ struct icpu {
     uint64_t rip_mask;     /* bits of RIP in the current code segment */
 
     uint64_t budget_start; /* budget at the time when s.instructions was last brought up to date */
-    jmp_buf unwind;        /* faults longjmp here */
+    /* A step of the translator: what its block took from the budget for this op and behind it. */
+    const struct op *charged_op;
+    unsigned charged;                  /* 0: nothing, or no such step */
+    jmp_buf unwind;                    /* faults longjmp here */
     const struct flat_view *view;      /* held while in run() */
     const struct flat_view *seen_view; /* the one the TLB was filled from; compared, not used */
     _Atomic uint8_t new_view;          /* the memory map changed */
@@ -230,6 +233,7 @@ struct icpu {
     uint8_t vector_bytes;  /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
     bool stepping;        /* one instruction at a time; nothing may be linked */
+    bool alone;           /* after this instruction the run loop is next */
     bool shadow;          /* the instruction before asked that no interrupt comes before the next */
     uint8_t inner_shadow; /* the same in the middle of a block (enum inner_shadow) */
     bool counted;         /* virtual time is the instruction count */
@@ -319,7 +323,11 @@ static inline uint64_t op_next_rip(const struct icpu *c, const struct op *i)
 }
 /* Guest instructions retired since power-on, before op i. */
 uint64_t interp_instructions(const struct icpu *c, const struct op *i);
-/* Counted mode: bring virtual time up to op i before something looks at it. */
+/*
+ * Counted mode: bring virtual time up to op i before something looks at it. An instruction that
+ * does so runs alone, so that what it causes comes right behind it, however blocks are cut: in a
+ * block this does not return, but has the run loop step the instruction.
+ */
 void interp_sync_clock(struct icpu *c, const struct op *i);
 /* Recompute what is derived from registers (enum x86_changed). */
 void interp_changed(struct icpu *c, unsigned what);
@@ -609,6 +617,8 @@ const struct op *blocks_link(struct icpu *c, const struct op *i, uint64_t rip);
 /* The taken way of branch op i (linked or not): target from i, see branch.c. */
 const struct op *interp_branch(struct icpu *c, const struct op *i);
 
+/* Op i does not run (yet): give back what was taken from the budget for it and behind. */
+void interp_refund_from(struct icpu *c, const struct op *i);
 /* Leave the run loop with RIP at op i (which runs again), or behind it. */
 const struct op *interp_leave_at(struct icpu *c, const struct op *i);
 const struct op *interp_leave_after(struct icpu *c, const struct op *i);

@@ -29,14 +29,22 @@
 
 /* ---- position and count ---- */
 
-/* Give back what the current block took from the budget for op i (if it runs again) and behind. */
-static void refund_from(struct icpu *c, const struct op *i)
+/* What was taken from the budget for op i of the current block and what is behind it. */
+static uint64_t charged_from(const struct icpu *c, const struct op *i)
 {
     const struct block *b = c->block;
 
-    if (b && i > b->ops && i < b->ops + b->op_count)
-        c->budget += b->count - block_instructions_before(b, i);
+    if (b)
+        return i > b->ops && i < b->ops + b->op_count ? b->count - block_instructions_before(b, i)
+                                                      : 0;
+    return c->charged ? c->charged - (i != c->charged_op) : 0;
+}
+
+void interp_refund_from(struct icpu *c, const struct op *i)
+{
+    c->budget += charged_from(c, i);
     c->block = NULL;
+    c->charged = 0;
 }
 
 void interp_sync(struct icpu *c, const struct op *i)
@@ -48,18 +56,24 @@ void interp_sync(struct icpu *c, const struct op *i)
 
 uint64_t interp_instructions(const struct icpu *c, const struct op *i)
 {
-    const struct block *b = c->block;
     uint64_t taken = c->budget_start - c->budget;
 
-    if (i && b && i > b->ops && i < b->ops + b->op_count)
-        taken -= b->count - block_instructions_before(b, i);
-    return c->cpu.s.instructions + taken;
+    return c->cpu.s.instructions + taken - (i ? charged_from(c, i) : 0);
 }
+
+/* Ways into setjmp() of interp_run(). */
+enum unwind { UNWIND_FAULT = 1, UNWIND_STEP };
 
 void interp_sync_clock(struct icpu *c, const struct op *i)
 {
+    const struct op *at = i ? i : c->insn; /* NULL: an event is being delivered */
+
     if (likely(!c->counted))
         return;
+    if (at && !c->alone) {
+        interp_sync(c, at);
+        longjmp(c->unwind, UNWIND_STEP);
+    }
     clocks_set_counted_ns(machine_clocks(c->interpreter->machine), interp_instructions(c, i));
     /* A device may arm an earlier timer: let the vCPU's thread compute a new budget. */
     c->new_budget = true;
@@ -81,7 +95,7 @@ noreturn void interp_raise_code(struct icpu *c, const struct op *i, uint8_t vect
 const struct op *interp_leave_at(struct icpu *c, const struct op *i)
 {
     c->cpu.s.rip = op_rip(c, i);
-    refund_from(c, i);
+    interp_refund_from(c, i);
     c->insn = NULL;
     return NULL;
 }
@@ -89,7 +103,7 @@ const struct op *interp_leave_at(struct icpu *c, const struct op *i)
 const struct op *interp_leave_after(struct icpu *c, const struct op *i)
 {
     c->cpu.s.rip = op_next_rip(c, i);
-    refund_from(c, i + 1);
+    interp_refund_from(c, i + 1);
     c->insn = NULL;
     return NULL;
 }
@@ -214,7 +228,7 @@ static void ops_flush_page(struct x86_cpu *cpu, uint64_t linear)
 
 __attribute__((__noreturn__)) static void ops_raise(struct x86_cpu *cpu)
 {
-    longjmp(icpu_of(cpu)->unwind, 1);
+    longjmp(icpu_of(cpu)->unwind, UNWIND_FAULT);
 }
 
 static const struct x86_cpu_ops cpu_ops = {
@@ -260,10 +274,21 @@ static void deliver(struct icpu *c, const struct x86_event *event)
 static void deliver_fault(struct icpu *c)
 {
     if (c->insn)
-        refund_from(c, c->insn);
-    c->stepping = false;
+        interp_refund_from(c, c->insn);
+    c->stepping = c->alone = false;
     c->shadow = false;
     deliver(c, &c->cpu.event);
+}
+
+/* An instruction in the middle of a block wants to run alone: do that before anything comes. */
+static void restart_alone(struct icpu *c)
+{
+    interp_refund_from(c, c->insn);
+    c->insn = NULL;
+    c->stepping = false;
+    c->cpu.delivering = false; /* INT n with its stack in a device */
+    c->shadow = true;
+    c->cpu.s.pending.shadow_is_mov_ss = false;
 }
 
 static void deliver_interrupt(struct icpu *c, enum x86_event_kind kind, uint8_t vector)
@@ -472,13 +497,13 @@ static void step(struct icpu *c)
     atomic_compare_exchange_strong(&c->attention, &none, ATTENTION_STEP);
     c->shadow = false;
     c->keep_rf = false;
-    c->stepping = true;
+    c->stepping = c->alone = true;
     c->must_step = false;
     c->trap_needs_tf = false;
     i = blocks_single(c, s->rip);
     while (i)
         i = i->run(c, i);
-    c->stepping = false;
+    c->stepping = c->alone = false;
     s->rflags &= ~(uint64_t)X86_FLAG_RF | (c->keep_rf ? X86_FLAG_RF : 0);
     c->keep_rf = false;
     s->pending.shadow_is_mov_ss = c->shadow && s->pending.shadow_is_mov_ss;
@@ -582,9 +607,16 @@ static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exi
     volatile bool stepped = false;
 
     run_begin(c, budget);
-    if (setjmp(c->unwind)) {
+    switch (setjmp(c->unwind)) {
+    case UNWIND_FAULT:
         deliver_fault(c);
         stepped = c->debug && c->debug->step; /* to the handler's first instruction */
+        break;
+    case UNWIND_STEP:
+        restart_alone(c);
+        break;
+    default:
+        break;
     }
     if (stepped)
         *exit = (struct vcpu_exit){.reason = EXIT_DEBUG, .debug = {.cause = DEBUG_STEP}};
@@ -805,7 +837,7 @@ const struct engine_ops translator_engine = {
     SHARED_OPS,
     .name = "translator",
     .summary = "translates 64-bit guest code to host code; the interpreter does the rest",
-    .counts_instructions = false,
+    .counts_instructions = true,
     .probe = translator_probe,
     .create = translator_create,
     .stats = translator_engine_stats,

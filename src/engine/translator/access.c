@@ -30,6 +30,7 @@ struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
                          .end = op_return,
                          .page_rip = ti->rip & GUEST_PAGE_MASK,
                          .next_rip = ti->rip + ti->insn.info.length,
+                         .charged = (uint8_t)b->charged,
                          .mnemonic = ti->insn.info.mnemonic};
     return op;
 }

@@ -359,6 +359,57 @@ static void flags_of(struct tr_insn *ti)
         ti->flags_killed = (f->modified | f->set_0 | f->set_1 | f->undefined) & STATUS_FLAGS;
 }
 
+/* Does each make of processor leave other values in the flags that the manuals call undefined? */
+static bool flags_vary(const struct insn *insn)
+{
+    switch (insn->info.mnemonic) {
+    case ZYDIS_MNEMONIC_BEXTR:
+    case ZYDIS_MNEMONIC_BSF:
+    case ZYDIS_MNEMONIC_BSR:
+    case ZYDIS_MNEMONIC_IMUL:
+    case ZYDIS_MNEMONIC_LZCNT:
+    case ZYDIS_MNEMONIC_MUL:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SHRD:
+    case ZYDIS_MNEMONIC_TZCNT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Is the block never left at this instruction? */
+static bool stays(const struct tr_insn *ti)
+{
+    return ti->kind == TR_NOTHING || ti->kind == TR_LEA ||
+           ((ti->kind == TR_COPY || ti->kind == TR_VECTOR) && !ti->memory);
+}
+
+/*
+ * A counted run is the same on every host and with every engine, in the frames of interrupts and
+ * faults too: all flags are kept everywhere, and what is undefined is the interpreter's as soon as
+ * something could see it.
+ */
+static void analyse_counted_flags(struct tr_builder *b)
+{
+    unsigned seen = STATUS_FLAGS;
+
+    for (unsigned n = b->count; n-- > 0;) {
+        struct tr_insn *ti = &b->insns[n];
+
+        if (flags_vary(&ti->insn) && (ti->insn.info.cpu_flags->undefined & seen)) {
+            ti->kind = TR_FALLBACK;
+            ti->flags_used = STATUS_FLAGS;
+            ti->flags_killed = 0;
+        }
+        seen = stays(ti) ? (seen & ~(unsigned)ti->flags_killed) | ti->flags_used : STATUS_FLAGS;
+        ti->flags_live = true;
+    }
+}
+
 /*
  * A flag that is overwritten before it is read is dead, even if an instruction in between
  * faults: the handler's frame then shows another value of it than the processor's.
@@ -367,6 +418,10 @@ void analyse_flags(struct tr_builder *b)
 {
     unsigned live = STATUS_FLAGS;
 
+    if (b->t->c->counted) {
+        analyse_counted_flags(b);
+        return;
+    }
     for (unsigned n = b->count; n-- > 0;) {
         struct tr_insn *ti = &b->insns[n];
 

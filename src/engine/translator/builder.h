@@ -104,6 +104,7 @@ struct cold {
     const struct tr_op *op;
     struct tr_link *link;
     uint64_t rip;
+    unsigned refund; /* given back to the budget: instructions that do not run */
     bool flags_saved, to_plain;
     struct vector_state before, after;
 };
@@ -121,6 +122,7 @@ struct tr_builder {
     unsigned cold_count;
     uint64_t end_rip;       /* behind the last instruction */
     struct tr_page *second; /* the page that the only instruction runs into, or NULL */
+    unsigned charged;       /* counted mode: for the current instruction and behind; else 0 */
     bool flags_saved;       /* the status flags are in t->flags, the host's are of no value */
 
     struct vector_state vectors;

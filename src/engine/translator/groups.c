@@ -372,6 +372,7 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
         }
         cold->kind = COLD_PLAIN;
         cold->rip = ti->rip;
+        cold->refund = b->charged;
         emit_store(b->e, mem_field(&b->t->addends[n]), TR_S2);
         b->loaded_group = (int)n;
     }

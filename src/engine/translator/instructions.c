@@ -437,7 +437,7 @@ static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
     } else {
         emit_mov(e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
     }
-    b->flags_saved = false;
+    guard_flags(b, ti); /* they stay saved if they are alive, and so unchanged */
     if (is_signed) {
         emit_rr(e, wide, 0x8b, TR_S1, RAX);
         emit_rr(e, wide, 0xc1, 7, TR_S1); /* sar */
@@ -574,6 +574,7 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
     uint8_t *at;
 
     ti->host = b->e->at;
+    b->charged = b->t->c->counted ? b->count - (unsigned)(ti - b->insns) : 0;
     emit_group_checks(b, ti);
     vectors = b->vectors;
     flags_saved = b->flags_saved;

@@ -59,21 +59,27 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     flags_from_word(c, t->flags);
     c->page_rip = op->page_rip;
     c->inner_shadow = INNER_SHADOW_NONE;
+    c->charged_op = i;
+    c->charged = op->charged;
     do
         i = i->run(c, i);
     while (i && i != tr_op_end(op));
     c->insn = NULL;
-    if (!i)
+    if (!i) {
+        interp_refund_from(c, tr_op_end(op)); /* if the op did not */
         return 1;
+    }
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
         simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
         c->cpu.s.rip = op->next_rip;
+        interp_refund_from(c, i);
         if (c->inner_shadow) { /* what asks for attention waits for one more instruction */
             c->shadow = true;
             c->cpu.s.pending.shadow_is_mov_ss = c->inner_shadow == INNER_SHADOW_MOV_SS;
         }
         return 1;
     }
+    c->charged = 0;
     t->flags = flags_to_word(c);
     return 0;
 }
@@ -392,6 +398,8 @@ static void undo_branch(struct translator *t)
     t->site = NULL;
     c->cpu.s.gpr[X86_RSP] += (uint64_t)(int64_t)op->undo_rsp;
     c->page_rip = op->page_rip;
+    c->charged_op = &op->op;
+    c->charged = op->charged;
     op->op.run(c, &op->op); /* raises #GP(0) */
 }
 
@@ -409,7 +417,7 @@ static void remember_way(struct translator *t, struct tr_block *b)
 
 bool translator_can_run(const struct icpu *c)
 {
-    return c->code_size == X86_CODE_64 && !c->counted && !c->breakpoints && !c->debug;
+    return c->code_size == X86_CODE_64 && !c->breakpoints && !c->debug;
 }
 
 /*
@@ -449,6 +457,10 @@ void translator_run(struct icpu *c)
     do {
         struct tr_block *b;
 
+        if (unlikely(c->budget < TR_MAX_INSNS)) {
+            c->must_step = true;
+            break;
+        }
         refresh(t);
         b = find_block(t, t->plain_rip == c->cpu.s.rip);
         if (unlikely(!b)) {

@@ -31,6 +31,7 @@ static bool loop_state_fits(const struct tr_builder *b)
 
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 {
+    unsigned refund = condition >= 0 && b->charged ? b->charged - 1 : 0;
     uint8_t *rel32;
 
     if (condition >= 0 || (b->vector_loop && rip == b->block->rip))
@@ -41,12 +42,15 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
     }
     rel32 = condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition);
     if (rip == b->block->rip && b->vector_loop) {
-        if (loop_state_fits(b))
+        if (loop_state_fits(b) && !refund)
             emit_aim(b->e, rel32, b->hot);
         else
-            cold_new(b, COLD_LOOP, rel32);
-    } else if (vectors_any_dirty(&b->vectors)) {
-        cold_new(b, COLD_BRANCH, rel32)->rip = rip;
+            cold_new(b, COLD_LOOP, rel32)->refund = refund;
+    } else if (vectors_any_dirty(&b->vectors) || refund) {
+        struct cold *cold = cold_new(b, COLD_BRANCH, rel32);
+
+        cold->rip = rip;
+        cold->refund = refund;
     } else if (rip == b->block->rip && !b->plain) { /* a plain block goes back to the other */
         emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
     } else {
@@ -81,6 +85,33 @@ static void emit_attention(struct tr_builder *b)
 {
     emit_cmp_field(b->e, (const void *)&b->t->c->attention, 0);
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+}
+
+/* Counted mode: take the whole block from the budget, or leave it to be stepped through. */
+static void emit_charge(struct tr_builder *b)
+{
+    struct host_mem budget = mem_field(&b->t->c->budget);
+
+    if (!b->t->c->counted)
+        return;
+    budget.immediate_bytes = 1;
+    guard_flags(b, &b->insns[0]);
+    emit_rm(b->e, true, 0x83, ALU_CMP, budget);
+    put8(b->e, b->count);
+    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_B))->rip = b->block->rip;
+    emit_rm(b->e, true, 0x83, ALU_SUB, budget);
+    put8(b->e, b->count);
+}
+
+static void emit_refund(struct tr_builder *b, unsigned count)
+{
+    struct host_mem budget = mem_field(&b->t->c->budget);
+
+    if (!count)
+        return;
+    emit_load(b->e, TR_S1, budget);
+    emit_lea(b->e, true, TR_S1, mem_base(TR_S1, (int32_t)count));
+    emit_store(b->e, budget, TR_S1);
 }
 
 static void compare_rip(struct tr_builder *b)
@@ -200,6 +231,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     }
     emit_aim(e, cold->rel32, emit_address(e));
     vectors_write_back(b, &cold->before);
+    emit_refund(b, cold->refund);
     switch (cold->kind) {
     case COLD_STEP:
         emit_constant(e, TR_S2, (uintptr_t)cold->op);
@@ -246,6 +278,7 @@ static void emit_block(struct tr_builder *b)
     vectors_plan_loop(b);
     if (b->vector_loop)
         emit_loop_start(b);
+    emit_charge(b);
     for (unsigned n = 0; n < b->count; n++)
         emit_insn(b, &b->insns[n]);
     if (last->kind < TR_JMP)

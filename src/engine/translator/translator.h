@@ -55,6 +55,7 @@ struct tr_op {
     uint64_t page_rip, next_rip;
     int32_t undo_rsp;  /* indirect branches: what takes back their change of RSP */
     uint16_t mnemonic; /* ZydisMnemonic */
+    uint8_t charged;   /* counted mode: what the block took from the budget for it and behind */
     bool is_fallback;  /* always executed this way */
 };
 
