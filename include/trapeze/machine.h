@@ -66,6 +66,11 @@ int machine_start(struct machine *machine, struct error *err);
 void machine_pause(struct machine *machine);
 void machine_resume(struct machine *machine);
 /*
+ * Pause a started machine soon; any thread. A vCPU that calls it, in a counted timer, executes
+ * nothing more.
+ */
+void machine_request_pause(struct machine *machine);
+/*
  * Two-step reset of devices and vCPUs. machine_request_reset may be called by any
  * thread; the reset happens on the main loop with all vCPUs parked.
  */

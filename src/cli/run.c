@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "control/digest.h"
 #include "control/gdbstub.h"
 #include "control/monitor.h"
 #include "host/loop.h"
@@ -40,7 +41,7 @@ struct run_options {
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device;
-    uint64_t memory_bytes, cpus;
+    uint64_t memory_bytes, cpus, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, stats, perf_map;
     const char *listing;
 };
@@ -59,6 +60,7 @@ struct run {
     char engine_note[512]; /* why --engine auto passed others over */
     struct monitor *monitor;
     struct gdbstub *gdbstub;
+    struct digest *digest, *pause_at;
     struct loop_fd *signal_handler;
     int signal_fd;
     sigset_t old_signals;
@@ -516,6 +518,23 @@ static int open_control(struct run *run, struct error *err)
     return 0;
 }
 
+static int set_timers(struct run *run, struct error *err)
+{
+    const struct run_options *options = &run->options;
+
+    if (options->digest) {
+        run->digest = digest_new(run->machine, options->digest, options->digest_from, err);
+        if (!run->digest)
+            return -ENOMEM;
+    }
+    if (options->pause_at) {
+        run->pause_at = digest_pause_at(run->machine, options->pause_at, err);
+        if (!run->pause_at)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
 static int set_up_logs(const struct run_options *options, struct error *err)
 {
     set_log_level(options->log_level);
@@ -537,7 +556,8 @@ static int start(struct run *run, struct error *err)
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
-    if (build_board(run, err) || add_devices(run, err) || open_control(run, err))
+    if (build_board(run, err) || add_devices(run, err) || open_control(run, err) ||
+        set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     return machine_start(run->machine, err);
@@ -545,6 +565,8 @@ static int start(struct run *run, struct error *err)
 
 static void take_down(struct run *run)
 {
+    digest_free(run->digest);
+    digest_free(run->pause_at);
     machine_free(run->machine);
     gdbstub_free(run->gdbstub);
     monitor_free(run->monitor);
@@ -591,6 +613,8 @@ static int check_values(const struct run_options *options, struct error *err)
     if (options->counted && options->cpus > 1)
         return error_set(err, EINVAL, "--counted works with one processor, not with --cpus %u",
                          (unsigned)options->cpus);
+    if (options->digest && !options->counted)
+        return error_set(err, EINVAL, "--digest wants --counted: other runs do not repeat");
     for (size_t i = 0; i < options->serial.count; i++)
         if (check_chardev(options->serial.items[i], err))
             return -EINVAL;
@@ -744,6 +768,8 @@ const struct cli_option cli_run_options[] = {
      .help = "listen for gdb on [HOST:]PORT or unix:PATH (default: localhost:1234)"},
     {"paused", 'S', CLI_FLAG, AT(paused),
      .help = "stand still before the first instruction, until gdb or the monitor lets go"},
+    {"pause-at", 0, CLI_NUMBER, AT(pause_at), "NS", .initial = "0", .max = UINT64_MAX,
+     .help = "pause when guest time is this; with --counted at that very instruction"},
 
     {"Messages", .kind = CLI_HEADING},
     {"log-level", 'l', CLI_TEXT, AT(log_level), "LEVEL", .initial = "info",
@@ -754,5 +780,10 @@ const struct cli_option cli_run_options[] = {
              "'port_*,timer_fire,-port_read'"},
     {"trace-file", 0, CLI_TEXT, AT(trace_file), "FILE", .file = true,
      .help = "write traces to FILE instead of standard error"},
+    {"digest", 0, CLI_NUMBER, AT(digest), "NS", .initial = "0", .max = UINT64_MAX,
+     .help = "with --counted: every NS of guest time there are the events cpu_digest and "
+             "machine_digest to trace, which tell whether two runs are the same"},
+    {"digest-from", 0, CLI_NUMBER, AT(digest_from), "NS", .initial = "0", .max = UINT64_MAX,
+     .help = "guest time of the first digest"},
     {.kind = CLI_END},
 };

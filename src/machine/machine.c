@@ -529,6 +529,13 @@ void machine_pause(struct machine *machine)
     machine_unlock_if(machine, locked);
 }
 
+void machine_request_pause(struct machine *machine)
+{
+    hold(machine, HOLD_PAUSE);
+    atomic_store(&machine->pause_requested, true);
+    loop_wake(machine->config.loop);
+}
+
 void machine_resume(struct machine *machine)
 {
     bool locked = machine_lock_if(machine);
@@ -683,10 +690,22 @@ static bool wants_debug(const struct machine *machine)
     return atomic_load(&machine->debug_requested) && machine_get_state(machine) == MACHINE_RUNNING;
 }
 
+static bool wants_pause(const struct machine *machine)
+{
+    enum machine_state state = machine_get_state(machine);
+
+    return atomic_load(&machine->pause_requested) &&
+           (state == MACHINE_RUNNING || state == MACHINE_PAUSED);
+}
+
 static void serve_requests(struct machine *machine)
 {
     if (wants_stop(machine))
         stop(machine);
+    if (wants_pause(machine)) {
+        atomic_store(&machine->pause_requested, false);
+        machine_pause(machine);
+    }
     if (wants_reset(machine))
         machine_reset(machine);
     if (wants_debug(machine))
@@ -699,7 +718,7 @@ static uint64_t hook_wait_ns(void *opaque)
 {
     struct machine *machine = opaque;
 
-    if (wants_stop(machine) || wants_reset(machine) || wants_debug(machine))
+    if (wants_stop(machine) || wants_pause(machine) || wants_reset(machine) || wants_debug(machine))
         return 0;
     return clocks_wait_ns(machine->clocks);
 }

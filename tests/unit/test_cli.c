@@ -264,6 +264,7 @@ static void exit_status_tells_misuse_from_failure(void **state)
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--rtc=tomorrow");
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--rtc=2024-02-30T00:00:00x");
     expect_status(CLI_MISUSED, "run", "--counted", "--cpus=2");
+    expect_status(CLI_MISUSED, "run", "vmlinuz", "--digest=1000");
     expect_status(CLI_MISUSED, "devices", "nonesuch", NULL);
     expect_status(CLI_MISUSED, "help", "nonesuch", NULL);
     expect_status(CLI_MISUSED, "completion", "tcsh", NULL);

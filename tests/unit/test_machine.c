@@ -731,6 +731,46 @@ static void a_counted_vcpu_without_deadline_sleeps_until_raised(void **state)
     assert_int_equal(machine_main(machine), 11);
 }
 
+static void guest_executes(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exit)
+{
+    guest_count += budget < 7 ? budget : 7;
+    vcpu->state.instructions = guest_count;
+    clocks_set_counted_ns(machine_clocks(vcpu->machine), guest_count);
+    exit->reason = vcpu->events & VCPU_EVENT_KICK ? EXIT_KICKED : EXIT_BUDGET;
+}
+
+static void request_pause(void *opaque)
+{
+    machine_request_pause(opaque);
+}
+
+static bool is_paused(void)
+{
+    return machine_get_state(machine) == MACHINE_PAUSED;
+}
+
+static void a_counted_timer_pauses_at_its_time(void **state)
+{
+    struct timer timer;
+
+    guest_count = 0;
+    build((struct machine_config){.counted = true}, guest_executes);
+    timer_init(&timer, machine_clocks(machine), CLOCK_ID_VIRTUAL, request_pause, machine);
+    timer_arm(&timer, 1000);
+    start();
+    loop_until(is_paused);
+    assert_int_equal(guest_count, 1000);
+    timer_arm(&timer, 2000);
+    machine_request_pause(machine); /* it is: nothing is left of this behind the resume */
+    loop_once(loop, 0);
+    machine_resume(machine);
+    loop_until(is_paused);
+    assert_int_equal(guest_count, 2000);
+    timer_done(&timer);
+    machine_request_stop(machine, STOP_HOST, 0);
+    assert_int_equal(machine_main(machine), 0);
+}
+
 static uint64_t budgets[4];
 
 static void guest_notes_budgets(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exit)
@@ -855,6 +895,7 @@ int main(void)
         cmocka_unit_test_teardown(without_a_debugger_a_stop_is_ignored, tear_down),
         cmocka_unit_test(two_counted_runs_are_equal),
         cmocka_unit_test_teardown(counted_idle_time_passes_at_once, tear_down),
+        cmocka_unit_test_teardown(a_counted_timer_pauses_at_its_time, tear_down),
         cmocka_unit_test_teardown(a_counted_vcpu_without_deadline_sleeps_until_raised, tear_down),
         cmocka_unit_test_teardown(the_budget_ends_at_the_deadline, tear_down),
         cmocka_unit_test(wrong_configurations_are_refused),
