@@ -1,9 +1,8 @@
 /*
  * blocks.S - runs of instructions that are unusual for an engine that translates
  *
- * Code for rare cases has to write back and to load every vector register that is in use at that
- * place: with 32 of 64 bytes each, and instructions that have three rare cases each, it is
- * several times as long as of any other block.
+ * Code for rare cases takes room: a block with the most instructions, three rare cases each, is
+ * longer than any other. Vector registers are in use in all of them.
  */
 #include "runtime.inc"
 #define DATA_PAGES 0x200000

@@ -8,8 +8,7 @@ struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
     struct cold *cold = &b->cold[b->cold_count++];
 
     assert(b->cold_count <= TR_MAX_COLD);
-    *cold = (struct cold){
-        .kind = kind, .rel32 = rel32, .flags_saved = b->flags_saved, .before = b->vectors};
+    *cold = (struct cold){.kind = kind, .rel32 = rel32, .flags_saved = b->flags_saved};
     return cold;
 }
 
@@ -278,7 +277,7 @@ struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct 
 void finish_cold(struct tr_builder *b, struct cold *cold)
 {
     cold->resume = emit_address(b->e);
-    cold->after = b->vectors;
+    cold->level = b->level;
     b->loaded_group = NO_GROUP;
 }
 

@@ -168,9 +168,7 @@ static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
             (is_spilled(gpr_of(o->reg.value)) || gpr_of(o->reg.value) == RSP))
             return false;
     }
-    /* VZEROUPPER changes all registers: better done in memory. Control words are C's work. */
-    if (insn->info.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
-        insn->info.mnemonic == ZYDIS_MNEMONIC_VZEROALL || fpu_build(b->t->c, insn, &scratch))
+    if (fpu_build(b->t->c, insn, &scratch)) /* control words are C's work */
         return false;
     if (!host_stub_plan(c, insn, plan) || plan->is_mmx)
         return false;

@@ -74,27 +74,22 @@ struct tr_insn {
     uint64_t target;                   /* of direct branches */
     bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
     uint16_t flags_used, flags_killed;
-    bool flags_live; /* some status flag is read at or behind this instruction */
-    bool ends;       /* the block ends behind it */
+    bool flags_live;         /* some status flag is read at or behind this instruction */
+    enum vector_level raise; /* what to raise the level to before this instruction */
+    bool ends;               /* the block ends behind it */
     struct access access[2];
     unsigned access_count;
     struct symbolic before[16]; /* general registers */
     const uint8_t *host;        /* where its code begins, write view */
 };
 
-/* How many bytes of each vector register the host has (0: none), and are newer than memory. */
-struct vector_state {
-    uint8_t valid[32], dirty[32];
-};
-
 /* Code out of line: what leads to it, and what it does. */
 enum cold_kind {
-    COLD_STEP,   /* interpreter's op, then back to resume */
-    COLD_EXIT,   /* leave at rip */
-    COLD_PLAIN,  /* to the plain block at rip */
-    COLD_BRANCH, /* write vector registers back, then a link to rip */
-    COLD_LINK,   /* the stub of a link */
-    COLD_LOOP,   /* load what the loop expects in vector registers, then to its start */
+    COLD_STEP,  /* interpreter's op, then back to resume */
+    COLD_EXIT,  /* leave at rip */
+    COLD_PLAIN, /* to the plain block at rip */
+    COLD_LINK,  /* the stub of a link */
+    COLD_RAISE, /* raise the level of vector registers, then back to resume */
 };
 
 struct cold {
@@ -106,7 +101,7 @@ struct cold {
     uint64_t rip;
     unsigned refund; /* given back to the budget: instructions that do not run */
     bool flags_saved, to_plain;
-    struct vector_state before, after;
+    enum vector_level level; /* of vector registers at resume */
 };
 
 #define TR_MAX_COLD 512u
@@ -125,15 +120,11 @@ struct tr_builder {
     unsigned charged;       /* counted mode: for the current instruction and behind; else 0 */
     bool flags_saved;       /* the status flags are in t->flags, the host's are of no value */
 
-    struct vector_state vectors;
-    bool plain; /* no groups */
+    enum vector_level level; /* vector registers are at this level at least */
+    bool plain;              /* no groups */
     struct group groups[TR_MAX_GROUPS];
     unsigned group_count, symbol_count;
     int loaded_group; /* whose addend is in R13, or NO_GROUP */
-
-    bool vector_loop;           /* jumps to its own start keep vector registers */
-    struct vector_state at_hot; /* what they find there */
-    const uint8_t *hot;
 };
 
 #define STATUS_FLAGS 0x8d5u
@@ -241,12 +232,9 @@ void listing_block(const struct tr_builder *b, const uint8_t *start, const uint8
 
 bool emit_vector(struct tr_builder *b, struct tr_insn *ti);
 bool emit_x87(struct tr_builder *b, struct tr_insn *ti);
-/* Memory is up to date afterwards. */
-void vectors_write_back(struct tr_builder *b, const struct vector_state *state);
-void vectors_load(struct tr_builder *b, const struct vector_state *wanted,
-                  const struct vector_state *have);
-bool vectors_any_dirty(const struct vector_state *state);
-/* Does the block jump to its own start, with vector registers? Then what at_hot has to be. */
-void vectors_plan_loop(struct tr_builder *b);
+/* Where the block's vector registers are to be raised, and to which level. */
+void plan_vector_levels(struct tr_builder *b);
+/* Raise their level if the plan says so before ti, or ti needs it. */
+void emit_vector_level(struct tr_builder *b, struct tr_insn *ti);
 
 #endif

@@ -12,12 +12,11 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
 {
     struct tr_op *op = insn_op(b, ti);
 
-    vectors_write_back(b, &b->vectors);
-    memset(&b->vectors, 0, sizeof(b->vectors));
     emit_constant(b->e, TR_S2, (uintptr_t)op);
     b->loaded_group = NO_GROUP;
     emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
     b->flags_saved = false;
+    b->level = VECTORS_NONE;
     op->is_fallback = true;
     b->t->stats.fallback_instructions++;
 }
@@ -568,15 +567,14 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
 
 void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct vector_state vectors;
     bool flags_saved;
     unsigned cold_count;
     uint8_t *at;
 
     ti->host = b->e->at;
     b->charged = b->t->c->counted ? b->count - (unsigned)(ti - b->insns) : 0;
+    emit_vector_level(b, ti);
     emit_group_checks(b, ti);
-    vectors = b->vectors;
     flags_saved = b->flags_saved;
     cold_count = b->cold_count;
     at = b->e->at;
@@ -584,7 +582,6 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
         return;
     b->e->at = at;
     b->cold_count = cold_count;
-    b->vectors = vectors;
     b->flags_saved = flags_saved;
     emit_fallback(b, ti);
 }

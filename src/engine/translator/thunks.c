@@ -61,6 +61,96 @@ static void load_guest(struct translator *t, struct emit *e)
         emit_load(e, host_of(resident[n]), guest_field(t, resident[n]));
 }
 
+/* Moves of a whole register at a width: MOVUPS, VMOVUPS ymm, VMOVUPS zmm. */
+static void move_vector(struct translator *t, bool load, unsigned n, unsigned bytes)
+{
+    struct emit *e = &t->emit;
+    struct host_mem m = mem_field(&t->c->cpu.s.fpu.zmm[n]);
+    unsigned opcode = load ? 0x10 : 0x11, r = n >> 3 & 1, r2 = n >> 4;
+
+    if (bytes == 16) {
+        emit_rm(e, false, 0x0f00 | opcode, n, m);
+        return;
+    }
+    if (bytes == 32) {
+        put8(e, 0xc5);
+        put8(e, 0x7c | !r << 7);
+    } else {
+        put8(e, 0x62);
+        put8(e, 0x61 | !r << 7 | !r2 << 4);
+        put8(e, 0x7c);
+        put8(e, 0x48);
+    }
+    put8(e, opcode);
+    put_modrm_mem(e, n, &m);
+}
+
+/* KMOVQ. */
+static void move_mask(struct translator *t, bool load, unsigned n)
+{
+    struct host_mem m = mem_field(&t->c->cpu.s.fpu.k[n]);
+
+    put_bytes(&t->emit, "\xc4\xe1\xf8", 3);
+    put8(&t->emit, load ? 0x90 : 0x91);
+    put_modrm_mem(&t->emit, n, &m);
+}
+
+static void move_vectors(struct translator *t, bool load, enum vector_level level)
+{
+    unsigned count = level == VECTORS_AVX512 ? 32 : 16;
+
+    for (unsigned n = 0; n < count; n++)
+        move_vector(t, load, n, level == VECTORS_SSE ? 16 : t->c->vector_bytes);
+    for (unsigned n = 0; n < 8 && level == VECTORS_AVX512; n++)
+        move_mask(t, load, n);
+    if (!load && level > VECTORS_SSE)
+        put_bytes(&t->emit, "\xc5\xf8\x77", 3); /* vzeroupper: what comes may be SSE code */
+}
+
+static enum vector_level highest_level(const struct translator *t)
+{
+    return t->c->vector_bytes == 64   ? VECTORS_AVX512
+           : t->c->vector_bytes == 32 ? VECTORS_AVX
+                                      : VECTORS_SSE;
+}
+
+static void store_level(struct translator *t, enum vector_level level)
+{
+    struct host_mem m = mem_field(&t->vector_level);
+
+    m.immediate_bytes = 4;
+    emit_rm(&t->emit, false, 0xc7, 0, m);
+    put32(&t->emit, level);
+}
+
+/* Returns the function that lets the level sink to none. */
+static const uint8_t *make_vectors(struct translator *t, struct emit *e)
+{
+    const uint8_t *save = emit_address(e);
+    uint8_t *to_level[VECTOR_LEVELS];
+
+    for (enum vector_level level = VECTORS_SSE; level <= highest_level(t); level++) {
+        emit_cmp_field(e, &t->vector_level, level);
+        to_level[level] = emit_jcc(e, CC_E);
+    }
+    put8(e, 0xc3);
+    for (enum vector_level level = VECTORS_SSE; level <= highest_level(t); level++) {
+        emit_aim(e, to_level[level], emit_address(e));
+        move_vectors(t, false, level);
+        store_level(t, VECTORS_NONE);
+        put8(e, 0xc3);
+    }
+    for (enum vector_level level = VECTORS_SSE; level <= highest_level(t); level++) {
+        t->raise_vectors[level] = emit_address(e);
+        emit_call(e, save);
+        t->load_vectors[level] = emit_address(e);
+        move_vectors(t, true, level);
+        store_level(t, level);
+        put8(e, 0xc3);
+    }
+    return save;
+}
+
 static void move_stack(struct emit *e, int32_t bytes)
 {
     emit_lea(e, true, RSP, mem_base(RSP, bytes));
@@ -94,13 +184,14 @@ static void put_return(struct emit *e, uint32_t result)
     put8(e, 0xc3);
 }
 
-static void make_exit(struct translator *t, struct emit *e)
+static void make_exit(struct translator *t, struct emit *e, const uint8_t *save_vectors)
 {
     t->exit_indirect_saved = emit_address(e);
     emit_store(e, mem_field(&t->site), TR_S2);
     t->exit_saved = emit_address(e);
     emit_store(e, mem_field(&t->c->cpu.s.rip), TR_S0);
     store_guest(t, e);
+    emit_call(e, save_vectors);
     put_return(e, 0);
     t->exit_indirect = emit_address(e);
     emit_save_flags(t, e);
@@ -110,7 +201,7 @@ static void make_exit(struct translator *t, struct emit *e)
     emit_jmp_to(e, t->exit_saved);
 }
 
-static void make_step(struct translator *t, struct emit *e)
+static void make_step(struct translator *t, struct emit *e, const uint8_t *save_vectors)
 {
     uint8_t *leave;
 
@@ -118,6 +209,7 @@ static void make_step(struct translator *t, struct emit *e)
     emit_save_flags(t, e);
     t->step_saved = emit_address(e);
     store_guest(t, e);
+    emit_call(e, save_vectors);
     move_stack(e, -8);
     emit_constant(e, RDI, (uintptr_t)t->c);
     emit_mov(e, RSI, TR_S2);
@@ -136,8 +228,9 @@ static void make_step(struct translator *t, struct emit *e)
 void translator_make_thunks(struct translator *t)
 {
     struct emit *e = &t->emit;
+    const uint8_t *save_vectors = make_vectors(t, e);
 
     make_enter(t, e);
-    make_exit(t, e);
-    make_step(t, e);
+    make_exit(t, e, save_vectors);
+    make_step(t, e, save_vectors);
 }

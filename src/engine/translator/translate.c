@@ -16,53 +16,28 @@
 
 /* ---- leaving a block ---- */
 
-static void branch_to_link(struct tr_builder *b, uint8_t *rel32, uint64_t rip)
-{
-    cold_new(b, COLD_LINK, rel32)->rip = rip;
-}
-
-static bool loop_state_fits(const struct tr_builder *b)
-{
-    for (unsigned n = 0; n < 32; n++)
-        if (b->vectors.valid[n] < b->at_hot.valid[n])
-            return false;
-    return true;
-}
-
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 {
     unsigned refund = condition >= 0 && b->charged ? b->charged - 1 : 0;
+    struct cold *cold;
     uint8_t *rel32;
 
-    if (condition >= 0 || (b->vector_loop && rip == b->block->rip))
+    if (condition >= 0)
         flags_to_host(b);
-    if (condition < 0 && !(b->vector_loop && rip == b->block->rip)) {
-        vectors_write_back(b, &b->vectors);
-        memset(b->vectors.dirty, 0, sizeof(b->vectors.dirty));
-    }
     rel32 = condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition);
-    if (rip == b->block->rip && b->vector_loop) {
-        if (loop_state_fits(b) && !refund)
-            emit_aim(b->e, rel32, b->hot);
-        else
-            cold_new(b, COLD_LOOP, rel32)->refund = refund;
-    } else if (vectors_any_dirty(&b->vectors) || refund) {
-        struct cold *cold = cold_new(b, COLD_BRANCH, rel32);
-
-        cold->rip = rip;
-        cold->refund = refund;
-    } else if (rip == b->block->rip && !b->plain) { /* a plain block goes back to the other */
+    if (rip == b->block->rip && !b->plain && !refund) { /* a plain one goes back to the other */
         emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
-    } else {
-        branch_to_link(b, rel32, rip);
+        return;
     }
+    cold = cold_new(b, COLD_LINK, rel32);
+    cold->rip = rip;
+    cold->refund = refund;
 }
 
 void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
 {
     const uint8_t **table = b->t->jumps[b->flags_saved][b->page->kind];
 
-    vectors_write_back(b, &b->vectors);
     emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
     assert((uintptr_t)table <= INT32_MAX);
@@ -142,7 +117,8 @@ static bool begins_with_flags(const struct tr_builder *b)
     for (unsigned n = 0; n < b->group_count; n++)
         if (b->groups[n].place == 0)
             return false;
-    return first->flags_used && !first->access_count && !b->second && first->kind != TR_FALLBACK;
+    return first->flags_used && !first->access_count && !first->raise && !b->second &&
+           first->kind != TR_FALLBACK;
 }
 
 static void (*const entry_checks[])(struct tr_builder *b) = {
@@ -190,16 +166,6 @@ static void emit_entries_live(struct tr_builder *b)
     b->block->entries[1][TR_DIRECT] = emit_address(e);
 }
 
-static void emit_loop_start(struct tr_builder *b)
-{
-    flags_to_host(b);
-    vectors_load(b, &b->at_hot, NULL);
-    b->vectors = b->at_hot;
-    b->hot = emit_address(b->e);
-    guard_flags(b, &b->insns[0]);
-    emit_attention(b);
-}
-
 /* ---- out of line ---- */
 
 static void make_link(struct tr_builder *b, struct cold *cold)
@@ -225,18 +191,18 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     struct emit *e = b->e;
     struct translator *t = b->t;
 
-    if (cold->kind == COLD_LINK) {
+    if (cold->kind == COLD_LINK && !cold->refund) {
         make_link(b, cold);
         return;
     }
     emit_aim(e, cold->rel32, emit_address(e));
-    vectors_write_back(b, &cold->before);
     emit_refund(b, cold->refund);
     switch (cold->kind) {
     case COLD_STEP:
         emit_constant(e, TR_S2, (uintptr_t)cold->op);
         emit_call(e, t->step_saved);
-        vectors_load(b, &cold->after, NULL);
+        if (cold->level)
+            emit_call(e, t->load_vectors[cold->level]);
         emit_jmp_to(e, cold->resume);
         break;
     case COLD_EXIT:
@@ -244,17 +210,14 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
         break;
     case COLD_PLAIN:
-        cold->to_plain = true;
-        cold->rel32 = emit_jmp(e);
-        make_link(b, cold);
-        break;
-    case COLD_BRANCH:
+    case COLD_LINK:
+        cold->to_plain = cold->kind == COLD_PLAIN;
         cold->rel32 = emit_jmp(e);
         make_link(b, cold);
         break;
     default:
-        vectors_load(b, &b->at_hot, NULL);
-        emit_jmp_to(e, b->hot);
+        emit_call(e, t->raise_vectors[cold->level]);
+        emit_jmp_to(e, cold->resume);
         break;
     }
 }
@@ -269,15 +232,12 @@ static void emit_block(struct tr_builder *b)
     b->cold_count = 0;
     b->flags_saved = false;
     b->loaded_group = NO_GROUP;
-    memset(&b->vectors, 0, sizeof(b->vectors));
+    b->level = VECTORS_NONE;
     if (b->insns[0].flags_live)
         emit_entries_live(b);
     else
         emit_entries_dead(b);
     check_second_page(b);
-    vectors_plan_loop(b);
-    if (b->vector_loop)
-        emit_loop_start(b);
     emit_charge(b);
     for (unsigned n = 0; n < b->count; n++)
         emit_insn(b, &b->insns[n]);
@@ -434,6 +394,7 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     *b->block = block;
     analyse_flags(b);
     find_groups(b);
+    plan_vector_levels(b);
     start = t->emit.at;
     emit_block(b);
     assert((size_t)(t->emit.at - start) <= TR_MAX_BLOCK_CODE);

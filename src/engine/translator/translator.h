@@ -10,8 +10,9 @@
  *
  * Registers in generated code: guest RAX-RBX, RBP-RDI, R8, R9, R14, R15 are in the host's registers
  * of the same name, guest RSP in R10; guest R10-R13 stay in memory (cpu.s.gpr), and R11-R13 are
- * scratch. The six status flags are in the host's flags. Vector registers are in memory
- * (cpu.s.fpu.zmm) between blocks and in the host's within one.
+ * scratch. The six status flags are in the host's flags. Vector registers are in memory (cpu.s.fpu)
+ * until code uses them, and then in the host's until generated code is left or calls the
+ * interpreter (enum vector_level).
  *
  * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
  * it and the privilege. Its code has up to four entries, each going on in the next:
@@ -45,7 +46,7 @@
 #define TR_RECENT         1024u /* blocks found lately, by RIP */
 #define TR_CHANGES        32u
 #define TR_MAX_INSNS      64u
-#define TR_MAX_BLOCK_CODE 131072u /* bytes of host code, at most: see blocks.S */
+#define TR_MAX_BLOCK_CODE 65536u /* bytes of host code, at most: see blocks.S */
 #define TR_MAX_BLOCK_DATA 32768u
 
 /* The interpreter's version of one instruction, which comes back to generated code. */
@@ -108,11 +109,24 @@ struct tr_stats {
     uint64_t fallbacks[ZYDIS_MNEMONIC_MAX_VALUE + 1], slow[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
 
+/*
+ * Which vector registers are in the host's registers, those in memory being of no value. Vector
+ * instructions need a level, and raise a lower one; steps and exits let it sink to none.
+ */
+enum vector_level {
+    VECTORS_NONE,
+    VECTORS_SSE,    /* the low 16 bytes of registers 0-15 */
+    VECTORS_AVX,    /* registers 0-15 at the model's width */
+    VECTORS_AVX512, /* all 32, and the opmasks */
+    VECTOR_LEVELS
+};
+
 struct translator {
     /* What generated code touches. */
-    uint16_t flags;       /* status flags as LAHF has them in the high byte, OF in the low one */
-    uint64_t target;      /* of an indirect call, while the return address is pushed */
-    uint64_t addends[16]; /* of the running block's groups (groups.c) */
+    uint32_t vector_level; /* enum vector_level; none outside generated code */
+    uint16_t flags;        /* status flags as LAHF has them in the high byte, OF in the low one */
+    uint64_t target;       /* of an indirect call, while the return address is pushed */
+    uint64_t addends[16];  /* of the running block's groups (groups.c) */
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
     const struct tr_op *site;   /* or the indirect branch, or NULL */
     uint64_t plain_rip; /* where a group's check failed: a plain block comes next; or no RIP */
@@ -125,8 +139,11 @@ struct translator {
     uint8_t *first_block; /* behind the thunks, write view */
     int (*enter)(const uint8_t *code);
     /* Thunks (execute view). exit: R11 = RIP. exit_indirect: and R13 = tr_op of the branch. step is
-     * called with R13 = tr_op. _saved: the flags are in flags, not in the host's. */
+     * called with R13 = tr_op. _saved: the flags are in flags, not in the host's. raise_vectors
+     * and load_vectors are called and keep general registers; the latter, which is for level none,
+     * keeps flags as well. */
     const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
+    const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
     const uint8_t **jumps[2][TLB_KIND_COUNT]; /* as entries; NULL until used */
 
     uint8_t *data;

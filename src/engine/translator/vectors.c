@@ -1,91 +1,74 @@
 /*
- * vectors.c - vector instructions, and which vector registers the host has
+ * vectors.c - vector instructions, and when vector registers are loaded
  *
- * Between blocks the guest's vector registers are in memory. Within a block a register is loaded
- * when an instruction first reads it and written back before anything else looks at memory: a call
- * of the interpreter, the end of the block. A block that jumps to its own start loads all it uses
- * before it starts and keeps them from one turn to the next (vector_loop).
+ * A vector instruction is copied: it works on the host's registers of the same numbers. Whether
+ * they are loaded is known while generated code runs (translator.vector_level); a block looks once
+ * before its first vector instruction, and again behind an instruction that is the interpreter's.
  */
 #include "engine/translator/builder.h"
 
-#define LEGACY_BYTES 16u
+/* ---- levels ---- */
 
-/* Moves of a whole register at a width: MOVUPS, VMOVUPS ymm, VMOVUPS zmm. */
-static void move_vector(struct tr_builder *b, bool load, unsigned n, unsigned bytes)
+static enum vector_level level_of(const struct tr_insn *ti)
 {
-    struct emit *e = b->e;
-    struct host_mem m = mem_field(&b->t->c->cpu.s.fpu.zmm[n]);
-    unsigned opcode = load ? 0x10 : 0x11, r = n >> 3 & 1, r2 = n >> 4;
+    if (ti->kind != TR_VECTOR)
+        return VECTORS_NONE;
+    if (ti->plan.needs & (FPU_AVX512 | FPU_AVX512_FP))
+        return VECTORS_AVX512;
+    return ti->plan.needs & (FPU_AVX | FPU_AVX_FP) ? VECTORS_AVX : VECTORS_SSE;
+}
 
-    if (bytes == LEGACY_BYTES) {
-        emit_rm(e, false, 0x0f00 | opcode, n, m);
+/* Up from instruction n, but not to before first: where the flags are dead, or n. */
+static unsigned place_level(const struct tr_builder *b, unsigned first, unsigned n)
+{
+    for (unsigned place = n; place >= first; place--) {
+        if (!b->insns[place].flags_live)
+            return place;
+        if (!place)
+            break;
+    }
+    return n;
+}
+
+void plan_vector_levels(struct tr_builder *b)
+{
+    unsigned first = 0; /* no step that is always made from here on */
+
+    for (unsigned n = 0; n < b->count; n++)
+        b->insns[n].raise = VECTORS_NONE;
+    while (first < b->count) {
+        enum vector_level most = VECTORS_NONE;
+        unsigned user = b->count, n = first;
+
+        for (; n < b->count && b->insns[n].kind != TR_FALLBACK; n++) {
+            enum vector_level level = level_of(&b->insns[n]);
+
+            if (level && user == b->count)
+                user = n;
+            if (level > most)
+                most = level;
+        }
+        if (most)
+            b->insns[place_level(b, first, user)].raise = most;
+        first = n + 1;
+    }
+}
+
+void emit_vector_level(struct tr_builder *b, struct tr_insn *ti)
+{
+    enum vector_level level = ti->raise ? ti->raise : level_of(ti);
+    struct cold *cold;
+
+    if (b->level >= level)
         return;
-    }
-    if (bytes == 32) {
-        put8(e, 0xc5);
-        put8(e, 0x7c | !r << 7);
-    } else {
-        put8(e, 0x62);
-        put8(e, 0x61 | !r << 7 | !r2 << 4);
-        put8(e, 0x7c);
-        put8(e, 0x48);
-    }
-    put8(e, opcode);
-    put_modrm_mem(e, n, &m);
+    guard_flags(b, ti);
+    emit_cmp_field(b->e, &b->t->vector_level, level);
+    cold = cold_new(b, COLD_RAISE, emit_jcc(b->e, CC_B));
+    b->level = level;
+    finish_cold(b, cold);
 }
 
-void vectors_write_back(struct tr_builder *b, const struct vector_state *state)
-{
-    for (unsigned n = 0; n < 32; n++)
-        if (state->dirty[n])
-            move_vector(b, false, n, state->dirty[n]);
-}
-
-void vectors_load(struct tr_builder *b, const struct vector_state *wanted,
-                  const struct vector_state *have)
-{
-    for (unsigned n = 0; n < 32; n++)
-        if (wanted->valid[n] > (have ? have->valid[n] : 0))
-            move_vector(b, true, n, wanted->valid[n]);
-}
-
-bool vectors_any_dirty(const struct vector_state *state)
-{
-    for (unsigned n = 0; n < 32; n++)
-        if (state->dirty[n])
-            return true;
-    return false;
-}
-
-static void need(struct tr_builder *b, unsigned n, unsigned bytes)
-{
-    struct vector_state *v = &b->vectors;
-
-    if (v->valid[n] >= bytes)
-        return;
-    if (v->dirty[n]) {
-        move_vector(b, false, n, v->dirty[n]);
-        v->dirty[n] = 0;
-    }
-    move_vector(b, true, n, bytes);
-    v->valid[n] = (uint8_t)bytes;
-}
-
-static void mark_written(struct vector_state *v, unsigned n, const struct stub_plan *plan)
-{
-    unsigned bytes = plan->legacy ? LEGACY_BYTES : plan->store_bytes;
-
-    if (v->dirty[n] < bytes)
-        v->dirty[n] = (uint8_t)bytes;
-    if (v->valid[n] < bytes)
-        v->valid[n] = (uint8_t)bytes;
-}
-
-/* Legacy SSE of a 16-byte access must not see more than it has loaded. */
-static unsigned read_bytes(const struct stub_plan *plan)
-{
-    return plan->legacy ? LEGACY_BYTES : plan->load_bytes;
-}
+/* ---- vector instructions ---- */
 
 /* General register operands; false if there are more than the scratch registers can hold. */
 static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
@@ -116,44 +99,22 @@ static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
     return true;
 }
 
-/* Opmask registers are always in memory between instructions: KMOVQ. */
-static void move_masks(struct tr_builder *b, bool load, unsigned set)
-{
-    for (unsigned n = 0; n < 8; n++)
-        if (set >> n & 1) {
-            struct host_mem m = mem_field(&b->t->c->cpu.s.fpu.k[n]);
-
-            put_bytes(b->e, "\xc4\xe1\xf8", 3);
-            put8(b->e, load ? 0x90 : 0x91);
-            put_modrm_mem(b->e, n, &m);
-        }
-}
-
 bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
 {
-    const struct stub_plan *plan = &ti->plan;
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
     struct place place = {0};
     int spilled;
 
-    for (unsigned n = 0; n < 32; n++)
-        if (plan->vector_read >> n & 1)
-            need(b, n, read_bytes(plan));
     if (ti->memory) {
-        place = emit_access(b, ti, &ti->access[0], plan->align_mask, false);
+        place = emit_access(b, ti, &ti->access[0], ti->plan.align_mask, false);
         r.base = place.base;
         r.disp = place.disp;
     }
     flags_for(b, ti);
-    move_masks(b, true, plan->k_read);
     if (!place_registers(b, ti, &r, &spilled) || !rewrite_insn(b->e, &ti->insn, &r))
         return false;
     if (spilled != NO_REG)
         emit_store(b->e, guest_slot(b, spilled), TR_S1);
-    move_masks(b, false, plan->k_write);
-    for (unsigned n = 0; n < 32; n++)
-        if (plan->vector_write >> n & 1)
-            mark_written(&b->vectors, n, plan);
     finish_access(b, &place);
     return true;
 }
@@ -224,28 +185,4 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
     finish_access(b, &place);
     finish_cold(b, cold);
     return true;
-}
-
-void vectors_plan_loop(struct tr_builder *b)
-{
-    bool jumps_back = false, any = false;
-
-    memset(&b->at_hot, 0, sizeof(b->at_hot));
-    for (unsigned k = 0; k < b->count; k++) {
-        const struct tr_insn *ti = &b->insns[k];
-
-        jumps_back |= (ti->kind == TR_JCC || ti->kind == TR_JMP) && ti->target == b->block->rip;
-        if (ti->kind != TR_VECTOR)
-            continue;
-        any = true;
-        for (unsigned n = 0; n < 32; n++) {
-            if (ti->plan.vector_read >> n & 1 && b->at_hot.valid[n] < read_bytes(&ti->plan))
-                b->at_hot.valid[n] = (uint8_t)read_bytes(&ti->plan);
-            if (ti->plan.vector_write >> n & 1)
-                mark_written(&b->at_hot, n, &ti->plan);
-        }
-    }
-    b->vector_loop = jumps_back && any && !b->plain;
-    if (!b->vector_loop)
-        memset(&b->at_hot, 0, sizeof(b->at_hot));
 }
