@@ -3,6 +3,8 @@
  */
 #include "engine/translator/builder.h"
 
+#include <limits.h>
+
 struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
 {
     struct cold *cold = &b->cold[b->cold_count++];
@@ -44,6 +46,7 @@ unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch)
     if (!is_spilled(guest))
         return host_of(guest);
     emit_load(b->e, scratch, guest_slot(b, guest));
+    scratch_lost(b, scratch);
     return scratch;
 }
 
@@ -54,6 +57,7 @@ void flags_save(struct tr_builder *b)
     if (b->flags_saved)
         return;
     emit_save_flags(b->t, b->e);
+    scratch_lost(b, TR_S1);
     b->flags_saved = true;
 }
 
@@ -62,6 +66,7 @@ void flags_to_host(struct tr_builder *b)
     if (!b->flags_saved)
         return;
     emit_restore_flags(b->t, b->e);
+    scratch_lost(b, TR_S1);
     b->flags_saved = false;
 }
 
@@ -181,16 +186,15 @@ static struct cold *emit_compare(struct tr_builder *b, struct tr_insn *ti, unsig
     struct emit *e = b->e;
     struct cold *cold;
 
+    all_scratch_lost(b);
     emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor r13, r11: the offset in the page on a hit */
     if (align_mask) {
-        emit_rr(e, true, 0xf7, 0, TR_S2); /* test r13, ~(0xfff & ~align_mask) */
-        put32(e, ~(0xfffu & ~align_mask));
-    } else {
-        emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)(0x1000 - size));
+        emit_rr(e, true, 0xc1, 1, TR_S2); /* ror: what is not aligned becomes very large */
+        put8(e, (unsigned)__builtin_popcount(align_mask));
     }
-    cold = step_cold(b, ti, align_mask ? CC_NE : CC_A);
+    emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)((0x1000 - size) / (align_mask + 1)));
+    cold = step_cold(b, ti, CC_A);
     emit_load(e, TR_S2, addend);
-    b->loaded_group = NO_GROUP;
     return cold;
 }
 
@@ -221,56 +225,69 @@ struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t a
     return emit_compare(b, ti, size, align_mask, mem_field(&entry->addend));
 }
 
-/* Where a member of a group is, by its base register alone; false: compute R11. */
-static bool place_by_base(struct tr_builder *b, const struct tr_insn *ti, const struct access *a,
-                          struct place *p)
+/* Has ti a register operand that is not in the host's? */
+static bool has_spilled_operand(const struct tr_insn *ti)
 {
-    const ZydisDecodedOperand *m = ti->memory;
-    int base;
-
-    if (!a->is_operand) {
-        p->base = ti->kind == TR_LEAVE ? RBP : TR_RSP;
-        p->disp = a->write ? -8 : 0;
-        return true;
-    }
-    if (!a->base && !a->index && a->offset == (int32_t)a->offset) { /* [R13 + constant] */
-        p->base = NO_REG;
-        p->disp = (int32_t)a->offset;
-        return true;
-    }
-    base = gpr_of(m->mem.base);
-    if (m->mem.index != ZYDIS_REGISTER_NONE || base == NO_REG)
-        return false;
-    p->base = (int)guest_value(b, base, TR_S0);
-    p->disp = m->mem.disp.has_displacement ? (int32_t)m->mem.disp.value : 0;
-    return true;
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++)
+        if (ti->insn.operands[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            is_spilled(gpr_of(ti->insn.operands[n].reg.value)))
+            return true;
+    return false;
 }
 
-struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a,
-                         unsigned align_mask, bool in_r11)
+/* May ti's code have the pointer of a group in this scratch register? */
+static bool may_hold(const struct tr_builder *b, const struct tr_insn *ti, unsigned scratch)
 {
-    struct place p = {.base = TR_S0};
+    if (scratch == TR_S2)
+        return true;
+    if (ti->kind != TR_COPY && ti->kind != TR_VECTOR)
+        return false;
+    return scratch == TR_S0 || (!b->flags_saved && !has_spilled_operand(ti));
+}
 
-    if (a->group == NO_GROUP && !a->alone && !a->base && !a->index) {
-        p.cold = emit_lookup_at(b, ti, (uint64_t)a->offset, a->size, a->write, align_mask);
-        return p;
-    }
-    if (a->group == NO_GROUP) {
+/* How many instructions behind ti use the group next. */
+static unsigned distance(const struct tr_builder *b, const struct tr_insn *ti, int group)
+{
+    unsigned here = (unsigned)(ti - b->insns);
+
+    for (unsigned n = here + 1; n < b->count && group != NO_GROUP; n++)
+        for (unsigned m = 0; m < b->insns[n].access_count; m++)
+            if (b->insns[n].access[m].group == group)
+                return n - here;
+    return UINT_MAX;
+}
+
+/* A scratch register with the group's pointer. */
+static unsigned emit_pointer(struct tr_builder *b, const struct tr_insn *ti, int group)
+{
+    unsigned best = TR_S2;
+
+    for (unsigned scratch = TR_S0; scratch <= TR_S2; scratch++)
+        if (b->held[scratch - TR_S0] == group && may_hold(b, ti, scratch))
+            return scratch;
+    for (unsigned scratch = TR_S0; scratch <= TR_S1; scratch++)
+        if (may_hold(b, ti, scratch) &&
+            distance(b, ti, b->held[scratch - TR_S0]) > distance(b, ti, b->held[best - TR_S0]))
+            best = scratch;
+    emit_load(b->e, best, mem_field(&b->t->pointers[group]));
+    b->held[best - TR_S0] = (int8_t)group;
+    return best;
+}
+
+struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a)
+{
+    struct place p = {.base = TR_S0, .index = TR_S2};
+
+    if (a->group != NO_GROUP) {
+        p.base = (int)emit_pointer(b, ti, a->group);
+        p.index = NO_REG;
+        p.disp = (int32_t)(a->offset - b->groups[a->group].low);
+    } else if (!a->alone && !a->base && !a->index) {
+        p.cold = emit_lookup_at(b, ti, (uint64_t)a->offset, a->size, a->write, a->align_mask);
+    } else {
         emit_address_of(b, ti, a);
-        p.cold = emit_lookup(b, ti, a->size, a->write, align_mask);
-        return p;
+        p.cold = emit_lookup(b, ti, a->size, a->write, a->align_mask);
     }
-    if (align_mask || in_r11 || !place_by_base(b, ti, a, &p))
-        emit_address_of(b, ti, a);
-    if (align_mask) {
-        guard_flags(b, ti);
-        emit_rr(b->e, false, 0xf7, 0, TR_S0); /* test r11d, align_mask */
-        put32(b->e, align_mask);
-        p.cold = step_cold(b, ti, CC_NE);
-    }
-    if (b->loaded_group != a->group)
-        emit_load(b->e, TR_S2, mem_field(&b->t->addends[a->group]));
-    b->loaded_group = a->group;
     return p;
 }
 
@@ -278,7 +295,7 @@ void finish_cold(struct tr_builder *b, struct cold *cold)
 {
     cold->resume = emit_address(b->e);
     cold->level = b->level;
-    b->loaded_group = NO_GROUP;
+    all_scratch_lost(b);
 }
 
 void finish_access(struct tr_builder *b, const struct place *p)

@@ -47,7 +47,7 @@ struct access {
     unsigned base, index;
     int64_t offset;
     unsigned size;
-    uint8_t scale;
+    uint8_t scale, align_mask; /* the address is a multiple of align_mask + 1, or it faults */
     bool write;
     bool is_operand; /* the explicit memory operand; else the stack */
     bool alone;      /* shares no look-up */
@@ -58,7 +58,7 @@ struct access {
 struct group {
     unsigned base, index;
     int64_t low, high;
-    uint8_t scale;
+    uint8_t scale, align_mask; /* of low, if the members are aligned as they have to be */
     bool write;
     unsigned place; /* the instruction before which it is checked */
 };
@@ -124,7 +124,7 @@ struct tr_builder {
     bool plain;              /* no groups */
     struct group groups[TR_MAX_GROUPS];
     unsigned group_count, symbol_count;
-    int loaded_group; /* whose addend is in R13, or NO_GROUP */
+    int8_t held[3]; /* whose pointer is in R11, R12, R13, or NO_GROUP */
 };
 
 #define STATUS_FLAGS 0x8d5u
@@ -158,30 +158,38 @@ struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti);
 struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32);
 /* The guest register's value in a host register: its own, or scratch, which it is loaded into. */
 unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch);
+/* A scratch register, or each of them, is used for something else. */
+static inline void scratch_lost(struct tr_builder *b, unsigned scratch)
+{
+    b->held[scratch - TR_S0] = NO_GROUP;
+}
+static inline void all_scratch_lost(struct tr_builder *b)
+{
+    memset(b->held, NO_GROUP, sizeof(b->held));
+}
 /* Where a spilled register is. */
 struct host_mem guest_slot(struct tr_builder *b, int guest);
 /* The address of the memory operand, without its segment's base. */
 void emit_lea_operand(struct tr_builder *b, const struct tr_insn *ti, unsigned to, bool wide);
-/* Where an access finds its memory: [base + R13 + disp]. */
+/* Where an access finds its memory: [base + index + disp]. */
 struct place {
-    int base;
+    int base, index; /* index: or NO_REG */
     int32_t disp;
     struct cold *cold; /* for finish_access(); NULL if there is no look-up */
 };
 static inline struct host_mem place_mem(const struct place *p)
 {
-    return mem_index(p->base, TR_S2, 0, p->disp);
+    return mem_index(p->base, p->index, 0, p->disp);
 }
 /*
- * The memory of access a of ti, whose address must be a multiple of align_mask + 1; otherwise the
- * interpreter's op does it all. in_r11: base is R11 and disp 0. R12 is free afterwards.
+ * The memory of access a of ti. What R12 is needed for afterwards: registers and flags that are not
+ * in the host's.
  */
-struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a,
-                         unsigned align_mask, bool in_r11);
+struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a);
 void finish_access(struct tr_builder *b, const struct place *p);
 /*
  * R13 = what leads from linear addresses in [R11, R11 + size) to host memory, or off to the
- * code that is returned (as COLD_STEP). R11 is kept, R12 is not.
+ * code that is returned (as COLD_STEP), also if R11 is not aligned. R11 is kept, R12 is not.
  */
 struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                          unsigned align_mask);

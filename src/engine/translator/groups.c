@@ -4,8 +4,8 @@
  * Theory of operation. Each general register is followed through the block as symbol + offset:
  * ADD, SUB, LEA, INC, DEC, PUSH, POP and copies keep the symbol, everything else makes a new one.
  * Accesses whose addresses have the same symbols and lie within GROUP_BYTES of each other form a
- * group. One check covers the range of all of them and leaves the addend in memory
- * (translator.addends); its members only load that.
+ * group. One check covers the range of all of them and leaves in memory where their lowest byte is
+ * (translator.pointers); its members only load that. The check sees to the alignment, too.
  *
  * The check stands before its first member, or further up where the status flags are dead, so that
  * they need not be saved. It has no effect of its own. When it fails (a miss, or a range over two
@@ -159,6 +159,10 @@ static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
     a = add_access(ti, base == NO_REG ? (struct symbolic){0} : regs[base],
                    m->mem.disp.has_displacement ? m->mem.disp.value : 0, size, write);
     a->is_operand = true;
+    if (ti->kind == TR_VECTOR)
+        a->align_mask = ti->plan.align_mask;
+    else if (ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+        a->align_mask = 15;
     a->alone = ti->kind == TR_BITS || ti->insn.info.address_width != 64 ||
                m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS;
     if (m->mem.base == ZYDIS_REGISTER_RIP)
@@ -196,17 +200,22 @@ static void find_accesses(const struct symbolic regs[16], struct tr_insn *ti)
 
 /* ---- groups ---- */
 
-/* Takes a into g if it fits. */
+/* Takes a into g if it fits. The low end is aligned if all members are as they have to be. */
 static bool join(struct group *g, const struct access *a)
 {
+    int64_t aligned = a->align_mask > g->align_mask ? a->offset : g->low;
     int64_t low = a->offset < g->low ? a->offset : g->low;
     int64_t high = a->offset + (int64_t)a->size > g->high ? a->offset + (int64_t)a->size : g->high;
+    int mask = a->align_mask | g->align_mask;
 
+    low = aligned - ((aligned - low + mask) & ~(int64_t)mask);
     if (a->alone || a->group != NO_GROUP || a->base != g->base || a->index != g->index ||
-        a->scale != g->scale || high - low > GROUP_BYTES)
+        a->scale != g->scale || high - low > GROUP_BYTES ||
+        ((a->offset - g->low) & a->align_mask & g->align_mask))
         return false;
     g->low = low;
     g->high = high;
+    g->align_mask = (uint8_t)mask;
     g->write |= a->write;
     return true;
 }
@@ -266,6 +275,7 @@ static void make_group(struct tr_builder *b, unsigned n, struct access *a)
                         .scale = a->scale,
                         .low = a->offset,
                         .high = a->offset + (int64_t)a->size,
+                        .align_mask = a->align_mask,
                         .write = a->write};
     a->group = (int8_t)b->group_count;
     for (unsigned k = n; k < b->count && b->insns[k].kind != TR_FALLBACK; k++) {
@@ -362,10 +372,10 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
         if (g->place != here)
             continue;
         if (!g->base && !g->index) {
-            cold =
-                emit_lookup_at(b, ti, (uint64_t)g->low, (unsigned)(g->high - g->low), g->write, 0);
+            cold = emit_lookup_at(b, ti, (uint64_t)g->low, (unsigned)(g->high - g->low), g->write,
+                                  g->align_mask);
         } else if (emit_low_address(b, ti, g)) {
-            cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, 0);
+            cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, g->align_mask);
         } else {
             dissolve(b, (int)n);
             continue;
@@ -373,7 +383,8 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
         cold->kind = COLD_PLAIN;
         cold->rip = ti->rip;
         cold->refund = b->charged;
-        emit_store(b->e, mem_field(&b->t->addends[n]), TR_S2);
-        b->loaded_group = (int)n;
+        emit_lea(b->e, true, TR_S2, mem_index(TR_S2, TR_S0, 0, 0));
+        emit_store(b->e, mem_field(&b->t->pointers[n]), TR_S2);
+        b->held[TR_S2 - TR_S0] = (int8_t)n;
     }
 }

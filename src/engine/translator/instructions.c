@@ -13,7 +13,7 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
     struct tr_op *op = insn_op(b, ti);
 
     emit_constant(b->e, TR_S2, (uintptr_t)op);
-    b->loaded_group = NO_GROUP;
+    all_scratch_lost(b);
     emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
     b->flags_saved = false;
     b->level = VECTORS_NONE;
@@ -58,8 +58,8 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
             where[guest] = is_spilled(guest) ? *scratch : host_of(guest);
             if (is_spilled(guest) && !is_overwritten(ti, guest))
                 guest_value(b, guest, *scratch);
-            if (is_spilled(guest) && *scratch++ == TR_S2)
-                b->loaded_group = NO_GROUP;
+            if (is_spilled(guest))
+                scratch_lost(b, *scratch++);
         }
         host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
         if (is_spilled(guest) && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
@@ -104,15 +104,15 @@ static bool too_many_spilled(const struct tr_insn *ti)
 static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
 {
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
-    unsigned align_mask = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B ? 15 : 0;
     struct place place = {0};
     int spilled[3];
 
     if (too_many_spilled(ti))
         return false;
     if (ti->memory) {
-        place = emit_access(b, ti, &ti->access[0], align_mask, false);
+        place = emit_access(b, ti, &ti->access[0]);
         r.base = place.base;
+        r.index = place.index;
         r.disp = place.disp;
     }
     flags_for(b, ti);
@@ -134,8 +134,10 @@ static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
     if (ti->insn.info.operand_width < 32)
         return false;
     emit_lea_operand(b, ti, to, ti->insn.info.operand_width == 64);
-    if (is_spilled(guest))
+    if (is_spilled(guest)) {
         emit_store(b->e, guest_slot(b, guest), TR_S0);
+        scratch_lost(b, TR_S0);
+    }
     return true;
 }
 
@@ -153,7 +155,7 @@ static void store_constant(struct tr_builder *b, const struct place *p, uint64_t
 /* The access to the stack; the one to the memory operand comes before it, if there is one. */
 static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
 {
-    return emit_access(b, ti, &ti->access[ti->access_count - 1], 0, false);
+    return emit_access(b, ti, &ti->access[ti->access_count - 1]);
 }
 
 static void move_rsp(struct tr_builder *b, int32_t bytes)
@@ -167,7 +169,7 @@ static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
     struct place p, first = {0};
 
     if (ti->memory) {
-        p = emit_access(b, ti, &ti->access[0], 0, false);
+        p = emit_access(b, ti, &ti->access[0]);
         emit_load(b->e, TR_S1, place_mem(&p));
         emit_store(b->e, mem_field(&b->t->target), TR_S1);
         first = p;
@@ -263,9 +265,10 @@ static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
 {
     struct emit *e = b->e;
     bool wide = ti->insn.info.operand_width == 64;
-    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = true, .base = TR_S0};
+    struct rewrite r = {
+        .reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = true, .base = TR_S0, .index = TR_S2};
     int offset = gpr_of(ti->insn.operands[1].reg.value);
-    struct place p = {.base = TR_S0};
+    struct place p = {0};
 
     guard_flags(b, ti);
     emit_address_of(b, ti, &ti->access[0]);
@@ -431,7 +434,7 @@ static bool emit_div(struct tr_builder *b, struct tr_insn *ti)
     unsigned count = 0;
 
     if (ti->memory) {
-        place = emit_access(b, ti, &ti->access[0], 0, false);
+        place = emit_access(b, ti, &ti->access[0]);
         emit_rm(e, wide, 0x8b, TR_S0, place_mem(&place));
     } else {
         emit_mov(e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
@@ -482,7 +485,7 @@ static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
         emit_mov(b->e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
         return;
     }
-    p = emit_access(b, ti, &ti->access[0], 0, false);
+    p = emit_access(b, ti, &ti->access[0]);
     emit_load(b->e, TR_S0, place_mem(&p));
     finish_access(b, &p);
 }
@@ -565,6 +568,13 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_RET] = emit_ret,
 };
 
+/* Do R11 and R12 change only where the code says so (scratch_lost)? R13 always does. */
+static bool keeps_scratch(const struct tr_insn *ti)
+{
+    return ti->kind == TR_COPY || ti->kind == TR_VECTOR || ti->kind == TR_LEA ||
+           ti->kind == TR_NOTHING || ti->kind == TR_JCC;
+}
+
 void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     bool flags_saved;
@@ -578,8 +588,13 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
     flags_saved = b->flags_saved;
     cold_count = b->cold_count;
     at = b->e->at;
-    if (emitters[ti->kind] && emitters[ti->kind](b, ti))
+    if (emitters[ti->kind] && emitters[ti->kind](b, ti)) {
+        if (!keeps_scratch(ti)) {
+            scratch_lost(b, TR_S0);
+            scratch_lost(b, TR_S1);
+        }
         return;
+    }
     b->e->at = at;
     b->cold_count = cold_count;
     b->flags_saved = flags_saved;

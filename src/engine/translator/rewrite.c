@@ -3,7 +3,7 @@
  *
  * What is copied byte by byte: prefixes that mean something to the operation, the opcode and
  * immediates. What is made new: the register fields of general registers, the memory operand
- * ([base + R13 + disp]), and the bits of REX, VEX and EVEX that extend them (SDM vol. 2, 2.1
+ * ([base + index + disp]), and the bits of REX, VEX and EVEX that extend them (SDM vol. 2, 2.1
  * to 2.7).
  */
 #include "engine/translator/builder.h"
@@ -30,14 +30,14 @@ static bool has_high_byte(const struct insn *insn)
     return false;
 }
 
-/* [base + R13 + disp]. EVEX scales a displacement of 8 bits, so it gets one of 32. */
+/* [base + index + disp]. EVEX scales a displacement of 8 bits, so it gets one of 32. */
 static void put_memory(struct emit *e, unsigned reg, const struct rewrite *r, bool is_evex)
 {
-    struct host_mem m = mem_index(r->base, TR_S2, 0, r->disp);
+    struct host_mem m = mem_index(r->base, r->index, 0, r->disp);
 
-    if (is_evex && r->disp && r->base != NO_REG) {
+    if (is_evex) {
         put8(e, 0x84 | (reg & 7) << 3);
-        put8(e, (TR_S2 & 7) << 3 | ((unsigned)r->base & 7));
+        put8(e, (r->index == NO_REG ? 4u : (unsigned)r->index & 7) << 3 | ((unsigned)r->base & 7));
         put32(e, (uint32_t)r->disp);
     } else {
         put_modrm_mem(e, reg, &m);
@@ -154,8 +154,8 @@ bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite 
     if (r->rm != NO_REG)
         f.rm = (unsigned)r->rm;
     if (r->memory) {
-        f.rm = r->base == NO_REG ? 0 : (unsigned)r->base;
-        f.x = TR_S2 >> 3;
+        f.rm = (unsigned)r->base;
+        f.x = r->index == NO_REG ? 0 : (unsigned)r->index >> 3;
     }
     switch (insn->info.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_LEGACY:

@@ -231,7 +231,7 @@ static void emit_block(struct tr_builder *b)
 
     b->cold_count = 0;
     b->flags_saved = false;
-    b->loaded_group = NO_GROUP;
+    all_scratch_lost(b);
     b->level = VECTORS_NONE;
     if (b->insns[0].flags_live)
         emit_entries_live(b);

@@ -126,7 +126,7 @@ struct translator {
     uint32_t vector_level; /* enum vector_level; none outside generated code */
     uint16_t flags;        /* status flags as LAHF has them in the high byte, OF in the low one */
     uint64_t target;       /* of an indirect call, while the return address is pushed */
-    uint64_t addends[16];  /* of the running block's groups (groups.c) */
+    uint64_t pointers[16]; /* of the running block's groups (groups.c) */
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
     const struct tr_op *site;   /* or the indirect branch, or NULL */
     uint64_t plain_rip; /* where a group's check failed: a plain block comes next; or no RIP */
@@ -241,8 +241,8 @@ int translator_step(struct icpu *c, const struct tr_op *op);
 /* How the operands of a copied instruction are placed. */
 struct rewrite {
     int reg, rm, vvvv; /* host numbers of general registers in these fields; NO_REG: as it is */
-    bool memory;       /* the memory operand is [base + R13 + disp] */
-    int base;
+    bool memory;       /* the memory operand is [base + index + disp]; index may be NO_REG */
+    int base, index;
     int32_t disp;
 };
 /* Copy insn with other operands. False if it cannot be encoded. At most 15 bytes. */

@@ -106,8 +106,9 @@ bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
     int spilled;
 
     if (ti->memory) {
-        place = emit_access(b, ti, &ti->access[0], ti->plan.align_mask, false);
+        place = emit_access(b, ti, &ti->access[0]);
         r.base = place.base;
+        r.index = place.index;
         r.disp = place.disp;
     }
     flags_for(b, ti);
@@ -175,8 +176,12 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
     cold = cold_new(b, COLD_STEP, emit_jcc(b->e, CC_NE));
     cold->op = insn_op(b, ti);
     if (m) {
-        place = emit_access(b, ti, &ti->access[0], 0, true);
+        place = emit_access(b, ti, &ti->access[0]);
+        if (!place.cold)
+            emit_address_of(b, ti, &ti->access[0]);
         r.base = place.base;
+        r.index = place.index;
+        r.disp = place.disp;
     }
     flags_for(b, ti);
     remember_x87(b, ti);
