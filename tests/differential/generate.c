@@ -173,6 +173,11 @@ static bool is_tested(const struct insn *insn)
         insn->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
         ZydisRegisterGetClass(insn->operands[0].reg.value) == ZYDIS_REGCLASS_SEGMENT)
         return false;
+    /* 32-bit PUSH of a segment register writes 16 bits (Intel) or 32 (AMD; SDM vol. 2, PUSH). */
+    if (code_size == X86_CODE_32 && insn->info.mnemonic == ZYDIS_MNEMONIC_PUSH &&
+        insn->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        ZydisRegisterGetClass(insn->operands[0].reg.value) == ZYDIS_REGCLASS_SEGMENT)
+        return false;
     /* 0F 0D with a register: a NOP for one vendor, #UD for the other. */
     if (insn->info.opcode_map == ZYDIS_OPCODE_MAP_0F && insn->info.opcode == 0x0d &&
         insn->info.raw.modrm.mod == 3)
@@ -208,6 +213,8 @@ struct fields {
     int32_t disp;
     uint8_t immediate[8];
 };
+
+#define GS_PREFIX 0x65
 
 static unsigned put_prefixes(const struct form *f, const struct fields *d, uint8_t *out)
 {
@@ -268,7 +275,7 @@ static bool decode_fields(const struct form *f, const struct fields *d, uint8_t 
 {
     unsigned size = assemble(f, d, bytes);
 
-    return x86_decode(X86_CODE_64, false, bytes, size < 15 ? size : 15, insn) == DECODE_OK;
+    return x86_decode(code_size, false, bytes, size < 15 ? size : 15, insn) == DECODE_OK;
 }
 
 /* ---- table of forms ---- */
@@ -302,7 +309,7 @@ static void try_form(struct form f, unsigned reg, unsigned rm)
             d.sib = 0x00;
         } else if (f.encoding == VEX && f.memory) {
             d.rm = 4;
-            d.r = 1;
+            d.r = code_size == X86_CODE_64;
             d.v = 3;
         }
         if (!decode_fields(&f, &d, bytes, &insn))
@@ -329,7 +336,8 @@ static bool is_prefix(unsigned byte)
     static const uint8_t list[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x62, 0x64, 0x65,
                                    0x66, 0x67, 0xc4, 0xc5, 0xf0, 0xf2, 0xf3};
 
-    return (byte & 0xf0) == 0x40 || memchr(list, (int)byte, sizeof(list));
+    return (code_size == X86_CODE_64 && (byte & 0xf0) == 0x40) ||
+           memchr(list, (int)byte, sizeof(list));
 }
 
 static void try_opcode(struct form f)
@@ -381,7 +389,7 @@ unsigned generate_init(const char *only_mnemonic)
     for (unsigned map = 0; map < 4; map++)
         for (unsigned opcode = 0; opcode < 256; opcode++)
             for (unsigned p = 0; p < 4; p++)
-                for (unsigned w = 0; w < 2; w++)
+                for (unsigned w = 0; w < (code_size == X86_CODE_64 ? 2 : 1); w++)
                     try_opcode((struct form){.encoding = LEGACY,
                                              .prefix = prefixes[p],
                                              .map = (uint8_t)map,
@@ -611,12 +619,15 @@ static void aim(struct registers *r, struct insn *insn, const ZydisDecodedOperan
     uint64_t target = pick_address(size > 64 ? 64 : size);
     int base = gpr_number(o->mem.base), index = gpr_number(o->mem.index);
     uint64_t disp = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
+    bool in_gs = o->mem.segment == ZYDIS_REGISTER_GS;
 
     if (is_vector(o->mem.index)) {
         set_vector_index(r, o->mem.index, one_in(2) ? 4 : 8);
         index = -1;
         target = DATA_BASE + WINDOW_A + 192;
     }
+    if (in_gs)
+        target -= DATA_BASE;
     if (base < 0 && index < 0) {
         aim_displacement(insn, o, target, rip);
     } else if (base < 0) {
@@ -680,7 +691,8 @@ static uint64_t operand_address(const struct insn *insn, const struct registers 
     int base = gpr_number(o->mem.base), index = gpr_number(o->mem.index);
     uint64_t address = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
 
-    if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP)
+    if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP ||
+        insn->info.address_width == 16)
         return 1; /* not worth the trouble: counts as unaligned */
     return address + (base < 0 ? 0 : r->gpr[base]) + (index < 0 ? 0 : r->gpr[index] * o->mem.scale);
 }
@@ -753,6 +765,12 @@ static void random_fields(const struct form *f, struct fields *d)
     }
     if (f->encoding == LEGACY && f->memory && one_in(16))
         d->lock = true;
+    if (code_size == X86_CODE_32) { /* eight registers */
+        d->rex = d->r = d->x = d->b = d->r2 = d->v2 = 0;
+        d->v &= 7;
+        if (host_has_ldt && one_in(12))
+            d->segment = GS_PREFIX;
+    }
 }
 
 static bool random_instruction(const struct form *f, uint8_t *bytes, struct insn *insn)

@@ -1,5 +1,5 @@
 /*
- * guest.c - runs instances through an engine: CPL 3, 64-bit mode, paging as the native child's
+ * guest.c - runs instances through an engine: CPL 3, long mode, paging as the native child's
  *
  * Guest-physical layout: page tables, descriptor tables and handlers below 64 KiB, then the
  * code and data pages. Every vector's handler is one HLT at HANDLERS + vector * 16, so
@@ -62,6 +62,7 @@ static void build_tables(void)
     put64(PT_CODE + 8 * 16, WARM_GPA | 7);
     put64(GDT + 8, 0x00af9b000000ffff);    /* 08: code, ring 0 */
     put64(GDT + 16, 0x00cf93000000ffff);   /* 10: data, ring 0 */
+    put64(GDT + 0x20, 0x00cffb000000ffff); /* 23: 32-bit code, ring 3 */
     put64(GDT + 0x28, 0x00cff3000000ffff); /* 2b: data, ring 3 */
     put64(GDT + 0x30, 0x00affb000000ffff); /* 33: code, ring 3 */
     for (unsigned v = 0; v < 32; v++) {
@@ -80,6 +81,18 @@ static void set_segment(struct x86_segment *s, uint16_t selector, uint16_t attri
     *s = (struct x86_segment){.selector = selector, .limit = 0xffffffff, .attributes = attributes};
 }
 
+static void set_segments_32(struct x86_state *s)
+{
+    set_segment(&s->seg[X86_CS], CS_32, 0xc0fb);
+    set_segment(&s->seg[X86_DS], DS_32, 0xc0f3);
+    set_segment(&s->seg[X86_ES], DS_32, 0xc0f3);
+    if (!host_has_ldt)
+        return;
+    set_segment(&s->seg[X86_GS], GS_LDT, 0x40f3);
+    s->seg[X86_GS].base = DATA_BASE;
+    s->seg[X86_GS].limit = DATA_SIZE - 1;
+}
+
 static void build_state(struct x86_state *s)
 {
     x86_state_reset(s, false);
@@ -92,6 +105,8 @@ static void build_state(struct x86_state *s)
     for (unsigned n = 0; n < X86_SEGMENT_COUNT; n++) /* null selectors, as Linux leaves them */
         if (n != X86_CS)
             set_segment(&s->seg[n], n == X86_SS ? 0x2b : 0, n == X86_SS ? 0xc0f3 : 0);
+    if (code_size == X86_CODE_32)
+        set_segments_32(s);
     s->gdtr = (struct x86_table){.base = GDT, .limit = 0x3f};
     s->idtr = (struct x86_table){.base = IDT, .limit = 32 * 16 - 1};
     set_segment(&s->tr, 0x18, 0x008b);
@@ -179,6 +194,7 @@ static uint64_t put_warm_up(uint64_t rip)
 {
     static const uint32_t offsets[] = {0, 0x1800};
     uint8_t *at = ram + WARM_GPA;
+    uint32_t pointer = 0;
 
     for (unsigned n = 0; n < 2; n++) {
         uint32_t address = (uint32_t)DATA_BASE + offsets[n];
@@ -188,7 +204,10 @@ static uint64_t put_warm_up(uint64_t rip)
         at[7] = ram[DATA_GPA + offsets[n]]; /* what is there */
         at += 8;
     }
-    memcpy(at, "\xff\x25\0\0\0\0", 6); /* jmp [rip] */
+    if (code_size == X86_CODE_32)
+        pointer = (uint32_t)(WARM_RIP + (uint64_t)(at - (ram + WARM_GPA)) + 6);
+    memcpy(at, "\xff\x25", 2); /* jmp [rip], or jmp [pointer] */
+    memcpy(at + 2, &pointer, 4);
     memcpy(at + 6, &rip, 8);
     return WARM_RIP;
 }

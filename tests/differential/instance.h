@@ -24,6 +24,11 @@
 #define MAX_CODE    64u /* bytes of one instance, INT3 at the end included */
 #define MAX_INSNS   4u
 
+/* In 32-bit code: GS holds the data pages, or nothing if the host gives us no descriptor. */
+#define CS_32       0x23u
+#define DS_32       0x2bu
+#define GS_LDT      0x07u
+
 /* Only this part of the data pages is filled and compared: around the page boundary and the end. */
 #define WINDOW_SIZE 512u
 #define WINDOW_A    (0x1000u - WINDOW_SIZE / 2)
@@ -64,6 +69,10 @@ struct instance {
 /* Vector state that this host has: width of a vector register in bytes, and opmask registers. */
 extern unsigned host_vector_bytes;
 extern bool host_has_opmask;
+
+/* Of all instances: X86_CODE_64, or X86_CODE_32, which is compatibility mode. */
+extern enum x86_code_size code_size;
+extern bool host_has_ldt;
 
 /* generate.c: build the table of instruction forms, then instances from it. */
 unsigned generate_init(const char *only_mnemonic);

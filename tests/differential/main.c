@@ -1,10 +1,10 @@
 /*
  * main.c - the differential tester: the same instructions on the host's CPU and through an engine
  *
- *   differential [-n COUNT] [-s SEED] [-m MNEMONIC] [-e ENGINE] [-k] [-1 SEED]
+ *   differential [-n COUNT] [-s SEED] [-m MNEMONIC] [-e ENGINE] [-b 32] [-k] [-1 SEED]
  *
- * -k goes on after differences and sums them up by instruction; -1 runs one seed and prints it.
- * Exit status 0 if there was no difference.
+ * -b 32 runs 32-bit code (compatibility mode); -k goes on after differences and sums them up by
+ * instruction; -1 runs one seed and prints it. Exit status 0 if there was no difference.
  */
 #include "instance.h"
 
@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+enum x86_code_size code_size = X86_CODE_64;
 
 #define BATCH     256u
 #define MAX_SHOWN 40u
@@ -28,7 +30,7 @@ static void count_difference(const struct instance *t)
 {
     struct insn insn;
 
-    if (x86_decode(X86_CODE_64, false, t->code, t->code_size, &insn) == DECODE_OK)
+    if (x86_decode(code_size, false, t->code, t->code_size, &insn) == DECODE_OK)
         by_mnemonic[insn.info.mnemonic]++;
 }
 
@@ -69,7 +71,7 @@ int main(int argc, char **argv)
     struct instance *batch;
     int option;
 
-    while ((option = getopt(argc, argv, "n:s:m:e:k1:")) != -1)
+    while ((option = getopt(argc, argv, "n:s:m:e:b:k1:")) != -1)
         switch (option) {
         case 'n':
             count = strtoul(optarg, NULL, 0);
@@ -84,6 +86,9 @@ int main(int argc, char **argv)
             break;
         case 'e':
             engine = optarg;
+            break;
+        case 'b':
+            code_size = strcmp(optarg, "32") == 0 ? X86_CODE_32 : X86_CODE_64;
             break;
         case 'k':
             keep_going = true;

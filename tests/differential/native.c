@@ -5,9 +5,11 @@
  * instance's registers into the signal frame and returns into the code under test. That ends in
  * INT3 or a fault, so the next signal frame holds the outcome (general registers, and x87 to
  * AVX-512 in the frame's XSAVE area), and the handler prepares the next instance in the same frame.
+ * The frame's CS decides whether it runs as 32-bit code.
  */
 #include "instance.h"
 
+#include <asm/ldt.h>
 #include <cpuid.h>
 #include <errno.h>
 #include <signal.h>
@@ -17,12 +19,14 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 unsigned host_vector_bytes = 16;
 bool host_has_opmask;
+bool host_has_ldt;
 
 /* Offsets in the standard XSAVE format (CPUID leaf 0xd). */
 static struct {
@@ -115,6 +119,8 @@ static void load_frame(ucontext_t *u, const struct registers *r)
         u->uc_mcontext.gregs[gpr_slot[n]] = (greg_t)r->gpr[n];
     u->uc_mcontext.gregs[REG_RIP] = (greg_t)r->rip;
     u->uc_mcontext.gregs[REG_EFL] = (greg_t)r->rflags;
+    if (code_size == X86_CODE_32)
+        u->uc_mcontext.gregs[REG_CSGSFS] = (u->uc_mcontext.gregs[REG_CSGSFS] & ~0xffffll) | CS_32;
     memset(x, 0, 32);
     memcpy(x, &r->fcw, 2);
     memcpy(x + 2, &r->fsw, 2);
@@ -210,6 +216,14 @@ static void map_at(uint64_t address, size_t size, int protection)
     }
 }
 
+/* Only the data segments of 32-bit code; 64-bit code does not look at them. */
+static void load_segments_32(void)
+{
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(DS_32));
+    if (host_has_ldt)
+        __asm__ volatile("mov %0, %%gs" : : "r"(GS_LDT));
+}
+
 static void child_main(void)
 {
     static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
@@ -225,6 +239,8 @@ static void child_main(void)
     sigfillset(&action.sa_mask);
     for (unsigned n = 0; n < sizeof(signals) / sizeof(signals[0]); n++)
         sigaction(signals[n], &action, NULL);
+    if (code_size == X86_CODE_32)
+        load_segments_32();
     __asm__ volatile("int3");
     _exit(3);
 }
@@ -251,9 +267,20 @@ static void spawn(void)
     }
 }
 
+/* The child inherits it. */
+static void make_ldt(void)
+{
+    struct user_desc data = {
+        .base_addr = (unsigned)DATA_BASE, .limit = DATA_SIZE - 1, .seg_32bit = 1, .useable = 1};
+
+    host_has_ldt = syscall(SYS_modify_ldt, 1, &data, sizeof(data)) == 0;
+}
+
 struct instance *native_start(unsigned count)
 {
     find_layout();
+    if (code_size == X86_CODE_32)
+        make_ldt();
     instances = mmap(NULL, sizeof(*instances) * count, PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     control = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
