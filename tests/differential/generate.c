@@ -766,7 +766,8 @@ static void random_fields(const struct form *f, struct fields *d)
     if (f->encoding == LEGACY && f->memory && one_in(16))
         d->lock = true;
     if (code_size == X86_CODE_32) { /* eight registers */
-        d->rex = d->r = d->x = d->b = d->r2 = d->v2 = 0;
+        d->rex = false;
+        d->r = d->x = d->b = d->r2 = d->v2 = 0;
         d->v &= 7;
         if (host_has_ldt && one_in(12))
             d->segment = GS_PREFIX;
