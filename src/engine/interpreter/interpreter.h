@@ -505,6 +505,8 @@ void interp_pkru_changed(struct icpu *c, uint32_t before);
 extern const struct x86_walk_memory interp_walk_memory;
 /* Where the code byte at linear is; raises the fetch's #PF with s.rip as the faulting RIP. */
 const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear);
+/* The same ahead of time, as a processor may; NULL instead of a fault. */
+const struct fetch_entry *interp_fetch_if_there(struct icpu *c, uint64_t linear);
 /* Linear to guest-physical for the debugger. */
 bool interp_translate(struct icpu *c, uint64_t linear, uint64_t *out_gpa);
 

@@ -877,33 +877,55 @@ void interp_ops_probe_write(struct x86_cpu *cpu, uint64_t linear, unsigned size,
 
 /* ---- instruction fetch ---- */
 
-const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear)
+static struct fetch_entry *fetch_slot(struct icpu *c, uint64_t linear)
 {
-    uint64_t page = linear & GUEST_PAGE_MASK;
-    struct fetch_entry *f = &c->fetches[(linear >> 12) & (FETCH_SIZE - 1)];
+    return &c->fetches[(linear >> 12) & (FETCH_SIZE - 1)];
+}
+
+/* Fill the slot of linear's page, or return the page fault's code | X86_WALK_FAULT. */
+static uint32_t fill_fetch(struct icpu *c, uint64_t linear)
+{
+    struct fetch_entry *f = fetch_slot(c, linear);
     struct x86_walk_memory memory = interp_walk_memory;
     const struct flat_range *r;
     struct x86_walk walk;
     uint32_t fault;
 
-    if (likely(f->key == jump_key(c, page)))
-        return f;
     memory.opaque = c;
     refresh_paging(c, false);
     fault =
         x86_walk(&c->paging, &memory, linear, X86_ACCESS_EXECUTE, c->cpu.cpl == 3, false, &walk);
-    if (unlikely(fault)) {
-        flags_materialize(c);
-        c->cpu.s.cr2 = linear;
-        x86_raise_code(&c->cpu, X86_PF, fault & ~X86_WALK_FAULT);
-    }
+    if (unlikely(fault))
+        return fault;
     f->gpa = apply_a20(c, walk.gpa) & GUEST_PAGE_MASK;
     r = find_range(c, f->gpa);
     f->host = r && range_covers_page(r, f->gpa) ? range_host(r, f->gpa) : NULL;
     f->page = f->host ? code_page_at(c->interpreter, r, f->gpa) : NULL;
     f->global = walk.global;
-    f->key = jump_key(c, page);
-    return f;
+    f->key = jump_key(c, linear & GUEST_PAGE_MASK);
+    return 0;
+}
+
+const struct fetch_entry *interp_fetch(struct icpu *c, uint64_t linear)
+{
+    struct fetch_entry *f = fetch_slot(c, linear);
+    uint32_t fault;
+
+    if (likely(f->key == jump_key(c, linear & GUEST_PAGE_MASK)))
+        return f;
+    fault = fill_fetch(c, linear);
+    if (likely(!fault))
+        return f;
+    flags_materialize(c);
+    c->cpu.s.cr2 = linear;
+    x86_raise_code(&c->cpu, X86_PF, fault & ~X86_WALK_FAULT);
+}
+
+const struct fetch_entry *interp_fetch_if_there(struct icpu *c, uint64_t linear)
+{
+    struct fetch_entry *f = fetch_slot(c, linear);
+
+    return f->key == jump_key(c, linear & GUEST_PAGE_MASK) || !fill_fetch(c, linear) ? f : NULL;
 }
 
 bool interp_translate(struct icpu *c, uint64_t linear, uint64_t *out_gpa)

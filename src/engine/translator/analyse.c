@@ -423,7 +423,7 @@ void analyse_flags(struct tr_builder *b)
     for (unsigned n = b->count; n-- > 0;) {
         struct tr_insn *ti = &b->insns[n];
 
-        if (ti->kind >= TR_JCC) /* what comes at the target is not known */
+        if (ti->kind >= TR_JCC && (!ti->followed || ti->kind == TR_RET)) /* who knows its target */
             live = STATUS_FLAGS;
         live = (live & ~(unsigned)ti->flags_killed) | ti->flags_used;
         ti->flags_live = live != 0;

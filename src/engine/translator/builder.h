@@ -34,6 +34,7 @@ enum tr_kind {
 };
 
 #define TR_MAX_GROUPS 16u
+#define TR_MAX_DEPTH  4u /* calls within calls that are followed */
 #define NO_GROUP      (-1)
 
 /* A register's value: what symbol stands for (0: nothing) plus offset. */
@@ -74,9 +75,12 @@ struct tr_insn {
     uint64_t target;                   /* of direct branches */
     bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
     uint16_t flags_used, flags_killed;
-    bool flags_live;         /* some status flag is read at or behind this instruction */
-    enum vector_level raise; /* what to raise the level to before this instruction */
-    bool ends;               /* the block ends behind it */
+    bool flags_live;              /* some status flag is read at or behind this instruction */
+    enum vector_level raise;      /* what to raise the level to before this instruction */
+    bool ends;                    /* the block ends behind it */
+    bool followed;                /* JMP, CALL or RET: the block goes on where it leads */
+    uint64_t leads;               /* followed RET: to this address, unless it was changed */
+    const struct tr_page *enters; /* another page, behind a followed branch; else NULL */
     struct access access[2];
     unsigned access_count;
     struct symbolic before[16]; /* general registers */
@@ -89,6 +93,7 @@ enum cold_kind {
     COLD_EXIT,  /* leave at rip */
     COLD_PLAIN, /* to the plain block at rip */
     COLD_LINK,  /* the stub of a link */
+    COLD_MISS,  /* a RET that leads elsewhere: through the jump table */
     COLD_RAISE, /* raise the level of vector registers, then back to resume */
 };
 
@@ -96,11 +101,12 @@ struct cold {
     enum cold_kind kind;
     uint8_t *rel32;
     const uint8_t *resume;
-    const struct tr_op *op;
+    struct tr_op *op;
     struct tr_link *link;
     uint64_t rip;
     unsigned refund; /* given back to the budget: instructions that do not run */
     bool flags_saved, to_plain;
+    bool could_follow;       /* COLD_LINK: the block would go on there if it followed branches */
     enum vector_level level; /* of vector registers at resume */
 };
 
@@ -115,13 +121,23 @@ struct tr_builder {
     unsigned count;
     struct cold cold[TR_MAX_COLD];
     unsigned cold_count;
-    uint64_t end_rip;       /* behind the last instruction */
-    struct tr_page *second; /* the page that the only instruction runs into, or NULL */
-    unsigned charged;       /* counted mode: for the current instruction and behind; else 0 */
-    bool flags_saved;       /* the status flags are in t->flags, the host's are of no value */
+    uint64_t end_rip; /* behind the last instruction */
+    /* The pages that it comes from, and which of their chunks. */
+    struct {
+        struct tr_page *page;
+        const uint8_t *host;
+        uint64_t chunks;
+    } parts[TR_MAX_PARTS];
+    unsigned part_count;
+    bool crosses; /* the only instruction runs into parts[1] */
+    unsigned followed_count, depth;
+    uint64_t returns[TR_MAX_DEPTH]; /* of the calls that were followed */
+    unsigned charged; /* counted mode: for the current instruction and behind; else 0 */
+    bool flags_saved; /* the status flags are in t->flags, the host's are of no value */
 
     enum vector_level level; /* vector registers are at this level at least */
     bool plain;              /* no groups */
+    bool follows;            /* branches */
     struct group groups[TR_MAX_GROUPS];
     unsigned group_count, symbol_count;
     int8_t held[3]; /* whose pointer is in R11, R12, R13, or NO_GROUP */
@@ -223,10 +239,14 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti);
 
 /* ---- translate.c ---- */
 
+/* Behind a branch to another page: is it still mapped to what ti was decoded from? */
+void emit_page_check(struct tr_builder *b, struct tr_insn *ti);
 /* A jump (condition < 0) or conditional branch to rip. */
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip);
 /* To the address in R11; ti is for a target that is not canonical. */
 void emit_indirect(struct tr_builder *b, struct tr_insn *ti);
+/* The same if that is not ti->leads. */
+void emit_matched_return(struct tr_builder *b, struct tr_insn *ti);
 
 /* ---- listing.c ---- */
 

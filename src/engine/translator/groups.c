@@ -109,6 +109,9 @@ static void follow(struct tr_builder *b, struct symbolic regs[16], const struct 
     case TR_CALL_INDIRECT:
         regs[RSP].offset -= 8;
         return;
+    case TR_RET:
+        regs[RSP].offset += 8 + (int64_t)ti->insn.info.raw.imm[0].value.u;
+        return;
     case TR_POP:
         regs[RSP].offset += 8;
         set_new(b, regs, gpr_of(ti->insn.operands[0].reg.value));
@@ -290,7 +293,7 @@ static void make_group(struct tr_builder *b, unsigned n, struct access *a)
                 members++;
             }
         }
-        branched |= ti->kind == TR_JCC;
+        branched |= ti->kind == TR_JCC || ti->kind == TR_RET;
     }
     g->place = place_check(b, g, n);
     if (members == 1 && g->place == n)

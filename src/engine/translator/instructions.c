@@ -472,7 +472,8 @@ static void emit_push_return(struct tr_builder *b, struct tr_insn *ti)
 static bool emit_call_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     emit_push_return(b, ti);
-    emit_branch(b, -1, ti->target);
+    if (!ti->followed)
+        emit_branch(b, -1, ti->target);
     return true;
 }
 
@@ -520,7 +521,10 @@ static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
     emit_load(b->e, TR_S0, place_mem(&p));
     move_rsp(b, bytes);
     finish_access(b, &p);
-    emit_indirect(b, ti);
+    if (ti->followed)
+        emit_matched_return(b, ti);
+    else
+        emit_indirect(b, ti);
     return true;
 }
 
@@ -532,7 +536,8 @@ static bool emit_jcc_insn(struct tr_builder *b, struct tr_insn *ti)
 
 static bool emit_jmp_insn(struct tr_builder *b, struct tr_insn *ti)
 {
-    emit_branch(b, -1, ti->target);
+    if (!ti->followed)
+        emit_branch(b, -1, ti->target);
     return true;
 }
 
@@ -583,6 +588,7 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 
     ti->host = b->e->at;
     b->charged = b->t->c->counted ? b->count - (unsigned)(ti - b->insns) : 0;
+    emit_page_check(b, ti);
     emit_vector_level(b, ti);
     emit_group_checks(b, ti);
     flags_saved = b->flags_saved;

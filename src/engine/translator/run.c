@@ -115,6 +115,7 @@ void translator_flush(struct translator *t)
     memset(t->code_hash, 0, sizeof(t->code_hash));
     memset(t->recent, 0, sizeof(t->recent));
     memset(t->block_hash, 0, sizeof(t->block_hash));
+    memset(t->hot, 0, sizeof(t->hot));
     t->link = NULL;
     t->site = NULL;
     for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++)
@@ -173,9 +174,19 @@ static struct tr_page **code_slot(struct translator *t, const struct code_page *
     return &t->code_hash[hash_bits((uintptr_t)page, TR_PAGE_HASH)];
 }
 
+static unsigned block_index(const struct tr_page *page, uint64_t rip)
+{
+    return hash_bits((uint64_t)page->id << 12 | (rip & 0xfff), TR_BLOCK_HASH);
+}
+
 static struct tr_block **block_slot(struct translator *t, const struct tr_page *page, uint64_t rip)
 {
-    return &t->block_hash[hash_bits((uint64_t)page->id << 12 | (rip & 0xfff), TR_BLOCK_HASH)];
+    return &t->block_hash[block_index(page, rip)];
+}
+
+static bool is_hot(const struct translator *t, unsigned index)
+{
+    return t->hot[index / 64] >> (index % 64) & 1;
 }
 
 static void drop_block(struct translator *t, struct tr_block *b)
@@ -201,28 +212,17 @@ static void drop_block(struct translator *t, struct tr_block *b)
 /* Drop the blocks that come from these chunks. */
 static void drop_blocks(struct translator *t, struct tr_page *page, uint64_t chunks)
 {
-    struct tr_block **link = &page->blocks;
+    struct tr_part **link = &page->parts;
 
     while (*link) {
-        struct tr_block *b = *link;
+        struct tr_part *part = *link;
 
-        if (b->chunks & chunks) {
-            drop_block(t, b);
-            *link = b->page_next;
-        } else {
-            link = &b->page_next;
-        }
-    }
-    link = &page->running_into;
-    while (*link) {
-        struct tr_block *b = *link;
-
-        if (b->second_chunks & chunks) {
-            drop_block(t, b);
-            *link = b->second_next;
-        } else {
-            link = &b->second_next;
-        }
+        if (part->chunks & chunks)
+            drop_block(t, part->block);
+        if (part->block->dropped)
+            *link = part->next;
+        else
+            link = &part->next;
     }
     t->stats.pages_changed++;
 }
@@ -301,17 +301,19 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
                                   const struct fetch_entry *f, uint64_t rip, bool plain)
 {
     struct tr_block **slot = block_slot(t, page, rip);
-    struct tr_block *b = translate_block(t, page, f, rip, plain);
+    enum tr_style style = plain                               ? TR_PLAIN
+                          : is_hot(t, block_index(page, rip)) ? TR_FOLLOWING
+                                                              : TR_QUICK;
+    struct tr_block *b = translate_block(t, page, f, rip, style);
 
     if (!b)
         return NULL;
     b->hash_next = *slot;
     *slot = b;
-    b->page_next = page->blocks;
-    page->blocks = b;
-    if (b->second) {
-        b->second_next = b->second->running_into;
-        b->second->running_into = b;
+    for (unsigned n = 0; n < b->part_count; n++) {
+        b->parts[n].block = b;
+        b->parts[n].next = b->parts[n].page->parts;
+        b->parts[n].page->parts = &b->parts[n];
     }
     return b;
 }
@@ -332,15 +334,16 @@ static bool make_jump_tables(struct translator *t, enum tlb_kind kind)
 /* Is the page that the block's instruction runs into where it was? Raises #PF if there is none. */
 static bool second_is_there(struct translator *t, const struct tr_block *b)
 {
-    const struct fetch_entry *f = interp_fetch(t->c, b->second->rip);
+    struct tr_page *second = b->parts[1].page;
+    const struct fetch_entry *f = interp_fetch(t->c, second->rip);
 
-    return f->page && translator_page(t, f, b->second->rip) == b->second;
+    return f->page && translator_page(t, f, second->rip) == second;
 }
 
 /* A block that was found lately, with its RIP: is it the one that would be found now? */
 static bool is_usable(const struct translator *t, const struct tr_block *b)
 {
-    return !b->dropped && !b->plain && !b->second && b->page->kind == t->c->tlb_kind &&
+    return !b->dropped && !b->plain && !b->crosses && b->page->kind == t->c->tlb_kind &&
            t->fetch[tr_fetch_slot(b->rip, b->page->kind)] == b->page->id;
 }
 
@@ -367,7 +370,7 @@ static struct tr_block *find_block(struct translator *t, bool plain)
     page = translator_page(t, f, page_rip);
     for (b = *block_slot(t, page, rip); b; b = b->hash_next)
         if (b->page == page && b->rip == rip && b->plain == plain &&
-            (!b->second || second_is_there(t, b)))
+            (!b->crosses || second_is_there(t, b)))
             break;
     if (!b)
         b = block_new(t, page, f, rip, plain);
@@ -379,14 +382,31 @@ static struct tr_block *find_block(struct translator *t, bool plain)
 
 static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
 {
-    enum tr_entry entry = link->page != b->page      ? TR_CROSS
-                          : b->rip <= link->from_rip ? TR_CHECKED
-                                                     : TR_DIRECT;
+    enum tr_entry entry = link->block->page != b->page ? TR_CROSS
+                          : b->rip <= link->block->rip ? TR_CHECKED
+                                                       : TR_DIRECT;
 
     emit_aim(&t->emit, link->rel32, b->entries[link->saved][entry]);
     link->next = b->incoming;
     b->incoming = link;
     t->stats.links++;
+}
+
+/*
+ * A block that ends with a branch which could be followed is made again when the branch was taken
+ * often enough. True: link it.
+ */
+static bool warm_up(struct translator *t, struct tr_link *link)
+{
+    unsigned index = block_index(link->block->page, link->block->rip);
+
+    if (!link->heat)
+        return true;
+    if (--link->heat)
+        return false;
+    t->hot[index / 64] |= 1ull << (index % 64);
+    drop_block(t, link->block);
+    return false;
 }
 
 /* The target of an indirect branch is not canonical: as if the branch had not been executed. */
@@ -406,7 +426,7 @@ static void undo_branch(struct translator *t)
 /* Where generated code left off: what leads here may lead here directly the next time. */
 static void remember_way(struct translator *t, struct tr_block *b)
 {
-    if (t->link)
+    if (t->link && warm_up(t, (struct tr_link *)t->link))
         link_to(t, (struct tr_link *)t->link, b);
     for (unsigned saved = 0; t->site && saved < 2; saved++)
         t->jumps[saved][b->page->kind][b->rip & (TR_JUMP_SIZE - 1)] =

@@ -32,28 +32,59 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
     cold = cold_new(b, COLD_LINK, rel32);
     cold->rip = rip;
     cold->refund = refund;
+    cold->could_follow = condition < 0 && !b->follows && !b->plain && !b->crosses &&
+                         !b->t->c->counted && b->insns[b->count - 1].kind >= TR_JMP;
 }
 
-void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
+/* JMP through the jump table: R11 = RIP, R13 = op. */
+static void emit_table(struct tr_builder *b)
 {
     const uint8_t **table = b->t->jumps[b->flags_saved][b->page->kind];
 
-    emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
     assert((uintptr_t)table <= INT32_MAX);
     emit_rm(b->e, false, 0xff, 4, mem_index(NO_REG, TR_S1, 3, (int32_t)(uintptr_t)table));
 }
 
+void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
+    emit_table(b);
+}
+
+/* The comparison is one that leaves the flags alone: the other target may want them. */
+void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    uint64_t difference = -ti->leads;
+    bool is_near = (int64_t)difference == (int32_t)difference;
+    uint8_t *matches;
+
+    emit_mov(e, TR_S1, RCX);
+    if (!is_near)
+        emit_constant(e, RCX, difference);
+    emit_lea(e, true, RCX,
+             is_near ? mem_base(TR_S0, (int32_t)difference) : mem_index(RCX, TR_S0, 0, 0));
+    put_bytes(e, "\xe3", 2); /* jrcxz */
+    matches = e->at;
+    emit_mov(e, RCX, TR_S1);
+    cold_new(b, COLD_MISS, emit_jmp(e))->op = insn_op(b, ti);
+    matches[-1] = (uint8_t)(e->at - matches);
+    emit_mov(e, RCX, TR_S1);
+    all_scratch_lost(b);
+}
+
 /* ---- entries ---- */
 
-/* The instruction's second page is still the one it was decoded from. */
-static void check_second_page(struct tr_builder *b)
+void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
 {
-    if (!b->second)
+    const struct tr_page *page = ti->enters;
+
+    if (!page)
         return;
-    guard_flags(b, &b->insns[0]);
-    emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(b->second->rip, b->page->kind)], b->second->id);
-    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+    guard_flags(b, ti);
+    emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(page->rip, page->kind)], page->id);
+    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = ti->rip;
 }
 
 static void emit_attention(struct tr_builder *b)
@@ -117,7 +148,7 @@ static bool begins_with_flags(const struct tr_builder *b)
     for (unsigned n = 0; n < b->group_count; n++)
         if (b->groups[n].place == 0)
             return false;
-    return first->flags_used && !first->access_count && !first->raise && !b->second &&
+    return first->flags_used && !first->access_count && !first->raise && !first->enters &&
            first->kind != TR_FALLBACK;
 }
 
@@ -173,12 +204,12 @@ static void make_link(struct tr_builder *b, struct cold *cold)
     struct translator *t = b->t;
     struct tr_link *link = translator_data(t, sizeof(*link));
 
-    *link = (struct tr_link){.page = b->page,
+    *link = (struct tr_link){.block = b->block,
                              .rel32 = cold->rel32,
                              .stub = emit_address(b->e),
-                             .from_rip = b->block->rip,
                              .to_plain = cold->to_plain,
-                             .saved = cold->flags_saved};
+                             .saved = cold->flags_saved,
+                             .heat = cold->could_follow ? TR_HEAT : 0};
     emit_aim(b->e, cold->rel32, link->stub);
     emit_constant(b->e, TR_S1, (uintptr_t)link);
     emit_store(b->e, mem_field(&t->link), TR_S1);
@@ -191,6 +222,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     struct emit *e = b->e;
     struct translator *t = b->t;
 
+    b->flags_saved = cold->flags_saved;
     if (cold->kind == COLD_LINK && !cold->refund) {
         make_link(b, cold);
         return;
@@ -208,6 +240,10 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     case COLD_EXIT:
         emit_constant(e, TR_S0, cold->rip);
         emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
+        break;
+    case COLD_MISS:
+        emit_constant(e, TR_S2, (uintptr_t)cold->op);
+        emit_table(b);
         break;
     case COLD_PLAIN:
     case COLD_LINK:
@@ -237,11 +273,10 @@ static void emit_block(struct tr_builder *b)
         emit_entries_live(b);
     else
         emit_entries_dead(b);
-    check_second_page(b);
     emit_charge(b);
     for (unsigned n = 0; n < b->count; n++)
         emit_insn(b, &b->insns[n]);
-    if (last->kind < TR_JMP)
+    if (last->kind < TR_JMP || last->followed)
         emit_branch(b, -1, b->end_rip);
     cold = b->e->at;
     for (unsigned n = 0; n < b->cold_count; n++)
@@ -250,53 +285,153 @@ static void emit_block(struct tr_builder *b)
         listing_block(b, start, cold);
 }
 
-/* Where the bytes of a block come from: one page, or an instruction that runs into a second one. */
-struct source {
-    uint8_t bytes[TR_MAX_INSNS * X86_MAX_INSN_BYTES];
-    const uint8_t *first, *second;
-    unsigned available, first_bytes;
-};
+/* ---- where the instructions come from ---- */
 
-static bool is_unchanged(const struct source *s, unsigned used)
+/* The block comes from this page, too. False: there is no such code, or no more room. */
+static bool add_part(struct tr_builder *b, const struct fetch_entry *f, uint64_t page_rip)
 {
-    unsigned here = used < s->first_bytes ? used : s->first_bytes;
-
-    return ram_equals(s->first, s->bytes, here) &&
-           ram_equals(s->second, s->bytes + here, used - here);
-}
-
-/* The first instruction needs bytes of the next page. False if there is no such code page. */
-static bool open_second_page(struct tr_builder *b, struct source *s, uint64_t rip)
-{
-    uint64_t next = (rip & GUEST_PAGE_MASK) + 0x1000;
-    const struct fetch_entry *f = interp_fetch(b->t->c, next); /* its #PF is the instruction's */
-
-    if (!f->page)
+    if (!f || !f->page || b->part_count == TR_MAX_PARTS)
         return false;
-    b->second = translator_page(b->t, f, next);
-    s->second = f->host;
-    ram_copy(s->bytes + s->first_bytes, f->host, X86_MAX_INSN_BYTES);
-    s->available = s->first_bytes + X86_MAX_INSN_BYTES;
+    b->parts[b->part_count].page = translator_page(b->t, f, page_rip);
+    b->parts[b->part_count].host = f->host;
+    b->parts[b->part_count++].chunks = 0;
     return true;
 }
 
-/* Sets the block's chunks. */
-static void claim(struct tr_builder *b, const struct source *s, struct tr_block *block,
-                  unsigned used)
+/* Which part rip is in; part_count if in none. */
+static unsigned part_at(const struct tr_builder *b, uint64_t rip)
 {
-    unsigned here = used < s->first_bytes ? used : s->first_bytes;
+    unsigned n = 0;
 
-    block->chunks = chunk_mask(block->rip & 0xfff, here);
-    code_page_claim(b->t->c, b->page->page, block->chunks);
-    if (!b->second)
-        return;
-    block->second_chunks = chunk_mask(0, used - here);
-    code_page_claim(b->t->c, b->second->page, block->second_chunks);
+    while (n < b->part_count && (rip ^ b->parts[n].page->rip) & GUEST_PAGE_MASK)
+        n++;
+    return n;
 }
 
-static bool is_current(const struct tr_page *page)
+/* How many bytes of an instruction are in the page it begins in. */
+static unsigned bytes_here(const struct tr_insn *ti)
 {
-    return !page || atomic_load(&page->page->generation) == page->generation;
+    unsigned here = 0x1000 - (ti->rip & 0xfff);
+
+    return here < ti->insn.info.length ? here : ti->insn.info.length;
+}
+
+/* Note the chunks of all parts, and let no write to them go unseen from here on. */
+static void claim(struct tr_builder *b)
+{
+    for (unsigned n = 0; n < b->count; n++) {
+        const struct tr_insn *ti = &b->insns[n];
+        unsigned here = bytes_here(ti);
+
+        b->parts[part_at(b, ti->rip)].chunks |= chunk_mask(ti->rip & 0xfff, here);
+        if (b->crosses)
+            b->parts[1].chunks |= chunk_mask(0, ti->insn.info.length - here);
+    }
+    for (unsigned n = 0; n < b->part_count; n++)
+        code_page_claim(b->t->c, b->parts[n].page->page, b->parts[n].chunks);
+}
+
+static bool is_unchanged(const struct tr_builder *b)
+{
+    for (unsigned n = 0; n < b->count; n++) {
+        const struct tr_insn *ti = &b->insns[n];
+        unsigned here = bytes_here(ti), beyond = ti->insn.info.length - here;
+
+        if (!ram_equals(b->parts[part_at(b, ti->rip)].host + (ti->rip & 0xfff), ti->insn.bytes,
+                        here) ||
+            (beyond && !ram_equals(b->parts[1].host, ti->insn.bytes + here, beyond)))
+            return false;
+    }
+    for (unsigned n = 0; n < b->part_count; n++)
+        if (atomic_load(&b->parts[n].page->page->generation) != b->parts[n].page->generation)
+            return false;
+    return true;
+}
+
+static enum decode_result decode_at(struct tr_builder *b, uint64_t rip, struct insn *out)
+{
+    uint8_t bytes[2 * X86_MAX_INSN_BYTES];
+    unsigned here = 0x1000 - (rip & 0xfff);
+    enum decode_result result;
+
+    if (here > X86_MAX_INSN_BYTES)
+        here = X86_MAX_INSN_BYTES;
+    ram_copy(bytes, b->parts[part_at(b, rip)].host + (rip & 0xfff), here);
+    result = x86_decode(X86_CODE_64, false, bytes, here, out);
+    /* An instruction that runs into the next page is a block of its own. A #PF there is its own. */
+    if (result != DECODE_MORE || b->count ||
+        !add_part(b, interp_fetch(b->t->c, rip + here), rip + here))
+        return result;
+    b->crosses = true;
+    b->insns[0].enters = b->parts[1].page;
+    ram_copy(bytes + here, b->parts[1].host, X86_MAX_INSN_BYTES);
+    return x86_decode(X86_CODE_64, false, bytes, here + X86_MAX_INSN_BYTES, out);
+}
+
+/* ---- following branches ---- */
+
+#define MAX_FOLLOWED 8u
+
+static bool is_in_block(const struct tr_builder *b, uint64_t rip)
+{
+    for (unsigned n = 0; n < b->count; n++)
+        if (b->insns[n].rip == rip)
+            return true;
+    return false;
+}
+
+/* Make rip's page a part, if its fetch[] slot can speak for it beside those of the others. */
+static bool reach(struct tr_builder *b, uint64_t rip)
+{
+    uint64_t page_rip = rip & GUEST_PAGE_MASK;
+
+    if (part_at(b, rip) < b->part_count)
+        return true;
+    if (!x86_is_canonical(rip))
+        return false;
+    for (unsigned n = 0; n < b->part_count; n++)
+        if (tr_fetch_slot(page_rip, b->page->kind) ==
+            tr_fetch_slot(b->parts[n].page->rip, b->page->kind))
+            return false;
+    return add_part(b, interp_fetch_if_there(b->t->c, page_rip), page_rip);
+}
+
+/*
+ * The block ends with ti, unless it is a JMP or CALL to where code is, or the RET of such a CALL:
+ * then the block goes on there, at *next.
+ */
+static bool follow_branch(struct tr_builder *b, struct tr_insn *ti, uint64_t *next)
+{
+    unsigned parts = b->part_count;
+
+    if (!b->follows || b->t->c->counted || b->crosses || b->followed_count == MAX_FOLLOWED ||
+        b->count == TR_MAX_INSNS)
+        return false;
+    switch (ti->kind) {
+    case TR_JMP:
+        if (is_in_block(b, ti->target) || !reach(b, ti->target))
+            return false;
+        *next = ti->target;
+        break;
+    case TR_CALL:
+        if (b->depth == TR_MAX_DEPTH || !reach(b, ti->target))
+            return false;
+        b->returns[b->depth++] = *next;
+        *next = ti->target;
+        break;
+    case TR_RET:
+        if (!b->depth || !reach(b, b->returns[b->depth - 1]))
+            return false;
+        ti->leads = *next = b->returns[--b->depth];
+        break;
+    default:
+        return false;
+    }
+    b->followed_count++;
+    ti->followed = true;
+    if (b->part_count > parts)
+        b->insns[b->count].enters = b->parts[parts].page;
+    return true;
 }
 
 #define MAX_TURNS 8u
@@ -329,30 +464,29 @@ static void unroll(struct tr_builder *b)
     b->count = turns * body;
 }
 
-/* Decode the block's instructions. Returns how many bytes they have; 0 to give up. */
-static unsigned decode_block(struct tr_builder *b, struct source *s, uint64_t rip)
+/* Decode the block's instructions. False to give up. */
+static bool decode_block(struct tr_builder *b, uint64_t rip)
 {
-    unsigned used = 0;
+    uint64_t next = rip;
     bool not_last = false;
 
     b->count = 0;
-    while (b->count < TR_MAX_INSNS && used < s->available) {
+    b->insns[0].enters = NULL;
+    while (b->count < TR_MAX_INSNS) {
         struct tr_insn *ti = &b->insns[b->count];
-        enum decode_result result;
 
-        result = x86_decode(X86_CODE_64, false, s->bytes + used, s->available - used, &ti->insn);
-        if (result == DECODE_MORE && !used && open_second_page(b, s, rip))
-            result = x86_decode(X86_CODE_64, false, s->bytes, s->available, &ti->insn);
-        if (result != DECODE_OK)
+        if (decode_at(b, next, &ti->insn) != DECODE_OK)
             break;
-        ti->rip = rip + used;
+        ti->rip = next;
         ti->op = NULL;
+        ti->followed = false;
         if (!blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends, &not_last))
-            return 0;
+            return false;
         analyse_insn(b, ti);
-        used += ti->insn.info.length;
-        b->count++;
-        if (ti->ends || b->second)
+        next += ti->insn.info.length;
+        if (++b->count < TR_MAX_INSNS)
+            b->insns[b->count].enters = NULL;
+        if (ti->ends ? !follow_branch(b, ti, &next) : (next ^ ti->rip) & GUEST_PAGE_MASK)
             break;
         if (ti->kind == TR_JCC && ti->target == rip && !b->plain && accesses_memory(b)) {
             unroll(b);
@@ -361,37 +495,45 @@ static unsigned decode_block(struct tr_builder *b, struct source *s, uint64_t ri
     }
     if (not_last && b->count)
         b->insns[b->count - 1].built.extra |= OP_IS_LAST;
-    b->end_rip = rip + used;
-    return used;
+    b->end_rip = next;
+    return b->count;
+}
+
+static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
+{
+    struct tr_block *block = translator_data(b->t, sizeof(*block));
+
+    *block = (struct tr_block){.page = b->page,
+                               .part_count = b->part_count,
+                               .crosses = b->crosses,
+                               .rip = rip,
+                               .plain = b->plain};
+    for (unsigned n = 0; n < b->part_count; n++) {
+        block->parts[n].page = b->parts[n].page;
+        block->parts[n].chunks = b->parts[n].chunks;
+    }
+    return block;
 }
 
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                                 const struct fetch_entry *f, uint64_t rip, bool plain)
+                                 const struct fetch_entry *f, uint64_t rip, enum tr_style style)
 {
     struct tr_builder *b = t->builder;
-    unsigned offset = rip & 0xfff, used;
-    struct tr_block block;
     const uint8_t *start;
-    struct source s = {.first = f->host + offset, .first_bytes = 0x1000 - offset};
 
-    if (s.first_bytes > sizeof(s.bytes))
-        s.first_bytes = sizeof(s.bytes);
-    s.available = s.first_bytes;
-    s.second = s.first; /* not looked at */
-    ram_copy(s.bytes, s.first, s.first_bytes);
     b->page = page;
-    b->plain = plain;
-    b->second = NULL;
+    b->plain = style == TR_PLAIN;
+    b->follows = style == TR_FOLLOWING;
+    b->crosses = false;
+    b->part_count = b->depth = b->followed_count = 0;
     b->e = &t->emit;
-    used = decode_block(b, &s, rip);
-    if (!used)
+    add_part(b, f, rip & GUEST_PAGE_MASK);
+    if (!decode_block(b, rip))
         return NULL;
-    block = (struct tr_block){.page = page, .second = b->second, .rip = rip, .plain = plain};
-    claim(b, &s, &block, used);
-    if (!is_unchanged(&s, used) || !is_current(page) || !is_current(b->second))
+    claim(b);
+    if (!is_unchanged(b))
         return NULL;
-    b->block = translator_data(t, sizeof(*b->block));
-    *b->block = block;
+    b->block = new_block(b, rip);
     analyse_flags(b);
     find_groups(b);
     plan_vector_levels(b);

@@ -63,9 +63,9 @@ struct tr_op {
 struct tr_page {
     struct tr_page *hash_next;
     struct tr_page *all_next;
-    struct tr_block *blocks, *running_into; /* the latter begin in the page before */
-    uint64_t rip, gpa;                      /* of the first byte */
-    struct tr_page *code_next;              /* of the same code page, nearly */
+    struct tr_part *parts;     /* of blocks that come from here */
+    uint64_t rip, gpa;         /* of the first byte */
+    struct tr_page *code_next; /* of the same code page, nearly */
     struct code_page *page;
     uint32_t generation; /* of page, up to which its changes are known here */
     uint32_t id;         /* never 0 */
@@ -77,13 +77,21 @@ struct tr_listing;
 
 enum tr_entry { TR_INDIRECT, TR_CROSS, TR_CHECKED, TR_DIRECT, TR_ENTRY_COUNT };
 
+/* What of a page a block was translated from. */
+struct tr_part {
+    struct tr_part *next; /* of the same page */
+    struct tr_page *page;
+    struct tr_block *block;
+    uint64_t chunks;
+};
+#define TR_MAX_PARTS 3u
+
 struct tr_block {
     struct tr_block *hash_next;
-    struct tr_block *page_next, *second_next;
-    struct tr_page *page;
-    struct tr_page *second; /* its only instruction runs into this page, or NULL */
-    uint64_t chunks,
-        second_chunks; /* that it was translated from, of the one page and of the other */
+    struct tr_page *page; /* it begins in */
+    struct tr_part parts[TR_MAX_PARTS];
+    unsigned part_count;
+    bool crosses; /* its only instruction runs into parts[1].page */
     bool dropped;
     bool plain; /* without groups: for where a group's check failed */
     struct tr_link *incoming;
@@ -93,14 +101,15 @@ struct tr_block {
 
 /* A direct branch out of a block; until it is linked, it leads to its own stub. */
 struct tr_link {
-    struct tr_link *next;       /* into the same block */
-    const struct tr_page *page; /* of the block it is in */
-    uint8_t *rel32;             /* write view */
-    const uint8_t *stub;        /* execute view */
-    uint64_t from_rip;
+    struct tr_link *next;   /* into the same block */
+    uint8_t *rel32;         /* write view */
+    const uint8_t *stub;    /* execute view */
+    struct tr_block *block; /* it is in */
     bool to_plain;
-    bool saved; /* the flags are, where it branches */
+    bool saved;   /* the flags are, where it branches */
+    uint8_t heat; /* how often it has to be taken before its block is made anew; 0: not at all */
 };
+#define TR_HEAT 16u
 
 struct tr_stats {
     uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes;
@@ -154,6 +163,8 @@ struct translator {
     struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
     struct tr_block *recent[TR_RECENT];
     struct tr_block *block_hash[TR_BLOCK_HASH];
+    uint64_t
+        hot[TR_BLOCK_HASH / 64]; /* blocks that follow branches, by their place in block_hash */
 
     /* What generated code relies on while it runs; a step that changes it leaves. */
     uint8_t run_blocked;
@@ -211,6 +222,12 @@ void *translator_data(struct translator *t, size_t bytes);
 
 /* ---- translate.c ---- */
 
+enum tr_style {
+    TR_QUICK,     /* ends at every branch that is always taken */
+    TR_FOLLOWING, /* goes on where it leads */
+    TR_PLAIN,     /* no access shares a look-up */
+};
+
 struct tr_builder *translator_builder_new(struct translator *t);
 void translator_builder_free(struct tr_builder *b);
 /*
@@ -218,7 +235,7 @@ void translator_builder_free(struct tr_builder *b);
  * page. NULL if the interpreter has to run the first instruction, or after a flush.
  */
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                                 const struct fetch_entry *f, uint64_t rip, bool plain);
+                                 const struct fetch_entry *f, uint64_t rip, enum tr_style style);
 
 /* What the op's handler goes on with. */
 static inline const struct op *tr_op_end(const struct tr_op *op)

@@ -1,0 +1,154 @@
+/*
+ * follow.S - calls and jumps that are taken often enough for an engine to go on through them
+ *
+ * Each loop runs TIMES turns. What a call leads to, and what RET leads back to, changes in between.
+ */
+#include "runtime.inc"
+
+#define TIMES  200
+#define WINDOW 0x40000000 /* a linear page that is page_one or page_two */
+
+    /* ECX counts down; EDI adds up what text leaves in EAX. */
+    .macro LOOP turns:req, text:req
+    mov $\turns, %ecx
+    xor %edi, %edi
+1:  \text
+    add %eax, %edi
+    dec %ecx
+    jnz 1b
+    .endm
+
+main:
+    call enter_long
+    BITS64
+    movl $window_pd + 7, pdpt + 8
+    movl $window_pt + 7, window_pd
+    movl $page_one + 7, window_pt
+    movb $1, page_one + 1 /* mov $1, %eax */
+    movb $2, page_two + 1
+
+    LOOP TIMES, "call near_one"
+    CHECK "a call in the page", %rdi, $TIMES
+    LOOP TIMES, "call far_three"
+    CHECK "a call of another page", %rdi, $3*TIMES
+    mov %rsp, %rbp
+    LOOP TIMES, "push $7; call takes_argument"
+    CHECK "RET takes an argument", %rdi, $7*TIMES
+    sub %rsp, %rbp
+    CHECK "and leaves the stack as it was", %rbp, $0
+    LOOP TIMES, "mov $10, %edx; call sum"
+    CHECK "recursion", %rdi, $55*TIMES
+
+    /* RET goes elsewhere in some turns. */
+    LOOP TIMES, "call astray; sub $5, %eax; 2: nop"
+    CHECK "a return address that is changed", %rdi, $100*TIMES/4+(100-5)*TIMES*3/4
+    /* The flags pass through a call and back, also where RET goes astray. */
+    xor %edx, %edx
+    LOOP TIMES, "stc; call keeps_flags; adc $0, %edx; clc; call keeps_flags; adc $0, %edx; mov %edx, %eax"
+    CHECK "flags of a call and a return", %rdx, $TIMES
+    xor %edx, %edx
+    LOOP TIMES, "stc; call astray_with_flags; nop; adc $0, %edx; xor %eax, %eax"
+    CHECK "flags of a return that went astray", %rdx, $TIMES
+
+    /* A jump goes on in another page, and back. */
+    LOOP TIMES, "jmp far_jump; back: nop"
+    CHECK "jumps to another page and back", %rdi, $9*TIMES
+
+    /* Another page comes to be where the call leads. */
+    LOOP TIMES, "call 0x40000000"
+    CHECK "a call of the window", %rdi, $TIMES
+    movl $page_two + 7, window_pt
+    invlpg WINDOW
+    LOOP TIMES, "call 0x40000000"
+    CHECK "the page is another one, after INVLPG", %rdi, $2*TIMES
+    movl $page_one + 7, window_pt
+    mov %cr3, %rax
+    mov %rax, %cr3
+    LOOP TIMES, "call 0x40000000"
+    CHECK "after a write of CR3", %rdi, $TIMES
+    /* It changes while the call is under way. */
+    LOOP TIMES, "call switch_window; call 0x40000000"
+    CHECK "it changes in every turn", %rdi, $TIMES*3/2
+    /* Its code changes. */
+    movl $page_one + 7, window_pt
+    invlpg WINDOW
+    LOOP TIMES, "movb %cl, page_one + 1; call 0x40000000"
+    CHECK "its code changes in every turn", %rdi, $TIMES*(TIMES+1)/2
+    /* There is no page: the fault comes at the first instruction behind the call. */
+    movb $1, page_one + 1
+    LOOP TIMES, "call 0x40000000"
+    movl $0, window_pt
+    invlpg WINDOW
+    mov %rsp, %rbp
+    TRY "call 0x40000000"
+    CHECK_FAULT "no page behind a call", 14, 0
+    CHECK "and RIP is there", fault_ip, $WINDOW
+    mov %rbp, %rsp
+    jmp finish64
+
+near_one:
+    mov $1, %eax
+    ret
+takes_argument:
+    mov 8(%rsp), %eax
+    ret $8
+sum: /* EAX = 1 + 2 + ... + EDX */
+    test %edx, %edx
+    jz 1f
+    push %rdx
+    dec %edx
+    call sum
+    pop %rdx
+    add %edx, %eax
+    ret
+1:
+    xor %eax, %eax
+    ret
+astray: /* EAX = 100; every fourth turn it skips the instruction behind the call */
+    mov $100, %eax
+    test $3, %ecx
+    jnz 1f
+    addq $3, (%rsp)
+1:
+    ret
+keeps_flags:
+    lea 1(%rdx), %eax
+    ret
+astray_with_flags:
+    push %rax
+    mov 8(%rsp), %rax
+    lea 1(%rax), %rax
+    mov %rax, 8(%rsp)
+    pop %rax
+    ret
+switch_window:
+    xorl $0x1000, window_pt /* page_one, page_two */
+    invlpg WINDOW
+    ret
+    BITS32
+
+    .section .text.far, "ax", @progbits
+    .balign 4096
+    BITS64
+far_three:
+    call far_one
+    add $2, %eax
+    ret
+far_one:
+    mov $1, %eax
+    ret
+far_jump:
+    mov $9, %eax
+    jmp back
+    BITS32
+
+    .data
+    .balign 8192
+page_one:
+    .byte 0xb8, 1, 0, 0, 0, 0xc3 /* mov $1, %eax; ret */
+    .balign 4096
+page_two:
+    .byte 0xb8, 2, 0, 0, 0, 0xc3
+    .balign 4096
+window_pd: .fill 512, 8, 0
+window_pt: .fill 512, 8, 0
