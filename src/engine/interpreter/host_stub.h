@@ -114,6 +114,9 @@ bool host_stub_isa(const struct cpu_model *model, const struct insn *insn, uint8
 
 /* What the rewritten instruction and the transfers are. false: not one that stubs can execute. */
 bool host_stub_plan(const struct icpu *c, const struct insn *insn, struct stub_plan *plan);
+/* Do VEX.W and EVEX.W choose the width of a general register or of its memory form, so that they
+ * count for nothing outside 64-bit mode? */
+bool host_stub_w_is_width(const struct insn *insn);
 /* Must a memory operand of this size be aligned to its size, else #GP(0)? */
 bool host_stub_needs_alignment(const struct insn *insn, unsigned bytes);
 

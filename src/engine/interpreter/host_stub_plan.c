@@ -366,9 +366,7 @@ static void put_legacy(const struct insn *insn, struct stub_plan *plan)
         put(plan, 0x3a);
 }
 
-/* VEX.W and EVEX.W choose the width of a general register or of its memory form: 32 outside 64-bit
- * mode. */
-static bool w_is_width(const struct insn *insn)
+bool host_stub_w_is_width(const struct insn *insn)
 {
     switch (insn->info.mnemonic) {
     case ZYDIS_MNEMONIC_KMOVD:
@@ -429,7 +427,7 @@ static unsigned rewritten_w(const struct insn *insn, unsigned byte)
     if (is_64bit(insn))
         return byte;
     byte |= VVVV_HIGH;
-    return w_is_width(insn) ? byte & ~VEX_W : byte;
+    return host_stub_w_is_width(insn) ? byte & ~VEX_W : byte;
 }
 
 static void put_vex(const struct insn *insn, struct stub_plan *plan)

@@ -211,6 +211,9 @@ struct icpu {
     const struct op *insn; /* the op that is executing, for whoever has to find RIP; may be NULL */
     uint64_t stack_mask;   /* bits of RSP that address the stack */
     uint64_t rip_mask;     /* bits of RIP in the current code segment */
+    /* 32-bit code may read and write FS and GS below these offsets without asking; the translator.
+     */
+    uint64_t fs_reach, gs_reach;
 
     uint64_t budget_start; /* budget at the time when s.instructions was last brought up to date */
     /* A step of the translator: what its block took from the budget for this op and behind it. */
@@ -586,7 +589,8 @@ enum mode_bits {
     MODE_USER = 4,
     MODE_REAL = 8,  /* real or virtual-8086 mode */
     MODE_FLAT = 16, /* 64-bit code, or 32-bit code with base 0 and limit 4 GiB */
-    /* DS, ES and SS are present and writable with base 0 and limit 4 GiB, or it is 64-bit code */
+    /* DS, ES and SS are present and writable with base 0 and limit 4 GiB and the stack pointer has
+     * 32 bits, or it is 64-bit code */
     MODE_FLAT_DATA = 32,
 };
 /* Above the address bits of a canonical RIP, below the sign: of 4 and 5-level paging. */

@@ -117,13 +117,20 @@ const struct op *interp_resume(struct icpu *c)
 
 /* ---- what is derived from registers ---- */
 
-/* May every 32-bit offset be read and written, without adding a base? */
-static bool is_flat_data(const struct x86_segment *seg)
+/* Below which offset may everything be read and written? */
+static uint64_t reach_of(const struct x86_segment *seg)
 {
     const unsigned mask = X86_SEG_P | X86_SEG_S | X86_SEG_CODE | X86_SEG_DOWN | X86_SEG_WRITABLE;
 
-    return seg->base == 0 && seg->limit == 0xffffffff &&
-           (seg->attributes & mask) == (X86_SEG_P | X86_SEG_S | X86_SEG_WRITABLE);
+    return (seg->attributes & mask) == (X86_SEG_P | X86_SEG_S | X86_SEG_WRITABLE)
+               ? (uint64_t)seg->limit + 1
+               : 0;
+}
+
+/* May every 32-bit offset be read and written, without adding a base? */
+static bool is_flat_data(const struct x86_segment *seg)
+{
+    return seg->base == 0 && reach_of(seg) == FLAT32_END;
 }
 
 static void refresh_code(struct icpu *c)
@@ -144,13 +151,15 @@ static void refresh_code(struct icpu *c)
         base = 0;
     flat = c->code_size == X86_CODE_64 ||
            (c->code_size == X86_CODE_32 && base == 0 && cs->limit == 0xffffffff);
-    flat_data =
-        c->code_size == X86_CODE_64 || (!real && is_flat_data(&cpu->s.seg[X86_DS]) &&
-                                        is_flat_data(&cpu->s.seg[X86_ES]) && is_flat_data(ss));
+    flat_data = c->code_size == X86_CODE_64 ||
+                (!real && is_flat_data(&cpu->s.seg[X86_DS]) && is_flat_data(&cpu->s.seg[X86_ES]) &&
+                 is_flat_data(ss) && (ss->attributes & X86_SEG_DB));
     if (base != c->cs_base) {
         c->cs_base = base;
         interp_flush_jumps(c);
     }
+    c->fs_reach = reach_of(&cpu->s.seg[X86_FS]);
+    c->gs_reach = reach_of(&cpu->s.seg[X86_GS]);
     c->rip_mask = c->code_size == X86_CODE_64 ? ~0ull : 0xffffffff;
     c->stack_mask = c->code_size == X86_CODE_64   ? ~0ull
                     : ss->attributes & X86_SEG_DB ? 0xffffffff
@@ -836,7 +845,7 @@ static void translator_engine_stats(struct vcpu *vcpu,
 const struct engine_ops translator_engine = {
     SHARED_OPS,
     .name = "translator",
-    .summary = "translates 64-bit guest code to host code; the interpreter does the rest",
+    .summary = "translates 64 and 32-bit guest code to host code; the interpreter does the rest",
     .counts_instructions = true,
     .probe = translator_probe,
     .create = translator_create,

@@ -30,7 +30,7 @@ struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
     *op = (struct tr_op){.op = ti->built,
                          .end = op_return,
                          .page_rip = ti->rip & GUEST_PAGE_MASK,
-                         .next_rip = ti->rip + ti->insn.info.length,
+                         .next_rip = next_rip(b, ti),
                          .charged = (uint8_t)b->charged,
                          .mnemonic = ti->insn.info.mnemonic};
     return op;
@@ -143,15 +143,16 @@ void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struc
     const uint64_t *base;
 
     if (!a->is_operand) {
-        emit_lea(b->e, true, TR_S0,
-                 mem_base(ti->kind == TR_LEAVE ? RBP : TR_RSP, a->write ? -8 : 0));
+        emit_lea_word(
+            b, TR_S0,
+            mem_base(ti->kind == TR_LEAVE ? RBP : TR_RSP, a->write ? -(int32_t)b->word : 0));
         return;
     }
     base = segment_base(b, ti->memory);
     emit_lea_operand(b, ti, TR_S0, true);
     if (base) {
         emit_load(b->e, TR_S1, mem_field(base));
-        emit_lea(b->e, true, TR_S0, mem_index(TR_S0, TR_S1, 0, 0));
+        emit_lea_word(b, TR_S0, mem_index(TR_S0, TR_S1, 0, 0));
     }
 }
 
@@ -274,6 +275,27 @@ static unsigned emit_pointer(struct tr_builder *b, const struct tr_insn *ti, int
     return best;
 }
 
+/*
+ * FS and GS in 32-bit code: R11 = linear address of the operand, or off to the code that is
+ * returned if it is beyond the segment.
+ */
+static struct cold *emit_address_in_segment(struct tr_builder *b, struct tr_insn *ti,
+                                            const struct access *a)
+{
+    struct icpu *c = b->t->c;
+    bool is_gs = ti->memory->mem.segment == ZYDIS_REGISTER_GS;
+    struct cold *cold;
+
+    emit_lea_operand(b, ti, TR_S0, false);
+    guard_flags(b, ti);
+    emit_lea(b->e, true, TR_S1, mem_base(TR_S0, (int32_t)a->size));
+    emit_rm(b->e, true, 0x3b, TR_S1, mem_field(is_gs ? &c->gs_reach : &c->fs_reach)); /* cmp */
+    cold = step_cold(b, ti, CC_A);
+    emit_load(b->e, TR_S1, mem_field(segment_base(b, ti->memory)));
+    emit_lea_word(b, TR_S0, mem_index(TR_S0, TR_S1, 0, 0));
+    return cold;
+}
+
 struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a)
 {
     struct place p = {.base = TR_S0, .index = TR_S2};
@@ -285,7 +307,10 @@ struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct 
     } else if (!a->alone && !a->base && !a->index) {
         p.cold = emit_lookup_at(b, ti, (uint64_t)a->offset, a->size, a->write, a->align_mask);
     } else {
-        emit_address_of(b, ti, a);
+        if (b->is_32bit && a->is_operand && segment_base(b, ti->memory))
+            p.segment = emit_address_in_segment(b, ti, a);
+        else
+            emit_address_of(b, ti, a);
         p.cold = emit_lookup(b, ti, a->size, a->write, a->align_mask);
     }
     return p;
@@ -302,4 +327,6 @@ void finish_access(struct tr_builder *b, const struct place *p)
 {
     if (p->cold)
         finish_cold(b, p->cold);
+    if (p->segment)
+        finish_cold(b, p->segment);
 }

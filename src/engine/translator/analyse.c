@@ -135,6 +135,12 @@ static const ZydisDecodedOperand *memory_operand(const struct insn *insn)
     return NULL;
 }
 
+/* Does its segment have a base other than 0? */
+static bool has_base(const ZydisDecodedOperand *m)
+{
+    return m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS;
+}
+
 /* ---- kinds ---- */
 
 /* As a mask, K0 stands for none. */
@@ -222,7 +228,7 @@ static bool is_branch(const struct insn *insn)
            insn->info.meta.category == ZYDIS_CATEGORY_CALL;
 }
 
-static bool is_gpr64_or_immediate(const ZydisDecodedOperand *o)
+static bool is_gpr_or_immediate(const ZydisDecodedOperand *o)
 {
     return o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
            (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG);
@@ -233,25 +239,36 @@ static bool is_kernel(const struct tr_builder *b)
     return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
 }
 
-/* A string instruction with REP, by flat 64-bit addresses. */
-static bool is_plain_rep(const struct insn *insn)
+/* A string instruction with REP, by flat addresses. */
+static bool is_plain_rep(const struct tr_builder *b, const struct insn *insn)
 {
-    return (insn->info.attributes & ZYDIS_ATTRIB_HAS_REP) && insn->info.address_width == 64 &&
-           !(insn->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS));
+    return (insn->info.attributes & ZYDIS_ATTRIB_HAS_REP) &&
+           insn->info.address_width == 8 * b->word &&
+           !(insn->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS |
+                                      ZYDIS_ATTRIB_HAS_SEGMENT_CS));
+}
+
+/* Is the memory operand one that 32-bit code may reach through flat segments, or FS and GS? */
+static bool is_plain_memory32(const struct insn *insn, const ZydisDecodedOperand *m)
+{
+    return insn->info.address_width == 32 && m->mem.segment != ZYDIS_REGISTER_CS;
 }
 
 static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
 {
     const struct insn *insn = &ti->insn;
-    bool wide = insn->info.operand_width == 64;
+    bool wide = insn->info.operand_width == 8 * b->word;
+    bool nothing = insn->info.mnemonic == ZYDIS_MNEMONIC_NOP;
 
+    if (b->is_32bit && ti->memory && !nothing && !is_plain_memory32(insn, ti->memory))
+        return TR_FALLBACK;
     if (is_branch(insn)) {
         enum tr_kind kind = branch_kind(insn);
 
         if ((kind == TR_JMP_INDIRECT || kind == TR_CALL_INDIRECT) && !ti->memory &&
             gpr_of(insn->operands[0].reg.value) == RSP)
             return TR_FALLBACK;
-        return wide || kind == TR_JCC ? kind : TR_FALLBACK;
+        return wide || (kind == TR_JCC && !b->is_32bit) ? kind : TR_FALLBACK;
     }
     switch (insn->info.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
@@ -265,8 +282,8 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_LEA:
         return TR_LEA;
     case ZYDIS_MNEMONIC_PUSH:
-        return wide && (ti->memory || is_gpr64_or_immediate(&insn->operands[0])) ? TR_PUSH
-                                                                                 : TR_FALLBACK;
+        return wide && (ti->memory || is_gpr_or_immediate(&insn->operands[0])) ? TR_PUSH
+                                                                               : TR_FALLBACK;
     case ZYDIS_MNEMONIC_MOVSB:
     case ZYDIS_MNEMONIC_MOVSW:
     case ZYDIS_MNEMONIC_MOVSD:
@@ -277,8 +294,9 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_STOSQ:
         if (insn->info.meta.category != ZYDIS_CATEGORY_STRINGOP)
             break; /* MOVSD of SSE2 */
-        return is_plain_rep(insn) ? TR_REP : TR_FALLBACK;
+        return is_plain_rep(b, insn) ? TR_REP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_PUSHFD:
         return TR_PUSHF;
     case ZYDIS_MNEMONIC_SWAPGS:
         return is_kernel(b) ? TR_SWAPGS : TR_FALLBACK;
@@ -290,7 +308,7 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_CLAC:
         return is_kernel(b) ? TR_SET_AC : TR_FALLBACK;
     case ZYDIS_MNEMONIC_POP:
-        return wide && is_gpr64_or_immediate(&insn->operands[0]) ? TR_POP : TR_FALLBACK;
+        return wide && is_gpr_or_immediate(&insn->operands[0]) ? TR_POP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_LEAVE:
         return wide ? TR_LEAVE : TR_FALLBACK;
     case ZYDIS_MNEMONIC_DIV:
@@ -305,10 +323,12 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
             insn->info.mnemonic == ZYDIS_MNEMONIC_BTR || insn->info.mnemonic == ZYDIS_MNEMONIC_BTC;
 
         if (!operands_are_plain(insn) || means_another(b, insn) ||
-            (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM)))
+            (ti->memory && !(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM) && !is_moffs(insn)))
             return TR_FALLBACK;
         if (ti->memory && bit_string && insn->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
-            return insn->info.operand_width >= 32 ? TR_BITS : TR_FALLBACK;
+            return insn->info.operand_width >= 32 && !(b->is_32bit && has_base(ti->memory))
+                       ? TR_BITS
+                       : TR_FALLBACK;
         return TR_COPY;
     }
     if (!is_vector_insn(b, ti))
@@ -436,7 +456,8 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
     ti->inverted = false;
     ti->kind = ti->ends && !is_branch(&ti->insn) ? TR_FALLBACK : kind_of(b, ti);
     if (ti->kind == TR_JCC || ti->kind == TR_JMP || ti->kind == TR_CALL)
-        ti->target = ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s;
+        ti->target =
+            word_of(b, ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s);
     if (ti->kind >= TR_JMP || ti->kind == TR_SET_AC)
         ti->ends = true;
     flags_of(ti);

@@ -119,6 +119,8 @@ struct tr_builder {
     struct tr_block *block;
     struct tr_insn insns[TR_MAX_INSNS];
     unsigned count;
+    bool is_32bit; /* code */
+    unsigned word; /* bytes of addresses and of what CALL pushes: 8 or 4 */
     struct cold cold[TR_MAX_COLD];
     unsigned cold_count;
     uint64_t end_rip; /* behind the last instruction */
@@ -144,6 +146,29 @@ struct tr_builder {
 };
 
 #define STATUS_FLAGS 0x8d5u
+
+/* An address as code of this size has it. */
+static inline uint64_t word_of(const struct tr_builder *b, uint64_t address)
+{
+    return b->is_32bit ? (uint32_t)address : address;
+}
+static inline uint64_t next_rip(const struct tr_builder *b, const struct tr_insn *ti)
+{
+    return word_of(b, ti->rip + ti->insn.info.length);
+}
+/* Moves of word bytes, zero-extended. */
+static inline void emit_load_word(const struct tr_builder *b, unsigned to, struct host_mem m)
+{
+    emit_rm(b->e, !b->is_32bit, 0x8b, to, m);
+}
+static inline void emit_store_word(const struct tr_builder *b, struct host_mem m, unsigned from)
+{
+    emit_rm(b->e, !b->is_32bit, 0x89, from, m);
+}
+static inline void emit_lea_word(const struct tr_builder *b, unsigned to, struct host_mem m)
+{
+    emit_lea(b->e, !b->is_32bit, to, m);
+}
 
 /* ---- analyse.c ---- */
 
@@ -191,7 +216,8 @@ void emit_lea_operand(struct tr_builder *b, const struct tr_insn *ti, unsigned t
 struct place {
     int base, index; /* index: or NO_REG */
     int32_t disp;
-    struct cold *cold; /* for finish_access(); NULL if there is no look-up */
+    struct cold *cold;    /* for finish_access(); NULL if there is no look-up */
+    struct cold *segment; /* likewise of the check of FS or GS */
 };
 static inline struct host_mem place_mem(const struct place *p)
 {

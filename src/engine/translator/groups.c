@@ -43,19 +43,21 @@ static void set_written(struct tr_builder *b, struct symbolic regs[16], const st
     }
 }
 
-static bool is_gpr64(const ZydisDecodedOperand *o)
+/* A general register as wide as addresses are. */
+static bool is_word_gpr(const struct tr_builder *b, const ZydisDecodedOperand *o)
 {
-    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value >= ZYDIS_REGISTER_RAX &&
-           o->reg.value <= ZYDIS_REGISTER_R15;
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG &&
+           o->size == 8 * b->word;
 }
 
-/* reg += constant, or reg = reg: true if ti is such an instruction of 64 bits. */
-static bool follow_copy(struct symbolic regs[16], const struct tr_insn *ti)
+/* reg += constant, or reg = reg: true if ti is such an instruction on all that addresses read. */
+static bool follow_copy(const struct tr_builder *b, struct symbolic regs[16],
+                        const struct tr_insn *ti)
 {
     const ZydisDecodedOperand *o = ti->insn.operands;
     int to;
 
-    if (!is_gpr64(&o[0]) || ti->insn.info.operand_width != 64)
+    if (!is_word_gpr(b, &o[0]))
         return false;
     to = gpr_of(o[0].reg.value);
     switch (ti->insn.info.mnemonic) {
@@ -73,7 +75,7 @@ static bool follow_copy(struct symbolic regs[16], const struct tr_insn *ti)
             ti->insn.info.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s;
         return true;
     case ZYDIS_MNEMONIC_MOV:
-        if (!is_gpr64(&o[1]))
+        if (!is_word_gpr(b, &o[1]))
             return false;
         regs[to] = regs[gpr_of(o[1].reg.value)];
         return true;
@@ -82,13 +84,14 @@ static bool follow_copy(struct symbolic regs[16], const struct tr_insn *ti)
     }
 }
 
-static bool follow_lea(struct symbolic regs[16], const struct tr_insn *ti)
+static bool follow_lea(const struct tr_builder *b, struct symbolic regs[16],
+                       const struct tr_insn *ti)
 {
     const ZydisDecodedOperand *m = ti->memory;
     int base = gpr_of(m->mem.base);
 
-    if (!is_gpr64(&ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE || base == NO_REG ||
-        ti->insn.info.address_width != 64)
+    if (!is_word_gpr(b, &ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE ||
+        base == NO_REG || ti->insn.info.address_width != 8 * b->word)
         return false;
     regs[gpr_of(ti->insn.operands[0].reg.value)] =
         (struct symbolic){regs[base].symbol, regs[base].offset + m->mem.disp.value};
@@ -107,25 +110,25 @@ static void follow(struct tr_builder *b, struct symbolic regs[16], const struct 
     case TR_PUSHF:
     case TR_CALL:
     case TR_CALL_INDIRECT:
-        regs[RSP].offset -= 8;
+        regs[RSP].offset -= b->word;
         return;
     case TR_RET:
-        regs[RSP].offset += 8 + (int64_t)ti->insn.info.raw.imm[0].value.u;
+        regs[RSP].offset += (int64_t)(b->word + ti->insn.info.raw.imm[0].value.u);
         return;
     case TR_POP:
-        regs[RSP].offset += 8;
+        regs[RSP].offset += b->word;
         set_new(b, regs, gpr_of(ti->insn.operands[0].reg.value));
         return;
     case TR_LEAVE:
-        regs[RSP] = (struct symbolic){regs[RBP].symbol, regs[RBP].offset + 8};
+        regs[RSP] = (struct symbolic){regs[RBP].symbol, regs[RBP].offset + b->word};
         set_new(b, regs, RBP);
         return;
     case TR_COPY:
-        if (!follow_copy(regs, ti))
+        if (!follow_copy(b, regs, ti))
             set_written(b, regs, ti);
         return;
     case TR_LEA:
-        if (!follow_lea(regs, ti))
+        if (!follow_lea(b, regs, ti))
             set_written(b, regs, ti);
         return;
     default:
@@ -148,7 +151,8 @@ static struct access *add_access(struct tr_insn *ti, struct symbolic base, int64
     return a;
 }
 
-static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
+static void operand_access(const struct tr_builder *b, const struct symbolic regs[16],
+                           struct tr_insn *ti)
 {
     const ZydisDecodedOperand *m = ti->memory;
     int base = gpr_of(m->mem.base), index = gpr_of(m->mem.index);
@@ -166,7 +170,7 @@ static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
         a->align_mask = ti->plan.align_mask;
     else if (ti->insn.info.mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
         a->align_mask = 15;
-    a->alone = ti->kind == TR_BITS || ti->insn.info.address_width != 64 ||
+    a->alone = ti->kind == TR_BITS || ti->insn.info.address_width != 8 * b->word ||
                m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS;
     if (m->mem.base == ZYDIS_REGISTER_RIP)
         a->offset += (int64_t)(ti->rip + ti->insn.info.length);
@@ -175,26 +179,29 @@ static void operand_access(const struct symbolic regs[16], struct tr_insn *ti)
         a->scale = (uint8_t)__builtin_ctz(m->mem.scale);
         a->offset += (int64_t)((uint64_t)regs[index].offset << a->scale);
     }
+    if (b->is_32bit)
+        a->offset = a->base || a->index ? (int32_t)a->offset : (int64_t)(uint32_t)a->offset;
 }
 
-static void find_accesses(const struct symbolic regs[16], struct tr_insn *ti)
+static void find_accesses(const struct tr_builder *b, const struct symbolic regs[16],
+                          struct tr_insn *ti)
 {
     ti->access_count = 0;
     if (ti->memory && ti->kind != TR_LEA && ti->kind != TR_NOTHING && ti->kind != TR_FALLBACK)
-        operand_access(regs, ti);
+        operand_access(b, regs, ti);
     switch (ti->kind) {
     case TR_PUSH:
     case TR_PUSHF:
     case TR_CALL:
     case TR_CALL_INDIRECT:
-        add_access(ti, regs[RSP], -8, 8, true);
+        add_access(ti, regs[RSP], -(int64_t)b->word, b->word, true);
         break;
     case TR_POP:
     case TR_RET:
-        add_access(ti, regs[RSP], 0, 8, false);
+        add_access(ti, regs[RSP], 0, b->word, false);
         break;
     case TR_LEAVE:
-        add_access(ti, regs[RBP], 0, 8, false);
+        add_access(ti, regs[RBP], 0, b->word, false);
         break;
     default:
         break;
@@ -313,7 +320,7 @@ void find_groups(struct tr_builder *b)
         struct tr_insn *ti = &b->insns[n];
 
         memcpy(ti->before, regs, sizeof(regs));
-        find_accesses(regs, ti);
+        find_accesses(b, regs, ti);
         follow(b, regs, ti);
     }
     for (unsigned n = 0; n < b->count && !b->plain; n++) {
@@ -342,7 +349,7 @@ static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, con
         disp -= (uint64_t)ti->before[base].offset;
     if (index != NO_REG)
         disp -= (uint64_t)ti->before[index].offset << g->scale;
-    if ((int64_t)disp != (int32_t)disp)
+    if (!b->is_32bit && (int64_t)disp != (int32_t)disp)
         return false;
     m.disp = (int32_t)disp;
     if (base != NO_REG)
@@ -351,7 +358,7 @@ static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, con
         m.index = (int)guest_value(b, index, TR_S1);
         m.scale = g->scale;
     }
-    emit_lea(b->e, true, TR_S0, m);
+    emit_lea_word(b, TR_S0, m);
     return true;
 }
 
@@ -375,8 +382,8 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
         if (g->place != here)
             continue;
         if (!g->base && !g->index) {
-            cold = emit_lookup_at(b, ti, (uint64_t)g->low, (unsigned)(g->high - g->low), g->write,
-                                  g->align_mask);
+            cold = emit_lookup_at(b, ti, word_of(b, (uint64_t)g->low), (unsigned)(g->high - g->low),
+                                  g->write, g->align_mask);
         } else if (emit_low_address(b, ti, g)) {
             cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, g->align_mask);
         } else {

@@ -143,8 +143,8 @@ static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
 
 static void store_constant(struct tr_builder *b, const struct place *p, uint64_t value)
 {
-    if ((int64_t)value == (int32_t)value) {
-        emit_rm(b->e, true, 0xc7, 0, place_mem(p));
+    if (b->is_32bit || (int64_t)value == (int32_t)value) {
+        emit_rm(b->e, !b->is_32bit, 0xc7, 0, place_mem(p));
         put32(b->e, (uint32_t)value);
     } else {
         emit_constant(b->e, TR_S1, value);
@@ -160,7 +160,12 @@ static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
 
 static void move_rsp(struct tr_builder *b, int32_t bytes)
 {
-    emit_lea(b->e, true, TR_RSP, mem_base(TR_RSP, bytes));
+    emit_lea_word(b, TR_RSP, mem_base(TR_RSP, bytes));
+}
+
+static void move_rsp_down(struct tr_builder *b)
+{
+    move_rsp(b, -(int32_t)b->word);
 }
 
 static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
@@ -170,19 +175,19 @@ static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
 
     if (ti->memory) {
         p = emit_access(b, ti, &ti->access[0]);
-        emit_load(b->e, TR_S1, place_mem(&p));
+        emit_load_word(b, TR_S1, place_mem(&p));
         emit_store(b->e, mem_field(&b->t->target), TR_S1);
         first = p;
     }
     p = emit_stack_access(b, ti);
     if (ti->memory) {
         emit_load(b->e, TR_S1, mem_field(&b->t->target));
-        emit_store(b->e, place_mem(&p), TR_S1);
+        emit_store_word(b, place_mem(&p), TR_S1);
     } else if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         store_constant(b, &p, (uint64_t)o->imm.value.s);
     else
-        emit_store(b->e, place_mem(&p), guest_value(b, gpr_of(o->reg.value), TR_S1));
-    move_rsp(b, -8);
+        emit_store_word(b, place_mem(&p), guest_value(b, gpr_of(o->reg.value), TR_S1));
+    move_rsp_down(b);
     finish_access(b, &first); /* a miss of either is a step that does it all */
     finish_access(b, &p);
     return true;
@@ -197,10 +202,10 @@ static bool emit_pop(struct tr_builder *b, struct tr_insn *ti)
         emit_load(b->e, TR_S1, place_mem(&p));
         emit_store(b->e, guest_slot(b, guest), TR_S1);
     } else {
-        emit_load(b->e, host_of(guest), place_mem(&p));
+        emit_load_word(b, host_of(guest), place_mem(&p));
     }
     if (guest != RSP)
-        move_rsp(b, 8);
+        move_rsp(b, (int32_t)b->word);
     finish_access(b, &p);
     return true;
 }
@@ -209,8 +214,8 @@ static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
 {
     struct place p = emit_stack_access(b, ti);
 
-    emit_lea(b->e, true, TR_RSP, mem_base(RBP, 8));
-    emit_load(b->e, RBP, place_mem(&p));
+    emit_lea_word(b, TR_RSP, mem_base(RBP, (int32_t)b->word));
+    emit_load_word(b, RBP, place_mem(&p));
     finish_access(b, &p);
     return true;
 }
@@ -241,25 +246,35 @@ static bool emit_pushf(struct tr_builder *b, struct tr_insn *ti)
     struct emit *e = b->e;
     struct place p = emit_stack_access(b, ti);
 
-    if (p.base == TR_S0) { /* a look-up of its own; R11 is needed */
-        p.base = TR_RSP;
-        p.disp = -8;
-    }
     flags_save(b);
     emit_status_flags(b);
     emit_rm(e, false, 0x8b, TR_S0, mem_field(&b->t->c->cpu.s.rflags));
     emit_alu_imm(e, false, ALU_AND, TR_S0,
                  (int32_t) ~(uint32_t)(STATUS_FLAGS | X86_FLAG_VM | X86_FLAG_RF));
     emit_rr(e, false, 0x0b, TR_S1, TR_S0);
-    emit_store(e, place_mem(&p), TR_S1);
-    move_rsp(b, -8);
+    if (p.base == TR_S0)
+        emit_address_of(b, ti, &ti->access[0]);
+    emit_store_word(b, place_mem(&p), TR_S1);
+    move_rsp_down(b);
     finish_access(b, &p);
     return true;
 }
 
+/* R12 = how many words of 32 or 64 bits before or behind the operand the bit is. */
+static void emit_bit_word(struct tr_builder *b, int guest, bool wide)
+{
+    if (wide)
+        emit_mov(b->e, TR_S1, guest_value(b, guest, TR_S1));
+    else
+        emit_rr(b->e, true, 0x63, TR_S1, guest_value(b, guest, TR_S1)); /* movsxd */
+    emit_rr(b->e, true, 0xc1, 7, TR_S1);                                /* sar */
+    put8(b->e, wide ? 6 : 5);
+}
+
 /*
  * The bit may be anywhere before or behind the operand. The look-up is of the word that it is in;
- * the host's instruction finds that word by the same rule from the operand's address.
+ * the host's instruction finds that word by the same rule from the operand's address, which in
+ * 32-bit code is taken from the word's, because its addresses wrap.
  */
 static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
 {
@@ -272,15 +287,17 @@ static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
 
     guard_flags(b, ti);
     emit_address_of(b, ti, &ti->access[0]);
-    if (wide)
-        emit_mov(e, TR_S1, guest_value(b, offset, TR_S1));
-    else
-        emit_rr(e, true, 0x63, TR_S1, guest_value(b, offset, TR_S1)); /* movsxd */
-    emit_rr(e, true, 0xc1, 7, TR_S1);                                 /* sar */
-    put8(e, wide ? 6 : 5);
-    emit_lea(e, true, TR_S0, mem_index(TR_S0, TR_S1, wide ? 3 : 2, 0));
+    emit_bit_word(b, offset, wide);
+    emit_lea_word(b, TR_S0, mem_index(TR_S0, TR_S1, wide ? 3 : 2, 0));
     p.cold = emit_lookup(b, ti, wide ? 8 : 4, ti->insn.info.mnemonic != ZYDIS_MNEMONIC_BT, 0);
-    emit_address_of(b, ti, &ti->access[0]);
+    if (b->is_32bit) {
+        emit_bit_word(b, offset, false);
+        emit_rr(e, true, 0xc1, 4, TR_S1); /* shl */
+        put8(e, 2);
+        emit_rr(e, true, 0x2b, TR_S0, TR_S1); /* sub */
+    } else {
+        emit_address_of(b, ti, &ti->access[0]);
+    }
     flags_for(b, ti);
     r.reg = (int)guest_value(b, offset, TR_S1);
     if (!rewrite_insn(e, &ti->insn, &r))
@@ -302,10 +319,14 @@ static struct cold *step_beyond_page(struct tr_builder *b, struct tr_insn *ti, u
     return step_if(b, ti, CC_A);
 }
 
-/* reg += by, or -= by; changes the host's flags. */
-static void emit_add(struct tr_builder *b, bool subtract, unsigned reg, unsigned by)
+/* From the linear address in reg to the host's, and back; changes the host's flags. */
+static void emit_add_addend(struct tr_builder *b, unsigned reg, unsigned addend)
 {
-    emit_rr(b->e, true, subtract ? 0x2b : 0x03, reg, by);
+    emit_rr(b->e, true, 0x03, reg, addend);
+}
+static void emit_subtract_addend(struct tr_builder *b, unsigned reg, unsigned addend)
+{
+    emit_rr(b->e, !b->is_32bit, 0x2b, reg, addend);
 }
 
 /*
@@ -319,6 +340,7 @@ static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
                      : ti->insn.info.operand_width == 16 ? 1
                      : ti->insn.info.operand_width == 32 ? 2
                                                          : 3;
+    static const uint8_t used[] = {RCX, RDI, RSI};
     bool moves = ti->insn.info.mnemonic >= ZYDIS_MNEMONIC_MOVSB &&
                  ti->insn.info.mnemonic <= ZYDIS_MNEMONIC_MOVSW;
     struct host_mem eflags = mem_field(&b->t->c->cpu.s.rflags);
@@ -331,8 +353,10 @@ static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
     emit_rm(e, false, 0xf7, 0, eflags); /* test: DF */
     put32(e, X86_FLAG_DF);
     colds[count++] = step_if(b, ti, CC_NE);
-    emit_alu_imm(e, true, ALU_CMP, RCX, 0x1000);
+    emit_alu_imm(e, !b->is_32bit, ALU_CMP, RCX, 0x1000);
     colds[count++] = step_if(b, ti, CC_A);
+    for (unsigned n = 0; b->is_32bit && n < 2u + moves; n++)
+        emit_rr(e, false, 0x8b, used[n], used[n]); /* mov: what is above 32 bits goes */
     colds[count++] = step_beyond_page(b, ti, RDI, scale);
     if (moves)
         colds[count++] = step_beyond_page(b, ti, RSI, scale);
@@ -344,14 +368,14 @@ static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
         colds[count++] = emit_lookup(b, ti, 1, false, 0);
         emit_mov(e, TR_S1, TR_S2);
         emit_load(e, TR_S2, mem_field(&b->t->target));
-        emit_add(b, false, RSI, TR_S1);
+        emit_add_addend(b, RSI, TR_S1);
     }
-    emit_add(b, false, RDI, TR_S2);
+    emit_add_addend(b, RDI, TR_S2);
     if (!rewrite_insn(e, &ti->insn, &r))
         return false;
-    emit_add(b, true, RDI, TR_S2);
+    emit_subtract_addend(b, RDI, TR_S2);
     if (moves)
-        emit_add(b, true, RSI, TR_S1);
+        emit_subtract_addend(b, RSI, TR_S1);
     while (count--)
         finish_cold(b, colds[count]);
     return true;
@@ -464,8 +488,8 @@ static void emit_push_return(struct tr_builder *b, struct tr_insn *ti)
 {
     struct place p = emit_stack_access(b, ti);
 
-    store_constant(b, &p, ti->rip + ti->insn.info.length);
-    move_rsp(b, -8);
+    store_constant(b, &p, next_rip(b, ti));
+    move_rsp_down(b);
     finish_access(b, &p);
 }
 
@@ -483,17 +507,18 @@ static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
     struct place p;
 
     if (!ti->memory) {
-        emit_mov(b->e, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
+        emit_rr(b->e, !b->is_32bit, 0x8b, TR_S0, /* mov */
+                guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
         return;
     }
     p = emit_access(b, ti, &ti->access[0]);
-    emit_load(b->e, TR_S0, place_mem(&p));
+    emit_load_word(b, TR_S0, place_mem(&p));
     finish_access(b, &p);
 }
 
 static bool emit_call_indirect(struct tr_builder *b, struct tr_insn *ti)
 {
-    insn_op(b, ti)->undo_rsp = 8;
+    insn_op(b, ti)->undo_rsp = (int32_t)b->word;
     emit_branch_operand(b, ti);
     emit_store(b->e, mem_field(&b->t->target), TR_S0);
     emit_push_return(b, ti);
@@ -511,14 +536,14 @@ static bool emit_jmp_indirect(struct tr_builder *b, struct tr_insn *ti)
 
 static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
 {
-    int32_t bytes = 8;
+    int32_t bytes = (int32_t)b->word;
     struct place p;
 
     if (ti->insn.info.raw.imm[0].size)
         bytes += (int32_t)ti->insn.info.raw.imm[0].value.u;
     insn_op(b, ti)->undo_rsp = -bytes;
     p = emit_stack_access(b, ti);
-    emit_load(b->e, TR_S0, place_mem(&p));
+    emit_load_word(b, TR_S0, place_mem(&p));
     move_rsp(b, bytes);
     finish_access(b, &p);
     if (ti->followed)

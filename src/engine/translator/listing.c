@@ -88,8 +88,8 @@ static void list_block(FILE *file, const struct tr_builder *b, const uint8_t *st
         const uint8_t *next = n + 1 < b->count ? b->insns[n + 1].host : cold;
         char text[96];
 
-        x86_disassemble(X86_CODE_64, ti->insn.bytes, ti->insn.info.length, ti->rip, text,
-                        sizeof(text));
+        x86_disassemble(b->is_32bit ? X86_CODE_32 : X86_CODE_64, ti->insn.bytes,
+                        ti->insn.info.length, ti->rip, text, sizeof(text));
         fprintf(file, "    %" PRIx64 "  %s\n", ti->rip, text);
         list_host(file, b, ti->host, next);
     }

@@ -4,14 +4,21 @@
  * What is copied byte by byte: prefixes that mean something to the operation, the opcode and
  * immediates. What is made new: the register fields of general registers, the memory operand
  * ([base + index + disp]), and the bits of REX, VEX and EVEX that extend them (SDM vol. 2, 2.1
- * to 2.7).
+ * to 2.7). Opcodes that 64-bit code has not are replaced by those that mean the same.
  */
 #include "engine/translator/builder.h"
 
 struct fields {
     unsigned reg, rm, vvvv; /* 4 bits each; rm also stands for the register in the opcode */
     unsigned x;             /* fourth bit of the index; in EVEX the fifth of a vector register */
+    unsigned opcode;
+    bool has_modrm, w_is_ignored; /* W of VEX and EVEX */
 };
+
+static bool is_64bit(const struct insn *insn)
+{
+    return insn->info.machine_mode == ZYDIS_MACHINE_MODE_LONG_64;
+}
 
 static bool is_address_prefix(unsigned byte)
 {
@@ -47,7 +54,7 @@ static void put_memory(struct emit *e, unsigned reg, const struct rewrite *r, bo
 static void put_modrm(struct emit *e, const struct insn *insn, const struct rewrite *r,
                       const struct fields *f)
 {
-    if (!(insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM))
+    if (!f->has_modrm)
         return;
     if (r->memory)
         put_memory(e, f->reg, r, insn->info.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX);
@@ -59,18 +66,20 @@ static void put_immediates(struct emit *e, const struct insn *insn)
 {
     unsigned first = insn->info.raw.imm[0].offset;
 
-    if (insn->info.raw.imm[0].size)
-        put_bytes(e, insn->bytes + first, insn->info.length - first);
+    if (!insn->info.raw.imm[0].size)
+        return;
+    put_bytes(e, insn->bytes + first, insn->info.length - first);
+    for (unsigned n = 0; !is_64bit(insn) && n < insn->info.operand_count; n++)
+        if (insn->operands[n].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+            e->at[-1] &= 0x7f; /* bits 7-4 are the register */
 }
 
 static bool put_legacy(struct emit *e, const struct insn *insn, const struct rewrite *r,
                        const struct fields *f)
 {
     const ZydisDecodedInstruction *info = &insn->info;
-    bool in_opcode = !(info->attributes & ZYDIS_ATTRIB_HAS_MODRM);
     unsigned rex = (unsigned)info->raw.rex.W << 3 | (f->reg >> 3 & 1) << 2 | (f->x & 1) << 1 |
                    (f->rm >> 3 & 1);
-    unsigned opcode = info->opcode;
 
     for (unsigned n = 0; n < info->raw.prefix_count; n++) {
         unsigned byte = info->raw.prefixes[n].value;
@@ -92,9 +101,7 @@ static bool put_legacy(struct emit *e, const struct insn *insn, const struct rew
     else if (info->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT &&
              info->opcode_map != ZYDIS_OPCODE_MAP_0F)
         return false;
-    if (in_opcode && r->rm != NO_REG)
-        opcode = (opcode & ~7u) | (f->rm & 7);
-    put8(e, opcode);
+    put8(e, !f->has_modrm && r->rm != NO_REG ? (f->opcode & ~7u) | (f->rm & 7) : f->opcode);
     return true;
 }
 
@@ -104,17 +111,51 @@ static void put_vex(struct emit *e, const struct insn *insn, const struct fields
 
     put8(e, 0xc4);
     put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | vex->m_mmmm);
-    put8(e, (unsigned)vex->W << 7 | (~f->vvvv & 15) << 3 | (unsigned)vex->L << 2 | vex->pp);
+    put8(e, (unsigned)(vex->W && !f->w_is_ignored) << 7 | (~f->vvvv & 15) << 3 |
+                (unsigned)vex->L << 2 | vex->pp);
 }
 
 static void put_evex(struct emit *e, const struct insn *insn, const struct fields *f)
 {
     const uint8_t *bytes = insn->bytes + insn->info.raw.evex.offset;
+    bool high = is_64bit(insn); /* outside 64-bit code the fifth bits count for nothing */
 
     put8(e, 0x62);
-    put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | (bytes[1] & 0x1f));
-    put8(e, (bytes[2] & 0x87) | (~f->vvvv & 15) << 3);
-    put8(e, bytes[3]);
+    put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | (bytes[1] & 0x1f) |
+                (high ? 0 : 0x10));
+    put8(e, (bytes[2] & (f->w_is_ignored ? 7u : 0x87u)) | (~f->vvvv & 15) << 3);
+    put8(e, bytes[3] | (high ? 0 : 0x08));
+}
+
+static void replace_opcode(const struct insn *insn, struct fields *f)
+{
+    unsigned opcode = insn->info.opcode;
+
+    if (is_moffs(insn)) {
+        f->opcode = 0x88 | (~opcode & 2) | (opcode & 1);
+        f->reg = RAX; /* whatever REX.R says */
+        f->has_modrm = true;
+    } else if (!is_64bit(insn) && insn->info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT) {
+        if ((opcode & 0xf0) == 0x40) { /* INC, DEC of a register: FF /0, /1 */
+            f->opcode = 0xff;
+            f->reg = opcode >> 3 & 1;
+            f->has_modrm = true;
+        } else if (opcode == 0x82) { /* the same as 80 */
+            f->opcode = 0x80;
+        }
+    }
+}
+
+/* SDM vol. 2, 2.3.5 and 2.7.1: no high registers, W says nothing about general registers. */
+static void limit_fields(const struct insn *insn, struct fields *f)
+{
+    f->reg &= 7;
+    f->rm &= 7;
+    f->vvvv &= 7;
+    f->x = 0;
+    f->w_is_ignored =
+        host_stub_w_is_width(insn) || (insn->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+                                       gpr_of(insn->operands[0].reg.value) != NO_REG);
 }
 
 /* The fields as the guest's instruction has them. */
@@ -122,7 +163,10 @@ static void guest_fields(const struct insn *insn, struct fields *f)
 {
     const ZydisDecodedInstructionRaw *raw = &insn->info.raw;
 
-    *f = (struct fields){.reg = raw->modrm.reg, .rm = raw->modrm.rm};
+    *f = (struct fields){.reg = raw->modrm.reg,
+                         .rm = raw->modrm.rm,
+                         .opcode = insn->info.opcode,
+                         .has_modrm = insn->info.attributes & ZYDIS_ATTRIB_HAS_MODRM};
     switch (insn->info.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
         /* Zydis has these bits as they stand, inverted; a two-byte prefix has only R. */
@@ -139,7 +183,10 @@ static void guest_fields(const struct insn *insn, struct fields *f)
     default:
         f->reg |= raw->rex.R ? 8u : 0;
         f->rm |= raw->rex.B ? 8u : 0;
+        replace_opcode(insn, f);
     }
+    if (!is_64bit(insn))
+        limit_fields(insn, f);
 }
 
 bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite *r)

@@ -100,10 +100,10 @@ static const uint8_t *jump_miss(const struct translator *t, bool saved)
     return saved ? t->exit_indirect_saved : t->exit_indirect;
 }
 
-static void clear_jumps(struct translator *t, bool saved, enum tlb_kind kind)
+static void clear_jumps(struct translator *t, bool saved, unsigned mode)
 {
     for (unsigned n = 0; n < TR_JUMP_SIZE; n++)
-        t->jumps[saved][kind][n] = jump_miss(t, saved);
+        t->jumps[saved][mode][n] = jump_miss(t, saved);
 }
 
 void translator_flush(struct translator *t)
@@ -118,9 +118,9 @@ void translator_flush(struct translator *t)
     memset(t->hot, 0, sizeof(t->hot));
     t->link = NULL;
     t->site = NULL;
-    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++)
+    for (unsigned n = 0; n < 2 * TR_MODE_COUNT; n++)
         if (t->jumps[n & 1][n / 2])
-            clear_jumps(t, n & 1, (enum tlb_kind)(n / 2));
+            clear_jumps(t, n & 1, n / 2);
     translator_forget_mappings(t, true);
     t->stats.flushes++;
 }
@@ -202,7 +202,7 @@ static void drop_block(struct translator *t, struct tr_block *b)
     for (struct tr_link *link = b->incoming; link; link = link->next)
         emit_aim(&t->emit, link->rel32, link->stub);
     for (unsigned saved = 0; saved < 2; saved++) {
-        const uint8_t **jump = &t->jumps[saved][b->page->kind][b->rip & (TR_JUMP_SIZE - 1)];
+        const uint8_t **jump = &t->jumps[saved][b->page->mode][b->rip & (TR_JUMP_SIZE - 1)];
 
         if (*jump == b->entries[saved][TR_INDIRECT])
             *jump = jump_miss(t, saved);
@@ -259,6 +259,11 @@ static void take_changes(struct translator *t)
     host_mutex_unlock(&interpreter->code_lock);
 }
 
+static unsigned current_mode(const struct icpu *c)
+{
+    return tr_mode(c->tlb_kind, c->code_size == X86_CODE_32);
+}
+
 static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
     struct tr_page *page = translator_data(t, sizeof(*page));
@@ -271,7 +276,8 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
                              .page = f->page,
                              .generation = atomic_load(&f->page->generation),
                              .id = ++t->next_id,
-                             .kind = t->c->tlb_kind};
+                             .kind = t->c->tlb_kind,
+                             .mode = current_mode(t->c)};
     page->code_next = *code;
     *code = page;
     *slot = page;
@@ -285,7 +291,7 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
     unsigned slot;
 
     while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
-                     page->kind == t->c->tlb_kind))
+                     page->mode == current_mode(t->c)))
         page = page->hash_next;
     if (!page)
         page = page_new(t, f, rip);
@@ -318,15 +324,15 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
     return b;
 }
 
-static bool make_jump_tables(struct translator *t, enum tlb_kind kind)
+static bool make_jump_tables(struct translator *t, unsigned mode)
 {
     for (unsigned saved = 0; saved < 2; saved++) {
-        if (t->jumps[saved][kind])
+        if (t->jumps[saved][mode])
             continue;
-        t->jumps[saved][kind] = host_low_memory_new(JUMP_BYTES, NULL);
-        if (!t->jumps[saved][kind])
+        t->jumps[saved][mode] = host_low_memory_new(JUMP_BYTES, NULL);
+        if (!t->jumps[saved][mode])
             return false;
-        clear_jumps(t, saved, kind);
+        clear_jumps(t, saved, mode);
     }
     return true;
 }
@@ -343,7 +349,7 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
 /* A block that was found lately, with its RIP: is it the one that would be found now? */
 static bool is_usable(const struct translator *t, const struct tr_block *b)
 {
-    return !b->dropped && !b->plain && !b->crosses && b->page->kind == t->c->tlb_kind &&
+    return !b->dropped && !b->plain && !b->crosses && b->page->mode == current_mode(t->c) &&
            t->fetch[tr_fetch_slot(b->rip, b->page->kind)] == b->page->id;
 }
 
@@ -363,7 +369,7 @@ static struct tr_block *find_block(struct translator *t, bool plain)
         x86_raise_code(&c->cpu, X86_GP, 0);
     }
     f = interp_fetch(c, rip);
-    if (unlikely(!f->page) || unlikely(!make_jump_tables(t, c->tlb_kind)))
+    if (unlikely(!f->page) || unlikely(!make_jump_tables(t, current_mode(c))))
         return NULL;
     if (unlikely(!has_room(t)))
         translator_flush(t);
@@ -429,15 +435,19 @@ static void remember_way(struct translator *t, struct tr_block *b)
     if (t->link && warm_up(t, (struct tr_link *)t->link))
         link_to(t, (struct tr_link *)t->link, b);
     for (unsigned saved = 0; t->site && saved < 2; saved++)
-        t->jumps[saved][b->page->kind][b->rip & (TR_JUMP_SIZE - 1)] =
+        t->jumps[saved][b->page->mode][b->rip & (TR_JUMP_SIZE - 1)] =
             b->entries[saved][TR_INDIRECT];
     t->link = NULL;
     t->site = NULL;
 }
 
+/* Rings 1 and 2 have ring 0's TLB, but not its rights. */
 bool translator_can_run(const struct icpu *c)
 {
-    return c->code_size == X86_CODE_64 && !c->breakpoints && !c->debug;
+    const unsigned flat = MODE_FLAT | MODE_FLAT_DATA;
+
+    return (c->mode_key & flat) == flat && (c->cpu.cpl == 0 || c->cpu.cpl == 3) &&
+           !c->breakpoints && !c->debug;
 }
 
 /*
@@ -628,7 +638,7 @@ void translator_free(struct icpu *c)
 
     if (!t)
         return;
-    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++)
+    for (unsigned n = 0; n < 2 * TR_MODE_COUNT; n++)
         host_low_memory_free(t->jumps[n & 1][n / 2], JUMP_BYTES);
     listing_close(t);
     translator_builder_free(t->builder);

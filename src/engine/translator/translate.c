@@ -39,7 +39,7 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 /* JMP through the jump table: R11 = RIP, R13 = op. */
 static void emit_table(struct tr_builder *b)
 {
-    const uint8_t **table = b->t->jumps[b->flags_saved][b->page->kind];
+    const uint8_t **table = b->t->jumps[b->flags_saved][b->page->mode];
 
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
     assert((uintptr_t)table <= INT32_MAX);
@@ -124,8 +124,8 @@ static void compare_rip(struct tr_builder *b)
 {
     uint64_t rip = b->block->rip;
 
-    if ((int64_t)rip == (int32_t)rip) {
-        emit_alu_imm(b->e, true, ALU_CMP, TR_S0, (int32_t)rip);
+    if (b->is_32bit || (int64_t)rip == (int32_t)rip) {
+        emit_alu_imm(b->e, !b->is_32bit, ALU_CMP, TR_S0, (int32_t)rip);
     } else {
         emit_constant(b->e, TR_S1, rip);
         emit_rr(b->e, true, 0x3b, TR_S0, TR_S1);
@@ -350,22 +350,25 @@ static bool is_unchanged(const struct tr_builder *b)
 
 static enum decode_result decode_at(struct tr_builder *b, uint64_t rip, struct insn *out)
 {
+    enum x86_code_size size = b->is_32bit ? X86_CODE_32 : X86_CODE_64;
     uint8_t bytes[2 * X86_MAX_INSN_BYTES];
     unsigned here = 0x1000 - (rip & 0xfff);
+    uint64_t beyond;
     enum decode_result result;
 
     if (here > X86_MAX_INSN_BYTES)
         here = X86_MAX_INSN_BYTES;
     ram_copy(bytes, b->parts[part_at(b, rip)].host + (rip & 0xfff), here);
-    result = x86_decode(X86_CODE_64, false, bytes, here, out);
+    result = x86_decode(size, false, bytes, here, out);
     /* An instruction that runs into the next page is a block of its own. A #PF there is its own. */
-    if (result != DECODE_MORE || b->count ||
-        !add_part(b, interp_fetch(b->t->c, rip + here), rip + here))
+    beyond = word_of(b, rip + here); /* not behind the end of the segment */
+    if (result != DECODE_MORE || b->count || beyond < rip ||
+        !add_part(b, interp_fetch(b->t->c, beyond), beyond))
         return result;
     b->crosses = true;
     b->insns[0].enters = b->parts[1].page;
     ram_copy(bytes + here, b->parts[1].host, X86_MAX_INSN_BYTES);
-    return x86_decode(X86_CODE_64, false, bytes, here + X86_MAX_INSN_BYTES, out);
+    return x86_decode(size, false, bytes, here + X86_MAX_INSN_BYTES, out);
 }
 
 /* ---- following branches ---- */
@@ -459,7 +462,7 @@ static void unroll(struct tr_builder *b)
 
         memcpy(&b->insns[k * body], &b->insns[(k - 1) * body], body * sizeof(b->insns[0]));
         last->inverted = true;
-        last->target = last->rip + last->insn.info.length;
+        last->target = next_rip(b, last);
     }
     b->count = turns * body;
 }
@@ -483,7 +486,7 @@ static bool decode_block(struct tr_builder *b, uint64_t rip)
         if (!blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends, &not_last))
             return false;
         analyse_insn(b, ti);
-        next += ti->insn.info.length;
+        next = next_rip(b, ti);
         if (++b->count < TR_MAX_INSNS)
             b->insns[b->count].enters = NULL;
         if (ti->ends ? !follow_branch(b, ti, &next) : (next ^ ti->rip) & GUEST_PAGE_MASK)
@@ -522,6 +525,8 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     const uint8_t *start;
 
     b->page = page;
+    b->is_32bit = page->mode == tr_mode(page->kind, true);
+    b->word = b->is_32bit ? 4 : 8;
     b->plain = style == TR_PLAIN;
     b->follows = style == TR_FOLLOWING;
     b->crosses = false;

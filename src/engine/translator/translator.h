@@ -1,7 +1,7 @@
 /*
  * translator.h - what the parts of the translator share
  *
- * Theory of operation. The translator is a second way to run blocks of 64-bit code on the
+ * Theory of operation. The translator is a second way to run blocks of 64 and 32-bit code on the
  * interpreter's vCPU (struct icpu): memory, exceptions, events and modes are the interpreter's. It
  * turns a run of guest instructions into host code once. Most instructions are copied with other
  * register numbers; a memory operand is looked up in the interpreter's TLB inline. What it does not
@@ -15,7 +15,7 @@
  * interpreter (enum vector_level).
  *
  * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
- * it and the privilege. Its code has up to four entries, each going on in the next:
+ * it, the privilege and the code size. Its code has up to four entries, each going on in the next:
  *   indirect  R11 = RIP: is it this block's? reached through a jump table
  *   cross     is this page still what the linear page is mapped to? (one slot of fetch[])
  *   checked   does anything ask for attention?
@@ -70,7 +70,15 @@ struct tr_page {
     uint32_t generation; /* of page, up to which its changes are known here */
     uint32_t id;         /* never 0 */
     enum tlb_kind kind;
+    unsigned mode; /* tr_mode() */
 };
+
+/* Code of other privilege or size is other code: it has pages and a jump table of its own. */
+#define TR_MODE_COUNT (2u * TLB_KIND_COUNT)
+static inline unsigned tr_mode(enum tlb_kind kind, bool is_32bit)
+{
+    return 2u * kind + is_32bit;
+}
 
 struct tr_link;
 struct tr_listing;
@@ -153,7 +161,7 @@ struct translator {
      * keeps flags as well. */
     const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
     const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
-    const uint8_t **jumps[2][TLB_KIND_COUNT]; /* as entries; NULL until used */
+    const uint8_t **jumps[2][TR_MODE_COUNT]; /* as entries; NULL until used */
 
     uint8_t *data;
     size_t data_used, data_bytes; /* ops, blocks, links: reserved, touched as they fill */
@@ -262,6 +270,12 @@ struct rewrite {
     int base, index;
     int32_t disp;
 };
+/* MOV between AL, AX, EAX or RAX and memory at a constant address: it has no ModRM. */
+static inline bool is_moffs(const struct insn *insn)
+{
+    return insn->info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && insn->info.opcode >= 0xa0 &&
+           insn->info.opcode <= 0xa3;
+}
 /* Copy insn with other operands. False if it cannot be encoded. At most 15 bytes. */
 bool rewrite_insn(struct emit *e, const struct insn *insn, const struct rewrite *r);
 
