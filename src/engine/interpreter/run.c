@@ -562,6 +562,8 @@ static void run_loop(struct icpu *c, struct vcpu_exit *exit)
                 return;
             continue;
         }
+        if (c->translator)
+            translator_note_interpreted(c);
         if (unlikely(interp_needs_step(c))) {
             bool debugger = c->debug && c->debug->step;
 
@@ -590,6 +592,8 @@ static void run_begin(struct icpu *c, uint64_t budget)
     }
     code_pages_enter(c);
     c->budget = c->budget_start = budget;
+    if (c->translator)
+        c->translator->stats.budget = budget;
     c->new_budget = false;
     host_fpu_enter(c);
 }
@@ -597,6 +601,8 @@ static void run_begin(struct icpu *c, uint64_t budget)
 static void run_end(struct icpu *c)
 {
     flags_materialize(c);
+    if (c->translator)
+        translator_note_interpreted(c);
     c->cpu.s.instructions += c->budget_start - c->budget;
     c->budget_start = c->budget;
     host_fpu_leave(c);

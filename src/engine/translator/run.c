@@ -515,6 +515,26 @@ void translator_run(struct icpu *c)
 
 /* ---- statistics ---- */
 
+static enum tr_reason reason_of(const struct icpu *c)
+{
+    if (c->mode_key & MODE_REAL)
+        return TR_REAL_MODE;
+    if (c->code_size == X86_CODE_16)
+        return TR_16BIT;
+    if (~c->mode_key & (MODE_FLAT | MODE_FLAT_DATA))
+        return TR_NOT_FLAT;
+    return translator_can_run(c) ? TR_ALONE : TR_OTHER;
+}
+
+void translator_note_interpreted(struct icpu *c)
+{
+    struct tr_stats *s = &c->translator->stats;
+
+    s->interpreted[s->reason] += s->budget - c->budget;
+    s->budget = c->budget;
+    s->reason = reason_of(c);
+}
+
 #define STATS_SHOWN 24 /* instructions of each kind */
 
 /* The most frequent instructions of a table, as "prefix NAME". */
@@ -562,6 +582,11 @@ void translator_stats(struct translator *t,
         {"branches linked", s->links},
         {"bytes of code", (uint64_t)(t->emit.at - t->code.write)},
         {"bytes of data", t->data_used},
+        {"instructions interpreted: real or virtual-8086 mode", s->interpreted[TR_REAL_MODE]},
+        {"instructions interpreted: 16-bit code", s->interpreted[TR_16BIT]},
+        {"instructions interpreted: segments that are not flat", s->interpreted[TR_NOT_FLAT]},
+        {"instructions interpreted: one at a time", s->interpreted[TR_ALONE]},
+        {"instructions interpreted: other reasons", s->interpreted[TR_OTHER]},
     };
 
     for (unsigned n = 0; n < sizeof(counts) / sizeof(counts[0]); n++)
