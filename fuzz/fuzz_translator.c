@@ -1,7 +1,7 @@
 /*
- * fuzz_translator.c - 64-bit user code, translated, against the interpreter
+ * fuzz_translator.c - user code of 64 and 32 bits, translated, against the interpreter
  *
- * Input: as for fuzz_interpreter, whose header chooses flags and registers. The
+ * Input: as for fuzz_interpreter, whose header chooses mode, flags and registers. The
  * interpreter runs the code first; if that comes to an end within its budget, the translator must
  * come to the same one: registers, memory, and the exception if there was one. Then the
  * translator runs it again, with what it has translated. Not compared: the status
@@ -21,14 +21,13 @@
 #define END_VECTOR 0x30u
 #define LAST_PAGE  0x3fu
 #define END        (HANDLERS + 3 * 32 * 16) /* handlers, 16 bytes a vector */
-#define FRAME_RIP  (STACK0 - 40)
-#define FRAME_FLAG (STACK0 - 24) /* the status flags are in the lowest two bytes */
 
 static struct guest interpreted, translated;
 
 static void build_end(void)
 {
     for (unsigned v = 0; v < 64; v++) {
+        put(IDT32 + 8 * v, (END + 16 * v) | (uint64_t)CODE32 << 16 | 0xee00ull << 32, 8);
         put(IDT64 + 16 * v, (END + 16 * v) | (uint64_t)CODE64 << 16 | 0xee00ull << 32, 8);
         put(END + 16 * v, 0xf4, 1);
     }
@@ -38,8 +37,30 @@ static void build_end(void)
 static void build_borders(void)
 {
     put(TABLES + 0x2000 + 16, 0, 8); /* the page directory */
-    for (unsigned n = LAST_PAGE + 1; n < PAGES; n++)
+    put(TABLES + 0x4000 + 4, 0, 4);
+    for (unsigned n = LAST_PAGE + 1; n < PAGES; n++) {
         put(TABLES + 0x3000 + 8 * n, 0, 8);
+        put(TABLES + 0x5000 + 4 * n, 0, 4);
+    }
+}
+
+static enum x86_code_size code_size(const struct x86_state *s)
+{
+    uint16_t attributes = s->seg[X86_CS].attributes;
+
+    return (s->msr.efer & X86_EFER_LMA) && (attributes & X86_SEG_L) ? X86_CODE_64
+           : attributes & X86_SEG_DB                                ? X86_CODE_32
+                                                                    : X86_CODE_16;
+}
+
+/* In the frame of the exception: where RIP and RFLAGS are. */
+static unsigned frame_rip(const struct x86_state *s)
+{
+    return STACK0 - (s->msr.efer & X86_EFER_LMA ? 40 : 20);
+}
+static unsigned frame_flags(const struct x86_state *s)
+{
+    return STACK0 - (s->msr.efer & X86_EFER_LMA ? 24 : 12);
 }
 
 static void read_code(uint64_t rip, uint8_t bytes[X86_MAX_INSN_BYTES])
@@ -53,11 +74,11 @@ static void read_code(uint64_t rip, uint8_t bytes[X86_MAX_INSN_BYTES])
 }
 
 /* Are all status flags defined behind it? */
-static bool keeps_to_manual(const uint8_t bytes[X86_MAX_INSN_BYTES])
+static bool keeps_to_manual(const struct x86_state *s, const uint8_t bytes[X86_MAX_INSN_BYTES])
 {
     struct insn insn;
 
-    return x86_decode(X86_CODE_64, false, bytes, X86_MAX_INSN_BYTES, &insn) != DECODE_OK ||
+    return x86_decode(code_size(s), false, bytes, X86_MAX_INSN_BYTES, &insn) != DECODE_OK ||
            !insn.info.cpu_flags || !(insn.info.cpu_flags->undefined & X86_FLAGS_STATUS);
 }
 
@@ -71,7 +92,7 @@ static bool interpret_one(struct vcpu_exit *exit)
     engine->get_state(interpreted.vcpu);
     rip = interpreted.vcpu->state.rip;
     read_code(rip, before);
-    if (!keeps_to_manual(before))
+    if (!keeps_to_manual(&interpreted.vcpu->state, before))
         return false;
     engine->run(interpreted.vcpu, 1, exit);
     read_code(rip, after);
@@ -112,8 +133,8 @@ static void hide_status_flags(struct x86_state *s, struct guest *g)
     if (s->rip == END + 16 * END_VECTOR + 1)
         return;
     s->rflags &= ~(uint64_t)X86_FLAGS_STATUS;
-    g->ram[FRAME_FLAG] &= (uint8_t)~X86_FLAGS_STATUS;
-    g->ram[FRAME_FLAG + 1] &= (uint8_t) ~(X86_FLAGS_STATUS >> 8);
+    g->ram[frame_flags(s)] &= (uint8_t)~X86_FLAGS_STATUS;
+    g->ram[frame_flags(s) + 1] &= (uint8_t) ~(X86_FLAGS_STATUS >> 8);
 }
 
 static void difference(const char *what, size_t at, const uint8_t *a, const uint8_t *b)
@@ -130,8 +151,8 @@ static void compare(const struct x86_state *a, const struct x86_state *b)
     if (a->rip != b->rip)
         fprintf(stderr, "ended at 0x%llx and 0x%llx, from 0x%llx and 0x%llx\n",
                 (unsigned long long)a->rip, (unsigned long long)b->rip,
-                *(unsigned long long *)(interpreted.ram + FRAME_RIP),
-                *(unsigned long long *)(translated.ram + FRAME_RIP));
+                *(unsigned long long *)(interpreted.ram + frame_rip(a)),
+                *(unsigned long long *)(translated.ram + frame_rip(b)));
     for (size_t i = 0; i < sizeof(*a); i++)
         if (x[i] != y[i])
             difference("state", i, x, y);
@@ -157,9 +178,9 @@ static void start(void)
     build_end();
 }
 
-static void build_start(struct x86_state *s, struct fuzz_input *in)
+static void build_start(struct x86_state *s, enum mode mode, struct fuzz_input *in)
 {
-    build_state(s, LONG3, interpreted.vcpu->model, in);
+    build_state(s, mode, interpreted.vcpu->model, in);
     s->cr4 |= X86_CR4_TSD;
     s->msr.efer &= ~(uint64_t)X86_EFER_SCE;
     s->msr.sysenter_cs = 0;
@@ -170,12 +191,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input in = {data, size};
     static struct x86_state state, expected, got;
+    enum mode mode;
 
     if (!interpreted.machine)
         start();
-    put(GDT + TASK, 0x00008b0000000067ull | (uint64_t)TSS64 << 16, 8);
-    fuzz_take(&in, 2); /* the mode, and when there is an NMI */
-    build_start(&state, &in);
+    mode = (enum mode)(fuzz_take(&in, 1) % MODE_COUNT);
+    if (mode != USER_32 && mode != COMPATIBILITY)
+        mode = LONG3;
+    put(GDT + TASK, 0x00008b0000000067ull | (uint64_t)(mode == USER_32 ? TSS32 : TSS64) << 16, 8);
+    fuzz_take(&in, 1); /* when there is an NMI */
+    build_start(&state, mode, &in);
     memset(pristine + CODE, 0x90, CODE_BYTES);
     memcpy(pristine + CODE, in.data, in.left < CODE_BYTES ? in.left : CODE_BYTES);
     put(CODE + CODE_BYTES, 0xcd | END_VECTOR << 8, 2);

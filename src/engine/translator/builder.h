@@ -161,6 +161,10 @@ static inline void emit_load_word(const struct tr_builder *b, unsigned to, struc
 {
     emit_rm(b->e, !b->is_32bit, 0x8b, to, m);
 }
+static inline void emit_mov_word(const struct tr_builder *b, unsigned to, unsigned from)
+{
+    emit_rr(b->e, !b->is_32bit, 0x8b, to, from);
+}
 static inline void emit_store_word(const struct tr_builder *b, struct host_mem m, unsigned from)
 {
     emit_rm(b->e, !b->is_32bit, 0x89, from, m);

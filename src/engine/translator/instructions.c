@@ -308,20 +308,28 @@ static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
 
 /* ---- repeated string instructions ---- */
 
+/* Nothing is left above what 32-bit code sees of the register. */
+static void emit_zero_extend(struct tr_builder *b, unsigned reg)
+{
+    if (b->is_32bit)
+        emit_rr(b->e, false, 0x8b, reg, reg); /* mov */
+}
+
 /* Off to the interpreter unless RCX elements from the address in reg on lie in its page. */
 static struct cold *step_beyond_page(struct tr_builder *b, struct tr_insn *ti, unsigned reg,
                                      unsigned scale)
 {
     emit_mov(b->e, TR_S1, reg);
     emit_alu_imm(b->e, false, ALU_AND, TR_S1, 0xfff);
-    emit_lea(b->e, true, TR_S1, mem_index(TR_S1, RCX, scale, 0));
-    emit_alu_imm(b->e, true, ALU_CMP, TR_S1, 0x1000);
+    emit_lea(b->e, false, TR_S1, mem_index(TR_S1, RCX, scale, 0));
+    emit_alu_imm(b->e, false, ALU_CMP, TR_S1, 0x1000);
     return step_if(b, ti, CC_A);
 }
 
 /* From the linear address in reg to the host's, and back; changes the host's flags. */
 static void emit_add_addend(struct tr_builder *b, unsigned reg, unsigned addend)
 {
+    emit_zero_extend(b, reg);
     emit_rr(b->e, true, 0x03, reg, addend);
 }
 static void emit_subtract_addend(struct tr_builder *b, unsigned reg, unsigned addend)
@@ -340,7 +348,6 @@ static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
                      : ti->insn.info.operand_width == 16 ? 1
                      : ti->insn.info.operand_width == 32 ? 2
                                                          : 3;
-    static const uint8_t used[] = {RCX, RDI, RSI};
     bool moves = ti->insn.info.mnemonic >= ZYDIS_MNEMONIC_MOVSB &&
                  ti->insn.info.mnemonic <= ZYDIS_MNEMONIC_MOVSW;
     struct host_mem eflags = mem_field(&b->t->c->cpu.s.rflags);
@@ -355,22 +362,21 @@ static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
     colds[count++] = step_if(b, ti, CC_NE);
     emit_alu_imm(e, !b->is_32bit, ALU_CMP, RCX, 0x1000);
     colds[count++] = step_if(b, ti, CC_A);
-    for (unsigned n = 0; b->is_32bit && n < 2u + moves; n++)
-        emit_rr(e, false, 0x8b, used[n], used[n]); /* mov: what is above 32 bits goes */
     colds[count++] = step_beyond_page(b, ti, RDI, scale);
     if (moves)
         colds[count++] = step_beyond_page(b, ti, RSI, scale);
-    emit_mov(e, TR_S0, RDI);
+    emit_mov_word(b, TR_S0, RDI);
     colds[count++] = emit_lookup(b, ti, 1, true, 0);
     if (moves) {
         emit_store(e, mem_field(&b->t->target), TR_S2);
-        emit_mov(e, TR_S0, RSI);
+        emit_mov_word(b, TR_S0, RSI);
         colds[count++] = emit_lookup(b, ti, 1, false, 0);
         emit_mov(e, TR_S1, TR_S2);
         emit_load(e, TR_S2, mem_field(&b->t->target));
         emit_add_addend(b, RSI, TR_S1);
     }
     emit_add_addend(b, RDI, TR_S2);
+    emit_zero_extend(b, RCX);
     if (!rewrite_insn(e, &ti->insn, &r))
         return false;
     emit_subtract_addend(b, RDI, TR_S2);
@@ -507,8 +513,7 @@ static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
     struct place p;
 
     if (!ti->memory) {
-        emit_rr(b->e, !b->is_32bit, 0x8b, TR_S0, /* mov */
-                guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
+        emit_mov_word(b, TR_S0, guest_value(b, gpr_of(ti->insn.operands[0].reg.value), TR_S0));
         return;
     }
     p = emit_access(b, ti, &ti->access[0]);
