@@ -3,6 +3,7 @@
  *
  * Input: a byte that chooses code size and real mode, then the bytes. Checked:
  * - a result does not depend on bytes after the instruction, and DECODE_MORE only on fewer than 15;
+ * - the cache of decoded instructions says the same, also of what it has seen before;
  * - a decoded instruction decodes alike alone, and every proper prefix of it asks for more;
  * - Capstone, where it knows the instruction too, finds the same length;
  * - the text of a listing fits and has the same length.
@@ -119,6 +120,25 @@ static void check_decoded(enum x86_code_size size, bool real_mode, const uint8_t
     }
 }
 
+static void check_cached(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
+                         size_t available, enum decode_result result, const struct insn *insn)
+{
+    static struct decode_cache *cache;
+    struct insn cached;
+
+    if (!cache)
+        cache = decode_cache_new();
+    for (unsigned turn = 0; cache && turn < 2; turn++) {
+        check(x86_decode_cached(cache, size, real_mode, bytes, available, &cached) == result,
+              "result from the cache", bytes, available);
+        check(result != DECODE_OK ||
+                  (!memcmp(&cached.info, &insn->info, sizeof(cached.info)) &&
+                   !memcmp(cached.operands, insn->operands,
+                           insn->info.operand_count * sizeof(insn->operands[0]))),
+              "from the cache", bytes, available);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     enum x86_code_size code_size;
@@ -133,6 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     data++;
     size--;
     result = x86_decode(code_size, real_mode, data, size, &insn);
+    check_cached(code_size, real_mode, data, size, result, &insn);
     if (result == DECODE_OK)
         check_decoded(code_size, real_mode, data, size, &insn);
     else if (result == DECODE_MORE)

@@ -43,6 +43,17 @@ enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uin
                               size_t available, struct insn *out);
 
 /*
+ * The same, but faster for what was decoded before. A cache belongs to one thread at a time and is
+ * about 6 MiB. decode_cache_new returns NULL if there is no memory; decode_cache_free takes NULL.
+ */
+struct decode_cache;
+struct decode_cache *decode_cache_new(void);
+void decode_cache_free(struct decode_cache *cache);
+enum decode_result x86_decode_cached(struct decode_cache *cache, enum x86_code_size size,
+                                     bool real_mode, const uint8_t *bytes, size_t available,
+                                     struct insn *out);
+
+/*
  * "add rax, rbx" for listings. Returns the instruction's length in bytes; 0, and undefined
  * text, if the bytes are no instruction or text_size is too small (96 always fits). Any thread.
  */

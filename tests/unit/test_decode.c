@@ -155,13 +155,81 @@ static void test_disassemble(void **state)
     assert_int_equal(x86_disassemble(X86_CODE_64, jump, 2, 0x1000, text, 4), 0);
 }
 
+/* ---- the cache ---- */
+
+static uint64_t random_state = 1;
+
+static uint8_t random_byte(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint8_t)(random_state >> 56);
+}
+
+/* An opcode with its prefixes, mostly as compilers and kernels write them, and any bytes behind. */
+static void random_insn(uint8_t bytes[24], enum x86_code_size size)
+{
+    static const uint8_t prefixes[] = {0x66, 0xf3, 0xf2, 0xf0, 0x64, 0x67, 0x2e, 0x3e};
+    unsigned n = 0, map = random_byte() % 8;
+
+    while (random_byte() < 50)
+        bytes[n++ & 3] = prefixes[random_byte() % 8];
+    n &= 3;
+    if (size == X86_CODE_64 && random_byte() & 1)
+        bytes[n++] = 0x40 | (random_byte() & 15);
+    if (map >= 5)
+        bytes[n++] = map == 5 ? 0x0f : map == 6 ? 0xc5 : 0xc4;
+    if (map == 4) {
+        bytes[n++] = 0x0f;
+        bytes[n++] = random_byte() & 1 ? 0x38 : 0x3a;
+    }
+    while (n < 24)
+        bytes[n++] = random_byte();
+}
+
+static void compare_cached(struct decode_cache *cache, enum x86_code_size size, bool real_mode,
+                           const uint8_t *bytes, unsigned available)
+{
+    struct insn plain, cached;
+    enum decode_result result = x86_decode(size, real_mode, bytes, available, &plain);
+
+    assert_int_equal(x86_decode_cached(cache, size, real_mode, bytes, available, &cached), result);
+    if (result != DECODE_OK)
+        return;
+    assert_memory_equal(&cached.info, &plain.info, sizeof(plain.info));
+    assert_memory_equal(cached.operands, plain.operands,
+                        plain.info.operand_count * sizeof(plain.operands[0]));
+    assert_memory_equal(cached.bytes, plain.bytes, sizeof(plain.bytes));
+}
+
+/* What comes from the cache is what the decoder says, with other numbers behind the same opcode. */
+static void test_cache(void **state)
+{
+    struct decode_cache *cache = decode_cache_new();
+
+    (void)state;
+    assert_non_null(cache);
+    for (unsigned n = 0; n < 200000; n++) {
+        enum x86_code_size size =
+            random_byte() & 1 ? X86_CODE_64 : (enum x86_code_size)(random_byte() % 3);
+        bool real_mode = size != X86_CODE_64 && random_byte() & 1;
+        uint8_t bytes[24];
+
+        random_insn(bytes, size);
+        for (unsigned turn = 0; turn < 3; turn++) {
+            compare_cached(cache, size, real_mode, bytes, turn == 2 ? 1 + random_byte() % 15 : 24);
+            for (unsigned k = 3 + random_byte() % 8; k < 24; k++)
+                bytes[k] = random_byte();
+        }
+    }
+    decode_cache_free(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_operands),
-        cmocka_unit_test(test_disassemble),
+        cmocka_unit_test(test_cases),    cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_operands), cmocka_unit_test(test_disassemble),
+        cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

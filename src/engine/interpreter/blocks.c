@@ -415,8 +415,8 @@ static unsigned build_one(struct builder *w, struct source *s, struct op *op, st
     enum decode_result result;
     uint64_t rip = s->rip + s->used;
 
-    result = x86_decode(c->code_size, c->mode_key & MODE_REAL, s->bytes + s->used,
-                        s->available - s->used, insn);
+    result = x86_decode_cached(c->decode_cache, c->code_size, c->mode_key & MODE_REAL,
+                               s->bytes + s->used, s->available - s->used, insn);
     if (result == DECODE_MORE) {
         if (!first)
             return 0;

@@ -260,6 +260,7 @@ struct icpu {
     unsigned mode_key; /* what, besides the address, decides how bytes decode */
     bool watching;     /* data watchpoints of the guest (DR7) or the debugger are set */
     struct block_cache *blocks;
+    struct decode_cache *decode_cache;
     struct translator *translator; /* NULL: every block is interpreted */
     struct x86_paging paging;      /* registers for the page walk, refreshed on change */
     struct jump_entry jumps[JUMP_SIZE];

@@ -732,6 +732,7 @@ static void interp_vcpu_destroy(struct vcpu *vcpu)
     translator_free(c);
     host_stubs_free(c);
     blocks_free(c->blocks);
+    decode_cache_free(c->decode_cache);
     host_low_memory_free(c, sizeof(*c));
     vcpu->engine = NULL;
 }
@@ -756,8 +757,10 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
     c->counted = machine_config(t->machine)->counted;
     c->skip_breakpoint_rip = ~0ull;
     interp_empty_tlb(c);
+    c->decode_cache = decode_cache_new();
     c->blocks = blocks_new(err);
-    if (!c->blocks || host_stubs_new(c, err) || (t->translates && translator_new(c, err))) {
+    if (!c->decode_cache || !c->blocks || host_stubs_new(c, err) ||
+        (t->translates && translator_new(c, err))) {
         interp_vcpu_destroy(vcpu);
         return error_set(err, ENOMEM, "no memory for vCPU %u", vcpu->index);
     }

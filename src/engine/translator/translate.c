@@ -359,7 +359,7 @@ static enum decode_result decode_at(struct tr_builder *b, uint64_t rip, struct i
     if (here > X86_MAX_INSN_BYTES)
         here = X86_MAX_INSN_BYTES;
     ram_copy(bytes, b->parts[part_at(b, rip)].host + (rip & 0xfff), here);
-    result = x86_decode(size, false, bytes, here, out);
+    result = x86_decode_cached(b->t->c->decode_cache, size, false, bytes, here, out);
     /* An instruction that runs into the next page is a block of its own. A #PF there is its own. */
     beyond = word_of(b, rip + here); /* not behind the end of the segment */
     if (result != DECODE_MORE || b->count || beyond < rip ||
