@@ -15,8 +15,9 @@
  * a chunk while the page is still closing waits too.
  *
  * Such a wait may last as long as the host lets another thread stand still, so a page whose code
- * was overwritten stays closed for PATIENCE more writes: code that is changed again and again
- * waits once.
+ * was overwritten stays closed for PATIENCE more writes: code that is changed here and there
+ * waits once. If that many come and nothing is decoded in between, the page is being filled
+ * with something else: it loses all its code and is opened.
  *
  * An invalidation advances the generation before it clears the chunks, and a claim cannot come
  * between (code_lock): whenever a block is fresh and was claimed, its chunks are set.
@@ -42,17 +43,6 @@ struct code_page *code_page_at(const struct interpreter *t, const struct flat_ra
     return page < t->code_page_count ? &t->code_pages[page] : NULL;
 }
 
-/* A write that hit no code. The page's last code is gone and its writers are many: let them. */
-static void write_beside_code(struct interpreter *t, struct code_page *page)
-{
-    if (atomic_load(&page->guard) == GUARD_OPEN || atomic_load(&page->chunks))
-        return;
-    host_mutex_lock(&t->code_lock);
-    if (page->guard == GUARD_CLOSED && !page->chunks && --page->patience == 0)
-        page->guard = GUARD_OPEN;
-    host_mutex_unlock(&t->code_lock);
-}
-
 /* Translated blocks do not look at generations: tell their vCPUs. code_lock is held. */
 static void announce(struct interpreter *t, struct code_page *page, uint64_t chunks)
 {
@@ -62,25 +52,38 @@ static void announce(struct interpreter *t, struct code_page *page, uint64_t chu
         translator_page_changed(t->cpus[n], page, chunks);
 }
 
+/* Translated blocks of other chunks stay. code_lock is held. */
+static void drop_chunks(struct interpreter *t, struct code_page *page, uint64_t chunks)
+{
+    page->generation++;
+    page->chunks &= t->translates ? ~chunks : 0;
+    if (t->translates)
+        announce(t, page, chunks);
+}
+
+/* One more write since code of the page was overwritten. code_lock is held. */
+static void lose_patience(struct interpreter *t, struct code_page *page)
+{
+    if (page->guard != GUARD_CLOSED || !page->patience || --page->patience)
+        return;
+    if (page->chunks)
+        drop_chunks(t, page, ~0ull);
+    page->guard = GUARD_OPEN;
+}
+
 static void invalidate(struct interpreter *t, struct code_page *page, unsigned offset, size_t size)
 {
     uint64_t mask = chunk_mask(offset, size);
 
-    if (likely(!(atomic_load(&page->chunks) & mask))) {
-        write_beside_code(t, page);
+    if (likely(!(atomic_load(&page->chunks) & mask)) && likely(!atomic_load(&page->patience)))
         return;
-    }
     host_mutex_lock(&t->code_lock);
     if (page->chunks & mask) {
-        page->generation++;
-        page->patience = PATIENCE;
-        if (t->translates) {
-            page->chunks &= ~mask; /* translated blocks of other chunks stay */
-            announce(t, page, mask);
-        } else {
-            page->chunks = 0;
-        }
+        drop_chunks(t, page, mask);
+        if (!page->patience)
+            page->patience = PATIENCE;
     }
+    lose_patience(t, page);
     host_mutex_unlock(&t->code_lock);
 }
 
@@ -168,6 +171,7 @@ void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks)
 
     host_mutex_lock(&t->code_lock);
     page->chunks |= chunks;
+    page->patience = 0;
     generation = page->generation;
     closed = page->guard == GUARD_CLOSED;
     if (page->guard == GUARD_OPEN)

@@ -105,8 +105,9 @@ struct tlb_entry {
 #define TLB_BITS      14
 #define TLB_SIZE      (1u << TLB_BITS)
 #define TLB_GLOBAL    1u
-#define TLB_LARGE     2u /* a part of a page of 2 MiB, 4 MiB or 1 GiB */
-#define TLB_IN_LIST   4u /* its slot is in tlb_filled[0]; twice that: in tlb_filled[1] */
+#define TLB_LARGE     2u  /* a part of a page of 2 MiB, 4 MiB or 1 GiB */
+#define TLB_IN_LIST   4u  /* its slot is in tlb_filled[0]; twice that: in tlb_filled[1] */
+#define TLB_GUARDED   16u /* may be written, if somebody looks whether code is hit */
 
 /* Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (memory.c). */
 #define LARGE_2M_BITS 12
@@ -171,7 +172,7 @@ struct code_page {
     _Atomic uint32_t generation;    /* blocks of another generation are stale */
     _Atomic uint8_t guard;          /* enum code_page_guard */
     _Atomic uint8_t may_be_written; /* a TLB entry has let writes through, at some time */
-    _Atomic uint8_t patience;       /* writes until a closed page without code is opened again */
+    _Atomic uint8_t patience; /* writes until the page is opened; 0: no code was overwritten */
 };
 
 struct interpreter {

@@ -369,6 +369,9 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
                        !atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed)
                    ? page
                    : never(slot);
+    if (e->write != page && e->read == page && p->walk.can_write && code &&
+        p->range->region->kind == REGION_RAM)
+        e->ram |= TLB_GUARDED;
 }
 
 /* Ranges that end inside a page cannot be entered into the TLB as a whole. */
@@ -486,33 +489,42 @@ static uint64_t read_place(struct icpu *c, const struct op *i, const struct plac
     return truncate(device_read(c, i, p->gpa, size), size);
 }
 
+static void host_was_written(struct icpu *c, struct code_page *page, uint64_t ram_offset,
+                             size_t size)
+{
+    if (page)
+        code_page_written(c, page, ram_offset & 0xfff, size);
+    if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
+        memory_dirty_mark(c->interpreter->memory, ram_offset, size);
+}
+
 static void ram_was_written(struct icpu *c, const struct place *p, size_t size)
 {
-    struct code_page *page = code_page_at(c->interpreter, p->range, p->gpa);
+    host_was_written(c, code_page_at(c->interpreter, p->range, p->gpa),
+                     p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa),
+                     size);
+}
 
-    if (page)
-        code_page_written(c, page, p->gpa & 0xfff, size);
-    if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
-        memory_dirty_mark(
-            c->interpreter->memory,
-            p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa), size);
+static void write_host(uint8_t *host, const void *data, size_t size)
+{
+    switch (size) { /* as in read_place */
+    case 2:
+        ram_copy(host, data, 2);
+        break;
+    case 4:
+        ram_copy(host, data, 4);
+        break;
+    case 8:
+        ram_copy(host, data, 8);
+        break;
+    default:
+        ram_copy(host, data, size);
+    }
 }
 
 static void write_ram(struct icpu *c, const struct place *p, const void *data, size_t size)
 {
-    switch (size) { /* as in read_place */
-    case 2:
-        ram_copy(p->host, data, 2);
-        break;
-    case 4:
-        ram_copy(p->host, data, 4);
-        break;
-    case 8:
-        ram_copy(p->host, data, 8);
-        break;
-    default:
-        ram_copy(p->host, data, size);
-    }
+    write_host(p->host, data, size);
     ram_was_written(c, p, size);
 }
 
@@ -614,12 +626,30 @@ static uint64_t load(struct icpu *c, const struct op *i, uint64_t linear, unsign
     return read_place(c, i, &p, first) | read_place(c, i, &q, size - first) << (8 * first);
 }
 
+/* A page that may be written and is in the TLB, but for reading only, so that writes come here. */
+static bool store_guarded(struct icpu *c, uint64_t linear, uint64_t value, unsigned size)
+{
+    const struct tlb_entry *e = tlb_slot(c, linear);
+    struct code_page *page;
+
+    if (!(e->ram & TLB_GUARDED) || (linear ^ e->read) > 0x1000 - size)
+        return false;
+    page = &c->interpreter->code_pages[e->ram >> 12];
+    if (atomic_load_explicit(&page->guard, memory_order_relaxed) == GUARD_OPEN)
+        return false;
+    write_host((uint8_t *)(linear + e->addend), &value, size); /* little-endian host */
+    host_was_written(c, page, (e->ram & GUEST_PAGE_MASK) | (linear & 0xfff), size);
+    return true;
+}
+
 static void store(struct icpu *c, const struct op *i, uint64_t linear, uint64_t value,
                   unsigned size, unsigned access)
 {
     struct place p, q;
     unsigned first = 0x1000 - (linear & 0xfff);
 
+    if (access == X86_ACCESS_WRITE && store_guarded(c, linear, value, size))
+        return;
     if (likely(!crosses_page(linear, size))) {
         translate(c, i, linear, access, &p);
         write_place(c, i, &p, value, size);
