@@ -176,6 +176,9 @@ static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
     }
     if (fpu_build(b->t->c, insn, &scratch)) /* control words are C's work */
         return false;
+    if (b->is_32bit && (insn->info.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+                        insn->info.mnemonic == ZYDIS_MNEMONIC_VZEROALL))
+        return false; /* of eight registers only */
     if (!host_stub_plan(c, insn, plan) || plan->is_mmx)
         return false;
     if (plan->needs & FPU_X87)
