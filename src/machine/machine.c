@@ -209,9 +209,10 @@ static void wake_vcpu(struct vcpu_thread *thread)
     atomic_fetch_add(&thread->raises, 1);
     if (!atomic_load(&thread->asleep))
         return;
+    /* It waits now, or has not looked yet. It would run into the mutex if it were woken with it. */
     host_mutex_lock(&thread->mutex);
-    host_cond_broadcast(&thread->wake);
     host_mutex_unlock(&thread->mutex);
+    host_cond_broadcast(&thread->wake);
 }
 
 void vcpu_raise(struct vcpu *vcpu, uint32_t events)
