@@ -55,6 +55,22 @@ main:
     vmovd %xmm0, %eax
     CHECK "another vector register", %rax, $-1
 9:
+    /* A loop, which may be unrolled, of instructions with even more rare cases */
+    mov $DATA_PAGES, %rbx
+    mov %rbx, %rsi
+    mov %rbx, %rdi
+    movl $0, (%rbx)
+    mov $100, %eax
+    xor %ecx, %ecx
+    .balign 1024
+3:
+    incl (%rbx)
+    .rept 14
+    rep movsb
+    .endr
+    dec %eax
+    jnz 3b
+    CHECK "turns of a loop", (%rbx), $100
     xor %eax, %eax
     CHECK "end", %rax, $0
     jmp finish64

@@ -27,7 +27,7 @@ def main():
         "a block with guest and host code": re.search(
             r"^block [0-9a-f]+ at [0-9a-f]+, kernel\n(        .*\n)+    [0-9a-f]+  \w.*\n        [0-9a-f]+  \w",
             text, re.M),
-        "perf map": re.fullmatch(r"([0-9a-f]+ [0-9a-f]+ guest_[0-9a-f]+(_plain)?\n)+", names),
+        "perf map": re.fullmatch(r"([0-9a-f]+ [0-9a-f]+ guest_[0-9a-f]+(_tail|_plain)?\n)+", names),
         "counts": re.search(r"^vcpu 0 +[1-9]\d*  blocks translated$", talk, re.M),
         "status": run.returncode == 1,
     }

@@ -91,7 +91,7 @@ struct tr_insn {
 enum cold_kind {
     COLD_STEP,  /* interpreter's op, then back to resume */
     COLD_EXIT,  /* leave at rip */
-    COLD_PLAIN, /* to the plain block at rip */
+    COLD_GROUP, /* to the block at rip that checks less at once */
     COLD_LINK,  /* the stub of a link */
     COLD_MISS,  /* a RET that leads elsewhere: through the jump table */
     COLD_RAISE, /* raise the level of vector registers, then back to resume */
@@ -105,12 +105,13 @@ struct cold {
     struct tr_link *link;
     uint64_t rip;
     unsigned refund; /* given back to the budget: instructions that do not run */
-    bool flags_saved, to_plain;
+    bool flags_saved;
+    enum tr_style to;
     bool could_follow;       /* COLD_LINK: the block would go on there if it followed branches */
     enum vector_level level; /* of vector registers at resume */
 };
 
-#define TR_MAX_COLD 512u
+#define TR_MAX_COLD 1024u
 
 struct tr_builder {
     struct translator *t;
@@ -138,8 +139,8 @@ struct tr_builder {
     bool flags_saved; /* the status flags are in t->flags, the host's are of no value */
 
     enum vector_level level; /* vector registers are at this level at least */
-    bool plain;              /* no groups */
-    bool follows;            /* branches */
+    enum tr_style style;
+    bool unrolled;
     struct group groups[TR_MAX_GROUPS];
     unsigned group_count, symbol_count;
     int8_t held[3]; /* whose pointer is in R11, R12, R13, or NO_GROUP */

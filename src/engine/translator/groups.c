@@ -10,7 +10,7 @@
  * The check stands before its first member, or further up where the status flags are dead, so that
  * they need not be saved. It has no effect of its own. When it fails (a miss, or a range over two
  * pages), the rest of the block, from the instruction it stands before, runs as another block
- * without groups (tr_block.plain).
+ * that has only one turn of a loop, or no groups (enum tr_style).
  *
  * What a check has found stays true up to the last member: only the interpreter's ops change
  * the TLB, a group does not reach over an instruction that is always executed by one, and
@@ -18,7 +18,8 @@
  */
 #include "engine/translator/builder.h"
 
-#define GROUP_BYTES 256
+#define GROUP_BYTES      256
+#define LOOP_GROUP_BYTES 512 /* in a loop that is unrolled */
 
 /* ---- registers as symbol and offset ---- */
 
@@ -211,8 +212,9 @@ static void find_accesses(const struct tr_builder *b, const struct symbolic regs
 /* ---- groups ---- */
 
 /* Takes a into g if it fits. The low end is aligned if all members are as they have to be. */
-static bool join(struct group *g, const struct access *a)
+static bool join(const struct tr_builder *b, struct group *g, const struct access *a)
 {
+    int64_t most = b->unrolled ? LOOP_GROUP_BYTES : GROUP_BYTES;
     int64_t aligned = a->align_mask > g->align_mask ? a->offset : g->low;
     int64_t low = a->offset < g->low ? a->offset : g->low;
     int64_t high = a->offset + (int64_t)a->size > g->high ? a->offset + (int64_t)a->size : g->high;
@@ -220,7 +222,7 @@ static bool join(struct group *g, const struct access *a)
 
     low = aligned - ((aligned - low + mask) & ~(int64_t)mask);
     if (a->alone || a->group != NO_GROUP || a->base != g->base || a->index != g->index ||
-        a->scale != g->scale || high - low > GROUP_BYTES ||
+        a->scale != g->scale || high - low > most ||
         ((a->offset - g->low) & a->align_mask & g->align_mask))
         return false;
     g->low = low;
@@ -295,7 +297,7 @@ static void make_group(struct tr_builder *b, unsigned n, struct access *a)
             /* Behind a branch that may be taken nobody knows that the page will be written. */
             if (branched && ti->access[m].write && !g->write)
                 continue;
-            if (join(g, &ti->access[m])) {
+            if (join(b, g, &ti->access[m])) {
                 ti->access[m].group = (int8_t)b->group_count;
                 members++;
             }
@@ -323,7 +325,7 @@ void find_groups(struct tr_builder *b)
         find_accesses(b, regs, ti);
         follow(b, regs, ti);
     }
-    for (unsigned n = 0; n < b->count && !b->plain; n++) {
+    for (unsigned n = 0; n < b->count && b->style != TR_PLAIN; n++) {
         if (in_shadow(b, n))
             continue;
         for (unsigned m = 0; m < b->insns[n].access_count && b->group_count < TR_MAX_GROUPS; m++) {
@@ -390,7 +392,7 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
             dissolve(b, (int)n);
             continue;
         }
-        cold->kind = COLD_PLAIN;
+        cold->kind = COLD_GROUP;
         cold->rip = ti->rip;
         cold->refund = b->charged;
         emit_lea(b->e, true, TR_S2, mem_index(TR_S2, TR_S0, 0, 0));

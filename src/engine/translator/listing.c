@@ -20,6 +20,9 @@ struct tr_listing {
     FILE *listing, *perf_map; /* NULL: not asked for */
 };
 
+static const char *const suffixes[] = {
+    [TR_QUICK] = "", [TR_FOLLOWING] = "", [TR_TAIL] = "_tail", [TR_PLAIN] = "_plain"};
+
 static FILE *open_file(const char *path, const char *what, struct error *err)
 {
     FILE *file = fopen(path, "w");
@@ -80,8 +83,8 @@ static void list_host(FILE *file, const struct tr_builder *b, const uint8_t *fro
 static void list_block(FILE *file, const struct tr_builder *b, const uint8_t *start,
                        const uint8_t *cold)
 {
-    fprintf(file, "block %" PRIx64 " at %" PRIx64 "%s, %s\n", b->block->rip, b->page->gpa,
-            b->plain ? ", plain" : "", b->page->kind == TLB_USER ? "user" : "kernel");
+    fprintf(file, "block %" PRIx64 "%s at %" PRIx64 ", %s\n", b->block->rip, suffixes[b->style],
+            b->page->gpa, b->page->kind == TLB_USER ? "user" : "kernel");
     list_host(file, b, start, b->insns[0].host);
     for (unsigned n = 0; n < b->count; n++) {
         const struct tr_insn *ti = &b->insns[n];
@@ -104,7 +107,7 @@ void listing_block(const struct tr_builder *b, const uint8_t *start, const uint8
     if (l->perf_map)
         fprintf(l->perf_map, "%" PRIx64 " %zx guest_%" PRIx64 "%s\n",
                 (uint64_t)(uintptr_t)(start + b->e->execute), (size_t)(b->e->at - start),
-                b->block->rip, b->plain ? "_plain" : "");
+                b->block->rip, suffixes[b->style]);
     if (l->listing)
         list_block(l->listing, b, start, cold);
 }

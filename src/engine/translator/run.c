@@ -304,14 +304,15 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
 /* ---- blocks ---- */
 
 static struct tr_block *block_new(struct translator *t, struct tr_page *page,
-                                  const struct fetch_entry *f, uint64_t rip, bool plain)
+                                  const struct fetch_entry *f, uint64_t rip,
+                                  enum tr_style style)
 {
     struct tr_block **slot = block_slot(t, page, rip);
-    enum tr_style style = plain                               ? TR_PLAIN
-                          : is_hot(t, block_index(page, rip)) ? TR_FOLLOWING
-                                                              : TR_QUICK;
-    struct tr_block *b = translate_block(t, page, f, rip, style);
+    struct tr_block *b;
 
+    if (style == TR_QUICK && is_hot(t, block_index(page, rip)))
+        style = TR_FOLLOWING;
+    b = translate_block(t, page, f, rip, style);
     if (!b)
         return NULL;
     b->hash_next = *slot;
@@ -349,12 +350,12 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
 /* A block that was found lately, with its RIP: is it the one that would be found now? */
 static bool is_usable(const struct translator *t, const struct tr_block *b)
 {
-    return !b->dropped && !b->plain && !b->crosses && b->page->mode == current_mode(t->c) &&
+    return !b->dropped && b->style == TR_QUICK && !b->crosses && b->page->mode == current_mode(t->c) &&
            t->fetch[tr_fetch_slot(b->rip, b->page->kind)] == b->page->id;
 }
 
 /* The block at RIP; NULL if the interpreter has to run the instruction there. */
-static struct tr_block *find_block(struct translator *t, bool plain)
+static struct tr_block *find_block(struct translator *t, enum tr_style style)
 {
     struct icpu *c = t->c;
     uint64_t rip = c->cpu.s.rip, page_rip = rip & GUEST_PAGE_MASK;
@@ -362,7 +363,7 @@ static struct tr_block *find_block(struct translator *t, bool plain)
     const struct fetch_entry *f;
     struct tr_page *page;
 
-    if (likely(b && b->rip == rip && !plain) && is_usable(t, b))
+    if (likely(b && b->rip == rip && style == TR_QUICK) && is_usable(t, b))
         return b;
     if (unlikely(!x86_is_canonical(rip))) {
         flags_materialize(c);
@@ -375,11 +376,11 @@ static struct tr_block *find_block(struct translator *t, bool plain)
         translator_flush(t);
     page = translator_page(t, f, page_rip);
     for (b = *block_slot(t, page, rip); b; b = b->hash_next)
-        if (b->page == page && b->rip == rip && b->plain == plain &&
+        if (b->page == page && b->rip == rip && b->style == style &&
             (!b->crosses || second_is_there(t, b)))
             break;
     if (!b)
-        b = block_new(t, page, f, rip, plain);
+        b = block_new(t, page, f, rip, style);
     *recent = b;
     return b;
 }
@@ -492,7 +493,7 @@ void translator_run(struct icpu *c)
             break;
         }
         refresh(t);
-        b = find_block(t, t->plain_rip == c->cpu.s.rip);
+        b = find_block(t, t->styled_rip == c->cpu.s.rip ? t->style : TR_QUICK);
         if (unlikely(!b)) {
             c->must_step = true;
             break;
@@ -502,7 +503,8 @@ void translator_run(struct icpu *c)
         t->stats.enters++;
         if (t->enter(b->entries[0][TR_DIRECT]) == 0) {
             flags_from_word(c, t->flags);
-            t->plain_rip = t->link && t->link->to_plain ? c->cpu.s.rip : NO_RIP;
+            t->style = t->link ? t->link->to : TR_QUICK;
+            t->styled_rip = t->style != TR_QUICK ? c->cpu.s.rip : NO_RIP;
             if (unlikely(t->site && !x86_is_canonical(c->cpu.s.rip)))
                 undo_branch(t);
         } else {

@@ -2,7 +2,7 @@
  * translate.c - one block of guest code to host code
  *
  * Steps: decode up to the first instruction that ends a block, the end of the page or
- * TR_MAX_INSNS; find which flags are alive where; emit the entries, the instructions one after the
+ * MAX_DECODED; find which flags are alive where; emit the entries, the instructions one after the
  * other, and behind them what is rarely executed (struct cold). A conditional branch does not
  * end a block: the way that is not taken goes on in it.
  */
@@ -16,6 +16,12 @@
 
 /* ---- leaving a block ---- */
 
+/* Is it the block that comes first, not one for where a check of it failed? */
+static bool is_main(const struct tr_builder *b)
+{
+    return b->style == TR_QUICK || b->style == TR_FOLLOWING;
+}
+
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 {
     unsigned refund = condition >= 0 && b->charged ? b->charged - 1 : 0;
@@ -25,14 +31,14 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
     if (condition >= 0)
         flags_to_host(b);
     rel32 = condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition);
-    if (rip == b->block->rip && !b->plain && !refund) { /* a plain one goes back to the other */
+    if (rip == b->block->rip && is_main(b) && !refund) { /* the others go back to it */
         emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
         return;
     }
     cold = cold_new(b, COLD_LINK, rel32);
     cold->rip = rip;
     cold->refund = refund;
-    cold->could_follow = condition < 0 && !b->follows && !b->plain && !b->crosses &&
+    cold->could_follow = condition < 0 && b->style == TR_QUICK && !b->crosses &&
                          !b->t->c->counted && b->insns[b->count - 1].kind >= TR_JMP;
 }
 
@@ -207,7 +213,7 @@ static void make_link(struct tr_builder *b, struct cold *cold)
     *link = (struct tr_link){.block = b->block,
                              .rel32 = cold->rel32,
                              .stub = emit_address(b->e),
-                             .to_plain = cold->to_plain,
+                             .to = cold->to,
                              .saved = cold->flags_saved,
                              .heat = cold->could_follow ? TR_HEAT : 0};
     emit_aim(b->e, cold->rel32, link->stub);
@@ -245,9 +251,12 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         emit_constant(e, TR_S2, (uintptr_t)cold->op);
         emit_table(b);
         break;
-    case COLD_PLAIN:
+    case COLD_GROUP:
+        cold->to = b->unrolled ? TR_TAIL : TR_PLAIN;
+        cold->rel32 = emit_jmp(e);
+        make_link(b, cold);
+        break;
     case COLD_LINK:
-        cold->to_plain = cold->kind == COLD_PLAIN;
         cold->rel32 = emit_jmp(e);
         make_link(b, cold);
         break;
@@ -374,6 +383,7 @@ static enum decode_result decode_at(struct tr_builder *b, uint64_t rip, struct i
 /* ---- following branches ---- */
 
 #define MAX_FOLLOWED 8u
+#define MAX_DECODED  64u /* instructions, before a loop is unrolled */
 
 static bool is_in_block(const struct tr_builder *b, uint64_t rip)
 {
@@ -407,8 +417,8 @@ static bool follow_branch(struct tr_builder *b, struct tr_insn *ti, uint64_t *ne
 {
     unsigned parts = b->part_count;
 
-    if (!b->follows || b->t->c->counted || b->crosses || b->followed_count == MAX_FOLLOWED ||
-        b->count == TR_MAX_INSNS)
+    if (b->style != TR_FOLLOWING || b->t->c->counted || b->crosses || b->followed_count == MAX_FOLLOWED ||
+        b->count == MAX_DECODED)
         return false;
     switch (ti->kind) {
     case TR_JMP:
@@ -465,6 +475,7 @@ static void unroll(struct tr_builder *b)
         last->target = next_rip(b, last);
     }
     b->count = turns * body;
+    b->unrolled = turns > 1;
 }
 
 /* Decode the block's instructions. False to give up. */
@@ -474,8 +485,9 @@ static bool decode_block(struct tr_builder *b, uint64_t rip)
     bool not_last = false;
 
     b->count = 0;
+    b->unrolled = false;
     b->insns[0].enters = NULL;
-    while (b->count < TR_MAX_INSNS) {
+    while (b->count < MAX_DECODED) {
         struct tr_insn *ti = &b->insns[b->count];
 
         if (decode_at(b, next, &ti->insn) != DECODE_OK)
@@ -491,7 +503,7 @@ static bool decode_block(struct tr_builder *b, uint64_t rip)
             b->insns[b->count].enters = NULL;
         if (ti->ends ? !follow_branch(b, ti, &next) : (next ^ ti->rip) & GUEST_PAGE_MASK)
             break;
-        if (ti->kind == TR_JCC && ti->target == rip && !b->plain && accesses_memory(b)) {
+        if (ti->kind == TR_JCC && ti->target == rip && is_main(b) && accesses_memory(b)) {
             unroll(b);
             break;
         }
@@ -510,7 +522,7 @@ static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
                                .part_count = b->part_count,
                                .crosses = b->crosses,
                                .rip = rip,
-                               .plain = b->plain};
+                               .style = is_main(b) ? TR_QUICK : b->style};
     for (unsigned n = 0; n < b->part_count; n++) {
         block->parts[n].page = b->parts[n].page;
         block->parts[n].chunks = b->parts[n].chunks;
@@ -527,8 +539,7 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     b->page = page;
     b->is_32bit = page->mode == tr_mode(page->kind, true);
     b->word = b->is_32bit ? 4 : 8;
-    b->plain = style == TR_PLAIN;
-    b->follows = style == TR_FOLLOWING;
+    b->style = style;
     b->crosses = false;
     b->part_count = b->depth = b->followed_count = 0;
     b->e = &t->emit;

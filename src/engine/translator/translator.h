@@ -45,7 +45,7 @@
 #define TR_PAGE_HASH      4096u
 #define TR_RECENT         1024u /* blocks found lately, by RIP */
 #define TR_CHANGES        32u
-#define TR_MAX_INSNS      64u
+#define TR_MAX_INSNS      128u
 #define TR_MAX_BLOCK_CODE 65536u /* bytes of host code, at most: see blocks.S */
 #define TR_MAX_BLOCK_DATA 32768u
 
@@ -94,6 +94,14 @@ struct tr_part {
 };
 #define TR_MAX_PARTS 3u
 
+/* How a block is made. Where a check of its groups fails, it goes on in one of a later style. */
+enum tr_style {
+    TR_QUICK,     /* ends at every branch that is always taken */
+    TR_FOLLOWING, /* goes on where it leads; counts as TR_QUICK once it is made */
+    TR_TAIL,      /* one turn of a loop, for where a check for several turns failed */
+    TR_PLAIN,     /* no access shares a look-up */
+};
+
 struct tr_block {
     struct tr_block *hash_next;
     struct tr_page *page; /* it begins in */
@@ -101,7 +109,7 @@ struct tr_block {
     unsigned part_count;
     bool crosses; /* its only instruction runs into parts[1].page */
     bool dropped;
-    bool plain; /* without groups: for where a group's check failed */
+    enum tr_style style; /* but TR_FOLLOWING */
     struct tr_link *incoming;
     uint64_t rip;
     const uint8_t *entries[2][TR_ENTRY_COUNT]; /* execute view; [1]: the flags are saved */
@@ -113,7 +121,7 @@ struct tr_link {
     uint8_t *rel32;         /* write view */
     const uint8_t *stub;    /* execute view */
     struct tr_block *block; /* it is in */
-    bool to_plain;
+    enum tr_style to; /* the target's */
     bool saved;   /* the flags are, where it branches */
     uint8_t heat; /* how often it has to be taken before its block is made anew; 0: not at all */
 };
@@ -158,7 +166,8 @@ struct translator {
     uint64_t pointers[16]; /* of the running block's groups (groups.c) */
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
     const struct tr_op *site;   /* or the indirect branch, or NULL */
-    uint64_t plain_rip; /* where a group's check failed: a plain block comes next; or no RIP */
+    uint64_t styled_rip; /* where a group's check failed, so that a block of a later style comes */
+    enum tr_style style; /* next: this one; or no RIP */
     bool fetch_global[TR_FETCH_SIZE]; /* the mapping is a global one */
     uint32_t fetch[TR_FETCH_SIZE];    /* ids of the pages that are what their linear page maps to */
 
@@ -243,12 +252,6 @@ void translator_stats(struct translator *t,
 void *translator_data(struct translator *t, size_t bytes);
 
 /* ---- translate.c ---- */
-
-enum tr_style {
-    TR_QUICK,     /* ends at every branch that is always taken */
-    TR_FOLLOWING, /* goes on where it leads */
-    TR_PLAIN,     /* no access shares a look-up */
-};
 
 struct tr_builder *translator_builder_new(struct translator *t);
 void translator_builder_free(struct tr_builder *b);
