@@ -431,13 +431,35 @@ static void analyse_counted_flags(struct tr_builder *b)
     }
 }
 
+void find_joins(struct tr_builder *b)
+{
+    for (unsigned n = 0; n < b->count; n++)
+        b->insns[n].join = b->insns[n].joined_from = NO_INSN;
+    if (b->t->c->counted)
+        return; /* how many instructions run would be known only there */
+    for (unsigned n = 0; n < b->count; n++) {
+        struct tr_insn *ti = &b->insns[n];
+        unsigned k = n + 1;
+
+        if (ti->kind != TR_JCC)
+            continue;
+        while (k < b->count && b->insns[k].rip != ti->target && !b->insns[k].enters)
+            k++; /* a way may not lead around the check of a page */
+        if (k == b->count || b->insns[k].rip != ti->target)
+            continue;
+        ti->join = (uint16_t)k;
+        if (b->insns[k].joined_from == NO_INSN)
+            b->insns[k].joined_from = (uint16_t)n;
+    }
+}
+
 /*
  * A flag that is overwritten before it is read is dead, even if an instruction in between
  * faults: the handler's frame then shows another value of it than the processor's.
  */
 void analyse_flags(struct tr_builder *b)
 {
-    unsigned live = STATUS_FLAGS;
+    unsigned live = STATUS_FLAGS, live_at[TR_MAX_INSNS];
 
     if (b->t->c->counted) {
         analyse_counted_flags(b);
@@ -446,9 +468,12 @@ void analyse_flags(struct tr_builder *b)
     for (unsigned n = b->count; n-- > 0;) {
         struct tr_insn *ti = &b->insns[n];
 
-        if (ti->kind >= TR_JCC && (!ti->followed || ti->kind == TR_RET)) /* who knows its target */
+        if (ti->kind == TR_JCC && ti->join != NO_INSN)
+            live |= live_at[ti->join];
+        else if (ti->kind >= TR_JCC &&
+                 (!ti->followed || ti->kind == TR_RET)) /* who knows its target */
             live = STATUS_FLAGS;
-        live = (live & ~(unsigned)ti->flags_killed) | ti->flags_used;
+        live = live_at[n] = (live & ~(unsigned)ti->flags_killed) | ti->flags_used;
         ti->flags_live = live != 0;
     }
 }

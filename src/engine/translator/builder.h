@@ -36,6 +36,7 @@ enum tr_kind {
 #define TR_MAX_GROUPS 16u
 #define TR_MAX_DEPTH  4u /* calls within calls that are followed */
 #define NO_GROUP      (-1)
+#define NO_INSN       UINT16_MAX
 
 /* A register's value: what symbol stands for (0: nothing) plus offset. */
 struct symbolic {
@@ -74,6 +75,11 @@ struct tr_insn {
     const ZydisDecodedOperand *memory; /* explicit operand that is accessed, or NULL */
     uint64_t target;                   /* of direct branches */
     bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
+    uint16_t join; /* TR_JCC: instruction behind it in this block that is its target, or NO_INSN */
+    uint16_t joined_from; /* the first TR_JCC of which this is the target, or NO_INSN */
+    uint8_t *rel32;       /* TR_JCC with join: and what held and level are where it branches */
+    int8_t held[3];
+    enum vector_level level;
     uint16_t flags_used, flags_killed;
     bool flags_live;              /* some status flag is read at or behind this instruction */
     enum vector_level raise;      /* what to raise the level to before this instruction */
@@ -179,6 +185,8 @@ static inline void emit_lea_word(const struct tr_builder *b, unsigned to, struct
 
 /* Fill in everything but insn, built and rip. */
 void analyse_insn(struct tr_builder *b, struct tr_insn *ti);
+/* Branches to instructions behind them. */
+void find_joins(struct tr_builder *b);
 /* Work backwards through the block. */
 void analyse_flags(struct tr_builder *b);
 /* Number of a general register of any width, or NO_REG; high bytes are those of their register. */

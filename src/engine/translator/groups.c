@@ -12,6 +12,9 @@
  * pages), the rest of the block, from the instruction it stands before, runs as another block
  * that has only one turn of a loop, or no groups (enum tr_style).
  *
+ * Branches within the block: where ways meet, registers that differ are new symbols. A group's
+ * check is on all ways to its members: they end where a way meets that left before the check.
+ *
  * What a check has found stays true up to the last member: only the interpreter's ops change
  * the TLB, a group does not reach over an instruction that is always executed by one, and
  * translator_step leaves the block if a slow access has changed it (icpu.tlb_epoch).
@@ -268,7 +271,7 @@ static unsigned place_check(const struct tr_builder *b, const struct group *g, u
 
     while (b->insns[place].flags_live) {
         if (place == 0 || b->insns[place - 1].kind == TR_FALLBACK ||
-            !reaches(&b->insns[place - 1], g))
+            b->insns[place].joined_from != NO_INSN || !reaches(&b->insns[place - 1], g))
             return n; /* the flags are saved */
         place--;
     }
@@ -293,6 +296,8 @@ static void make_group(struct tr_builder *b, unsigned n, struct access *a)
     for (unsigned k = n; k < b->count && b->insns[k].kind != TR_FALLBACK; k++) {
         struct tr_insn *ti = &b->insns[k];
 
+        if (k > n && ti->joined_from < n)
+            break;
         for (unsigned m = 0; m < ti->access_count; m++) {
             /* Behind a branch that may be taken nobody knows that the page will be written. */
             if (branched && ti->access[m].write && !g->write)
@@ -311,6 +316,18 @@ static void make_group(struct tr_builder *b, unsigned n, struct access *a)
         b->group_count++;
 }
 
+/* Ways meet at instruction n: what is not the same on all of them is new. */
+static void meet(struct tr_builder *b, struct symbolic regs[16], unsigned n)
+{
+    for (unsigned k = b->insns[n].joined_from; k < n; k++)
+        for (int guest = 0; guest < 16 && b->insns[k].join == n; guest++) {
+            const struct symbolic *there = &b->insns[k].before[guest];
+
+            if (there->symbol != regs[guest].symbol || there->offset != regs[guest].offset)
+                set_new(b, regs, guest);
+        }
+}
+
 void find_groups(struct tr_builder *b)
 {
     struct symbolic regs[16];
@@ -321,6 +338,7 @@ void find_groups(struct tr_builder *b)
     for (unsigned n = 0; n < b->count; n++) {
         struct tr_insn *ti = &b->insns[n];
 
+        meet(b, regs, n);
         memcpy(ti->before, regs, sizeof(regs));
         find_accesses(b, regs, ti);
         follow(b, regs, ti);

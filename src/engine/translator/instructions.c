@@ -560,7 +560,16 @@ static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
 
 static bool emit_jcc_insn(struct tr_builder *b, struct tr_insn *ti)
 {
-    emit_branch(b, (ti->insn.info.opcode & 15) ^ ti->inverted, ti->target);
+    unsigned condition = (ti->insn.info.opcode & 15) ^ ti->inverted;
+
+    if (ti->join == NO_INSN) {
+        emit_branch(b, (int)condition, ti->target);
+        return true;
+    }
+    flags_to_host(b);
+    ti->rel32 = emit_jcc(b->e, condition);
+    memcpy(ti->held, b->held, sizeof(b->held));
+    ti->level = b->level;
     return true;
 }
 

@@ -304,8 +304,7 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
 /* ---- blocks ---- */
 
 static struct tr_block *block_new(struct translator *t, struct tr_page *page,
-                                  const struct fetch_entry *f, uint64_t rip,
-                                  enum tr_style style)
+                                  const struct fetch_entry *f, uint64_t rip, enum tr_style style)
 {
     struct tr_block **slot = block_slot(t, page, rip);
     struct tr_block *b;
@@ -350,7 +349,8 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
 /* A block that was found lately, with its RIP: is it the one that would be found now? */
 static bool is_usable(const struct translator *t, const struct tr_block *b)
 {
-    return !b->dropped && b->style == TR_QUICK && !b->crosses && b->page->mode == current_mode(t->c) &&
+    return !b->dropped && b->style == TR_QUICK && !b->crosses &&
+           b->page->mode == current_mode(t->c) &&
            t->fetch[tr_fetch_slot(b->rip, b->page->kind)] == b->page->id;
 }
 

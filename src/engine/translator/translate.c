@@ -4,7 +4,8 @@
  * Steps: decode up to the first instruction that ends a block, the end of the page or
  * MAX_DECODED; find which flags are alive where; emit the entries, the instructions one after the
  * other, and behind them what is rarely executed (struct cold). A conditional branch does not
- * end a block: the way that is not taken goes on in it.
+ * end a block: the way that is not taken goes on in it, and the other may come back to it further
+ * on.
  */
 #include "engine/translator/builder.h"
 
@@ -269,6 +270,30 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
 
 /* ---- the block ---- */
 
+/* The branches to instruction n lead here; only what all ways have in common is known. */
+static void emit_join(struct tr_builder *b, unsigned n)
+{
+    const struct tr_insn *ti = &b->insns[n];
+
+    if (ti->joined_from == NO_INSN)
+        return;
+    if (ti->flags_live)
+        flags_to_host(b);
+    b->flags_saved = false;
+    for (unsigned k = ti->joined_from; k < n; k++) {
+        const struct tr_insn *from = &b->insns[k];
+
+        if (from->join != n)
+            continue;
+        emit_aim(b->e, from->rel32, emit_address(b->e));
+        if (from->level < b->level)
+            b->level = from->level;
+        for (unsigned scratch = TR_S0; scratch <= TR_S2; scratch++)
+            if (from->held[scratch - TR_S0] != b->held[scratch - TR_S0])
+                scratch_lost(b, scratch);
+    }
+}
+
 static void emit_block(struct tr_builder *b)
 {
     const uint8_t *start = b->e->at, *cold;
@@ -283,8 +308,10 @@ static void emit_block(struct tr_builder *b)
     else
         emit_entries_dead(b);
     emit_charge(b);
-    for (unsigned n = 0; n < b->count; n++)
+    for (unsigned n = 0; n < b->count; n++) {
+        emit_join(b, n);
         emit_insn(b, &b->insns[n]);
+    }
     if (last->kind < TR_JMP || last->followed)
         emit_branch(b, -1, b->end_rip);
     cold = b->e->at;
@@ -417,8 +444,8 @@ static bool follow_branch(struct tr_builder *b, struct tr_insn *ti, uint64_t *ne
 {
     unsigned parts = b->part_count;
 
-    if (b->style != TR_FOLLOWING || b->t->c->counted || b->crosses || b->followed_count == MAX_FOLLOWED ||
-        b->count == MAX_DECODED)
+    if (b->style != TR_FOLLOWING || b->t->c->counted || b->crosses ||
+        b->followed_count == MAX_FOLLOWED || b->count == MAX_DECODED)
         return false;
     switch (ti->kind) {
     case TR_JMP:
@@ -458,8 +485,8 @@ static bool accesses_memory(const struct tr_builder *b)
 }
 
 /*
- * The block is a loop: its last instruction is a Jcc to its first. Several turns in a row
- * share look-ups (groups.c); all but the last turn's Jcc leave where the loop ends.
+ * The block is a loop: its last instruction is a Jcc, or was a JMP, to its first. Several turns in
+ * a row share look-ups (groups.c); all but the last turn's Jcc leave where the loop ends.
  */
 static void unroll(struct tr_builder *b)
 {
@@ -471,6 +498,14 @@ static void unroll(struct tr_builder *b)
         struct tr_insn *last = &b->insns[k * body - 1];
 
         memcpy(&b->insns[k * body], &b->insns[(k - 1) * body], body * sizeof(b->insns[0]));
+        for (unsigned n = k * body; n < (k + 1) * body; n++) {
+            if (b->insns[n].join != NO_INSN)
+                b->insns[n].join += body;
+            if (b->insns[n].joined_from != NO_INSN)
+                b->insns[n].joined_from += body;
+        }
+        if (last->kind != TR_JCC)
+            continue;
         last->inverted = true;
         last->target = next_rip(b, last);
     }
@@ -482,7 +517,7 @@ static void unroll(struct tr_builder *b)
 static bool decode_block(struct tr_builder *b, uint64_t rip)
 {
     uint64_t next = rip;
-    bool not_last = false;
+    bool not_last = false, is_loop = false;
 
     b->count = 0;
     b->unrolled = false;
@@ -501,13 +536,20 @@ static bool decode_block(struct tr_builder *b, uint64_t rip)
         next = next_rip(b, ti);
         if (++b->count < TR_MAX_INSNS)
             b->insns[b->count].enters = NULL;
+        is_loop = (ti->kind == TR_JCC || ti->kind == TR_JMP) && ti->target == rip && is_main(b) &&
+                  accesses_memory(b);
+        if (is_loop && ti->kind == TR_JMP) {
+            ti->kind = TR_NOTHING;
+            next = rip;
+        }
+        if (is_loop)
+            break;
         if (ti->ends ? !follow_branch(b, ti, &next) : (next ^ ti->rip) & GUEST_PAGE_MASK)
             break;
-        if (ti->kind == TR_JCC && ti->target == rip && is_main(b) && accesses_memory(b)) {
-            unroll(b);
-            break;
-        }
     }
+    find_joins(b);
+    if (is_loop)
+        unroll(b);
     if (not_last && b->count)
         b->insns[b->count - 1].built.extra |= OP_IS_LAST;
     b->end_rip = next;

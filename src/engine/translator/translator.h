@@ -121,8 +121,8 @@ struct tr_link {
     uint8_t *rel32;         /* write view */
     const uint8_t *stub;    /* execute view */
     struct tr_block *block; /* it is in */
-    enum tr_style to; /* the target's */
-    bool saved;   /* the flags are, where it branches */
+    enum tr_style to;       /* the target's */
+    bool saved;             /* the flags are, where it branches */
     uint8_t heat; /* how often it has to be taken before its block is made anew; 0: not at all */
 };
 #define TR_HEAT 16u

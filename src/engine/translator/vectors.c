@@ -24,7 +24,7 @@ static unsigned place_level(const struct tr_builder *b, unsigned first, unsigned
     for (unsigned place = n; place >= first; place--) {
         if (!b->insns[place].flags_live)
             return place;
-        if (!place)
+        if (!place || b->insns[place].joined_from != NO_INSN)
             break;
     }
     return n;
