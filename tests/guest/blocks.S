@@ -14,6 +14,17 @@
 main:
     call enter_long
     BITS64
+    mov $DATA_PAGES, %ebx
+    mov %rbx, %dr0
+    mov $0x000b0402, %eax /* DR0: 8 bytes, read and write; G0 */
+    mov %rax, %dr7
+    TRY "mov (%rbx), %rax; watched_load: mov %rbx, %rcx; nop"
+    CHECK "watchpoint: behind the first of two moves", fault_ip, $watched_load
+    mov $DATA_PAGES, %ebx
+    TRY "cmp %rcx, (%rbx); watched_compare: je 1f; 1: nop"
+    CHECK "watchpoint: between a comparison and its branch", fault_ip, $watched_compare
+    xor %eax, %eax
+    mov %rax, %dr7
     mov $7, %eax
     xor %ecx, %ecx
     cpuid

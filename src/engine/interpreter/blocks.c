@@ -492,8 +492,10 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
             b->ops[k].imm = n - 1 - k; /* instructions behind it */
     if (max > 1) {
         drop_dead_flags(b, notes);
-        fuse_branches(b, notes);
-        join_pairs(b, notes);
+        if (likely(!c->watching)) { /* a trap may come between two instructions */
+            fuse_branches(b, notes);
+            join_pairs(b, notes);
+        }
         if (unlikely(blocks_has_breakpoint(c, s->offset)))
             b->ops[0].run = block_enter_breakpoint;
     }
