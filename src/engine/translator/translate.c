@@ -105,6 +105,7 @@ static void emit_charge(struct tr_builder *b)
 {
     struct host_mem budget = mem_field(&b->t->c->budget);
 
+    _Static_assert(TR_MAX_INSNS <= INT8_MAX, "an immediate byte");
     if (!b->t->c->counted)
         return;
     budget.immediate_bytes = 1;
