@@ -105,16 +105,15 @@ static void emit_charge(struct tr_builder *b)
 {
     struct host_mem budget = mem_field(&b->t->c->budget);
 
-    _Static_assert(TR_MAX_INSNS <= INT8_MAX, "an immediate byte");
     if (!b->t->c->counted)
         return;
-    budget.immediate_bytes = 1;
+    budget.immediate_bytes = 4;
     guard_flags(b, &b->insns[0]);
-    emit_rm(b->e, true, 0x83, ALU_CMP, budget);
-    put8(b->e, b->count);
+    emit_rm(b->e, true, 0x81, ALU_CMP, budget);
+    put32(b->e, b->count);
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_B))->rip = b->block->rip;
-    emit_rm(b->e, true, 0x83, ALU_SUB, budget);
-    put8(b->e, b->count);
+    emit_rm(b->e, true, 0x81, ALU_SUB, budget);
+    put32(b->e, b->count);
 }
 
 static void emit_refund(struct tr_builder *b, unsigned count)
