@@ -69,6 +69,7 @@ main:
     COUNT "LOOP", 8, "mov $7, %ecx; 1: loop 1b"
     COUNT "JRCXZ in a block", 2, "xor %ecx, %ecx; jrcxz 1f; nop; nop; 1:"
     COUNT "an instruction that faults does not count", 12, "xor %ecx, %ecx; stc; nop; div %ecx; nop; nop; nop"
+    COUNT "code whose second page is looked up again", 6, "call reload"
     COUNT "random numbers", 2, "rdrand %eax; rdrand %ecx"
 
     /* ---- flags ---- */
@@ -124,6 +125,16 @@ main:
     jmp finish64
 
 one:
+    ret
+
+    .balign 4096
+reload:
+    mov %cr3, %rax
+    mov %rax, %cr3
+    jmp crossing
+    .space 4094 - (. - reload)
+crossing:
+    mov $7, %ecx /* the second page begins in it */
     ret
 
 divide_error: /* the divisor is ECX: two bytes; keeps all registers */

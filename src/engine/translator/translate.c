@@ -86,12 +86,15 @@ void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
 {
     const struct tr_page *page = ti->enters;
+    struct cold *cold;
 
     if (!page)
         return;
     guard_flags(b, ti);
     emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(page->rip, page->kind)], page->id);
-    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = ti->rip;
+    cold = cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE));
+    cold->rip = ti->rip;
+    cold->refund = b->charged;
 }
 
 static void emit_attention(struct tr_builder *b)
