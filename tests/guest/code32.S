@@ -234,6 +234,20 @@ stack:
     mov %esp, %ecx
     sub %ebp, %ecx
     CHECK "the stack is where it was", %ecx, $0
+    mov $20000, %ecx
+    xor %esi, %esi
+3:
+    call 4f
+    inc %esi /* one byte */
+    dec %ecx
+    jnz 3b
+    CHECK "RET to where CALL was not, now and then", %esi, $(20000 - 20000 / 16)
+    ret
+4:
+    test $15, %cl
+    jnz 5f
+    incl (%esp)
+5:
     ret
 
 wrap:
