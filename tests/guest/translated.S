@@ -6,7 +6,7 @@
 
 #define TIMES 5000
 
-    .macro REPEATED text:vararg
+    .macro REPEATED text:req
     mov $TIMES, %ecx
 1:  \text
     dec %ecx
@@ -19,14 +19,38 @@ main:
     mov %cr4, %rax
     or $0x600, %rax /* CR4.OSFXSR, OSXMMEXCPT */
     mov %rax, %cr4
+    fninit
     lea scratch, %rbx
-    REPEATED movsd (%rbx), %xmm0
-    REPEATED movsd %xmm0, %xmm1
-    REPEATED movsd %xmm1, 8(%rbx)
+    REPEATED "movsd (%rbx), %xmm0"
+    REPEATED "movsd %xmm0, %xmm1"
+    REPEATED "movsd %xmm1, 8(%rbx)"
+    .irp insn, "addsd (%rbx), %xmm2", "cvtsi2sd %rcx, %xmm2", "cvttsd2si %xmm2, %rax", "ucomisd %xmm0, %xmm1"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "pxor %xmm3, %xmm3", "movdqu (%rbx), %xmm4", "movaps %xmm4, (%rbx)", "pshufd $1, %xmm4, %xmm5"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "movq %xmm4, %rax", "movq %rax, %xmm5", "movd %xmm4, %eax", "cmpltsd %xmm0, %xmm1"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "cmovz %rcx, %rax", "setnz %al", "imul %rcx, %rax", "mul %rax", "bsf %rcx, %rax", "bt $3, %rcx"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "lock xadd %rax, 16(%rbx)", "lock cmpxchg %rax, 16(%rbx)", "xchg %rax, 16(%rbx)", "shld $3, %rax, %rdx"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "movzbl (%rbx), %eax", "movslq (%rbx), %rax", "bswap %eax", "popcnt %rcx, %rax", "movnti %rax, 16(%rbx)"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "pushq 16(%rbx); popq %rax", "pushfq; pop %rax", "call 2f; jmp 3f; 2: ret; 3:", "fld1; fstp %st"
+    REPEATED "\insn"
+    .endr
+    movsd scratch, %xmm1
+    movsd %xmm1, 8(%rbx)
     CHECK "movsd of SSE2", 8(%rbx), scratch
     jmp finish64
     BITS32
 
     .data
-    .align 16
-scratch: .quad 0x123456789abcdef0, 0
+    .balign 4096 /* away from code */
+scratch: .quad 0x123456789abcdef0, 0, 0
