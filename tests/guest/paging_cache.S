@@ -364,6 +364,51 @@ main:
     SEE "INVPCID 3 without PCIDE", 0xc
 no_pcid:
 
+    /* ---- debug registers, and code that ran before ---- */
+    mov $warm_data, %eax
+    mov %rax, %dr0
+    mov $warm_here, %eax
+    mov %rax, %dr1
+1:
+    xor %eax, %eax
+    mov %rax, %dr7
+    TRY "call warm"
+    CHECK_NO_FAULT "no breakpoint"
+    mov $0x000d0402, %eax /* DR0: 4 bytes, write; G0 */
+    mov %rax, %dr7
+    TRY "call warm"
+    CHECK_FAULT "data breakpoint: #DB", 1, 0
+    CHECK "data breakpoint: behind the write", fault_ip, $warm_next
+    mov $0x00000408, %eax /* DR1: execution; G1 */
+    mov %rax, %dr7
+    TRY "call warm"
+    CHECK_FAULT "breakpoint: #DB", 1, 0
+    CHECK "breakpoint: before the instruction", fault_ip, $warm_here
+    mov $0x000d0402, %eax /* at once from one to the other */
+    mov %rax, %dr7
+    TRY "call warm"
+    CHECK_FAULT "data breakpoint behind a breakpoint: #DB", 1, 0
+    CHECK "data breakpoint behind a breakpoint: behind the write", fault_ip, $warm_next
+    xor %eax, %eax
+    mov %rax, %dr7
+    mov %rax, %dr6
+    decl warm_rounds
+    jnz 1b
+    jmp warm_end
+warm:
+    movl $1, warm_data
+warm_next:
+    add $1, %ecx
+warm_here:
+    add $2, %ecx
+    ret
+    .data
+    .balign 4
+warm_data: .long 0
+warm_rounds: .long 3
+    .text
+warm_end:
+
     /* ---- implicit supervisor accesses: an LDT in the window ---- */
     movl $0x0000ffff, frame_a + 8 /* a data segment for ring 3 */
     movl $0x00cff300, frame_a + 12

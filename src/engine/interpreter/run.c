@@ -216,9 +216,12 @@ void interp_changed(struct icpu *c, unsigned what)
         interp_flush_tlb(c, false);
     }
     if (what & X86_CHANGED_DEBUG) {
+        bool had_breakpoints = c->breakpoints;
+
         refresh_watching(c);
         interp_flush_tlb(c, true);
-        c->flush_all = true; /* breakpoints are built into blocks */
+        if (had_breakpoints || c->breakpoints)
+            c->flush_all = true; /* breakpoints are built into blocks, data breakpoints are not */
         atomic_store(&c->attention, ATTENTION_EVENT);
     }
     if (what & X86_CHANGED_FPU)
