@@ -3,7 +3,8 @@
  *
  *   differential [-n COUNT] [-s SEED] [-m MNEMONIC] [-e ENGINE] [-b 32] [-k] [-1 SEED]
  *
- * -b 32 runs 32-bit code (compatibility mode); -k goes on after differences and sums them up by
+ * SEED is the first of COUNT seeds in a row: ranges that overlap repeat instances. -b 32 runs
+ * 32-bit code (compatibility mode); -k goes on after differences and sums them up by
  * instruction; -1 runs one seed and prints it. Exit status 0 if there was no difference.
  */
 #include "instance.h"

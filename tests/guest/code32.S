@@ -355,6 +355,10 @@ faults:
     CHECK_FAULT "PUSH to a page that is not there", 14, 6
     CHECK "PUSH: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
     CHECK "PUSH: the address", fault_cr2, $(UNMAPPED + 0xfc)
+    TRY_USER32 user_pusha
+    CHECK_FAULT "PUSHA to a page that is not there", 14, 6
+    CHECK "PUSHA: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
+    CHECK "PUSHA: the address is that of EAX", fault_cr2, $(UNMAPPED + 0xfc)
     TRY_USER32 user_call
     CHECK_FAULT "CALL with a stack that is not there", 14, 6
     CHECK "CALL: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
@@ -375,6 +379,10 @@ faults:
 user_push:
     mov $UNMAPPED + 0x100, %esp
     push %eax
+user_pusha:
+    mov $UNMAPPED + 0x100, %esp
+    pusha
+    ud2
 user_call:
     mov $UNMAPPED + 0x100, %esp
 user_call_itself:

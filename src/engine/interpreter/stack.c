@@ -128,17 +128,16 @@ static const struct op *op_pusha(struct icpu *c, const struct op *i)
     uint64_t *gpr = c->cpu.s.gpr;
     int64_t bytes = BYTES;
 
-    for (int n = 0; n < 8; n++) { /* all checked and written before ESP moves */
-        uint64_t offset = stack_at(c, -bytes * (n + 1));
-
-        if (n == 0)
-            interp_probe_write(
-                c, i,
-                stack_linear(c, i, stack_at(c, -bytes * 8), (unsigned)bytes, X86_ACCESS_WRITE),
-                (size_t)bytes);
-        store_sized(c, i, stack_linear(c, i, offset, (unsigned)bytes, X86_ACCESS_WRITE), gpr[n],
-                    (unsigned)bytes);
-    }
+    /* If the first one or the last one faults, nothing is written and ESP stays. */
+    for (int n = 1; n <= 8; n += 7)
+        interp_probe_write(
+            c, i, stack_linear(c, i, stack_at(c, -bytes * n), (unsigned)bytes, X86_ACCESS_WRITE),
+            (size_t)bytes);
+    for (int n = 0; n < 8; n++)
+        store_sized(
+            c, i,
+            stack_linear(c, i, stack_at(c, -bytes * (n + 1)), (unsigned)bytes, X86_ACCESS_WRITE),
+            gpr[n], (unsigned)bytes);
     stack_move(c, -bytes * 8);
     NEXT(c, i);
 }
