@@ -276,6 +276,23 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti);
 /* The group checks that stand before ti, and ti. */
 void emit_insn(struct tr_builder *b, struct tr_insn *ti);
 
+/* Is it the block that comes first, not one for where a check of it failed? */
+static inline bool is_main(const struct tr_builder *b)
+{
+    return b->style == TR_QUICK || b->style == TR_FOLLOWING;
+}
+
+/* ---- decode.c ---- */
+
+/* The block comes from this page, too. False: there is no such code, or no more room. */
+bool add_part(struct tr_builder *b, const struct fetch_entry *f, uint64_t page_rip);
+/* Decode the block's instructions from rip on, which is in its first part. False to give up. */
+bool decode_block(struct tr_builder *b, uint64_t rip);
+/* Note the chunks of all parts, and let no write to them go unseen from here on. */
+void claim_parts(struct tr_builder *b);
+/* Are the instructions still what was decoded? */
+bool parts_are_unchanged(const struct tr_builder *b);
+
 /* ---- translate.c ---- */
 
 /* Behind a branch to another page: is it still mapped to what ti was decoded from? */
