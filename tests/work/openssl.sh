@@ -8,12 +8,14 @@ perl -e 'print pack("L*", map { $_ * 2654435761 } 1 .. 750000)' >data
 head -c 5000 data >short
 
 digests() {
+    local name
     for name in md5 sha1 sha224 sha256 sha384 sha512 sha512-256 sha3-256 sha3-512 shake256 blake2b512 \
         blake2s256 ripemd160 sm3; do
         echo "$name $(openssl dgst -$name -r data | cut -c1-40)"
     done
 }
 ciphers() {
+    local name
     for name in aes-128-cbc aes-192-ofb aes-256-cbc aes-256-ctr aes-128-ecb aes-256-cfb aria-256-ctr \
         camellia-256-cbc chacha20 des-ede3-cbc sm4-cbc; do
         openssl enc -$name -K $key -iv $iv -in data -out secret 2>/dev/null
@@ -75,7 +77,7 @@ tls() { # a server and a client in this guest
         openssl s_server -accept 4433 -key key -cert certificate -naccept 1 -rev -quiet >/dev/null 2>&1 &
         sleep 1
         { echo 'able was i'; sleep 2; } | openssl s_client -connect localhost:4433 -ciphersuites $suite \
-            -CAfile certificate -verify_return_error -quiet 2>/dev/null
+            -CAfile certificate -verify_return_error -quiet -no_ign_eof 2>/dev/null
         wait
     done
 }
