@@ -219,6 +219,7 @@ void guest_run(struct instance *t)
     uint32_t code_gpa = CODE_GPA + (uint32_t)(t->code_rip - CODE_BASE);
 
     memset(o, 0, sizeof(*o));
+    memset(ram + DATA_GPA, 0, DATA_SIZE); /* an instance that differs leaves nothing to others */
     memcpy(ram + DATA_GPA + WINDOW_A, t->window_a, WINDOW_SIZE);
     memcpy(ram + DATA_GPA + WINDOW_B, t->window_b, WINDOW_SIZE);
     memcpy(ram + code_gpa, t->code, t->code_size);

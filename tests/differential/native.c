@@ -178,6 +178,7 @@ static void prepare(ucontext_t *u)
     while (control->next >= control->count)
         wait_for_work();
     t = &instances[control->next];
+    memset((void *)DATA_BASE, 0, DATA_SIZE);
     memcpy((void *)(DATA_BASE + WINDOW_A), t->window_a, WINDOW_SIZE);
     memcpy((void *)(DATA_BASE + WINDOW_B), t->window_b, WINDOW_SIZE);
     memcpy((void *)t->code_rip, t->code, t->code_size);
