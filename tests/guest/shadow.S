@@ -67,23 +67,17 @@ after_ss_2:
     CHECK "none between MOV SS and an access", seen_ss, $0
     jmp finish64
 
+    .macro COUNT_IF_AT address:req, counter:req
+    cmpq $\address, 16(%rbx)
+    jne 1f
+    incl \counter
+1:
+    .endm
 note:
-    cmpq $after_sti_2, 16(%rbx)
-    jne 1f
-    incl seen_sti
-1:
-    cmpq $after_ss_2, 16(%rbx)
-    jne 1f
-    incl seen_ss
-1:
-    cmpq $after_sti, 16(%rbx)
-    jne 1f
-    incl seen_sti
-1:
-    cmpq $after_ss, 16(%rbx)
-    jne 1f
-    incl seen_ss
-1:
+    COUNT_IF_AT after_sti, seen_sti
+    COUNT_IF_AT after_sti_2, seen_sti
+    COUNT_IF_AT after_ss, seen_ss
+    COUNT_IF_AT after_ss_2, seen_ss
     mov $APIC + 0xb0, %ecx
     movl $0, (%rcx)
     incl got

@@ -232,6 +232,12 @@ struct place {
     struct cold *cold;    /* for finish_access(); NULL if there is no look-up */
     struct cold *segment; /* likewise of the check of FS or GS */
 };
+static inline void rewrite_at(struct rewrite *r, const struct place *p)
+{
+    r->base = p->base;
+    r->index = p->index;
+    r->disp = p->disp;
+}
 static inline struct host_mem place_mem(const struct place *p)
 {
     return mem_index(p->base, p->index, 0, p->disp);

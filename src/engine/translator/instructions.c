@@ -111,9 +111,7 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
         return false;
     if (ti->memory) {
         place = emit_access(b, ti, &ti->access[0]);
-        r.base = place.base;
-        r.index = place.index;
-        r.disp = place.disp;
+        rewrite_at(&r, &place);
     }
     flags_for(b, ti);
     place_registers(b, ti, &r, spilled);

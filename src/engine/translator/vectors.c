@@ -107,9 +107,7 @@ bool emit_vector(struct tr_builder *b, struct tr_insn *ti)
 
     if (ti->memory) {
         place = emit_access(b, ti, &ti->access[0]);
-        r.base = place.base;
-        r.index = place.index;
-        r.disp = place.disp;
+        rewrite_at(&r, &place);
     }
     flags_for(b, ti);
     if (!place_registers(b, ti, &r, &spilled) || !rewrite_insn(b->e, &ti->insn, &r))
@@ -179,9 +177,7 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
         place = emit_access(b, ti, &ti->access[0]);
         if (!place.cold)
             emit_address_of(b, ti, &ti->access[0]);
-        r.base = place.base;
-        r.index = place.index;
-        r.disp = place.disp;
+        rewrite_at(&r, &place);
     }
     flags_for(b, ti);
     remember_x87(b, ti);
