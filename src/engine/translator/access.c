@@ -44,7 +44,7 @@ struct host_mem guest_slot(struct tr_builder *b, int guest)
 unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch)
 {
     if (!is_spilled(guest))
-        return host_of(guest);
+        return (unsigned)guest;
     emit_load(b->e, scratch, guest_slot(b, guest));
     scratch_lost(b, scratch);
     return scratch;
@@ -143,9 +143,8 @@ void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struc
     const uint64_t *base;
 
     if (!a->is_operand) {
-        emit_lea_word(
-            b, TR_S0,
-            mem_base(ti->kind == TR_LEAVE ? RBP : TR_RSP, a->write ? -(int32_t)b->word : 0));
+        emit_lea_word(b, TR_S0,
+                      mem_base(ti->kind == TR_LEAVE ? RBP : RSP, a->write ? -(int32_t)b->word : 0));
         return;
     }
     base = segment_base(b, ti->memory);
@@ -180,7 +179,7 @@ static struct cold *step_cold(struct tr_builder *b, struct tr_insn *ti, unsigned
     return cold;
 }
 
-/* R13 holds a tag: compare it with R11, and load the addend from there on a hit. */
+/* TR_S2 holds a tag: compare it with TR_S0, and load the addend from there on a hit. */
 static struct cold *emit_compare(struct tr_builder *b, struct tr_insn *ti, unsigned size,
                                  unsigned align_mask, struct host_mem addend)
 {
@@ -188,7 +187,7 @@ static struct cold *emit_compare(struct tr_builder *b, struct tr_insn *ti, unsig
     struct cold *cold;
 
     all_scratch_lost(b);
-    emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor r13, r11: the offset in the page on a hit */
+    emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor: the offset in the page on a hit */
     if (align_mask) {
         emit_rr(e, true, 0xc1, 1, TR_S2); /* ror: what is not aligned becomes very large */
         put8(e, (unsigned)__builtin_popcount(align_mask));
@@ -206,10 +205,10 @@ struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size
     const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
 
     guard_flags(b, ti);
-    /* tlb_index(R11) * sizeof(struct tlb_entry) */
-    put_bytes(e, "\xc4\x43\xfb\xf0\xe3\x07", 6); /* rorx r12, r11, 7 */
-    put_bytes(e, "\xc4\x43\xfb\xf0\xeb\x13", 6); /* rorx r13, r11, 19 */
-    emit_rr(e, false, 0x33, TR_S1, TR_S2);       /* xor r12d, r13d */
+    /* tlb_index(TR_S0) * sizeof(struct tlb_entry) */
+    emit_rorx(e, TR_S1, TR_S0, 7);
+    emit_rorx(e, TR_S2, TR_S0, 19);
+    emit_rr(e, false, 0x33, TR_S1, TR_S2); /* xor */
     emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
     emit_load(e, TR_S2, mem_base(TR_S1, low_address(write ? &tlb->write : &tlb->read)));
     return emit_compare(b, ti, size, align_mask, mem_base(TR_S1, low_address(&tlb->addend)));
@@ -261,22 +260,23 @@ static unsigned distance(const struct tr_builder *b, const struct tr_insn *ti, i
 /* A scratch register with the group's pointer. */
 static unsigned emit_pointer(struct tr_builder *b, const struct tr_insn *ti, int group)
 {
+    static const uint8_t scratches[TR_SCRATCH_COUNT] = {TR_S0, TR_S1, TR_S2};
     unsigned best = TR_S2;
 
-    for (unsigned scratch = TR_S0; scratch <= TR_S2; scratch++)
-        if (b->held[scratch - TR_S0] == group && may_hold(b, ti, scratch))
-            return scratch;
-    for (unsigned scratch = TR_S0; scratch <= TR_S1; scratch++)
-        if (may_hold(b, ti, scratch) &&
-            distance(b, ti, b->held[scratch - TR_S0]) > distance(b, ti, b->held[best - TR_S0]))
-            best = scratch;
+    for (unsigned n = 0; n < TR_SCRATCH_COUNT; n++)
+        if (b->held[n] == group && may_hold(b, ti, scratches[n]))
+            return scratches[n];
+    for (unsigned n = 0; n < TR_SCRATCH_COUNT; n++)
+        if (may_hold(b, ti, scratches[n]) &&
+            distance(b, ti, b->held[n]) > distance(b, ti, b->held[scratch_index(best)]))
+            best = scratches[n];
     emit_load(b->e, best, mem_field(&b->t->pointers[group]));
-    b->held[best - TR_S0] = (int8_t)group;
+    b->held[scratch_index(best)] = (int8_t)group;
     return best;
 }
 
 /*
- * FS and GS in 32-bit code: R11 = linear address of the operand, or off to the code that is
+ * FS and GS in 32-bit code: TR_S0 = linear address of the operand, or off to the code that is
  * returned if it is beyond the segment.
  */
 static struct cold *emit_address_in_segment(struct tr_builder *b, struct tr_insn *ti,

@@ -78,7 +78,7 @@ struct tr_insn {
     uint16_t join; /* TR_JCC: instruction behind it in this block that is its target, or NO_INSN */
     uint16_t joined_from; /* the first TR_JCC of which this is the target, or NO_INSN */
     uint8_t *rel32;       /* TR_JCC with join: and what held and level are where it branches */
-    int8_t held[3];
+    int8_t held[TR_SCRATCH_COUNT];
     enum vector_level level;
     uint16_t flags_used, flags_killed;
     bool flags_live;              /* some status flag is read at or behind this instruction */
@@ -149,7 +149,7 @@ struct tr_builder {
     bool unrolled;
     struct group groups[TR_MAX_GROUPS];
     unsigned group_count, symbol_count;
-    int8_t held[3]; /* whose pointer is in R11, R12, R13, or NO_GROUP */
+    int8_t held[TR_SCRATCH_COUNT]; /* by scratch_index(): whose pointer it has, or NO_GROUP */
 };
 
 #define STATUS_FLAGS 0x8d5u
@@ -196,13 +196,9 @@ static inline bool is_high_byte(ZydisRegister reg)
 {
     return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
 }
-static inline bool is_spilled(int guest)
+static inline unsigned scratch_index(unsigned scratch)
 {
-    return guest >= 10 && guest <= 13;
-}
-static inline unsigned host_of(int guest)
-{
-    return guest == RSP ? TR_RSP : (unsigned)guest;
+    return scratch == TR_S0 ? 0 : scratch == TR_S1 ? 1 : 2;
 }
 
 /* ---- access.c ---- */
@@ -215,7 +211,7 @@ unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch);
 /* A scratch register, or each of them, is used for something else. */
 static inline void scratch_lost(struct tr_builder *b, unsigned scratch)
 {
-    b->held[scratch - TR_S0] = NO_GROUP;
+    b->held[scratch_index(scratch)] = NO_GROUP;
 }
 static inline void all_scratch_lost(struct tr_builder *b)
 {
@@ -243,22 +239,22 @@ static inline struct host_mem place_mem(const struct place *p)
     return mem_index(p->base, p->index, 0, p->disp);
 }
 /*
- * The memory of access a of ti. What R12 is needed for afterwards: registers and flags that are not
- * in the host's.
+ * The memory of access a of ti. What TR_S1 is needed for afterwards: registers and flags that are
+ * not in the host's.
  */
 struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a);
 void finish_access(struct tr_builder *b, const struct place *p);
 /*
- * R13 = what leads from linear addresses in [R11, R11 + size) to host memory, or off to the
- * code that is returned (as COLD_STEP), also if R11 is not aligned. R11 is kept, R12 is not.
+ * TR_S2 = what leads from linear addresses in [TR_S0, TR_S0 + size) to host memory, or off to the
+ * code that is returned (as COLD_STEP), also if TR_S0 is not aligned. TR_S0 is kept, TR_S1 not.
  */
 struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                          unsigned align_mask);
 /* Before something that changes the host's flags. */
 void guard_flags(struct tr_builder *b, const struct tr_insn *ti);
-/* R11 = linear address of the access. */
+/* TR_S0 = linear address of the access. */
 void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struct access *a);
-/* The same as emit_lookup for a constant address; R11 is loaded with it. */
+/* The same as emit_lookup for a constant address; TR_S0 is loaded with it. */
 struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t address,
                             unsigned size, bool write, unsigned align_mask);
 /* cold goes on here. */
@@ -305,10 +301,13 @@ bool parts_are_unchanged(const struct tr_builder *b);
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti);
 /* A jump (condition < 0) or conditional branch to rip. */
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip);
-/* To the address in R11; ti is for a target that is not canonical. */
+/* To the address in TR_S0; ti is for a target that is not canonical. */
 void emit_indirect(struct tr_builder *b, struct tr_insn *ti);
 /* The same if that is not ti->leads. */
 void emit_matched_return(struct tr_builder *b, struct tr_insn *ti);
+
+/* Run a thunk that goes on at translator.back: there, or behind this if back is NULL. */
+void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back);
 
 /* ---- listing.c ---- */
 

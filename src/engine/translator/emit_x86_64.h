@@ -157,6 +157,25 @@ static inline void emit_lea(struct emit *e, bool wide, unsigned to, struct host_
 {
     emit_rm(e, wide, 0x8d, to, m);
 }
+/* RORX r64, r64, imm8; it leaves the flags alone. */
+static inline void emit_rorx(struct emit *e, unsigned to, unsigned from, unsigned count)
+{
+    put8(e, 0xc4);
+    put8(e, 0x43 | (~to & 8) << 4 | (~from & 8) << 2);
+    put_bytes(e, "\xfb\xf0", 2);
+    put8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+    put8(e, count);
+}
+/* MOV m64, imm32: zero-extended, for values below 2 GiB. */
+static inline void emit_store_imm(struct emit *e, const void *field, uint32_t value)
+{
+    struct host_mem m = mem_field(field);
+
+    m.immediate_bytes = 4;
+    assert(value <= INT32_MAX);
+    emit_rm(e, true, 0xc7, 0, m);
+    put32(e, value);
+}
 /* The shortest way to load a constant. */
 static inline void emit_constant(struct emit *e, unsigned to, uint64_t value)
 {

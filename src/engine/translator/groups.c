@@ -357,7 +357,7 @@ void find_groups(struct tr_builder *b)
 
 /* ---- code ---- */
 
-/* R11 = the lowest address of the group, by the registers before ti. False: out of reach. */
+/* TR_S0 = the lowest address of the group, by the registers before ti. False: out of reach. */
 static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, const struct group *g)
 {
     struct host_mem m = {.base = NO_REG, .index = NO_REG};
@@ -415,6 +415,6 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
         cold->refund = b->charged;
         emit_lea(b->e, true, TR_S2, mem_index(TR_S2, TR_S0, 0, 0));
         emit_store(b->e, mem_field(&b->t->pointers[n]), TR_S2);
-        b->held[TR_S2 - TR_S0] = (int8_t)n;
+        b->held[scratch_index(TR_S2)] = (int8_t)n;
     }
 }

@@ -8,13 +8,15 @@
  */
 #include "engine/translator/builder.h"
 
+static const uint8_t scratches[TR_SCRATCH_COUNT] = {TR_S0, TR_S1, TR_S2};
+
 static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
 {
     struct tr_op *op = insn_op(b, ti);
 
     emit_constant(b->e, TR_S2, (uintptr_t)op);
     all_scratch_lost(b);
-    emit_call(b->e, b->flags_saved ? b->t->step_saved : b->t->step);
+    emit_thunk(b, b->flags_saved ? b->t->step_saved : b->t->step, NULL);
     b->flags_saved = false;
     b->level = VECTORS_NONE;
     op->is_fallback = true;
@@ -37,12 +39,13 @@ static bool is_overwritten(const struct tr_insn *ti, int guest)
     return true;
 }
 
-/* Register operands in fields, spilled ones through scratch registers; R13 is the last of them. */
+/* Register operands in fields, spilled ones through scratch registers; TR_S2 is the last of them.
+ */
 static void place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
-                            int spilled[3])
+                            int spilled[TR_SCRATCH_COUNT])
 {
-    static const uint8_t free_with_memory[] = {TR_S1}, free_without[] = {TR_S0, TR_S1, TR_S2};
-    const uint8_t *scratch = ti->memory ? free_with_memory : free_without;
+    static const uint8_t free_with_memory[] = {TR_S1};
+    const uint8_t *scratch = ti->memory ? free_with_memory : scratches;
     int where[16];
 
     memset(where, -1, sizeof(where));
@@ -55,7 +58,7 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
         if (guest == NO_REG)
             continue;
         if (where[guest] < 0) {
-            where[guest] = is_spilled(guest) ? *scratch : host_of(guest);
+            where[guest] = is_spilled(guest) ? *scratch : guest;
             if (is_spilled(guest) && !is_overwritten(ti, guest))
                 guest_value(b, guest, *scratch);
             if (is_spilled(guest))
@@ -63,7 +66,7 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
         }
         host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
         if (is_spilled(guest) && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-            spilled[host - TR_S0] = guest;
+            spilled[scratch_index((unsigned)host)] = guest;
         switch (o->encoding) {
         case ZYDIS_OPERAND_ENCODING_MODRM_REG:
             r->reg = host;
@@ -105,7 +108,7 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
 {
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
     struct place place = {0};
-    int spilled[3];
+    int spilled[TR_SCRATCH_COUNT];
 
     if (too_many_spilled(ti))
         return false;
@@ -117,9 +120,9 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
     place_registers(b, ti, &r, spilled);
     if (!rewrite_insn(b->e, &ti->insn, &r))
         return false;
-    for (unsigned n = 0; n < 3; n++)
+    for (unsigned n = 0; n < TR_SCRATCH_COUNT; n++)
         if (spilled[n] != NO_REG)
-            emit_store(b->e, guest_slot(b, spilled[n]), TR_S0 + n);
+            emit_store(b->e, guest_slot(b, spilled[n]), scratches[n]);
     finish_access(b, &place);
     return true;
 }
@@ -127,7 +130,7 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
 static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     int guest = gpr_of(ti->insn.operands[0].reg.value);
-    unsigned to = is_spilled(guest) ? TR_S0 : host_of(guest);
+    unsigned to = is_spilled(guest) ? TR_S0 : (unsigned)guest;
 
     if (ti->insn.info.operand_width < 32)
         return false;
@@ -158,7 +161,7 @@ static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
 
 static void move_rsp(struct tr_builder *b, int32_t bytes)
 {
-    emit_lea_word(b, TR_RSP, mem_base(TR_RSP, bytes));
+    emit_lea_word(b, RSP, mem_base(RSP, bytes));
 }
 
 static void move_rsp_down(struct tr_builder *b)
@@ -200,7 +203,7 @@ static bool emit_pop(struct tr_builder *b, struct tr_insn *ti)
         emit_load(b->e, TR_S1, place_mem(&p));
         emit_store(b->e, guest_slot(b, guest), TR_S1);
     } else {
-        emit_load_word(b, host_of(guest), place_mem(&p));
+        emit_load_word(b, (unsigned)guest, place_mem(&p));
     }
     if (guest != RSP)
         move_rsp(b, (int32_t)b->word);
@@ -212,7 +215,7 @@ static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
 {
     struct place p = emit_stack_access(b, ti);
 
-    emit_lea_word(b, TR_RSP, mem_base(RBP, (int32_t)b->word));
+    emit_lea_word(b, RSP, mem_base(RBP, (int32_t)b->word));
     emit_load_word(b, RBP, place_mem(&p));
     finish_access(b, &p);
     return true;
@@ -226,7 +229,7 @@ static struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned c
     return cold;
 }
 
-/* R12 = the status flags of t->flags, as in EFLAGS; R11 is lost. */
+/* TR_S1 = the status flags of t->flags, as in EFLAGS; TR_S0 is lost. */
 static void emit_status_flags(struct tr_builder *b)
 {
     struct emit *e = b->e;
@@ -258,7 +261,7 @@ static bool emit_pushf(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
-/* R12 = how many words of 32 or 64 bits before or behind the operand the bit is. */
+/* TR_S1 = how many words of 32 or 64 bits before or behind the operand the bit is. */
 static void emit_bit_word(struct tr_builder *b, int guest, bool wide)
 {
     if (wide)
@@ -505,7 +508,7 @@ static bool emit_call_insn(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
-/* R11 = the operand of an indirect branch. */
+/* TR_S0 = the operand of an indirect branch. */
 static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
 {
     struct place p;
@@ -610,7 +613,7 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_RET] = emit_ret,
 };
 
-/* Do R11 and R12 change only where the code says so (scratch_lost)? R13 always does. */
+/* Do TR_S0 and TR_S1 change only where the code says so (scratch_lost)? TR_S2 always does. */
 static bool keeps_scratch(const struct tr_insn *ti)
 {
     return ti->kind == TR_COPY || ti->kind == TR_VECTOR || ti->kind == TR_LEA ||

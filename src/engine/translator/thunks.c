@@ -1,24 +1,17 @@
 /*
  * thunks.c - how generated code is entered and left
  *
- * Made once per vCPU, because they address its fields directly. In generated code the host's stack
- * pointer is a multiple of 16; a thunk that is called finds 8 more on it.
+ * Made once per vCPU, because they address its fields directly. Generated code has the
+ * guest's RSP in the host's: thunks are jumped to, and take the host's stack pointer for what they
+ * call.
  */
 #include "engine/translator/translator.h"
 
 static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
 
-/* Guest registers that are in host registers; RAX last, because flags pass through it. */
-static const uint8_t resident[] = {RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R14, R15, RAX};
-
 static struct host_mem guest_field(const struct translator *t, unsigned guest)
 {
     return mem_field(&t->c->cpu.s.gpr[guest]);
-}
-
-static unsigned host_of(unsigned guest)
-{
-    return guest == RSP ? TR_RSP : guest;
 }
 
 void emit_save_flags(struct translator *t, struct emit *e)
@@ -49,16 +42,18 @@ void emit_restore_flags(struct translator *t, struct emit *e)
 
 static void store_guest(struct translator *t, struct emit *e)
 {
-    for (unsigned n = 0; n < sizeof(resident); n++)
-        emit_store(e, guest_field(t, resident[n]), host_of(resident[n]));
+    for (unsigned reg = RAX; reg <= R15; reg++)
+        if (!is_spilled((int)reg))
+            emit_store(e, guest_field(t, reg), reg);
 }
 
-/* Registers and flags. */
+/* Flags, which pass through RAX, and registers. */
 static void load_guest(struct translator *t, struct emit *e)
 {
     load_flags(t, e);
-    for (unsigned n = 0; n < sizeof(resident); n++)
-        emit_load(e, host_of(resident[n]), guest_field(t, resident[n]));
+    for (unsigned reg = RAX; reg <= R15; reg++)
+        if (!is_spilled((int)reg))
+            emit_load(e, reg, guest_field(t, reg));
 }
 
 /* Moves of a whole register at a width: MOVUPS, VMOVUPS ymm, VMOVUPS zmm. */
@@ -123,6 +118,16 @@ static void store_level(struct translator *t, enum vector_level level)
     put32(&t->emit, level);
 }
 
+static void take_host_stack(struct translator *t, struct emit *e)
+{
+    emit_load(e, RSP, mem_field(&t->host_rsp));
+}
+
+static void put_back(struct translator *t, struct emit *e)
+{
+    emit_rm(e, false, 0xff, 4, mem_field(&t->back)); /* jmp */
+}
+
 /* Returns the function that lets the level sink to none. */
 static const uint8_t *make_vectors(struct translator *t, struct emit *e)
 {
@@ -142,11 +147,14 @@ static const uint8_t *make_vectors(struct translator *t, struct emit *e)
     }
     for (enum vector_level level = VECTORS_SSE; level <= highest_level(t); level++) {
         t->raise_vectors[level] = emit_address(e);
+        emit_store(e, guest_field(t, RSP), RSP);
+        take_host_stack(t, e);
         emit_call(e, save);
+        emit_load(e, RSP, guest_field(t, RSP));
         t->load_vectors[level] = emit_address(e);
         move_vectors(t, true, level);
         store_level(t, level);
-        put8(e, 0xc3);
+        put_back(t, e);
     }
     return save;
 }
@@ -165,10 +173,11 @@ static void make_enter(struct translator *t, struct emit *e)
             put8(e, 0x41);
         put8(e, 0x50 | (callee_saved[n] & 7)); /* push */
     }
-    move_stack(e, -8);
+    move_stack(e, -8); /* calls from here find the stack aligned */
+    emit_store(e, mem_field(&t->host_rsp), RSP);
     emit_mov(e, TR_S0, RDI);
     load_guest(t, e);
-    put_bytes(e, "\x41\xff\xe3", 3); /* jmp r11 */
+    emit_rr(e, false, 0xff, 4, TR_S0); /* jmp */
 }
 
 /* Back to enter's caller. */
@@ -191,6 +200,7 @@ static void make_exit(struct translator *t, struct emit *e, const uint8_t *save_
     t->exit_saved = emit_address(e);
     emit_store(e, mem_field(&t->c->cpu.s.rip), TR_S0);
     store_guest(t, e);
+    take_host_stack(t, e);
     emit_call(e, save_vectors);
     put_return(e, 0);
     t->exit_indirect = emit_address(e);
@@ -209,19 +219,17 @@ static void make_step(struct translator *t, struct emit *e, const uint8_t *save_
     emit_save_flags(t, e);
     t->step_saved = emit_address(e);
     store_guest(t, e);
+    take_host_stack(t, e);
     emit_call(e, save_vectors);
-    move_stack(e, -8);
     emit_constant(e, RDI, (uintptr_t)t->c);
     emit_mov(e, RSI, TR_S2);
     emit_constant(e, RAX, (uintptr_t)translator_step);
     put_bytes(e, "\xff\xd0", 2); /* call rax */
-    move_stack(e, 8);
     put_bytes(e, "\x85\xc0", 2); /* test eax, eax */
     leave = emit_jcc(e, CC_NE);
     load_guest(t, e);
-    put8(e, 0xc3);
+    put_back(t, e);
     emit_aim(e, leave, emit_address(e));
-    move_stack(e, 8); /* the return address */
     put_return(e, 1);
 }
 

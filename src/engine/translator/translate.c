@@ -32,12 +32,24 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
                          !b->t->c->counted && b->insns[b->count - 1].kind >= TR_JMP;
 }
 
-/* JMP through the jump table: R11 = RIP, R13 = op. */
+void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back)
+{
+    uint32_t address;
+
+    emit_store_imm(b->e, &b->t->back, (uint32_t)(uintptr_t)back);
+    emit_jmp_to(b->e, thunk);
+    if (back)
+        return;
+    address = (uint32_t)(uintptr_t)emit_address(b->e);
+    memcpy(b->e->at - 9, &address, 4); /* the immediate, before the jump */
+}
+
+/* JMP through the jump table: TR_S0 = RIP, TR_S2 = op. */
 static void emit_table(struct tr_builder *b)
 {
     const uint8_t **table = b->t->jumps[b->flags_saved][b->page->mode];
 
-    emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx r12d, r11w */
+    emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx: 16 bits */
     assert((uintptr_t)table <= INT32_MAX);
     emit_rm(b->e, false, 0xff, 4, mem_index(NO_REG, TR_S1, 3, (int32_t)(uintptr_t)table));
 }
@@ -231,10 +243,9 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     switch (cold->kind) {
     case COLD_STEP:
         emit_constant(e, TR_S2, (uintptr_t)cold->op);
-        emit_call(e, t->step_saved);
+        emit_thunk(b, t->step_saved, cold->level ? NULL : cold->resume);
         if (cold->level)
-            emit_call(e, t->load_vectors[cold->level]);
-        emit_jmp_to(e, cold->resume);
+            emit_thunk(b, t->load_vectors[cold->level], cold->resume);
         break;
     case COLD_EXIT:
         emit_constant(e, TR_S0, cold->rip);
@@ -254,8 +265,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         make_link(b, cold);
         break;
     default:
-        emit_call(e, t->raise_vectors[cold->level]);
-        emit_jmp_to(e, cold->resume);
+        emit_thunk(b, t->raise_vectors[cold->level], cold->resume);
         break;
     }
 }
@@ -280,9 +290,9 @@ static void emit_join(struct tr_builder *b, unsigned n)
         emit_aim(b->e, from->rel32, emit_address(b->e));
         if (from->level < b->level)
             b->level = from->level;
-        for (unsigned scratch = TR_S0; scratch <= TR_S2; scratch++)
-            if (from->held[scratch - TR_S0] != b->held[scratch - TR_S0])
-                scratch_lost(b, scratch);
+        for (unsigned s = 0; s < TR_SCRATCH_COUNT; s++)
+            if (from->held[s] != b->held[s])
+                b->held[s] = NO_GROUP;
     }
 }
 

@@ -8,15 +8,15 @@
  * translate, and every access that the TLB does not answer at once, is done by the
  * interpreter's op for that instruction, called from generated code (translator_step).
  *
- * Registers in generated code: guest RAX-RBX, RBP-RDI, R8, R9, R14, R15 are in the host's registers
- * of the same name, guest RSP in R10; guest R10-R13 stay in memory (cpu.s.gpr), and R11-R13 are
- * scratch. The six status flags are in the host's flags. Vector registers are in memory (cpu.s.fpu)
- * until code uses them, and then in the host's until generated code is left or calls the
- * interpreter (enum vector_level).
+ * Registers in generated code: guest registers are in the host's of the same name, RSP too, so
+ * that nothing is ever pushed; but guest R10, R11 and R13 stay in memory (cpu.s.gpr), and the
+ * host's are scratch. The six status flags are in the host's flags. Vector registers are in memory
+ * (cpu.s.fpu) until code uses them, and then in the host's until generated code is left or calls
+ * the interpreter (enum vector_level).
  *
  * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
  * it, the privilege and the code size. Its code has up to four entries, each going on in the next:
- *   indirect  R11 = RIP: is it this block's? reached through a jump table
+ *   indirect  TR_S0 = RIP: is it this block's? reached through a jump table
  *   cross     is this page still what the linear page is mapped to? (one slot of fetch[])
  *   checked   does anything ask for attention?
  *   direct    jumps within the page, forward
@@ -31,10 +31,15 @@
 #include "engine/interpreter/interpreter.h"
 #include "engine/translator/emit_x86_64.h"
 
-#define TR_RSP            10 /* where guest RSP is */
-#define TR_S0             11 /* scratch: the address of an access; the target of an indirect branch */
-#define TR_S1             12
-#define TR_S2             13
+/* Scratch registers; the guest's of these names are in memory. */
+#define TR_S0            R11 /* the address of an access; the target of an indirect branch */
+#define TR_S1            R10
+#define TR_S2            R13
+#define TR_SCRATCH_COUNT 3u
+static inline bool is_spilled(int guest)
+{
+    return guest == TR_S0 || guest == TR_S1 || guest == TR_S2;
+}
 
 /* Generated code of one vCPU at most, and of all: their code lies below 2 GiB. gcc needs 40 MiB. */
 #define TR_CODE_MOST      (64u << 20)
@@ -162,6 +167,8 @@ struct translator {
     /* What generated code touches. */
     uint32_t vector_level; /* enum vector_level; none outside generated code */
     uint16_t flags;        /* status flags as LAHF has them in the high byte, OF in the low one */
+    uint64_t host_rsp;     /* the host's stack pointer while generated code runs */
+    uint64_t back;         /* where the thunk that it jumped to goes on */
     uint64_t target;       /* of an indirect call, while the return address is pushed */
     uint64_t pointers[16]; /* of the running block's groups (groups.c) */
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
@@ -176,10 +183,10 @@ struct translator {
     struct emit emit;     /* where the next block goes */
     uint8_t *first_block; /* behind the thunks, write view */
     int (*enter)(const uint8_t *code);
-    /* Thunks (execute view). exit: R11 = RIP. exit_indirect: and R13 = tr_op of the branch. step is
-     * called with R13 = tr_op. _saved: the flags are in flags, not in the host's. raise_vectors
-     * and load_vectors are called and keep general registers; the latter, which is for level none,
-     * keeps flags as well. */
+    /* Thunks (execute view). exit: TR_S0 = RIP. exit_indirect: and TR_S2 = tr_op of the branch.
+     * step: TR_S2 = tr_op. _saved: the flags are in flags, not in the host's. step, raise_vectors
+     * and load_vectors go on at back; the latter two keep general registers, and load_vectors,
+     * which is for level none, flags as well. */
     const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
     const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
     const uint8_t **jumps[2][TR_MODE_COUNT]; /* as entries; NULL until used */
@@ -272,7 +279,7 @@ static inline const struct op *tr_op_end(const struct tr_op *op)
 
 /* The code by which generated code is entered and left, at the start of the cache. */
 void translator_make_thunks(struct translator *t);
-/* Flags between the host's and translator.flags; both use R12 and keep the other registers. */
+/* Flags between the host's and translator.flags; both use TR_S1 and keep the other registers. */
 void emit_save_flags(struct translator *t, struct emit *e);
 void emit_restore_flags(struct translator *t, struct emit *e);
 /* Called by the thunks: 0 to go on in generated code, 1 to leave it. */

@@ -138,7 +138,7 @@ static void copy_selector(struct tr_builder *b, uint16_t *field, unsigned segmen
     emit_rm(b->e, false, 0x89, TR_S1, mem_field(field));
 }
 
-/* What FSTENV and FSAVE show of the last instruction. R11 is the address of the operand. */
+/* What FSTENV and FSAVE show of the last instruction. TR_S0 is the address of the operand. */
 static void remember_x87(struct tr_builder *b, struct tr_insn *ti)
 {
     struct x86_fpu *fpu = &b->t->c->cpu.s.fpu;
@@ -163,7 +163,7 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
     struct place place = {0};
     struct cold *cold;
 
-    /* FS and GS: the pointer is the offset in the segment, and R11 is not. */
+    /* FS and GS: the pointer is the offset in the segment, and TR_S0 is not. */
     if (m && (m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS))
         return false;
     if (ti->flags_live)
