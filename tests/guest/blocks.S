@@ -25,6 +25,12 @@ main:
     CHECK "watchpoint: between a comparison and its branch", fault_ip, $watched_compare
     xor %eax, %eax
     mov %rax, %dr7
+    mov $2, %r15d /* the second time what TRY itself accesses is in the TLB */
+7:
+    TRY "movabs 0xd20304007cdfa800, %al; movabs %eax, 0x5ad39fa891e85102"
+    CHECK_FAULT "constant addresses more than 2^63 apart", 13, 0
+    dec %r15d
+    jnz 7b
     mov $7, %eax
     xor %ecx, %ecx
     cpuid

@@ -183,6 +183,9 @@ static void operand_access(const struct tr_builder *b, const struct symbolic reg
         a->scale = (uint8_t)__builtin_ctz(m->mem.scale);
         a->offset += (int64_t)((uint64_t)regs[index].offset << a->scale);
     }
+    /* Only near addresses are compared: the distance of others may be more than 63 bits. */
+    if (!a->base && !a->index && !x86_is_canonical((uint64_t)a->offset))
+        a->alone = true;
     if (b->is_32bit)
         a->offset = a->base || a->index ? (int32_t)a->offset : (int64_t)(uint32_t)a->offset;
 }
@@ -309,6 +312,7 @@ static void make_group(struct tr_builder *b, unsigned n, struct access *a)
         }
         branched |= ti->kind == TR_JCC || ti->kind == TR_RET;
     }
+    assert(g->low < g->high && g->high - g->low < 2 * LOOP_GROUP_BYTES);
     g->place = place_check(b, g, n);
     if (members == 1 && g->place == n)
         a->group = NO_GROUP; /* nothing is gained */
