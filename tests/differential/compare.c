@@ -110,10 +110,11 @@ static bool is_explained(const struct instance *t)
 {
     if (t->native.regs.mxcsr & 0x20000)
         return true;
-    if (code_size == X86_CODE_32 && t->guest.vector == 13 && !ended_alike(t))
-        return has_insn(t, is_masked);
     if (code_size == X86_CODE_32 && t->native.vector == 13 && t->guest.vector == 12)
         return true;
+    if (code_size == X86_CODE_32 && (t->guest.vector == 12 || t->guest.vector == 13) &&
+        !ended_alike(t))
+        return has_insn(t, is_masked);
     return t->native.vector != 3 &&
            (has_insn(t, is_gather) || has_insn(t, is_mask_store) || has_insn(t, is_compare_string));
 }

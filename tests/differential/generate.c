@@ -804,6 +804,8 @@ static void take_form(struct instance *t, unsigned form, unsigned wanted_insns)
     if (t->code_size + insn.info.length > MAX_CODE - 4)
         return;
     prepare_registers(&t->before, &insn, t->code_rip + t->code_size);
+    memcpy(bytes, insn.bytes, insn.info.length); /* its displacement may be another */
+    x86_decode(code_size, false, bytes, insn.info.length, &insn);
     if (result_is_open(&insn, &t->before, wanted_insns == 1))
         return;
     memcpy(t->code + t->code_size, insn.bytes, insn.info.length);
