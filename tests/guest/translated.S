@@ -45,6 +45,24 @@ main:
     .irp insn, "pushq 16(%rbx); popq %rax", "pushfq; pop %rax", "call 2f; jmp 3f; 2: ret; 3:", "fld1; fstp %st"
     REPEATED "\insn"
     .endr
+    .irp insn, "adcx %rax, %rdx", "adox 16(%rbx), %rdx", "mulx %rdx, %rax, %rdx", "mulx (%rbx), %r10, %r11", "andn (%rbx), %r12, %r13", "mov %ah, 16(%rbx)", "xadd %dh, 16(%rbx)"
+    REPEATED "\insn"
+    .endr
+    lea 64(%rbx), %rsi
+    lea 128(%rbx), %rdi
+    .irp insn, "lodsb; dec %rsi", "stosq; sub $8, %rdi", "movsl; sub $4, %rsi; sub $4, %rdi", "scasw; sub $2, %rdi"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "cmpsq; sub $8, %rsi; sub $8, %rdi", "cld", "std; cld", "pause", "mov %ds, %eax", "mov %cs, %ax"
+    REPEATED "\insn"
+    .endr
+    fldpi /* loads the registers */
+    .irp insn, "stmxcsr 16(%rbx)", "ldmxcsr 16(%rbx)", "fnstcw 16(%rbx)", "fldcw 16(%rbx)", "fwait", "fnstsw %ax"
+    REPEATED "\insn"
+    .endr
+    .irp insn, "jrcxz 2f; 2:", "jecxz 2f; 2:", "inc %ecx; loop 2f; 2:", "inc %rcx; loope 2f; 2:", "inc %ecx; loopne 2f; 2:"
+    REPEATED "\insn"
+    .endr
     movsd scratch, %xmm1
     movsd %xmm1, 8(%rbx)
     CHECK "movsd of SSE2", 8(%rbx), scratch
@@ -54,3 +72,4 @@ main:
     .data
     .balign 4096 /* away from code */
 scratch: .quad 0x123456789abcdef0, 0, 0
+    .zero 232

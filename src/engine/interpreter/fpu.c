@@ -15,19 +15,15 @@
 
 #include <assert.h>
 
-#define MXCSR_FLAGS 0x3fu
-#define MXCSR_MASKS 0x1f80u
-#define MXCSR_VALID 0xffffu
-#define FCW_INIT    0x37fu
-#define FCW_VALID   0x1f3fu
-#define FCW_ONE     0x40u /* reads as one */
-#define FCW_MASKS   0x3fu
-#define FSW_IE      0x01u
-#define FSW_OE      0x08u
-#define FSW_UE      0x10u
-#define FSW_ES      0x80u
-#define FSW_B       0x8000u
-#define ST_BYTES    10u
+#define FCW_INIT  0x37fu
+#define FCW_VALID 0x1f3fu
+#define FCW_ONE   0x40u /* reads as one */
+#define FSW_IE    0x01u
+#define FSW_OE    0x08u
+#define FSW_UE    0x10u
+#define FSW_ES    0x80u
+#define FSW_B     0x8000u
+#define ST_BYTES  10u
 
 /* ---- the host's registers ---- */
 

@@ -145,6 +145,11 @@ void host_stub_check(struct icpu *c, const struct op *i, uint8_t needs, bool is_
 
 /* ---- fpu.c: x87 and MXCSR state, control instructions ---- */
 
+#define MXCSR_FLAGS 0x3fu
+#define MXCSR_MASKS 0x1f80u
+#define MXCSR_VALID 0xffffu
+#define FCW_MASKS   0x3fu
+
 /* Instructions written in C; false if insn is not one of them. */
 bool fpu_build(struct icpu *c, const struct insn *insn, struct op *op);
 /* Put the guest's x87 registers into the host's. */

@@ -83,6 +83,7 @@ struct op {
 
 /* In counted mode blocks longer than what is left of the budget are stepped through. */
 #define BLOCK_STEP_BUDGET 64u
+#define PAUSES_TO_YIELD   64u
 
 /* Bit of extra: the op is the last of its block, so an interrupt shadow needs a step of its own. */
 #define OP_IS_LAST        0x80u
@@ -234,6 +235,7 @@ struct icpu {
     bool x87_loaded;          /* the guest's x87 state is in the host's FPU (host_stub.c) */
     uint64_t vector_index; /* element of VSIB's index: the op's index register (vector_memory.c) */
     uint8_t fpu_blocked;   /* classes of instructions that cannot just run (host_stub.h) */
+    uint32_t pauses_left;  /* PAUSEs before one yields the host's processor */
     uint8_t vector_bytes;  /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
     bool stepping;        /* one instruction at a time; nothing may be linked */

@@ -4,6 +4,10 @@
 #include "engine/interpreter/build.h"
 #include "engine/interpreter/flags.h"
 #include "engine/interpreter/operands.h"
+
+#include <sched.h>
+
+#include "trapeze/machine.h"
 #include "x86/features.h"
 
 /* ---- MOV ---- */
@@ -428,6 +432,18 @@ static const struct op *op_xlat(struct icpu *c, const struct op *i)
     NEXT(c, i);
 }
 
+/* A vCPU that spins may be waiting for one that the host does not run meanwhile. */
+static const struct op *op_pause(struct icpu *c, const struct op *i)
+{
+    if (c->pauses_left) {
+        c->pauses_left--;
+    } else {
+        c->pauses_left = PAUSES_TO_YIELD;
+        sched_yield();
+    }
+    NEXT(c, i);
+}
+
 static const struct op *op_nop(struct icpu *c, const struct op *i)
 {
     NEXT(c, i);
@@ -509,7 +525,8 @@ bool build_move(struct builder *w, const struct insn *insn, struct op *op)
         /* With REX.B the F3 prefix means nothing: XCHG r8, rAX (the decoder overlooks that). */
         if (insn->info.raw.rex.B)
             return build_xchg_r8(w, insn, op);
-        return build_simple(w, op, op_nop);
+        return build_simple(w, op,
+                            machine_vcpu_count(w->c->interpreter->machine) > 1 ? op_pause : op_nop);
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR32:
     case ZYDIS_MNEMONIC_ENDBR64:

@@ -759,6 +759,7 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
     c->cpu.walk_memory = &c->walk_memory;
     c->counted = machine_config(t->machine)->counted;
     c->skip_breakpoint_rip = ~0ull;
+    c->pauses_left = PAUSES_TO_YIELD;
     interp_empty_tlb(c);
     c->decode_cache = decode_cache_new();
     c->blocks = blocks_new(err);

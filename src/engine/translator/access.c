@@ -225,12 +225,13 @@ struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t a
     return emit_compare(b, ti, size, align_mask, mem_field(&entry->addend));
 }
 
-/* Has ti a register operand that is not in the host's? */
-static bool has_spilled_operand(const struct tr_insn *ti)
+/* Has ti a register operand that its code has in a scratch register? */
+static bool has_scratch_operand(const struct tr_insn *ti)
 {
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++)
         if (ti->insn.operands[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            is_spilled(gpr_of(ti->insn.operands[n].reg.value)))
+            (is_spilled(gpr_of(ti->insn.operands[n].reg.value)) ||
+             is_high_byte(ti->insn.operands[n].reg.value)))
             return true;
     return false;
 }
@@ -242,7 +243,7 @@ static bool may_hold(const struct tr_builder *b, const struct tr_insn *ti, unsig
         return true;
     if (ti->kind != TR_COPY && ti->kind != TR_VECTOR)
         return false;
-    return scratch == TR_S0 || (!b->flags_saved && !has_spilled_operand(ti));
+    return scratch == TR_S0 || (!b->flags_saved && !has_scratch_operand(ti));
 }
 
 /* How many instructions behind ti use the group next. */

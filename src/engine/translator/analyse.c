@@ -44,6 +44,7 @@ static const uint16_t copied[] = {
     ZYDIS_MNEMONIC_STC,    ZYDIS_MNEMONIC_SUB,       ZYDIS_MNEMONIC_TEST,
     ZYDIS_MNEMONIC_TZCNT,  ZYDIS_MNEMONIC_XADD,      ZYDIS_MNEMONIC_XCHG,
     ZYDIS_MNEMONIC_XOR,    ZYDIS_MNEMONIC_CMPXCHG8B, ZYDIS_MNEMONIC_CMPXCHG16B,
+    ZYDIS_MNEMONIC_ADCX,   ZYDIS_MNEMONIC_ADOX,
 };
 
 static bool is_copied(ZydisMnemonic mnemonic)
@@ -90,11 +91,16 @@ static bool in_field(const ZydisDecodedOperand *o)
            o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD;
 }
 
-/* Without BMI1 the guest's TZCNT is BSF, and LZCNT likewise BSR; what the model has not is #UD. */
+/*
+ * Without BMI1 the guest's TZCNT is BSF, and LZCNT likewise BSR; what the model has not is #UD.
+ * ADCX is what the host may lack.
+ */
 static bool means_another(const struct tr_builder *b, const struct insn *insn)
 {
     const struct cpu_model *model = b->t->c->cpu.model;
 
+    if (insn->info.mnemonic == ZYDIS_MNEMONIC_ADCX || insn->info.mnemonic == ZYDIS_MNEMONIC_ADOX)
+        return !b->t->host_has_adx;
     return (insn->info.mnemonic == ZYDIS_MNEMONIC_TZCNT &&
             !cpu_model_has(model, X86_FEATURE_BMI1)) ||
            (insn->info.mnemonic == ZYDIS_MNEMONIC_LZCNT &&
@@ -190,6 +196,37 @@ static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
     return !plan->memory_bytes || ti->memory;
 }
 
+/* Instructions on control words, where nothing forbids them. */
+static enum tr_kind control_word_kind(const struct tr_builder *b, const struct insn *insn)
+{
+    enum tr_kind kind;
+    uint8_t needs;
+    bool is_mmx;
+
+    switch (insn->info.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+        kind = TR_LDMXCSR;
+        break;
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+        kind = TR_STMXCSR;
+        break;
+    case ZYDIS_MNEMONIC_FLDCW:
+        kind = TR_FLDCW;
+        break;
+    case ZYDIS_MNEMONIC_FWAIT:
+        kind = TR_FWAIT;
+        break;
+    default:
+        return TR_FALLBACK;
+    }
+    if (!host_stub_isa(b->t->c->cpu.model, insn, &needs, &is_mmx) ||
+        (needs & ~FPU_X87 & b->t->c->fpu_blocked))
+        return TR_FALLBACK;
+    return kind;
+}
+
 static enum tr_kind branch_kind(const struct insn *insn)
 {
     bool direct =
@@ -197,13 +234,18 @@ static enum tr_kind branch_kind(const struct insn *insn)
 
     switch (insn->info.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
-        if (insn->info.mnemonic == ZYDIS_MNEMONIC_JRCXZ ||
-            insn->info.mnemonic == ZYDIS_MNEMONIC_JECXZ ||
-            insn->info.mnemonic == ZYDIS_MNEMONIC_LOOP ||
-            insn->info.mnemonic == ZYDIS_MNEMONIC_LOOPE ||
-            insn->info.mnemonic == ZYDIS_MNEMONIC_LOOPNE)
+        switch (insn->info.mnemonic) {
+        case ZYDIS_MNEMONIC_JCXZ:
             return TR_FALLBACK;
-        return TR_JCC;
+        case ZYDIS_MNEMONIC_JRCXZ:
+        case ZYDIS_MNEMONIC_JECXZ:
+        case ZYDIS_MNEMONIC_LOOP:
+        case ZYDIS_MNEMONIC_LOOPE:
+        case ZYDIS_MNEMONIC_LOOPNE:
+            return insn->info.address_width >= 32 ? TR_LOOP : TR_FALLBACK;
+        default:
+            return TR_JCC;
+        }
     case ZYDIS_CATEGORY_UNCOND_BR:
         if (insn->info.mnemonic != ZYDIS_MNEMONIC_JMP ||
             insn->info.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
@@ -242,19 +284,47 @@ static bool is_kernel(const struct tr_builder *b)
     return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
 }
 
-/* A string instruction with REP, by flat addresses. */
-static bool is_plain_rep(const struct tr_builder *b, const struct insn *insn)
+/* A string instruction by flat addresses. */
+static bool is_plain_string(const struct tr_builder *b, const struct insn *insn)
 {
-    return (insn->info.attributes & ZYDIS_ATTRIB_HAS_REP) &&
-           insn->info.address_width == 8 * b->word &&
+    return insn->info.address_width == 8 * b->word &&
            !(insn->info.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS |
                                       ZYDIS_ATTRIB_HAS_SEGMENT_CS));
+}
+
+static enum tr_kind string_kind(const struct tr_builder *b, const struct insn *insn)
+{
+    const ZydisInstructionAttributes repeats =
+        ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE;
+
+    if (!is_plain_string(b, insn))
+        return TR_FALLBACK;
+    if (!(insn->info.attributes & repeats))
+        return TR_STRING;
+    switch (string_of(insn)) {
+    case STRING_MOVS:
+    case STRING_STOS:
+        return TR_REP;
+    default:
+        return TR_FALLBACK;
+    }
 }
 
 /* Is the memory operand one that 32-bit code may reach through flat segments, or FS and GS? */
 static bool is_plain_memory32(const struct insn *insn, const ZydisDecodedOperand *m)
 {
     return insn->info.address_width == 32 && m->mem.segment != ZYDIS_REGISTER_CS;
+}
+
+/* MOV of a segment register to a general one. */
+static bool is_selector_move(const struct insn *insn)
+{
+    return insn->info.mnemonic == ZYDIS_MNEMONIC_MOV &&
+           insn->operands[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           gpr_of(insn->operands[0].reg.value) != NO_REG &&
+           insn->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           insn->operands[1].reg.value >= ZYDIS_REGISTER_ES &&
+           insn->operands[1].reg.value <= ZYDIS_REGISTER_GS;
 }
 
 static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
@@ -271,8 +341,10 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
         if ((kind == TR_JMP_INDIRECT || kind == TR_CALL_INDIRECT) && !ti->memory &&
             gpr_of(insn->operands[0].reg.value) == RSP)
             return TR_FALLBACK;
-        return wide || (kind == TR_JCC && !b->is_32bit) ? kind : TR_FALLBACK;
+        return wide || ((kind == TR_JCC || kind == TR_LOOP) && !b->is_32bit) ? kind : TR_FALLBACK;
     }
+    if (insn->info.meta.category == ZYDIS_CATEGORY_STRINGOP)
+        return string_kind(b, insn);
     switch (insn->info.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_ENDBR64:
@@ -287,17 +359,6 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_PUSH:
         return wide && (ti->memory || is_gpr_or_immediate(&insn->operands[0])) ? TR_PUSH
                                                                                : TR_FALLBACK;
-    case ZYDIS_MNEMONIC_MOVSB:
-    case ZYDIS_MNEMONIC_MOVSW:
-    case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_MOVSQ:
-    case ZYDIS_MNEMONIC_STOSB:
-    case ZYDIS_MNEMONIC_STOSW:
-    case ZYDIS_MNEMONIC_STOSD:
-    case ZYDIS_MNEMONIC_STOSQ:
-        if (insn->info.meta.category != ZYDIS_CATEGORY_STRINGOP)
-            break; /* MOVSD of SSE2 */
-        return is_plain_rep(b, insn) ? TR_REP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_PUSHFQ:
     case ZYDIS_MNEMONIC_PUSHFD:
         return TR_PUSHF;
@@ -310,6 +371,11 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
         return is_kernel(b) ? TR_SET_AC : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+        return TR_SET_DF;
+    case ZYDIS_MNEMONIC_PAUSE:
+        return insn->info.raw.rex.B ? TR_FALLBACK : TR_PAUSE;
     case ZYDIS_MNEMONIC_POP:
         return wide && is_gpr_or_immediate(&insn->operands[0]) ? TR_POP : TR_FALLBACK;
     case ZYDIS_MNEMONIC_LEAVE:
@@ -320,6 +386,8 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     default:
         break;
     }
+    if (is_selector_move(insn))
+        return TR_SELECTOR;
     if (is_copied(insn->info.mnemonic)) {
         bool bit_string =
             insn->info.mnemonic == ZYDIS_MNEMONIC_BT || insn->info.mnemonic == ZYDIS_MNEMONIC_BTS ||
@@ -335,7 +403,7 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
         return TR_COPY;
     }
     if (!is_vector_insn(b, ti))
-        return TR_FALLBACK;
+        return control_word_kind(b, insn);
     return ti->plan.needs & FPU_X87 ? TR_X87 : TR_VECTOR;
 }
 
@@ -483,7 +551,7 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
     ti->memory = memory_operand(&ti->insn);
     ti->inverted = false;
     ti->kind = ti->ends && !is_branch(&ti->insn) ? TR_FALLBACK : kind_of(b, ti);
-    if (ti->kind == TR_JCC || ti->kind == TR_JMP || ti->kind == TR_CALL)
+    if (ti->kind == TR_JCC || ti->kind == TR_LOOP || ti->kind == TR_JMP || ti->kind == TR_CALL)
         ti->target =
             word_of(b, ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s);
     if (ti->kind >= TR_JMP || ti->kind == TR_SET_AC)

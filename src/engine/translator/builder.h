@@ -18,14 +18,23 @@ enum tr_kind {
     TR_POP,
     TR_LEAVE,
     TR_PUSHF,
-    TR_BITS, /* BT, BTS, BTR, BTC of a bit in memory beyond the operand */
-    TR_REP,  /* REP MOVS, REP STOS */
+    TR_BITS,     /* BT, BTS, BTR, BTC of a bit in memory beyond the operand */
+    TR_REP,      /* REP MOVS, REP STOS */
+    TR_STRING,   /* MOVS, STOS, LODS, SCAS, CMPS, once */
+    TR_SELECTOR, /* MOV of a segment register to a general one */
+    TR_SET_DF,   /* CLD, STD */
+    TR_PAUSE,
+    TR_LDMXCSR,
+    TR_STMXCSR,
+    TR_FLDCW,
+    TR_FWAIT,
     TR_SWAPGS,
     TR_CLI,
     TR_STI,
     TR_SET_AC, /* STAC, CLAC */
     TR_DIV,
     TR_JCC,
+    TR_LOOP, /* LOOP, LOOPcc, JRCXZ, JECXZ */
     TR_JMP,
     TR_CALL,
     TR_JMP_INDIRECT,
@@ -181,6 +190,19 @@ static inline void emit_lea_word(const struct tr_builder *b, unsigned to, struct
     emit_lea(b->e, !b->is_32bit, to, m);
 }
 
+/* String instructions, by their opcodes. */
+enum string_insn {
+    STRING_MOVS = 0xa4,
+    STRING_CMPS = 0xa6,
+    STRING_STOS = 0xaa,
+    STRING_LODS = 0xac,
+    STRING_SCAS = 0xae,
+};
+static inline enum string_insn string_of(const struct insn *insn)
+{
+    return (enum string_insn)(insn->info.opcode & 0xfe);
+}
+
 /* ---- analyse.c ---- */
 
 /* Fill in everything but insn, built and rip. */
@@ -275,6 +297,9 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti);
 
 /* ---- instructions.c ---- */
 
+/* Off to the interpreter's op on this condition; finish_cold() says where it comes back. */
+struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition);
+
 /* The group checks that stand before ti, and ti. */
 void emit_insn(struct tr_builder *b, struct tr_insn *ti);
 
@@ -301,6 +326,8 @@ bool parts_are_unchanged(const struct tr_builder *b);
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti);
 /* A jump (condition < 0) or conditional branch to rip. */
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip);
+/* The same by a jump that was written, and may be jumped over if it is conditional. */
+void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t rip);
 /* To the address in TR_S0; ti is for a target that is not canonical. */
 void emit_indirect(struct tr_builder *b, struct tr_insn *ti);
 /* The same if that is not ti->leads. */
@@ -317,10 +344,19 @@ void listing_close(struct translator *t);
 /* The block was written to [start, e->at); behind cold it is out of line. t->listing is set. */
 void listing_block(const struct tr_builder *b, const uint8_t *start, const uint8_t *cold);
 
+/* ---- strings.c ---- */
+
+bool emit_rep(struct tr_builder *b, struct tr_insn *ti);
+bool emit_string(struct tr_builder *b, struct tr_insn *ti);
+
 /* ---- vectors.c ---- */
 
 bool emit_vector(struct tr_builder *b, struct tr_insn *ti);
 bool emit_x87(struct tr_builder *b, struct tr_insn *ti);
+bool emit_fldcw(struct tr_builder *b, struct tr_insn *ti);
+bool emit_fwait(struct tr_builder *b, struct tr_insn *ti);
+bool emit_ldmxcsr(struct tr_builder *b, struct tr_insn *ti);
+bool emit_stmxcsr(struct tr_builder *b, struct tr_insn *ti);
 /* Where the block's vector registers are to be raised, and to which level. */
 void plan_vector_levels(struct tr_builder *b);
 /* Raise their level if the plan says so before ti, or ti needs it. */

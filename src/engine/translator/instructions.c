@@ -8,6 +8,8 @@
  */
 #include "engine/translator/builder.h"
 
+#include "trapeze/machine.h"
+
 static const uint8_t scratches[TR_SCRATCH_COUNT] = {TR_S0, TR_S1, TR_S2};
 
 static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
@@ -39,17 +41,65 @@ static bool is_overwritten(const struct tr_insn *ti, int guest)
     return true;
 }
 
-/* Register operands in fields, spilled ones through scratch registers; TR_S2 is the last of them.
+/*
+ * AH, CH, DH and BH cannot be named beside the scratch registers, where memory operands are: the register is
+ * turned so that the byte is the lowest one of TR_S1, and turned back if it is written.
  */
-static void place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
+static void place_high_byte(struct tr_builder *b, const ZydisDecodedOperand *o, struct rewrite *r)
+{
+    emit_rorx(b->e, TR_S1, (unsigned)gpr_of(o->reg.value), 8);
+    scratch_lost(b, TR_S1);
+    r->reg = TR_S1;
+    r->no_high_byte = true;
+}
+
+static void finish_high_byte(struct tr_builder *b, const struct tr_insn *ti)
+{
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && is_high_byte(o->reg.value) &&
+            o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            emit_rorx(b->e, (unsigned)gpr_of(o->reg.value), TR_S1, 56);
+    }
+}
+
+/*
+ * Give each spilled register operand a scratch register. Beside a memory operand only TR_S1 is free
+ * for one that is read; what is only written may have those of the address, too: TR_S2 first.
+ */
+static bool place_spilled(struct tr_builder *b, const struct tr_insn *ti, int where[16])
+{
+    static const uint8_t with_memory[] = {TR_S1, TR_S2, TR_S0};
+    const uint8_t *scratch = ti->memory ? with_memory : scratches, *first = scratch;
+
+    for (unsigned write_only = 0; write_only < 2; write_only++)
+        for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+            const ZydisDecodedOperand *o = &ti->insn.operands[n];
+            int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+
+            if (!is_spilled(guest) || where[guest] >= 0 || is_overwritten(ti, guest) != write_only)
+                continue;
+            if (ti->memory && !write_only && scratch != first)
+                return false;
+            where[guest] = *scratch++;
+            if (!write_only)
+                guest_value(b, guest, (unsigned)where[guest]);
+            scratch_lost(b, (unsigned)where[guest]);
+        }
+    return true;
+}
+
+/* Register operands in fields; spilled: those to be stored behind it. */
+static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, struct rewrite *r,
                             int spilled[TR_SCRATCH_COUNT])
 {
-    static const uint8_t free_with_memory[] = {TR_S1};
-    const uint8_t *scratch = ti->memory ? free_with_memory : scratches;
     int where[16];
 
     memset(where, -1, sizeof(where));
     spilled[0] = spilled[1] = spilled[2] = NO_REG;
+    if (!place_spilled(b, ti, where))
+        return false;
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
         const ZydisDecodedOperand *o = &ti->insn.operands[n];
         int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
@@ -57,14 +107,11 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
 
         if (guest == NO_REG)
             continue;
-        if (where[guest] < 0) {
-            where[guest] = is_spilled(guest) ? *scratch : guest;
-            if (is_spilled(guest) && !is_overwritten(ti, guest))
-                guest_value(b, guest, *scratch);
-            if (is_spilled(guest))
-                scratch_lost(b, *scratch++);
+        if (ti->memory && is_high_byte(o->reg.value)) {
+            place_high_byte(b, o, r);
+            continue;
         }
-        host = is_high_byte(o->reg.value) ? guest + 4 : where[guest];
+        host = is_high_byte(o->reg.value) ? guest + 4 : is_spilled(guest) ? where[guest] : guest;
         if (is_spilled(guest) && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
             spilled[scratch_index((unsigned)host)] = guest;
         switch (o->encoding) {
@@ -82,26 +129,7 @@ static void place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
             break;
         }
     }
-}
-
-/* At most one spilled register fits beside a memory operand. */
-static bool too_many_spilled(const struct tr_insn *ti)
-{
-    int seen = NO_REG;
-
-    if (!ti->memory)
-        return false;
-    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &ti->insn.operands[n];
-        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
-
-        if (!is_spilled(guest) || guest == seen)
-            continue;
-        if (seen != NO_REG)
-            return true;
-        seen = guest;
-    }
-    return false;
+    return true;
 }
 
 static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
@@ -110,19 +138,18 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
     struct place place = {0};
     int spilled[TR_SCRATCH_COUNT];
 
-    if (too_many_spilled(ti))
-        return false;
     if (ti->memory) {
         place = emit_access(b, ti, &ti->access[0]);
         rewrite_at(&r, &place);
     }
     flags_for(b, ti);
-    place_registers(b, ti, &r, spilled);
-    if (!rewrite_insn(b->e, &ti->insn, &r))
+    if (!place_registers(b, ti, &r, spilled) || !rewrite_insn(b->e, &ti->insn, &r))
         return false;
     for (unsigned n = 0; n < TR_SCRATCH_COUNT; n++)
         if (spilled[n] != NO_REG)
             emit_store(b->e, guest_slot(b, spilled[n]), scratches[n]);
+    if (r.no_high_byte)
+        finish_high_byte(b, ti);
     finish_access(b, &place);
     return true;
 }
@@ -221,7 +248,7 @@ static bool emit_leave(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
-static struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition)
+struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition)
 {
     struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
 
@@ -307,88 +334,7 @@ static bool emit_bits(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
-/* ---- repeated string instructions ---- */
-
-/* Nothing is left above what 32-bit code sees of the register. */
-static void emit_zero_extend(struct tr_builder *b, unsigned reg)
-{
-    if (b->is_32bit)
-        emit_rr(b->e, false, 0x8b, reg, reg); /* mov */
-}
-
-/* Off to the interpreter unless RCX elements from the address in reg on lie in its page. */
-static struct cold *step_beyond_page(struct tr_builder *b, struct tr_insn *ti, unsigned reg,
-                                     unsigned scale)
-{
-    emit_mov(b->e, TR_S1, reg);
-    emit_alu_imm(b->e, false, ALU_AND, TR_S1, 0xfff);
-    emit_lea(b->e, false, TR_S1, mem_index(TR_S1, RCX, scale, 0));
-    emit_alu_imm(b->e, false, ALU_CMP, TR_S1, 0x1000);
-    return step_if(b, ti, CC_A);
-}
-
-/* From the linear address in reg to the host's, and back; changes the host's flags. */
-static void emit_add_addend(struct tr_builder *b, unsigned reg, unsigned addend)
-{
-    emit_zero_extend(b, reg);
-    emit_rr(b->e, true, 0x03, reg, addend);
-}
-static void emit_subtract_addend(struct tr_builder *b, unsigned reg, unsigned addend)
-{
-    emit_rr(b->e, !b->is_32bit, 0x2b, reg, addend);
-}
-
-/*
- * Upwards and within one page (or two, of MOVS) the host's instruction does it. One that is
- * interrupted starts again, so nothing else has to be looked at on the way.
- */
-static bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
-{
-    struct emit *e = b->e;
-    unsigned scale = ti->insn.info.operand_width == 8    ? 0
-                     : ti->insn.info.operand_width == 16 ? 1
-                     : ti->insn.info.operand_width == 32 ? 2
-                                                         : 3;
-    bool moves = ti->insn.info.mnemonic >= ZYDIS_MNEMONIC_MOVSB &&
-                 ti->insn.info.mnemonic <= ZYDIS_MNEMONIC_MOVSW;
-    struct host_mem eflags = mem_field(&b->t->c->cpu.s.rflags);
-    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG};
-    struct cold *colds[6] = {NULL};
-    unsigned count = 0;
-
-    guard_flags(b, ti);
-    eflags.immediate_bytes = 4;
-    emit_rm(e, false, 0xf7, 0, eflags); /* test: DF */
-    put32(e, X86_FLAG_DF);
-    colds[count++] = step_if(b, ti, CC_NE);
-    emit_alu_imm(e, !b->is_32bit, ALU_CMP, RCX, 0x1000);
-    colds[count++] = step_if(b, ti, CC_A);
-    colds[count++] = step_beyond_page(b, ti, RDI, scale);
-    if (moves)
-        colds[count++] = step_beyond_page(b, ti, RSI, scale);
-    emit_mov_word(b, TR_S0, RDI);
-    colds[count++] = emit_lookup(b, ti, 1, true, 0);
-    if (moves) {
-        emit_store(e, mem_field(&b->t->target), TR_S2);
-        emit_mov_word(b, TR_S0, RSI);
-        colds[count++] = emit_lookup(b, ti, 1, false, 0);
-        emit_mov(e, TR_S1, TR_S2);
-        emit_load(e, TR_S2, mem_field(&b->t->target));
-        emit_add_addend(b, RSI, TR_S1);
-    }
-    emit_add_addend(b, RDI, TR_S2);
-    emit_zero_extend(b, RCX);
-    if (!rewrite_insn(e, &ti->insn, &r))
-        return false;
-    emit_subtract_addend(b, RDI, TR_S2);
-    if (moves)
-        emit_subtract_addend(b, RSI, TR_S1);
-    while (count--)
-        finish_cold(b, colds[count]);
-    return true;
-}
-
-/* ---- system instructions of ring 0 ---- */
+/* ---- system instructions ---- */
 
 static bool emit_swapgs(struct tr_builder *b, struct tr_insn *ti)
 {
@@ -410,6 +356,36 @@ static void emit_eflags(struct tr_builder *b, enum emit_alu op, uint32_t value)
     m.immediate_bytes = 4;
     emit_rm(b->e, false, 0x81, op, m);
     put32(b->e, value);
+}
+
+static bool emit_set_df(struct tr_builder *b, struct tr_insn *ti)
+{
+    bool set = ti->insn.info.mnemonic == ZYDIS_MNEMONIC_STD;
+
+    guard_flags(b, ti);
+    emit_eflags(b, set ? ALU_OR : ALU_AND, set ? X86_FLAG_DF : ~(uint32_t)X86_FLAG_DF);
+    return true;
+}
+
+static bool emit_selector(struct tr_builder *b, struct tr_insn *ti)
+{
+    int guest = gpr_of(ti->insn.operands[0].reg.value);
+    unsigned segment = ti->insn.operands[1].reg.value - ZYDIS_REGISTER_ES;
+    struct host_mem slot = guest_slot(b, guest);
+
+    emit_rm(b->e, false, 0x0fb7, TR_S1, mem_field(&b->t->c->cpu.s.seg[segment].selector));
+    if (ti->insn.info.operand_width == 16) {
+        put8(b->e, 0x66);
+        if (is_spilled(guest))
+            emit_rm(b->e, false, 0x89, TR_S1, slot);
+        else
+            emit_rr(b->e, false, 0x8b, (unsigned)guest, TR_S1);
+    } else if (is_spilled(guest)) {
+        emit_store(b->e, slot, TR_S1);
+    } else {
+        emit_mov(b->e, (unsigned)guest, TR_S1);
+    }
+    return true;
 }
 
 static bool emit_cli(struct tr_builder *b, struct tr_insn *ti)
@@ -574,10 +550,70 @@ static bool emit_jcc_insn(struct tr_builder *b, struct tr_insn *ti)
     return true;
 }
 
+/* Branches that count RCX or look at it. None of it touches the flags. */
+static bool emit_loop(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    bool wide = ti->insn.info.address_width == 64;
+    uint8_t *behind_jrcxz;
+
+    switch (ti->insn.info.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+        flags_to_host(b);
+        /* fall through */
+    case ZYDIS_MNEMONIC_LOOP:
+        emit_lea(e, wide, RCX, mem_base(RCX, -1));
+        break;
+    default:
+        break;
+    }
+    if (!wide)
+        put8(e, 0x67);
+    put_bytes(e, "\xe3\x02", 2); /* jrcxz */
+    behind_jrcxz = e->at;
+    switch (ti->insn.info.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOP:
+        aim_branch(b, emit_jmp(e), true, ti->target);
+        break;
+    case ZYDIS_MNEMONIC_LOOPE:
+        aim_branch(b, emit_jcc(e, CC_E), true, ti->target);
+        break;
+    case ZYDIS_MNEMONIC_LOOPNE:
+        aim_branch(b, emit_jcc(e, CC_NE), true, ti->target);
+        break;
+    default:                         /* JRCXZ, JECXZ */
+        put_bytes(e, "\xeb\x05", 2); /* over the jump */
+        aim_branch(b, emit_jmp(e), true, ti->target);
+        return true;
+    }
+    behind_jrcxz[-1] = (uint8_t)(e->at - behind_jrcxz);
+    return true;
+}
+
 static bool emit_jmp_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     if (!ti->followed)
         emit_branch(b, -1, ti->target);
+    return true;
+}
+
+/* Of several vCPUs one that waits for another may be in its way: now and then the op yields. */
+static bool emit_pause(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct host_mem left = mem_field(&b->t->c->pauses_left);
+    struct cold *cold = NULL;
+
+    if (machine_vcpu_count(b->t->c->interpreter->machine) > 1) {
+        guard_flags(b, ti);
+        left.immediate_bytes = 1;
+        emit_rm(b->e, false, 0x83, ALU_SUB, left);
+        put8(b->e, 1);
+        cold = step_if(b, ti, CC_E);
+    }
+    put_bytes(b->e, "\xf3\x90", 2);
+    if (cold)
+        finish_cold(b, cold);
     return true;
 }
 
@@ -601,11 +637,20 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_PUSHF] = emit_pushf,
     [TR_BITS] = emit_bits,
     [TR_REP] = emit_rep,
+    [TR_STRING] = emit_string,
+    [TR_SELECTOR] = emit_selector,
+    [TR_SET_DF] = emit_set_df,
+    [TR_PAUSE] = emit_pause,
+    [TR_LDMXCSR] = emit_ldmxcsr,
+    [TR_STMXCSR] = emit_stmxcsr,
+    [TR_FLDCW] = emit_fldcw,
+    [TR_FWAIT] = emit_fwait,
     [TR_SWAPGS] = emit_swapgs,
     [TR_CLI] = emit_cli,
     [TR_STI] = emit_sti,
     [TR_SET_AC] = emit_set_ac,
     [TR_JCC] = emit_jcc_insn,
+    [TR_LOOP] = emit_loop,
     [TR_JMP] = emit_jmp_insn,
     [TR_CALL] = emit_call_insn,
     [TR_JMP_INDIRECT] = emit_jmp_indirect,

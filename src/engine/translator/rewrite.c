@@ -88,7 +88,7 @@ static bool put_legacy(struct emit *e, const struct insn *insn, const struct rew
             put8(e, byte);
     }
     if (rex || (info->attributes & ZYDIS_ATTRIB_HAS_REX)) {
-        if (has_high_byte(insn))
+        if (!r->no_high_byte && has_high_byte(insn))
             return false;
         put8(e, 0x40 | rex);
     }

@@ -639,6 +639,7 @@ int translator_new(struct icpu *c, struct error *err)
         code_bytes = TR_CODE_MOST;
     c->translator = t;
     t->c = c;
+    t->host_has_adx = x86_host_has(X86_FEATURE_ADX);
     t->builder = translator_builder_new(t);
     t->data_bytes = 2 * code_bytes;
     t->data = mmap(NULL, t->data_bytes, PROT_READ | PROT_WRITE,

@@ -14,13 +14,17 @@
 
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 {
-    unsigned refund = condition >= 0 && b->charged ? b->charged - 1 : 0;
-    struct cold *cold;
-    uint8_t *rel32;
-
     if (condition >= 0)
         flags_to_host(b);
-    rel32 = condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition);
+    aim_branch(b, condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition),
+               condition >= 0, rip);
+}
+
+void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t rip)
+{
+    unsigned refund = conditional && b->charged ? b->charged - 1 : 0;
+    struct cold *cold;
+
     if (rip == b->block->rip && is_main(b) && !refund) { /* the others go back to it */
         emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
         return;
@@ -28,8 +32,8 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
     cold = cold_new(b, COLD_LINK, rel32);
     cold->rip = rip;
     cold->refund = refund;
-    cold->could_follow = condition < 0 && b->style == TR_QUICK && !b->crosses &&
-                         !b->t->c->counted && b->insns[b->count - 1].kind >= TR_JMP;
+    cold->could_follow = !conditional && b->style == TR_QUICK && !b->crosses && !b->t->c->counted &&
+                         b->insns[b->count - 1].kind >= TR_JMP;
 }
 
 void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back)

@@ -206,6 +206,7 @@ struct translator {
     uint8_t run_blocked;
     uint8_t built_blocked; /* c->fpu_blocked for which all blocks were made */
     bool built_smap;       /* and CR4.SMAP */
+    bool host_has_adx;
 
     /* Code that was written since refresh(), under code_lock. More than fits: look at all pages. */
     struct {
@@ -291,6 +292,7 @@ int translator_step(struct icpu *c, const struct tr_op *op);
 struct rewrite {
     int reg, rm, vvvv; /* host numbers of general registers in these fields; NO_REG: as it is */
     bool memory;       /* the memory operand is [base + index + disp]; index may be NO_REG */
+    bool no_high_byte; /* none of these is AH, CH, DH or BH, although the guest's is */
     int base, index;
     int32_t disp;
 };

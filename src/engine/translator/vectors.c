@@ -155,11 +155,100 @@ static void remember_x87(struct tr_builder *b, struct tr_insn *ti)
     copy_selector(b, &fpu->fds, ti->built.seg);
 }
 
+/* ---- control words; exceptions are masked before and after, or it is the interpreter's ---- */
+
+/* Off to the interpreter if the x87 registers are not loaded, or an exception could be pending. */
+static struct cold *step_if_blocked(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct host_mem blocked = mem_field(&b->t->c->fpu_blocked);
+
+    blocked.immediate_bytes = 1;
+    emit_rm(b->e, false, 0xf6, 0, blocked); /* test */
+    put8(b->e, FPU_X87);
+    return step_if(b, ti, CC_NE);
+}
+
+/* Off to the interpreter unless all bits of mask are set in TR_S1; TR_S2 is lost. */
+static struct cold *step_unless_set(struct tr_builder *b, struct tr_insn *ti, int32_t mask)
+{
+    emit_rr(b->e, false, 0x8b, TR_S2, TR_S1); /* mov */
+    emit_alu_imm(b->e, false, ALU_AND, TR_S2, mask);
+    emit_alu_imm(b->e, false, ALU_CMP, TR_S2, mask);
+    return step_if(b, ti, CC_NE);
+}
+
+bool emit_fwait(struct tr_builder *b, struct tr_insn *ti)
+{
+    guard_flags(b, ti);
+    finish_cold(b, step_if_blocked(b, ti));
+    return true;
+}
+
+bool emit_fldcw(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct host_mem word = mem_field(&b->t->target);
+    struct cold *blocked, *unmasked;
+    struct place p;
+
+    guard_flags(b, ti);
+    blocked = step_if_blocked(b, ti);
+    p = emit_access(b, ti, &ti->access[0]);
+    emit_rm(b->e, false, 0x0fb7, TR_S1, place_mem(&p)); /* movzx */
+    unmasked = step_unless_set(b, ti, FCW_MASKS);
+    emit_store(b->e, word, TR_S1);
+    emit_rm(b->e, false, 0xd9, 5, word);                               /* fldcw */
+    emit_rm(b->e, false, 0xd9, 7, mem_field(&b->t->c->cpu.s.fpu.fcw)); /* fnstcw */
+    finish_access(b, &p);
+    finish_cold(b, blocked);
+    finish_cold(b, unmasked);
+    return true;
+}
+
+/* Sticky flags are in the host's register, masks in memory. */
+bool emit_stmxcsr(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct host_mem word = mem_field(&b->t->target);
+    struct place p;
+
+    guard_flags(b, ti);
+    p = emit_access(b, ti, &ti->access[0]);
+    emit_rm(b->e, false, 0x0fae, 3, word); /* stmxcsr */
+    emit_rm(b->e, false, 0x8b, TR_S1, word);
+    emit_alu_imm(b->e, false, ALU_AND, TR_S1, MXCSR_FLAGS);
+    emit_rm(b->e, false, 0x0b, TR_S1, mem_field(&b->t->c->cpu.s.fpu.mxcsr)); /* or */
+    emit_rm(b->e, false, 0x89, TR_S1, place_mem(&p));
+    finish_access(b, &p);
+    return true;
+}
+
+bool emit_ldmxcsr(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct host_mem mxcsr = mem_field(&b->t->c->cpu.s.fpu.mxcsr);
+    struct cold *colds[3];
+    struct place p;
+
+    guard_flags(b, ti);
+    p = emit_access(b, ti, &ti->access[0]);
+    emit_rm(b->e, false, 0x8b, TR_S1, place_mem(&p));
+    emit_alu_imm(b->e, false, ALU_CMP, TR_S1, MXCSR_VALID);
+    colds[0] = step_if(b, ti, CC_A); /* #GP(0) */
+    colds[1] = step_unless_set(b, ti, MXCSR_MASKS);
+    emit_rm(b->e, false, 0x8b, TR_S2, mxcsr);
+    emit_alu_imm(b->e, false, ALU_AND, TR_S2, MXCSR_MASKS);
+    emit_alu_imm(b->e, false, ALU_CMP, TR_S2, MXCSR_MASKS);
+    colds[2] = step_if(b, ti, CC_NE);
+    emit_rm(b->e, false, 0x89, TR_S1, mxcsr);
+    emit_rm(b->e, false, 0x0fae, 2, mxcsr); /* ldmxcsr */
+    finish_access(b, &p);
+    for (unsigned n = 0; n < 3; n++)
+        finish_cold(b, colds[n]);
+    return true;
+}
+
 bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
 {
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
     const ZydisDecodedOperand *m = ti->memory;
-    struct host_mem blocked = mem_field(&b->t->c->fpu_blocked);
     struct place place = {0};
     struct cold *cold;
 
@@ -168,11 +257,7 @@ bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
         return false;
     if (ti->flags_live)
         flags_save(b);
-    blocked.immediate_bytes = 1;
-    emit_rm(b->e, false, 0xf6, 0, blocked); /* test byte [fpu_blocked], FPU_X87 */
-    put8(b->e, FPU_X87);
-    cold = cold_new(b, COLD_STEP, emit_jcc(b->e, CC_NE));
-    cold->op = insn_op(b, ti);
+    cold = step_if_blocked(b, ti);
     if (m) {
         place = emit_access(b, ti, &ti->access[0]);
         if (!place.cold)

@@ -1,0 +1,152 @@
+/*
+ * strings.c - host code for string instructions
+ *
+ * Upwards; what goes downwards is the interpreter's, and so is every access that the TLB does not
+ * answer at once.
+ */
+#include "engine/translator/builder.h"
+
+/* Off to the interpreter if DF is set. */
+static struct cold *step_backwards(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct host_mem eflags = mem_field(&b->t->c->cpu.s.rflags);
+
+    guard_flags(b, ti);
+    eflags.immediate_bytes = 4;
+    emit_rm(b->e, false, 0xf7, 0, eflags); /* test */
+    put32(b->e, X86_FLAG_DF);
+    return step_if(b, ti, CC_NE);
+}
+
+/* ---- one element ---- */
+
+/* opcode (that of bytes, and the next one of words) with RAX or a scratch register. */
+static void emit_element(struct tr_builder *b, const struct tr_insn *ti, unsigned opcode,
+                         unsigned reg, struct host_mem m)
+{
+    unsigned width = ti->insn.info.operand_width;
+
+    if (width == 16)
+        put8(b->e, 0x66);
+    emit_rm(b->e, width == 64, opcode | (width != 8), reg, m);
+}
+
+/* [TR_S0 + TR_S2] = the element that guest_index points to. */
+static struct cold *look_up_element(struct tr_builder *b, struct tr_insn *ti, unsigned guest_index,
+                                    bool write)
+{
+    emit_mov_word(b, TR_S0, guest_index);
+    return emit_lookup(b, ti, ti->insn.info.operand_width / 8, write, 0);
+}
+
+static void advance(struct tr_builder *b, const struct tr_insn *ti, unsigned guest_index)
+{
+    emit_lea_word(b, guest_index, mem_base((int)guest_index, ti->insn.info.operand_width / 8));
+}
+
+/*
+ * Nothing changes before the last look-up. The first element of two waits in memory for the second;
+ * REX in emit_rm is what makes it the lowest byte of a scratch register.
+ */
+bool emit_string(struct tr_builder *b, struct tr_insn *ti)
+{
+    const struct host_mem element = mem_index(TR_S0, TR_S2, 0, 0), kept = mem_field(&b->t->target);
+    struct cold *colds[3] = {step_backwards(b, ti)};
+    enum string_insn kind = string_of(&ti->insn);
+    bool reads_si = kind == STRING_MOVS || kind == STRING_LODS || kind == STRING_CMPS;
+    unsigned count = 1;
+
+    if (reads_si) {
+        colds[count++] = look_up_element(b, ti, RSI, false);
+        emit_element(b, ti, 0x8a, kind == STRING_LODS ? RAX : TR_S1, element);
+    }
+    if (kind != STRING_LODS) {
+        if (reads_si)
+            emit_store(b->e, kept, TR_S1);
+        colds[count++] = look_up_element(b, ti, RDI, kind == STRING_MOVS || kind == STRING_STOS);
+        if (reads_si)
+            emit_load(b->e, TR_S1, kept);
+        emit_element(b, ti, kind == STRING_MOVS || kind == STRING_STOS ? 0x88 : 0x3a,
+                     reads_si ? TR_S1 : RAX, element); /* mov, cmp */
+        advance(b, ti, RDI);
+    }
+    if (reads_si)
+        advance(b, ti, RSI);
+    if (kind == STRING_SCAS || kind == STRING_CMPS)
+        b->flags_saved = false;
+    while (count--)
+        finish_cold(b, colds[count]);
+    return true;
+}
+
+/* ---- as many as fit into a page ---- */
+
+/* Nothing is left above what 32-bit code sees of the register. */
+static void emit_zero_extend(struct tr_builder *b, unsigned reg)
+{
+    if (b->is_32bit)
+        emit_rr(b->e, false, 0x8b, reg, reg); /* mov */
+}
+
+/* Off to the interpreter unless RCX elements from the address in reg on lie in its page. */
+static struct cold *step_beyond_page(struct tr_builder *b, struct tr_insn *ti, unsigned reg,
+                                     unsigned scale)
+{
+    emit_mov(b->e, TR_S1, reg);
+    emit_alu_imm(b->e, false, ALU_AND, TR_S1, 0xfff);
+    emit_lea(b->e, false, TR_S1, mem_index(TR_S1, RCX, scale, 0));
+    emit_alu_imm(b->e, false, ALU_CMP, TR_S1, 0x1000);
+    return step_if(b, ti, CC_A);
+}
+
+/* From the linear address in reg to the host's, and back; changes the host's flags. */
+static void emit_add_addend(struct tr_builder *b, unsigned reg, unsigned addend)
+{
+    emit_zero_extend(b, reg);
+    emit_rr(b->e, true, 0x03, reg, addend);
+}
+static void emit_subtract_addend(struct tr_builder *b, unsigned reg, unsigned addend)
+{
+    emit_rr(b->e, !b->is_32bit, 0x2b, reg, addend);
+}
+
+/*
+ * Upwards and within one page (or two, of MOVS) the host's instruction does it. One that is
+ * interrupted starts again, so nothing else has to be looked at on the way.
+ */
+bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    unsigned scale = (unsigned)__builtin_ctz(ti->insn.info.operand_width / 8);
+    bool moves = string_of(&ti->insn) == STRING_MOVS;
+    struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG};
+    struct cold *colds[6] = {NULL};
+    unsigned count = 0;
+
+    colds[count++] = step_backwards(b, ti);
+    emit_alu_imm(e, !b->is_32bit, ALU_CMP, RCX, 0x1000);
+    colds[count++] = step_if(b, ti, CC_A);
+    colds[count++] = step_beyond_page(b, ti, RDI, scale);
+    if (moves)
+        colds[count++] = step_beyond_page(b, ti, RSI, scale);
+    emit_mov_word(b, TR_S0, RDI);
+    colds[count++] = emit_lookup(b, ti, 1, true, 0);
+    if (moves) {
+        emit_store(e, mem_field(&b->t->target), TR_S2);
+        emit_mov_word(b, TR_S0, RSI);
+        colds[count++] = emit_lookup(b, ti, 1, false, 0);
+        emit_mov(e, TR_S1, TR_S2);
+        emit_load(e, TR_S2, mem_field(&b->t->target));
+        emit_add_addend(b, RSI, TR_S1);
+    }
+    emit_add_addend(b, RDI, TR_S2);
+    emit_zero_extend(b, RCX);
+    if (!rewrite_insn(e, &ti->insn, &r))
+        return false;
+    emit_subtract_addend(b, RDI, TR_S2);
+    if (moves)
+        emit_subtract_addend(b, RSI, TR_S1);
+    while (count--)
+        finish_cold(b, colds[count]);
+    return true;
+}
