@@ -56,6 +56,9 @@ main:
     .irp insn, "cmpsq; sub $8, %rsi; sub $8, %rdi", "cld", "std; cld", "pause", "mov %ds, %eax", "mov %cs, %ax"
     REPEATED "\insn"
     .endr
+    .irp insn, "repe cmpsb", "repne scasl", "rep movsw", "rep stosb"
+    REPEATED "mov %ecx, %edx; mov $4, %ecx; mov %rbx, %rsi; lea 128(%rbx), %rdi; \insn; mov %edx, %ecx"
+    .endr
     fldpi /* loads the registers */
     .irp insn, "stmxcsr 16(%rbx)", "ldmxcsr 16(%rbx)", "fnstcw 16(%rbx)", "fldcw 16(%rbx)", "fwait", "fnstsw %ax"
     REPEATED "\insn"

@@ -3,7 +3,9 @@
  *
  * A repeated instruction may stop between any two elements with RIP still on it (SDM vol. 1,
  * 7.3.9.2): it does so for faults, for anything in c->attention, and after every element
- * while single-stepping. Forward MOVS and STOS work on as much of a page as the TLB has.
+ * while single-stepping. MOVS, STOS, CMPS and SCAS work on as much of a page as the TLB has. Where
+ * CMPS or SCAS stops by a fault the flags are those of the last comparison, as some processors have
+ * it; others restore them (SDM vol. 2, REP).
  */
 #include "engine/interpreter/build.h"
 #include "engine/interpreter/flags.h"
@@ -173,40 +175,52 @@ static void outs(struct icpu *c, const struct op *i)
 
 /* ---- as much of a page as possible ---- */
 
-/* Elements that fit into the pages of both addresses and can be reached directly. */
-static uint64_t fit(uint64_t linear, uint64_t elements, unsigned bytes)
-{
-    uint64_t room = (0x1000 - (linear & 0xfff)) / bytes;
-
-    return elements < room ? elements : room;
-}
-
-/* Index registers must not wrap within a bulk step in 16- and 32-bit addressing. */
+/* Within a page no index register wraps, and no limit is in the way. */
 static bool bulk_possible(const struct icpu *c, const struct op *i)
 {
-    return !(c->cpu.s.rflags & X86_FLAG_DF) && c->code_size == X86_CODE_64 && i->address_size == 8;
+    if (c->code_size == X86_CODE_64)
+        return i->address_size == 8 || i->seg < X86_FS;
+    return (c->mode_key & MODE_FLAT_DATA) && i->address_size == 4 && i->seg <= X86_DS &&
+           i->seg != X86_CS;
+}
+
+/* What can be reached directly from linear on, in the direction of DF; *count is cut to it. */
+static uint8_t *reach(const struct icpu *c, const struct op *i, uint64_t linear, bool write,
+                      uint64_t *count)
+{
+    const struct tlb_entry *e = tlb_slot(c, linear);
+    uint64_t offset = linear ^ (write ? e->write : e->read); /* in the page, or far more */
+    uint64_t room = offset > 0x1000 - BYTES ? 0
+                    : stride(c, i) < 0      ? offset / BYTES + 1
+                                            : (0x1000 - offset) / BYTES;
+
+    if (*count > room)
+        *count = room;
+    return (uint8_t *)(linear + e->addend);
+}
+
+/* The lowest of count elements that begin at first. */
+static uint8_t *lowest(const struct icpu *c, const struct op *i, uint8_t *first, uint64_t count)
+{
+    return stride(c, i) < 0 ? first - (count - 1) * BYTES : first;
 }
 
 static uint64_t movs_bulk(struct icpu *c, const struct op *i, uint64_t count)
 {
     uint64_t from = element_linear(c, i, SI, i->seg, X86_ACCESS_READ);
     uint64_t to = element_linear(c, i, DI, X86_ES, X86_ACCESS_WRITE);
-    const struct tlb_entry *e = tlb_slot(c, from);
-    const uint8_t *source;
-    uint8_t *target;
-    size_t bytes;
+    uint8_t *source = reach(c, i, from, false, &count), *target = reach(c, i, to, true, &count);
+    uintptr_t ahead = (uintptr_t)target - (uintptr_t)source;
 
-    count = fit(to, fit(from, count, BYTES), BYTES);
-    bytes = count * BYTES;
-    target = rmw_pointer(c, to, 1);
-    if (!bytes || (from ^ e->read) >= 0x1000 || !target)
+    if (stride(c, i) < 0)
+        ahead = -ahead;
+    if (ahead && ahead < count * BYTES)
+        count = ahead / BYTES; /* those that follow must see these */
+    if (!count)
         return 0;
-    source = (const uint8_t *)(from + e->addend);
-    if (target > source && target < source + bytes)
-        return 0; /* each element must see those before it */
-    ram_move(target, source, bytes);
-    c->cpu.s.gpr[SI] += bytes;
-    c->cpu.s.gpr[DI] += bytes;
+    ram_move(lowest(c, i, target, count), lowest(c, i, source, count), count * BYTES);
+    advance(c, i, SI, stride(c, i) * (int64_t)count);
+    advance(c, i, DI, stride(c, i) * (int64_t)count);
     return count;
 }
 
@@ -214,18 +228,76 @@ static uint64_t stos_bulk(struct icpu *c, const struct op *i, uint64_t count)
 {
     uint64_t to = element_linear(c, i, DI, X86_ES, X86_ACCESS_WRITE);
     uint64_t value = reg_get(c, REG_OFFSET(X86_RAX), BYTES);
-    uint8_t *target;
+    uint8_t *target = reach(c, i, to, true, &count);
 
-    count = fit(to, count, BYTES);
-    target = rmw_pointer(c, to, 1);
-    if (!count || !target)
+    if (!count)
         return 0;
+    target = lowest(c, i, target, count);
     if (BYTES == 1 || value == 0)
         ram_fill(target, (uint8_t)value, count * BYTES);
     else
         for (uint64_t n = 0; n < count; n++)
             ram_copy(target + n * BYTES, &value, BYTES);
-    c->cpu.s.gpr[DI] += count * BYTES;
+    advance(c, i, DI, stride(c, i) * (int64_t)count);
+    return count;
+}
+
+/* How many pairs in a row, of count, are equal or not. */
+#define ALIKE(bits)                                                                                \
+    static uint64_t alike##bits(const uint8_t *a, int64_t step_a, const uint8_t *b,                \
+                                int64_t step_b, uint64_t count, bool equal)                        \
+    {                                                                                              \
+        uint64_t n = 0;                                                                            \
+                                                                                                   \
+        for (; n < count && (ram_load##bits(a) == ram_load##bits(b)) == equal; n++) {              \
+            a += step_a;                                                                           \
+            b += step_b;                                                                           \
+        }                                                                                          \
+        return n;                                                                                  \
+    }
+ALIKE(8)
+ALIKE(16)
+ALIKE(32)
+ALIKE(64)
+
+static uint64_t alike(const struct op *i, const uint8_t *a, int64_t step_a, const uint8_t *b,
+                      int64_t step_b, uint64_t count, bool equal)
+{
+    switch (BYTES) {
+    case 1:
+        return alike8(a, step_a, b, step_b, count, equal);
+    case 2:
+        return alike16(a, step_a, b, step_b, count, equal);
+    case 4:
+        return alike32(a, step_a, b, step_b, count, equal);
+    default:
+        return alike64(a, step_a, b, step_b, count, equal);
+    }
+}
+
+/*
+ * Go over elements that do not end the instruction; how many. The last one within reach is left: it
+ * sets the flags that a fault of the next one would show.
+ */
+static uint64_t cmps_bulk(struct icpu *c, const struct op *i, uint64_t count, bool equal)
+{
+    uint64_t si = element_linear(c, i, SI, i->seg, X86_ACCESS_READ);
+    uint64_t di = element_linear(c, i, DI, X86_ES, X86_ACCESS_READ);
+    const uint8_t *a = reach(c, i, si, false, &count), *b = reach(c, i, di, false, &count);
+
+    count = alike(i, a, stride(c, i), b, stride(c, i), count - !!count, equal);
+    advance(c, i, SI, stride(c, i) * (int64_t)count);
+    advance(c, i, DI, stride(c, i) * (int64_t)count);
+    return count;
+}
+static uint64_t scas_bulk(struct icpu *c, const struct op *i, uint64_t count, bool equal)
+{
+    uint64_t di = element_linear(c, i, DI, X86_ES, X86_ACCESS_READ);
+    const uint8_t *b = reach(c, i, di, false, &count);
+
+    count = alike(i, (const uint8_t *)&c->cpu.s.gpr[X86_RAX], 0, b, stride(c, i), count - !!count,
+                  equal);
+    advance(c, i, DI, stride(c, i) * (int64_t)count);
     return count;
 }
 
@@ -271,13 +343,17 @@ static uint64_t stos_bulk(struct icpu *c, const struct op *i, uint64_t count)
     ONCE(name)                                                                                     \
     static const struct op *op_rep_##name(struct icpu *c, const struct op *i)                      \
     {                                                                                              \
-        bool go_on = REP_KIND == REP_WHILE;                                                        \
-        for (uint64_t count = repeat_count(c, i); count; count--) {                                \
+        bool bulk = bulk_possible(c, i), go_on = REP_KIND == REP_WHILE;                            \
+        for (uint64_t count = repeat_count(c, i); count;) {                                        \
+            uint64_t done = bulk && !must_stop(c) ? name##_bulk(c, i, count, go_on) : 0;           \
+            if (done)                                                                              \
+                repeat_done(c, i, done);                                                           \
             name(c, i);                                                                            \
             repeat_done(c, i, 1);                                                                  \
+            count -= done + 1;                                                                     \
             if (flag_zf(c) != go_on)                                                               \
                 break;                                                                             \
-            if (count > 1 && must_stop(c))                                                         \
+            if (count && must_stop(c))                                                             \
                 return interp_leave_at(c, i);                                                      \
         }                                                                                          \
         NEXT(c, i);                                                                                \

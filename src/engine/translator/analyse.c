@@ -301,13 +301,7 @@ static enum tr_kind string_kind(const struct tr_builder *b, const struct insn *i
         return TR_FALLBACK;
     if (!(insn->info.attributes & repeats))
         return TR_STRING;
-    switch (string_of(insn)) {
-    case STRING_MOVS:
-    case STRING_STOS:
-        return TR_REP;
-    default:
-        return TR_FALLBACK;
-    }
+    return string_of(insn) == STRING_LODS ? TR_FALLBACK : TR_REP;
 }
 
 /* Is the memory operand one that 32-bit code may reach through flat segments, or FS and GS? */
@@ -444,7 +438,7 @@ static void flags_of(struct tr_insn *ti)
     if (!f)
         return;
     ti->flags_used = f->tested & STATUS_FLAGS;
-    if (!kills_conditionally(&ti->insn))
+    if (ti->kind != TR_REP && !kills_conditionally(&ti->insn))
         ti->flags_killed = (f->modified | f->set_0 | f->set_1 | f->undefined) & STATUS_FLAGS;
 }
 

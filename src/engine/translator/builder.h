@@ -19,8 +19,8 @@ enum tr_kind {
     TR_LEAVE,
     TR_PUSHF,
     TR_BITS,     /* BT, BTS, BTR, BTC of a bit in memory beyond the operand */
-    TR_REP,      /* REP MOVS, REP STOS */
-    TR_STRING,   /* MOVS, STOS, LODS, SCAS, CMPS, once */
+    TR_STRING,   /* MOVS, STOS, LODS, SCAS, CMPS */
+    TR_REP,      /* the same with REP, but LODS */
     TR_SELECTOR, /* MOV of a segment register to a general one */
     TR_SET_DF,   /* CLD, STD */
     TR_PAUSE,

@@ -127,6 +127,13 @@ static void follow(struct tr_builder *b, struct symbolic regs[16], const struct 
         regs[RSP] = (struct symbolic){regs[RBP].symbol, regs[RBP].offset + b->word};
         set_new(b, regs, RBP);
         return;
+    case TR_STRING:
+    case TR_REP: /* the decoder does not list what CMPS and SCAS change */
+        set_new(b, regs, RCX);
+        set_new(b, regs, RSI);
+        set_new(b, regs, RDI);
+        set_written(b, regs, ti);
+        return;
     case TR_COPY:
         if (!follow_copy(b, regs, ti))
             set_written(b, regs, ti);

@@ -99,26 +99,29 @@ static struct cold *step_beyond_page(struct tr_builder *b, struct tr_insn *ti, u
     return step_if(b, ti, CC_A);
 }
 
-/* From the linear address in reg to the host's, and back; changes the host's flags. */
+/* reg = the host's address of the linear address in it; changes the host's flags. */
 static void emit_add_addend(struct tr_builder *b, unsigned reg, unsigned addend)
 {
     emit_zero_extend(b, reg);
     emit_rr(b->e, true, 0x03, reg, addend);
+    emit_rr(b->e, true, 0xf7, 3, addend); /* neg */
 }
-static void emit_subtract_addend(struct tr_builder *b, unsigned reg, unsigned addend)
+/* And back: addend is negative by now. The flags are the instruction's. */
+static void emit_take_back(struct tr_builder *b, unsigned reg, unsigned addend)
 {
-    emit_rr(b->e, !b->is_32bit, 0x2b, reg, addend);
+    emit_lea_word(b, reg, mem_index((int)reg, (int)addend, 0, 0));
 }
 
 /*
- * Upwards and within one page (or two, of MOVS) the host's instruction does it. One that is
- * interrupted starts again, so nothing else has to be looked at on the way.
+ * Upwards and within one page (or two, of MOVS and CMPS) the host's instruction does it. One that
+ * is interrupted starts again, so nothing else has to be looked at on the way.
  */
 bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
 {
     struct emit *e = b->e;
     unsigned scale = (unsigned)__builtin_ctz(ti->insn.info.operand_width / 8);
-    bool moves = string_of(&ti->insn) == STRING_MOVS;
+    enum string_insn kind = string_of(&ti->insn);
+    bool reads_si = kind == STRING_MOVS || kind == STRING_CMPS;
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG};
     struct cold *colds[6] = {NULL};
     unsigned count = 0;
@@ -127,25 +130,26 @@ bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
     emit_alu_imm(e, !b->is_32bit, ALU_CMP, RCX, 0x1000);
     colds[count++] = step_if(b, ti, CC_A);
     colds[count++] = step_beyond_page(b, ti, RDI, scale);
-    if (moves)
+    if (reads_si)
         colds[count++] = step_beyond_page(b, ti, RSI, scale);
     emit_mov_word(b, TR_S0, RDI);
-    colds[count++] = emit_lookup(b, ti, 1, true, 0);
-    if (moves) {
+    colds[count++] = emit_lookup(b, ti, 1, kind == STRING_MOVS || kind == STRING_STOS, 0);
+    if (reads_si) {
         emit_store(e, mem_field(&b->t->target), TR_S2);
         emit_mov_word(b, TR_S0, RSI);
         colds[count++] = emit_lookup(b, ti, 1, false, 0);
-        emit_mov(e, TR_S1, TR_S2);
+        emit_mov(e, TR_S0, TR_S2);
         emit_load(e, TR_S2, mem_field(&b->t->target));
-        emit_add_addend(b, RSI, TR_S1);
+        emit_add_addend(b, RSI, TR_S0);
     }
     emit_add_addend(b, RDI, TR_S2);
     emit_zero_extend(b, RCX);
+    flags_for(b, ti); /* with RCX 0 CMPS and SCAS keep them */
     if (!rewrite_insn(e, &ti->insn, &r))
         return false;
-    emit_subtract_addend(b, RDI, TR_S2);
-    if (moves)
-        emit_subtract_addend(b, RSI, TR_S1);
+    emit_take_back(b, RDI, TR_S2);
+    if (reads_si)
+        emit_take_back(b, RSI, TR_S0);
     while (count--)
         finish_cold(b, colds[count]);
     return true;
