@@ -19,6 +19,7 @@ don't run as root: they need root here, to become another user. The table goes t
 line a workload; consoles and outputs go to a folder that is named at the end.
 """
 import argparse
+import ctypes
 import difflib
 import hashlib
 import json
@@ -117,12 +118,18 @@ KERNEL_OPTIONS = ('console=ttyS0 panic=-1 mitigations=off sysctl.kernel.watchdog
                   ' rcupdate.rcu_cpu_stall_timeout=300')
 
 # What a kernel says when something is wrong with it or its processor.
-COMPLAINTS = re.compile(r'(?:BUG|WARNING|Oops|Call Trace|soft lockup|rcu:.*stall|general protection|'
+COMPLAINTS = re.compile(r'(?:\bBUG\b|WARNING|Oops|Call Trace|soft lockup|rcu:.*stall|general protection|'
                         r'invalid opcode|divide error|double fault|Kernel panic)')
 
 
 def say(text):
     print(f'guest_work: {text}', file=sys.stderr, flush=True)
+
+
+def die_with_us():
+    """In a child before it executes: whatever ends this program ends it, too."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def apt(archives, *arguments, **more):
@@ -275,7 +282,8 @@ def run_native(work, cpus):
                              '/work/session.sh', str(work.limit * a.times), *work.command.split()]
         before = processor_time()
         with open(out, 'wb') as stdout, open(out + '.log', 'wb') as log:
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log)
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log,
+                           preexec_fn=die_with_us)
         seconds = processor_time() - before
         if Result(read(out), seconds).status is None:
             return Result('', seconds)
@@ -299,7 +307,8 @@ def run_guest(work, cpus):
                '--no-reboot'] + a.options
     before = processor_time()
     with open(f'{name}.log', 'wb') as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                   preexec_fn=die_with_us)
         try:
             process.wait(limit + 120 * a.times)
         except subprocess.TimeoutExpired:
