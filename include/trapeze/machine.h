@@ -50,6 +50,7 @@ struct machine_config {
     bool no_reboot;        /* stop instead of reset */
     bool start_paused;   /* machine_start leaves the machine paused before the first instruction */
     const char *listing; /* file for what the engine translates; NULL: none */
+    bool stats;          /* the engine measures where time goes */
     bool perf_map;       /* names for perf, /tmp/perf-PID.map */
     uint64_t wall_start_ns; /* 0 = the host's time of day */
     struct loop *loop;      /* borrowed; must outlive the machine */

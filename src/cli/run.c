@@ -19,6 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "base/log.h"
 #include "control/digest.h"
 #include "control/gdbstub.h"
@@ -42,8 +44,8 @@ struct run_options {
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device;
     uint64_t memory_bytes, cpus, pause_at, digest, digest_from;
-    bool paused, counted, no_reboot, stats, perf_map;
-    const char *listing;
+    bool paused, counted, no_reboot, perf_map;
+    const char *listing, *stats;
 };
 
 struct run {
@@ -76,6 +78,17 @@ static bool is_debug_address(const char *word)
     if (strncmp(word, "unix:", 5) == 0)
         return true;
     return *port && port[strspn(port, "0123456789")] == '\0';
+}
+
+static bool is_stats_form(const char *word)
+{
+    return strcmp(word, "text") == 0 || strcmp(word, "json") == 0;
+}
+
+static void stats_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "text", "a line for each count");
+    put(opaque, "json", "one line, an object for each processor");
 }
 
 static void entry_choices(cli_put_choice *put, void *opaque)
@@ -472,6 +485,7 @@ static int new_machine(struct run *run, struct error *err)
         .no_reboot = options->no_reboot,
         .listing = options->listing,
         .perf_map = options->perf_map,
+        .stats = options->stats != NULL,
         .start_paused = options->paused,
         .loop = run->loop,
     };
@@ -663,14 +677,43 @@ static void print_count(void *opaque, const char *name, uint64_t count)
     fprintf(stderr, "vcpu %u  %14" PRIu64 "  %s\n", *(const unsigned *)opaque, count, name);
 }
 
-static void print_stats(struct machine *machine)
+static void add_count(void *opaque, const char *name, uint64_t count)
+{
+    json_object_set_new(opaque, name, json_integer((json_int_t)count));
+}
+
+static void print_stats_text(struct machine *machine)
+{
+    for (unsigned n = 0; n < machine_vcpu_count(machine); n++)
+        machine_config(machine)->engine->stats(machine_vcpu(machine, n), print_count, &n);
+}
+
+/* One line: {"vcpus": [{NAME: COUNT, ...}, ...]} */
+static void print_stats_json(struct machine *machine)
+{
+    json_t *vcpus = json_array(), *all = json_pack("{s:o}", "vcpus", vcpus);
+
+    for (unsigned n = 0; n < machine_vcpu_count(machine); n++) {
+        json_t *counts = json_object();
+
+        machine_config(machine)->engine->stats(machine_vcpu(machine, n), add_count, counts);
+        json_array_append_new(vcpus, counts);
+    }
+    json_dumpf(all, stderr, JSON_COMPACT);
+    fputc('\n', stderr);
+    json_decref(all);
+}
+
+static void print_stats(struct machine *machine, const char *form)
 {
     const struct engine_ops *engine = machine_config(machine)->engine;
 
     if (!engine->stats)
         fprintf(stderr, "engine %s counts nothing\n", engine->name);
-    for (unsigned n = 0; engine->stats && n < machine_vcpu_count(machine); n++)
-        engine->stats(machine_vcpu(machine, n), print_count, &n);
+    else if (strcmp(form, "json") == 0)
+        print_stats_json(machine);
+    else
+        print_stats_text(machine);
 }
 
 static int run_machine(struct run *run, const struct cli_verb *verb)
@@ -686,7 +729,7 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
     if (run->options.stats)
-        print_stats(run->machine);
+        print_stats(run->machine, run->options.stats);
     log_debug("stopped: %s, status %d", stop_reason_name(machine_stop_reason(run->machine)),
               status);
     return status;
@@ -742,8 +785,10 @@ const struct cli_option cli_run_options[] = {
     {"counted", 0, CLI_FLAG, AT(counted),
      .help = "guest time is the number of executed instructions, one nanosecond each, so that two "
              "runs are identical; one processor only"},
-    {"stats", 0, CLI_FLAG, AT(stats),
-     .help = "print what the engine has counted, at the end, to standard error"},
+    {"stats", 0, CLI_OPTIONAL, AT(stats), "text|json", .implied = "text", .takes = is_stats_form,
+     .choices = stats_choices, .only_choices = true,
+     .help = "print what the engine has counted and where its time went, at the end, to standard "
+             "error"},
     {"listing", 0, CLI_TEXT, AT(listing), "FILE", .file = true,
      .help = "write each translated block there: guest instructions, and the host's under them"},
     {"perf-map", 0, CLI_FLAG, AT(perf_map),

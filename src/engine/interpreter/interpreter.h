@@ -192,6 +192,16 @@ struct interpreter {
 /* What the last STI or MOV SS, not at the end of its block, asked for; the translator clears it. */
 enum inner_shadow { INNER_SHADOW_NONE, INNER_SHADOW_STI, INNER_SHADOW_MOV_SS };
 
+/* Why the interpreter executes an instruction that is in no translated block. */
+enum interp_reason {
+    INTERP_REAL_MODE, /* or virtual-8086 */
+    INTERP_16BIT,
+    INTERP_NOT_FLAT, /* 32-bit code */
+    INTERP_ALONE,    /* single-step, interrupt shadow, code outside RAM and ROM */
+    INTERP_OTHER,    /* counted, a debugger, rings 1 and 2; there is no translator */
+    INTERP_REASON_COUNT
+};
+
 struct icpu {
     struct x86_cpu cpu; /* first; cpu.s.gpr at offset 0 */
 
@@ -235,6 +245,7 @@ struct icpu {
     bool x87_loaded;          /* the guest's x87 state is in the host's FPU (host_stub.c) */
     uint64_t vector_index; /* element of VSIB's index: the op's index register (vector_memory.c) */
     uint8_t fpu_blocked;   /* classes of instructions that cannot just run (host_stub.h) */
+    struct meter *meter;   /* --stats (meter.h), or NULL */
     uint32_t pauses_left;  /* PAUSEs before one yields the host's processor */
     uint8_t vector_bytes;  /* width of the vector registers of this CPU model: 16, 32 or 64 */
 
@@ -634,6 +645,7 @@ const struct op *interp_leave_at(struct icpu *c, const struct op *i);
 const struct op *interp_leave_after(struct icpu *c, const struct op *i);
 /* Does the next instruction have to run alone (single-step, interrupt shadow, ...)? */
 bool interp_needs_step(const struct icpu *c);
+enum interp_reason interp_reason(const struct icpu *c);
 /* After an instruction that changed mode, RIP or caches: s.rip is where to go on. */
 const struct op *interp_resume(struct icpu *c);
 

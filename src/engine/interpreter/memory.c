@@ -13,6 +13,7 @@
  * runs (SDM vol. 3, chapter 4; src/x86/paging.c).
  */
 #include "engine/interpreter/interpreter.h"
+#include "engine/interpreter/meter.h"
 
 #include <assert.h>
 #include <stdatomic.h>
@@ -205,6 +206,7 @@ static void flush_filled(struct icpu *c, unsigned global, unsigned kind, bool gl
 
 void interp_flush_tlb(struct icpu *c, bool global_too)
 {
+    meter_count(c, global_too ? METER_TLB_FLUSHES : METER_TLB_LOCAL_FLUSHES);
     c->tlb_epoch++;
     for (unsigned global = 0; global <= global_too; global++)
         for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
@@ -259,6 +261,7 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 {
     unsigned slot = tlb_index(linear);
 
+    meter_count(c, METER_TLB_PAGE_FLUSHES);
     c->tlb_epoch++;
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
@@ -274,6 +277,7 @@ void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page)
 {
     uint64_t ram = tlb_ram(c, page);
 
+    meter_count(c, METER_WRITE_TAGS_DROPPED);
     c->tlb_epoch++;
     for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
         const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
@@ -347,6 +351,7 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
 
     if (!p->host || tlb == c->tlbs[TLB_SLOW] || is_watched(c, page))
         return;
+    meter_count(c, METER_TLB_FILLS);
     code = code_page_at(c->interpreter, p->range, p->gpa);
     list = (uint64_t)TLB_IN_LIST << p->walk.global;
     if (!(e->ram & list)) {
@@ -399,6 +404,7 @@ static void translate(struct icpu *c, const struct op *i, uint64_t linear, unsig
     uint32_t fault;
     bool smap_open = !user && !implicit && (c->cpu.s.rflags & X86_FLAG_AC);
     struct tlb_entry *tlb = c->tlb;
+    enum meter_part before;
 
     if (implicit && c->cpu.cpl == 3)
         tlb = c->tlbs[TLB_KERNEL];
@@ -406,7 +412,9 @@ static void translate(struct icpu *c, const struct op *i, uint64_t linear, unsig
         tlb = c->tlbs[TLB_KERNEL];
     memory.opaque = c;
     refresh_paging(c, smap_open);
+    before = meter_to(c, METER_WALKS);
     fault = x86_walk(&c->paging, &memory, linear, access, user, false, &out->walk);
+    meter_to(c, before);
     if (unlikely(fault))
         page_fault(c, i, linear, fault & ~X86_WALK_FAULT);
     out->gpa = apply_a20(c, out->walk.gpa);
@@ -436,28 +444,39 @@ static bool is_own_apic(const struct icpu *c, uint64_t gpa)
 
 static uint64_t device_read(struct icpu *c, const struct op *i, uint64_t gpa, unsigned size)
 {
+    enum meter_part before;
     uint64_t value;
 
     interp_sync_clock(c, i);
-    if (is_own_apic(c, gpa))
-        return c->vcpu->apic_ops->mmio_read(c->vcpu->apic, gpa & 0xfff, size);
-    code_pages_leave(c);
-    value = bus_memory_read(c->interpreter->machine, gpa, size);
-    code_pages_enter(c);
+    meter_count(c, is_own_apic(c, gpa) ? METER_APIC_ACCESSES : METER_DEVICE_ACCESSES);
+    before = meter_to(c, METER_DEVICES);
+    if (is_own_apic(c, gpa)) {
+        value = c->vcpu->apic_ops->mmio_read(c->vcpu->apic, gpa & 0xfff, size);
+    } else {
+        code_pages_leave(c);
+        value = bus_memory_read(c->interpreter->machine, gpa, size);
+        code_pages_enter(c);
+    }
+    meter_to(c, before);
     return value;
 }
 
 static void device_write(struct icpu *c, const struct op *i, uint64_t gpa, uint64_t value,
                          unsigned size)
 {
+    enum meter_part before;
+
     interp_sync_clock(c, i);
+    meter_count(c, is_own_apic(c, gpa) ? METER_APIC_ACCESSES : METER_DEVICE_ACCESSES);
+    before = meter_to(c, METER_DEVICES);
     if (is_own_apic(c, gpa)) {
         c->vcpu->apic_ops->mmio_write(c->vcpu->apic, gpa & 0xfff, value, size);
-        return;
+    } else {
+        code_pages_leave(c);
+        bus_memory_write(c->interpreter->machine, gpa, value, size);
+        code_pages_enter(c);
     }
-    code_pages_leave(c);
-    bus_memory_write(c->interpreter->machine, gpa, value, size);
-    code_pages_enter(c);
+    meter_to(c, before);
 }
 
 /* ---- accesses within one page ---- */
@@ -577,6 +596,7 @@ static void watch_debugger(struct icpu *c, uint64_t linear, size_t size, bool wr
 
 static void watch(struct icpu *c, const struct op *i, uint64_t linear, size_t size, bool write)
 {
+    meter_count(c, METER_WATCHED);
     watch_guest(c, linear, size, write);
     if (c->debug)
         watch_debugger(c, linear, size, write);
@@ -621,6 +641,7 @@ static uint64_t load(struct icpu *c, const struct op *i, uint64_t linear, unsign
         translate(c, i, linear, access, &p);
         return read_place(c, i, &p, size);
     }
+    meter_count(c, METER_CROSSING);
     translate(c, i, linear, access, &p);
     translate(c, i, second_page(c, linear), access, &q);
     return read_place(c, i, &p, first) | read_place(c, i, &q, size - first) << (8 * first);
@@ -637,6 +658,7 @@ static bool store_guarded(struct icpu *c, uint64_t linear, uint64_t value, unsig
     page = &c->interpreter->code_pages[e->ram >> 12];
     if (atomic_load_explicit(&page->guard, memory_order_relaxed) == GUARD_OPEN)
         return false;
+    meter_count(c, METER_GUARDED);
     write_host((uint8_t *)(linear + e->addend), &value, size); /* little-endian host */
     host_was_written(c, page, (e->ram & GUEST_PAGE_MASK) | (linear & 0xfff), size);
     return true;
@@ -655,6 +677,7 @@ static void store(struct icpu *c, const struct op *i, uint64_t linear, uint64_t 
         write_place(c, i, &p, value, size);
         return;
     }
+    meter_count(c, METER_CROSSING);
     translate(c, i, linear, access, &p);
     translate(c, i, second_page(c, linear), access, &q);
     write_place(c, i, &p, truncate(value, first), first);
@@ -918,13 +941,16 @@ static uint32_t fill_fetch(struct icpu *c, uint64_t linear)
     struct fetch_entry *f = fetch_slot(c, linear);
     struct x86_walk_memory memory = interp_walk_memory;
     const struct flat_range *r;
+    enum meter_part before;
     struct x86_walk walk;
     uint32_t fault;
 
     memory.opaque = c;
     refresh_paging(c, false);
+    before = meter_to(c, METER_WALKS);
     fault =
         x86_walk(&c->paging, &memory, linear, X86_ACCESS_EXECUTE, c->cpu.cpl == 3, false, &walk);
+    meter_to(c, before);
     if (unlikely(fault))
         return fault;
     f->gpa = apply_a20(c, walk.gpa) & GUEST_PAGE_MASK;

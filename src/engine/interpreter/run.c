@@ -21,6 +21,7 @@
 
 #include "base/log.h"
 #include "engine/interpreter/flags.h"
+#include "engine/interpreter/meter.h"
 #include "engine/translator/translator.h"
 #include "trapeze/clock.h"
 #include "trapeze/machine.h"
@@ -307,6 +308,7 @@ static void deliver_interrupt(struct icpu *c, enum x86_event_kind kind, uint8_t 
 {
     struct x86_event event = {.vector = vector, .kind = kind, .return_rip = c->cpu.s.rip};
 
+    meter_count(c, METER_INTERRUPTS);
     c->cpu.s.activity = X86_ACTIVE;
     deliver(c, &event);
 }
@@ -555,11 +557,32 @@ static bool at_breakpoint(struct icpu *c, struct vcpu_exit *exit, bool *out_leav
     return false;
 }
 
+enum interp_reason interp_reason(const struct icpu *c)
+{
+    if (c->mode_key & MODE_REAL)
+        return INTERP_REAL_MODE;
+    if (c->code_size == X86_CODE_16)
+        return INTERP_16BIT;
+    if (!c->translator)
+        return INTERP_OTHER;
+    if (~c->mode_key & (MODE_FLAT | MODE_FLAT_DATA))
+        return INTERP_NOT_FLAT;
+    return translator_can_run(c) ? INTERP_ALONE : INTERP_OTHER;
+}
+
+/* The interpreter executes what comes. */
+static void meter_interpreted(struct icpu *c)
+{
+    if (unlikely(c->meter))
+        meter_to(c, METER_INTERPRETED + interp_reason(c));
+}
+
 static void run_loop(struct icpu *c, struct vcpu_exit *exit)
 {
     bool stop = false;
 
     while (!attend(c, exit)) {
+        meter_to(c, METER_LOOP);
         if (unlikely(c->breakpoints) && at_breakpoint(c, exit, &stop)) {
             if (stop)
                 return;
@@ -570,6 +593,7 @@ static void run_loop(struct icpu *c, struct vcpu_exit *exit)
         if (unlikely(interp_needs_step(c))) {
             bool debugger = c->debug && c->debug->step;
 
+            meter_interpreted(c);
             step(c);
             if (debugger) {
                 *exit = (struct vcpu_exit){.reason = EXIT_DEBUG, .debug = {.cause = DEBUG_STEP}};
@@ -578,6 +602,7 @@ static void run_loop(struct icpu *c, struct vcpu_exit *exit)
         } else if (c->translator && translator_can_run(c)) {
             translator_run(c);
         } else {
+            meter_interpreted(c);
             run_blocks(c);
             if (c->budget < BLOCK_STEP_BUDGET)
                 c->must_step = true;
@@ -624,13 +649,17 @@ static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exi
     struct icpu *c = vcpu->engine;
     volatile bool stepped = false;
 
+    meter_to(c, METER_LOOP);
     run_begin(c, budget);
     switch (setjmp(c->unwind)) {
     case UNWIND_FAULT:
+        meter_to(c, METER_LOOP);
+        meter_count(c, METER_FAULTS);
         deliver_fault(c);
         stepped = c->debug && c->debug->step; /* to the handler's first instruction */
         break;
     case UNWIND_STEP:
+        meter_to(c, METER_LOOP);
         restart_alone(c);
         break;
     default:
@@ -641,6 +670,8 @@ static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exi
     else
         run_loop(c, exit);
     run_end(c);
+    meter_count(c, METER_EXITS + exit->reason);
+    meter_to(c, exit->reason == EXIT_HALT ? METER_HALTED : METER_OUTSIDE);
 }
 
 static void interp_kick(struct vcpu *vcpu)
@@ -733,6 +764,7 @@ static void interp_vcpu_destroy(struct vcpu *vcpu)
     if (!c)
         return;
     translator_free(c);
+    free(c->meter);
     host_stubs_free(c);
     blocks_free(c->blocks);
     decode_cache_free(c->decode_cache);
@@ -762,6 +794,8 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
     c->pauses_left = PAUSES_TO_YIELD;
     interp_empty_tlb(c);
     c->decode_cache = decode_cache_new();
+    if (machine_config(t->machine)->stats)
+        c->meter = meter_new();
     c->blocks = blocks_new(err);
     if (!c->decode_cache || !c->blocks || host_stubs_new(c, err) ||
         (t->translates && translator_new(c, err))) {
@@ -843,7 +877,16 @@ static void translator_engine_stats(struct vcpu *vcpu,
                                     void (*put)(void *opaque, const char *name, uint64_t count),
                                     void *opaque)
 {
-    translator_stats(((struct icpu *)vcpu->engine)->translator, put, opaque);
+    struct icpu *c = vcpu->engine;
+
+    meter_stats(c, put, opaque);
+    translator_stats(c->translator, put, opaque);
+}
+
+static void interp_stats(struct vcpu *vcpu,
+                         void (*put)(void *opaque, const char *name, uint64_t count), void *opaque)
+{
+    meter_stats(vcpu->engine, put, opaque);
 }
 
 /* What the two engines have in common: the vCPU and all that happens to it between blocks. */
@@ -873,4 +916,5 @@ const struct engine_ops interpreter_engine = {
     .counts_instructions = true,
     .probe = interp_probe,
     .create = interp_create,
+    .stats = interp_stats,
 };

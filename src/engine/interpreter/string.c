@@ -9,6 +9,7 @@
  */
 #include "engine/interpreter/build.h"
 #include "engine/interpreter/flags.h"
+#include "engine/interpreter/meter.h"
 #include "engine/interpreter/operands.h"
 
 #include <stdatomic.h>
@@ -134,20 +135,29 @@ static void check_port(struct icpu *c, const struct op *i, uint16_t port)
 }
 static uint32_t port_read(struct icpu *c, const struct op *i, uint16_t port)
 {
+    enum meter_part before;
     uint32_t value;
 
     interp_sync_clock(c, i);
+    meter_count(c, METER_PORT_ACCESSES);
+    before = meter_to(c, METER_DEVICES);
     code_pages_leave(c);
     value = bus_port_read(c->interpreter->machine, port, BYTES);
     code_pages_enter(c);
+    meter_to(c, before);
     return value;
 }
 static void port_write(struct icpu *c, const struct op *i, uint16_t port, uint32_t value)
 {
+    enum meter_part before;
+
     interp_sync_clock(c, i);
+    meter_count(c, METER_PORT_ACCESSES);
+    before = meter_to(c, METER_DEVICES);
     code_pages_leave(c);
     bus_port_write(c->interpreter->machine, port, value, BYTES);
     code_pages_enter(c);
+    meter_to(c, before);
 }
 
 /* The destination is checked first: a port must not be read for a store that faults. */

@@ -16,6 +16,7 @@
 #include <Zydis/Zydis.h>
 
 #include "engine/interpreter/flags.h"
+#include "engine/interpreter/meter.h"
 #include "engine/translator/builder.h"
 #include "trapeze/machine.h"
 
@@ -55,6 +56,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     const struct tlb_entry *tlb = c->tlb;
     uint32_t epoch = c->tlb_epoch;
 
+    meter_to(c, op->is_fallback ? METER_STEPS : METER_SLOW);
     (op->is_fallback ? t->stats.fallbacks : t->stats.slow)[op->mnemonic]++;
     flags_from_word(c, t->flags);
     c->page_rip = op->page_rip;
@@ -81,6 +83,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     }
     c->charged = 0;
     t->flags = flags_to_word(c);
+    meter_to(c, METER_GENERATED);
     return 0;
 }
 
@@ -307,11 +310,14 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
                                   const struct fetch_entry *f, uint64_t rip, enum tr_style style)
 {
     struct tr_block **slot = block_slot(t, page, rip);
+    enum meter_part before;
     struct tr_block *b;
 
     if (style == TR_QUICK && is_hot(t, block_index(page, rip)))
         style = TR_FOLLOWING;
+    before = meter_to(t->c, METER_TRANSLATING);
     b = translate_block(t, page, f, rip, style);
+    meter_to(t->c, before);
     if (!b)
         return NULL;
     b->hash_next = *slot;
@@ -487,6 +493,7 @@ void translator_run(struct icpu *c)
     t->site = NULL;
     do {
         struct tr_block *b;
+        bool left; /* at a branch, not by a step */
 
         if (unlikely(c->budget < TR_MAX_INSNS)) {
             c->must_step = true;
@@ -501,7 +508,10 @@ void translator_run(struct icpu *c)
         remember_way(t, b);
         t->flags = flags_to_word(c);
         t->stats.enters++;
-        if (t->enter(b->entries[0][TR_DIRECT]) == 0) {
+        meter_to(c, METER_GENERATED);
+        left = t->enter(b->entries[0][TR_DIRECT]) == 0;
+        meter_to(c, METER_LOOP);
+        if (left) {
             flags_from_word(c, t->flags);
             t->style = t->link ? t->link->to : TR_QUICK;
             t->styled_rip = t->style != TR_QUICK ? c->cpu.s.rip : NO_RIP;
@@ -517,24 +527,13 @@ void translator_run(struct icpu *c)
 
 /* ---- statistics ---- */
 
-static enum tr_reason reason_of(const struct icpu *c)
-{
-    if (c->mode_key & MODE_REAL)
-        return TR_REAL_MODE;
-    if (c->code_size == X86_CODE_16)
-        return TR_16BIT;
-    if (~c->mode_key & (MODE_FLAT | MODE_FLAT_DATA))
-        return TR_NOT_FLAT;
-    return translator_can_run(c) ? TR_ALONE : TR_OTHER;
-}
-
 void translator_note_interpreted(struct icpu *c)
 {
     struct tr_stats *s = &c->translator->stats;
 
     s->interpreted[s->reason] += s->budget - c->budget;
     s->budget = c->budget;
-    s->reason = reason_of(c);
+    s->reason = interp_reason(c);
 }
 
 #define STATS_SHOWN 24 /* instructions of each kind */
@@ -584,11 +583,11 @@ void translator_stats(struct translator *t,
         {"branches linked", s->links},
         {"bytes of code", (uint64_t)(t->emit.at - t->code.write)},
         {"bytes of data", t->data_used},
-        {"instructions interpreted: real or virtual-8086 mode", s->interpreted[TR_REAL_MODE]},
-        {"instructions interpreted: 16-bit code", s->interpreted[TR_16BIT]},
-        {"instructions interpreted: segments that are not flat", s->interpreted[TR_NOT_FLAT]},
-        {"instructions interpreted: one at a time", s->interpreted[TR_ALONE]},
-        {"instructions interpreted: other reasons", s->interpreted[TR_OTHER]},
+        {"instructions interpreted: real or virtual-8086 mode", s->interpreted[INTERP_REAL_MODE]},
+        {"instructions interpreted: 16-bit code", s->interpreted[INTERP_16BIT]},
+        {"instructions interpreted: segments that are not flat", s->interpreted[INTERP_NOT_FLAT]},
+        {"instructions interpreted: one at a time", s->interpreted[INTERP_ALONE]},
+        {"instructions interpreted: other reasons", s->interpreted[INTERP_OTHER]},
     };
 
     for (unsigned n = 0; n < sizeof(counts) / sizeof(counts[0]); n++)

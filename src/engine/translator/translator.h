@@ -132,21 +132,12 @@ struct tr_link {
 };
 #define TR_HEAT 16u
 
-/* Why the interpreter executes an instruction that is in no translated block. */
-enum tr_reason {
-    TR_REAL_MODE, /* or virtual-8086 */
-    TR_16BIT,
-    TR_NOT_FLAT, /* 32-bit code */
-    TR_ALONE,    /* single-step, interrupt shadow, code outside RAM and ROM */
-    TR_OTHER,    /* counted, a debugger, rings 1 and 2 */
-    TR_REASON_COUNT
-};
-
 struct tr_stats {
     uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes;
     uint64_t enters, links;
-    uint64_t interpreted[TR_REASON_COUNT], budget; /* instructions; icpu.budget when last looked */
-    enum tr_reason reason;                         /* since then */
+    uint64_t interpreted[INTERP_REASON_COUNT],
+        budget;                /* instructions; icpu.budget when last looked */
+    enum interp_reason reason; /* since then */
     /* Steps by mnemonic: instructions that are not translated, and memory accesses that missed. */
     uint64_t fallbacks[ZYDIS_MNEMONIC_MAX_VALUE + 1], slow[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 };
