@@ -562,14 +562,18 @@ static void set_up_region(struct rig *r, struct fuzz_input *in, unsigned which)
 
 static bool valid(const struct rig *r, const struct region *region)
 {
-    bool file = region->kind == REGION_RAM || region->kind == REGION_ROM;
+    const struct region *shown;
+    struct byte first;
 
     if (!region->size_bytes || region->gpa >= PHYSICAL_END ||
         region->size_bytes > PHYSICAL_END - region->gpa)
         return false;
-    return !file || (region->ram_offset % GUEST_PAGE_SIZE == 0 &&
-                     (region->ram_offset + region->size_bytes <= RAM_BYTES ||
-                      region->ram_offset == r->rom_offset));
+    if (!behind_region(r, region, 0, &first) || first.kind != FILE_BYTE)
+        return true;
+    shown = first.region;
+    return shown->ram_offset % GUEST_PAGE_SIZE == 0 &&
+           (shown->ram_offset + shown->size_bytes <= RAM_BYTES ||
+            shown->ram_offset == r->rom_offset);
 }
 
 static void map(struct rig *r, unsigned which)

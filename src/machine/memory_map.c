@@ -324,8 +324,10 @@ static bool in_file(const struct memory *memory, const struct region *region)
 
 static int check_region(const struct memory *memory, const struct region *region, struct error *err)
 {
-    bool paged = region->kind == REGION_RAM || region->kind == REGION_ROM;
-    uint64_t end;
+    const struct region *shown = region;
+    uint64_t end, offset = 0, size_bytes = region->size_bytes;
+    bool paged = resolve(&shown, &offset, &size_bytes) &&
+                 (shown->kind == REGION_RAM || shown->kind == REGION_ROM);
 
     if (!region->size_bytes || __builtin_add_overflow(region->gpa, region->size_bytes, &end) ||
         end > 1ull << PHYSICAL_BITS)
@@ -333,12 +335,12 @@ static int check_region(const struct memory *memory, const struct region *region
                          "region '%s' at 0x%" PRIx64 " size 0x%" PRIx64
                          " is not within the address space",
                          region->name, region->gpa, region->size_bytes);
-    if (paged && !in_file(memory, region))
+    if (paged && !in_file(memory, shown))
         return error_set(err, EINVAL,
                          "memory region '%s' at 0x%" PRIx64 " is not whole pages of the RAM file",
-                         region->name, region->gpa);
-    if (region->kind == REGION_DEVICE && (!region->ops || !region->dev))
-        return error_set(err, EINVAL, "device region '%s' has no device", region->name);
+                         shown->name, shown->gpa);
+    if (shown->kind == REGION_DEVICE && (!shown->ops || !shown->dev))
+        return error_set(err, EINVAL, "device region '%s' has no device", shown->name);
     return 0;
 }
 

@@ -232,8 +232,10 @@ static void bad_regions_are_refused(void **state)
 {
     struct region empty = registers(0, 0, 1), wraps = registers(UINT64_MAX - 10, 100, 1),
                   high = registers(1ull << 52, 1, 1), no_device = registers(0, 0x1000, 1),
-                  odd = ram, elsewhere = ram, mapped = ram, too_long = ram;
-    struct region *const bad[] = {&empty, &wraps, &high, &no_device, &odd, &elsewhere, &too_long};
+                  odd = ram, elsewhere = ram, mapped = ram, too_long = ram,
+                  alias = registers(0, 0x1000, 1), of_nobody = registers(0, 0x1000, 1);
+    struct region *const bad[] = {&empty,     &wraps,    &high,  &no_device, &odd,
+                                  &elsewhere, &too_long, &alias, &of_nobody};
     uint8_t page[4096];
 
     no_device.dev = NULL;
@@ -242,6 +244,9 @@ static void bad_regions_are_refused(void **state)
     elsewhere.hva = page;
     too_long.ram_offset = 1ull << 40;
     too_long.hva = memory_ram_hva(memory) + too_long.ram_offset;
+    alias.kind = of_nobody.kind = REGION_ALIAS; /* of what was never mapped */
+    alias.target = &too_long;
+    of_nobody.target = &no_device;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct error err = {0};
 
