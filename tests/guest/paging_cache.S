@@ -394,6 +394,22 @@ no_pcid:
     mov %rax, %dr6
     decl warm_rounds
     jnz 1b
+    TRY "call warm"
+    mov $0x00000408, %eax /* at once from none to a breakpoint, and back */
+    mov %rax, %dr7
+    TRY "call warm"
+    CHECK_FAULT "a breakpoint in code that ran: #DB", 1, 0
+    CHECK "a breakpoint in code that ran: before the instruction", fault_ip, $warm_here
+    mov $warm_next, %ebx
+    mov %rbx, %dr1
+    TRY "call warm"
+    CHECK_FAULT "a breakpoint that moved: #DB", 1, 0
+    CHECK "a breakpoint that moved: before the instruction", fault_ip, $warm_next
+    xor %eax, %eax
+    mov %rax, %dr7
+    mov %rax, %dr6
+    TRY "call warm"
+    CHECK_NO_FAULT "a breakpoint that is gone"
     jmp warm_end
 warm:
     movl $1, warm_data
