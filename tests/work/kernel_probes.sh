@@ -8,8 +8,8 @@ cd /sys/kernel/tracing || exit 1
 kprobes() { # breakpoints, jumps (optimised probes) and ftrace's call, at the start and in the middle
     for _ in $(seq 8); do
         for probe in "p:k1 vfs_read \$arg1 \$arg3" "r:k2 vfs_write \$retval" 'p:k3 kmem_cache_alloc' \
-            'p:k4 do_sys_openat2+4'; do
-            echo "$probe" >>kprobe_events
+            'p:k4 do_sys_openat2+5'; do
+            echo "$probe" >>kprobe_events || return 1
         done
         echo 1 >events/kprobes/enable || return 1
         cat /proc/uptime >/dev/null
