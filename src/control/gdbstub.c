@@ -159,7 +159,7 @@ static void interrupt(struct gdbstub *stub)
         gdb_report_stop(stub, stub->stop_thread, GDB_SIGNAL_INT, "");
 }
 
-void acknowledge(struct gdbstub *stub, char sign)
+static void acknowledge(struct gdbstub *stub, char sign)
 {
     if (!stub->no_ack)
         stream_send(stub->stream, &sign, 1);
