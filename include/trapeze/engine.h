@@ -196,6 +196,12 @@ void vcpu_raise(struct vcpu *vcpu, uint32_t events);
  * (SDM vol. 3, 6.7.1), so of NMIs that the engine has not seen two count. Any thread.
  */
 void vcpu_raise_nmi(struct vcpu *vcpu);
+/*
+ * NMIs, INIT and SIPI that wait in events become state.pending, where they are saved; resuming the
+ * machine makes them events again. A pause does so; what is raised later is there after another
+ * call. The vCPU is parked.
+ */
+void vcpu_events_to_state(struct vcpu *vcpu);
 /* Atomically clear; returns those that were set. */
 uint32_t vcpu_take(struct vcpu *vcpu, uint32_t events);
 

@@ -130,6 +130,9 @@ struct x86_pending {
     bool shadow_is_mov_ss; /* then debug traps are held back as well */
     bool nmi_blocked;      /* until IRET */
     bool nmi_pending;
+    /* These are vcpu->events while the vCPU runs (vcpu_events_to_state). */
+    bool nmi_again; /* a second one, while NMIs are not blocked */
+    bool init, sipi;
     bool exception; /* an exception is recognised but not delivered */
     uint8_t vector;
     bool has_error_code;

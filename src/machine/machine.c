@@ -239,6 +239,36 @@ uint32_t vcpu_take(struct vcpu *vcpu, uint32_t events)
     return atomic_fetch_and(&vcpu->events, ~events) & events;
 }
 
+#define SAVED_EVENTS (VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN | VCPU_EVENT_INIT | VCPU_EVENT_SIPI)
+
+void vcpu_events_to_state(struct vcpu *vcpu)
+{
+    struct x86_pending *p = &vcpu->state.pending;
+    uint32_t events = vcpu_take(vcpu, SAVED_EVENTS);
+    unsigned nmis = (unsigned)__builtin_popcount(events & (VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN)) +
+                    p->nmi_pending + p->nmi_again;
+
+    p->nmi_pending = nmis > 0;
+    p->nmi_again = nmis > 1 && !p->nmi_blocked;
+    p->init |= (events & VCPU_EVENT_INIT) != 0;
+    p->sipi |= (events & VCPU_EVENT_SIPI) != 0;
+    if (events & VCPU_EVENT_SIPI)
+        p->sipi_vector = (uint8_t)atomic_load(&vcpu->sipi_vector);
+}
+
+static void state_to_events(struct vcpu *vcpu)
+{
+    struct x86_pending *p = &vcpu->state.pending;
+    uint32_t events = (p->nmi_again ? VCPU_EVENT_NMI : 0) | (p->init ? VCPU_EVENT_INIT : 0) |
+                      (p->sipi ? VCPU_EVENT_SIPI : 0);
+
+    if (p->sipi)
+        atomic_store(&vcpu->sipi_vector, p->sipi_vector);
+    p->nmi_again = p->init = p->sipi = false;
+    if (events)
+        vcpu_raise(vcpu, events);
+}
+
 static bool must_wait(const struct machine *machine)
 {
     return atomic_load(&machine->holds) || atomic_load(&machine->ending);
@@ -515,6 +545,8 @@ static void enter_pause(struct machine *machine)
 {
     clocks_pause(machine->clocks);
     quiesce_devices(machine);
+    for (unsigned i = 0; i < machine->vcpu_count; i++)
+        vcpu_events_to_state(&machine->threads[i].vcpu);
     set_machine_state(machine, MACHINE_PAUSED);
 }
 
@@ -542,6 +574,8 @@ void machine_resume(struct machine *machine)
     bool locked = machine_lock_if(machine);
 
     if (machine_get_state(machine) == MACHINE_PAUSED) {
+        for (unsigned i = 0; i < machine->vcpu_count; i++)
+            state_to_events(&machine->threads[i].vcpu);
         resume_devices(machine);
         clocks_resume(machine->clocks);
         set_machine_state(machine, MACHINE_RUNNING);

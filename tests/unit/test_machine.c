@@ -427,6 +427,46 @@ static void a_pause_finds_everybody_outside_run(void **state)
     assert_true(kicks > 0);
 }
 
+/* What was raised and not seen yet is in the state that a pause leaves, and comes back from it. */
+static void events_are_saved(void **state)
+{
+    struct state_buffer saved = {0};
+    struct vcpu *vcpu;
+
+    build((struct machine_config){.vcpu_count = 1}, guest_works);
+    start();
+    vcpu = machine_vcpu(machine, 0);
+    vcpu_raise_nmi(vcpu);
+    vcpu_raise_nmi(vcpu);
+    atomic_store(&vcpu->sipi_vector, 0x9a);
+    vcpu_raise(vcpu, VCPU_EVENT_INIT | VCPU_EVENT_SIPI);
+    machine_pause(machine);
+    assert_int_equal(vcpu->events & ~VCPU_EVENT_KICK, 0);
+    assert_int_equal(state_save(&x86_state_table, &vcpu->state, &saved, NULL), 0);
+    machine_reset(machine);
+    atomic_store(&vcpu->sipi_vector, 0);
+    assert_int_equal(state_load(&x86_state_table, &vcpu->state, saved.data, saved.size_bytes, NULL),
+                     0);
+    free(saved.data);
+    assert_true(vcpu->state.pending.nmi_pending);
+    machine_resume(machine);
+    assert_int_equal(vcpu->events & ~VCPU_EVENT_KICK,
+                     VCPU_EVENT_NMI | VCPU_EVENT_INIT | VCPU_EVENT_SIPI);
+    assert_int_equal(vcpu->sipi_vector, 0x9a);
+
+    /* Raised while it is paused; and blocked, so that the second is nothing. */
+    machine_pause(machine);
+    vcpu->state.pending = (struct x86_pending){.nmi_blocked = true};
+    vcpu_raise_nmi(vcpu);
+    vcpu_raise_nmi(vcpu);
+    vcpu_events_to_state(vcpu);
+    assert_true(vcpu->state.pending.nmi_pending);
+    machine_resume(machine);
+    assert_int_equal(vcpu->events & ~VCPU_EVENT_KICK, 0);
+    machine_request_stop(machine, STOP_HOST, 0);
+    machine_main(machine);
+}
+
 static void a_reset_while_paused_stays_paused(void **state)
 {
     build((struct machine_config){.vcpu_count = 2}, guest_works);
@@ -884,6 +924,7 @@ int main(void)
         cmocka_unit_test_teardown(a_reset_waits_for_all_vcpus, tear_down),
         cmocka_unit_test_teardown(without_reboot_a_reset_stops, tear_down),
         cmocka_unit_test_teardown(a_pause_finds_everybody_outside_run, tear_down),
+        cmocka_unit_test_teardown(events_are_saved, tear_down),
         cmocka_unit_test_teardown(a_reset_while_paused_stays_paused, tear_down),
         cmocka_unit_test_teardown(a_paused_machine_can_be_stopped, tear_down),
         cmocka_unit_test(a_machine_can_be_freed_at_any_time),
