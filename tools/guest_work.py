@@ -117,8 +117,8 @@ UNSHARE = ['unshare'] + ([] if os.geteuid() == 0 else ['--map-root-user'])
 KERNEL_OPTIONS = ('console=ttyS0 panic=-1 mitigations=off sysctl.kernel.watchdog_thresh=60'
                   ' rcupdate.rcu_cpu_stall_timeout=300')
 
-# What a kernel says when something is wrong with it or its processor.
-COMPLAINTS = re.compile(r'(?:\bBUG\b|WARNING|Oops|Call Trace|soft lockup|rcu:.*stall|general protection|'
+# What a kernel says when something is wrong with it or its processor; programs write to the console, too.
+COMPLAINTS = re.compile(r'\[ *\d+\.\d+\] .*(?:\bBUG\b|WARNING|Oops|Call Trace|soft lockup|rcu:.*stall|general protection|'
                         r'invalid opcode|divide error|double fault|Kernel panic)')
 
 
