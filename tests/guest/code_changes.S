@@ -8,8 +8,6 @@
  */
 #include "runtime.inc"
     .set OTHERS, 2
-#define START 0x8000
-#define APIC 0xfee00000
 #define PHASE_TICKS 250000000 /* a quarter of a second of a 1 GHz counter */
 #define WINDOW 0x40000000     /* linear pages for page_one, page_two */
 
@@ -150,17 +148,7 @@ main:
     mov %esi, %esp
     CHECK "32-bit: PUSH over the next instruction", %ecx, $0x55
 
-    mov $low_start, %esi
-    mov $START, %edi
-    mov $low_end - low_start, %ecx
-    rep movsb
-    movl $0x1ff, APIC + 0xf0
-    movl $0x000c4500, APIC + 0x300 /* INIT to all but this one */
-    mov $200000, %ecx
-1:
-    pause
-    loop 1b
-    movl $0x000c4600 + (START >> 12), APIC + 0x300 /* SIPI */
+    START_OTHERS other
 2:
     pause
     cmpl $OTHERS, started
@@ -528,10 +516,6 @@ beside_other:
 
     BITS32
 other:
-    mov $DATA, %eax
-    mov %eax, %ds
-    mov %eax, %es
-    mov %eax, %ss
     mov $1, %ebp
     lock xadd %ebp, numbers
     mov %ebp, %ebx
@@ -631,17 +615,3 @@ window_pt: .space 4096
 page_one: .space 4096
 page_two: .space 4096
 other_stacks: .space (OTHERS + 2) * 4096
-    .section .low, "awx", @progbits
-low_start:
-    .code16
-    cli
-    lgdtl %cs:low_gdt - low_start
-    mov %cr0, %eax
-    or $1, %eax
-    mov %eax, %cr0
-    ljmpl $CODE32, $other
-    .align 8
-low_gdt:
-    .word gdt_end - gdt - 1
-    .long gdt
-low_end:

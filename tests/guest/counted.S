@@ -6,7 +6,6 @@
  * that translates has linked its blocks.
  */
 #include "runtime.inc"
-#define APIC 0xfee00000
 #define EOI 0xb0
 #define SVR 0xf0
 #define ICR 0x300

@@ -10,12 +10,8 @@
 
     /* ECX counts down; EDI adds up what text leaves in EAX. */
     .macro LOOP turns:req, text:req
-    mov $\turns, %ecx
     xor %edi, %edi
-1:  \text
-    add %eax, %edi
-    dec %ecx
-    jnz 1b
+    REPEAT \turns, "\text; add %eax, %edi"
     .endm
 
 main:

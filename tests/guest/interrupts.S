@@ -7,7 +7,6 @@
  * empty transmitter, 8 by the RTC. Every interrupt is appended to seen, a byte each.
  */
 #include "runtime.inc"
-#define APIC 0xfee00000
 #define IOAPIC 0xfec00000
 #define APIC_ID 0x20
 #define TPR 0x80

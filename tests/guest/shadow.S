@@ -7,23 +7,11 @@
  */
 #include "runtime.inc"
     .set ROUNDS, 1000
-#define START 0x8000
-    .set APIC, 0xfee00000
 #define IPI_VECTOR 0x50
 
 main:
     movl $note, hooks + 4 * IPI_VECTOR
-    mov $low_start, %esi
-    mov $START, %edi
-    mov $low_end - low_start, %ecx
-    rep movsb
-    movl $0x1ff, APIC + 0xf0
-    movl $0x000c4500, APIC + 0x300 /* INIT to all but this one */
-    mov $200000, %ecx
-1:
-    pause
-    loop 1b
-    movl $0x000c4600 + (START >> 12), APIC + 0x300 /* SIPI */
+    START_OTHERS other
     call enter_long
     BITS64
     mov $DATA, %eax
@@ -86,9 +74,6 @@ note:
 
 /* The second processor: the next interrupt as soon as the one before has come. */
 other:
-    mov $DATA, %eax
-    mov %eax, %ds
-    mov %eax, %ss
     movl $0x1ff, APIC + 0xf0
     movl $0, APIC + 0x310
     mov $1, %ebx
@@ -121,17 +106,3 @@ seen_ss: .long 0
     .skip 4096
 straddled:
     .skip 64
-    .section .low, "awx", @progbits
-low_start:
-    .code16
-    cli
-    lgdtl %cs:low_gdt - low_start
-    mov %cr0, %eax
-    or $1, %eax
-    mov %eax, %cr0
-    ljmpl $CODE32, $other
-    .align 8
-low_gdt:
-    .word gdt_end - gdt - 1
-    .long gdt
-low_end:

@@ -1,13 +1,11 @@
 /*
  * smp.S - INIT and SIPI start three more processors; locked increments from all four; then IPIs
  *
- * The others start in real mode at START and run with the boot processor's GDT.
+ * The others run with the boot processor's GDT.
  */
 #include "runtime.inc"
     .set CPUS, 4
     .set ROUNDS, 20000
-#define START 0x8000
-    .set APIC, 0xfee00000
 #define IOAPIC 0xfec00000
 #define IPI_VECTOR 0x50
 
@@ -24,14 +22,7 @@
 main:
     movl $note, hooks + 4 * IPI_VECTOR
     movl $note_nmi, hooks + 4 * 2
-    mov $low_start, %esi
-    mov $START, %edi
-    mov $low_end - low_start, %ecx
-    rep movsb
-    movl $0x1ff, APIC + 0xf0
-    movl $0x000c4500, APIC + 0x300 /* INIT to all but this one */
-    call pause_long
-    movl $0x000c4600 + (START >> 12), APIC + 0x300 /* SIPI */
+    START_OTHERS other
     mov $2000000000, %ecx
 1:
     pause
@@ -42,7 +33,7 @@ main:
 2:
     CHECK "INIT and SIPI start three processors", started, $(CPUS-1)
     CHECK "each has an APIC identifier of its own", identifiers, $0xe
-    movl $0x000c4600 + (START >> 12), APIC + 0x300
+    movl $0x000c4600 + (LOW_CODE >> 12), APIC + 0x300
     call pause_long
     CHECK "SIPI to a running processor does nothing", started, $(CPUS-1)
     movl $1, go
@@ -152,10 +143,6 @@ count:
     ret
 
 other:
-    mov $DATA, %eax
-    mov %eax, %ds
-    mov %eax, %es
-    mov %eax, %ss
     mov $1, %ebx
     lock xadd %ebx, stacks
     shl $10, %ebx
@@ -197,17 +184,3 @@ got: .long 0
 got_count: .long 0
     .bss
 other_stacks: .space 16 * 1024
-    .section .low, "awx", @progbits
-low_start:
-    .code16
-    cli
-    lgdtl %cs:low_gdt - low_start
-    mov %cr0, %eax
-    or $1, %eax
-    mov %eax, %cr0
-    ljmpl $CODE32, $other
-    .align 8
-low_gdt:
-    .word gdt_end - gdt - 1
-    .long gdt
-low_end:

@@ -8,7 +8,6 @@
  * merged only few are asked for.
  */
 #include "runtime.inc"
-#define APIC 0xfee00000
 #define IOAPIC 0xfec00000
 #define HPET 0xfed00000
 #define PM_TIMER 0x608

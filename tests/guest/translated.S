@@ -6,13 +6,6 @@
 
 #define TIMES 5000
 
-    .macro REPEATED text:req
-    mov $TIMES, %ecx
-1:  \text
-    dec %ecx
-    jnz 1b
-    .endm
-
 main:
     call enter_long
     BITS64
@@ -21,29 +14,29 @@ main:
     mov %rax, %cr4
     fninit
     lea scratch, %rbx
-    REPEATED "movsd (%rbx), %xmm0"
-    REPEATED "movsd %xmm0, %xmm1"
-    REPEATED "movsd %xmm1, 8(%rbx)"
+    REPEAT TIMES, "movsd (%rbx), %xmm0"
+    REPEAT TIMES, "movsd %xmm0, %xmm1"
+    REPEAT TIMES, "movsd %xmm1, 8(%rbx)"
     .irp insn, "addsd (%rbx), %xmm2", "cvtsi2sd %rcx, %xmm2", "cvttsd2si %xmm2, %rax", "ucomisd %xmm0, %xmm1"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "pxor %xmm3, %xmm3", "movdqu (%rbx), %xmm4", "movaps %xmm4, (%rbx)", "pshufd $1, %xmm4, %xmm5"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "movq %xmm4, %rax", "movq %rax, %xmm5", "movd %xmm4, %eax", "cmpltsd %xmm0, %xmm1"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "cmovz %rcx, %rax", "setnz %al", "imul %rcx, %rax", "mul %rax", "bsf %rcx, %rax", "bt $3, %rcx"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "lock xadd %rax, 16(%rbx)", "lock cmpxchg %rax, 16(%rbx)", "xchg %rax, 16(%rbx)", "shld $3, %rax, %rdx"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "movzbl (%rbx), %eax", "movslq (%rbx), %rax", "bswap %eax", "popcnt %rcx, %rax", "movnti %rax, 16(%rbx)"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "pushq 16(%rbx); popq %rax", "pushfq; pop %rax", "call 2f; jmp 3f; 2: ret; 3:", "fld1; fstp %st"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "adcx %rax, %rdx", "adox 16(%rbx), %rdx", "mulx %rdx, %rax, %rdx", "mulx (%rbx), %r10, %r11", "andn (%rbx), %r12, %r13", "mov %ah, 16(%rbx)", "xadd %dh, 16(%rbx)"
     REPEATED "\insn"
