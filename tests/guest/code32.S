@@ -15,6 +15,26 @@
     movl $\high, gdt + SPARE + 8 * \index + 4
     .endm
 
+    /* The code at shared, called directly and through a register. */
+    .macro SHARED name:req, result:req, pointer:req, want:req
+    mov $0, %eax
+    mov $100, %ecx
+    call shared
+    CHECK "\name", \result, $\want
+    mov $shared, %edx
+    mov $0, %eax
+    mov $100, %ecx
+    call *\pointer
+    CHECK "\name, called through a register", \result, $\want
+    .endm
+    /* An instruction of ring 3 that pushes where there is no page. */
+    .macro NO_STACK name:req, code:req
+    TRY_USER32 \code
+    CHECK_FAULT "\name with a stack that is not there", 14, 6
+    CHECK "\name: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
+    CHECK "\name: the address is that of what is pushed first", fault_cr2, $(UNMAPPED + 0xfc)
+    .endm
+
 main:
     call enter_pae
     movl $PASSES, passes
@@ -35,15 +55,7 @@ main:
     BITS64
     movl $PASSES, passes
 2:
-    mov $0, %eax
-    mov $100, %ecx
-    call shared
-    CHECK "64-bit code: INC RAX", %rax, $100
-    mov $shared, %edx
-    mov $0, %eax
-    mov $100, %ecx
-    call *%rdx
-    CHECK "64-bit code, called through a register: INC RAX", %rax, $100
+    SHARED "64-bit code: INC RAX", %rax, %rdx, 100
     movabs $0x123456789abcdef0, %rbx
     mov $SCRATCH, %ecx
     mov %rbx, (%rcx)
@@ -80,15 +92,7 @@ compatibility:
     mov $0x11111111, %eax
     rep stosl
     CHECK "compatibility mode: REP STOS", 4(%ebx), $0x11111111
-    mov $0, %eax
-    mov $100, %ecx
-    call shared
-    CHECK "the same bytes in 32-bit code: DEC, INC", %eax, $0
-    mov $shared, %edx
-    mov $0, %eax
-    mov $100, %ecx
-    call *%edx
-    CHECK "the same bytes, called through a register", %eax, $0
+    SHARED "the same bytes in 32-bit code: DEC, INC", %eax, %edx, 0
     ljmp *to_64
 
 /* In 64-bit code INC RAX, else DEC EAX and INC EAX; ECX times. */
@@ -124,23 +128,20 @@ forms:
     xor %eax, %eax
     stc
     inc %eax
-    sbb %edx, %edx
-    CHECK "INC keeps CF", %edx, $-1
+    CHECK_FLAG "INC keeps CF", c, 1
     mov $0x80000000, %esi
     clc
     dec %esi
-    seto %cl
-    sbb %edx, %edx
-    movzbl %cl, %ecx
-    CHECK "DEC: overflow", %ecx, $1
-    CHECK "DEC keeps CF", %edx, $0
+    CHECK_FLAG "DEC: overflow", o, 1
+    mov $0x80000000, %esi
+    clc
+    dec %esi
+    CHECK_FLAG "DEC keeps CF", c, 0
     CHECK "DEC: the result", %esi, $0x7fffffff
     mov $0x1234ffff, %edi
     inc %di
-    setz %cl
-    movzbl %cl, %ecx
+    CHECK_FLAG "INC of 16 bits: ZF", z, 1
     CHECK "INC of 16 bits", %edi, $0x12340000
-    CHECK "INC of 16 bits: ZF", %ecx, $1
     mov %esp, %edx
     inc %esp
     inc %esp
@@ -150,8 +151,7 @@ forms:
     CHECK "INC and DEC of ESP", %edx, $-1
     mov $0x80, %al
     .byte 0x82, 0xc0, 0x80 /* add $0x80, %al */
-    sbb %edx, %edx
-    CHECK "opcode 82 is 80", %edx, $-1
+    CHECK_FLAG "opcode 82 is 80", c, 1
     mov $0x89abcdef, %eax
     mov %eax, SCRATCH /* A3 */
     xor %eax, %eax
@@ -287,15 +287,11 @@ wrap:
     mov $0xfffffff4, %ebx
     btr %eax, 4(%ebx)
     btr %eax, 0x18(%ebx)
-    setc %al
-    movzbl %al, %eax
-    CHECK "BTR: the bit is above 4 GiB", %eax, $0
+    CHECK_FLAG "BTR: the bit is above 4 GiB", c, 0
     mov $0xfffffffc, %ebx
     mov $32 * 5, %eax
     lock btr %eax, (%ebx)
-    setc %al
-    movzbl %al, %eax
-    CHECK "LOCK BTR: the bit is above 4 GiB", %eax, $1
+    CHECK_FLAG "LOCK BTR: the bit is above 4 GiB", c, 1
     CHECK "LOCK BTR: it is cleared", 0x10, $0x11111110
     mov %esp, %edx
     mov $8, %esp
@@ -351,17 +347,9 @@ faults:
     TRY "mov (%ebx), %eax"
     CHECK_FAULT "page fault of a read over two pages", 14, 0
     CHECK "the second page", fault_cr2, $UNMAPPED
-    TRY_USER32 user_push
-    CHECK_FAULT "PUSH to a page that is not there", 14, 6
-    CHECK "PUSH: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
-    CHECK "PUSH: the address", fault_cr2, $(UNMAPPED + 0xfc)
-    TRY_USER32 user_pusha
-    CHECK_FAULT "PUSHA to a page that is not there", 14, 6
-    CHECK "PUSHA: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
-    CHECK "PUSHA: the address is that of EAX", fault_cr2, $(UNMAPPED + 0xfc)
-    TRY_USER32 user_call
-    CHECK_FAULT "CALL with a stack that is not there", 14, 6
-    CHECK "CALL: ESP has not changed", fault_sp, $(UNMAPPED + 0x100)
+    NO_STACK "PUSH", user_push
+    NO_STACK "PUSHA", user_pusha
+    NO_STACK "CALL", user_call
     mov $user_call_itself, %esi
     CHECK "CALL: EIP is that of CALL", fault_ip, %esi
     TRY_USER32 user_leave

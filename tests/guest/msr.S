@@ -12,11 +12,14 @@
 #define MISC_ENABLE 0x1a0
 #define PAT 0x277
 
-    /* WRMSR of EDX:EAX is #GP(0). */
-    .macro REFUSED name:req, number:req, high:req, low:req
-    mov $\number, %ecx
+    .macro LOAD index:req, high:req, low:req
+    mov $\index, %ecx
     mov $\high, %edx
     mov $\low, %eax
+    .endm
+    /* WRMSR of EDX:EAX is #GP(0). */
+    .macro REFUSED name:req, number:req, high:req, low:req
+    LOAD \number, \high, \low
     TRY "wrmsr"
     CHECK_FAULT "\name", 13, 0
     .endm
@@ -26,9 +29,7 @@
     CHECK_FAULT "\name", 13, 0
     .endm
     .macro TAKEN name:req, number:req, high:req, low:req
-    mov $\number, %ecx
-    mov $\high, %edx
-    mov $\low, %eax
+    LOAD \number, \high, \low
     TRY "wrmsr"
     CHECK_NO_FAULT "\name"
     rdmsr
@@ -37,33 +38,30 @@
     .endm
     /* Bits whose inversion in this value is refused. */
     .macro BITS name:req, number:req, high:req, low:req, refused_high:req, refused_low:req
-    mov $\number, %ecx
-    mov $\high, %edx
-    mov $\low, %eax
+    LOAD \number, \high, \low
     call try_bits
     CHECK "\name: bits 0 to 31", %r14, $\refused_low
     shr $32, %r14
-    CHECK "\name: bits 32 to 63", %r14, $\refused_high
+    CHECK "\name: bits 32 to 63", %r14, \refused_high
     .endm
-    .macro BITS_ABOVE name:req, number:req, high:req, low:req, refused_low:req
-    mov $\number, %ecx
-    mov $\high, %edx
-    mov $\low, %eax
-    call try_bits
-    CHECK "\name: bits 0 to 31", %r14, $\refused_low
-    shr $32, %r14
-    CHECK "\name: bits from the physical address width on", %r14, above_width
-    .endm
-    /* MOV to a control register: which is #GP(0), and which not. */
-    .macro CR_REFUSED name:req, register:req, value:req
-    movabs $\value, %rbx
+    /* MOV to a control or debug register of what code leaves in RBX is #GP(0). */
+    .macro MOV_REFUSED name:req, register:req, code:req
+    \code
     TRY "mov %rbx, %\register"
-    CHECK_FAULT "\name", 13, 0
+    CHECK_FAULT "\name is #GP(0)", 13, 0
+    .endm
+    .macro USER name:req, code:req, vector=13
+    TRY_USER64 \code
+    CHECK_FAULT "\name", \vector, 0
+    .endm
+    .macro CPUID_BIT name:req, leaf:req, register:req, bit:req, want:req
+    mov $\leaf, %eax
+    cpuid
+    bt $\bit, %\register
+    CHECK_FLAG "\name", c, \want
     .endm
     .macro XCR_REFUSED name:req, index:req, high:req, low:req
-    mov $\index, %ecx
-    mov $\high, %edx
-    mov $\low, %eax
+    LOAD \index, \high, \low
     TRY "xsetbv"
     CHECK_FAULT "\name", 13, 0
     .endm
@@ -120,7 +118,7 @@ main:
     mov %eax, above_width
 
     /* ---- EFER ---- */
-    BITS "EFER", EFER, 0, 0x500, -1, (0xfffff3fe-0x100000000)
+    BITS "EFER", EFER, 0, 0x500, $-1, (0xfffff3fe-0x100000000)
     mov $EFER, %ecx
     rdmsr
     CHECK "EFER is as before", %rax, $0x500
@@ -142,18 +140,15 @@ main:
     CHECK "RDMSR clears the upper halves of RAX and RDX", %rdx, $0
 
     /* ---- addresses ---- */
-    BITS "LSTAR", 0xc0000082, 0, 0, (-0x8000), 0
-    BITS "LSTAR, upper half", 0xc0000082, -1, 0, (-0x8000), 0
-    BITS "CSTAR", 0xc0000083, 0, 0, (-0x8000), 0
-    BITS "FS_BASE", 0xc0000100, 0, 0, (-0x8000), 0
-    BITS "GS_BASE", 0xc0000101, 0, 0, (-0x8000), 0
-    BITS "KERNEL_GS_BASE", 0xc0000102, 0, 0, (-0x8000), 0
-    BITS "SYSENTER_ESP", 0x175, 0, 0, (-0x8000), 0
-    BITS "SYSENTER_EIP", 0x176, 0, 0, (-0x8000), 0
-    BITS "STAR", 0xc0000081, 0, 0, 0, 0
+    BITS "LSTAR", 0xc0000082, 0, 0, $(-0x8000), 0
+    BITS "LSTAR, upper half", 0xc0000082, -1, 0, $(-0x8000), 0
+    .irp number, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102, 0x175, 0x176
+    BITS "CSTAR, FS_BASE, GS_BASE, KERNEL_GS_BASE, SYSENTER_ESP or _EIP: \number", \number, 0, 0, $(-0x8000), 0
+    .endr
+    BITS "STAR", 0xc0000081, 0, 0, $0, 0
     TAKEN "LSTAR", 0xc0000082, -0x8000, 0x12345678
     TAKEN "STAR", 0xc0000081, 0x230010, 0x7fffffff
-    BITS "TSC_AUX", 0xc0000103, 0, 0, -1, 0
+    BITS "TSC_AUX", 0xc0000103, 0, 0, $-1, 0
     SET_MSR 0xc0000103, 0, 0x1234567
     rdtscp
     CHECK "RDTSCP: ECX is TSC_AUX", %rcx, $0x1234567
@@ -204,11 +199,11 @@ main:
     lea 0x1ff(%r12,%r12), %ecx
     TRY "rdmsr"
     CHECK_NO_FAULT "the last variable MTRR"
-    BITS "MTRR_DEF_TYPE", 0x2ff, 0, 0xc06, -1, (0xfffff3fd-0x100000000)
-    BITS_ABOVE "MTRR_PHYSBASE0", 0x200, 0, 6, 0xffd
-    BITS_ABOVE "MTRR_PHYSMASK0", 0x201, 0, 0, 0x7ff
-    BITS "MTRR_FIX64K", 0x250, 0x06060606, 0x06060606, (0xfdfdfdfd-0x100000000), (0xfdfdfdfd-0x100000000)
-    BITS "MTRR_FIX4K", 0x26f, 0x06060606, 0x06060606, (0xfdfdfdfd-0x100000000), (0xfdfdfdfd-0x100000000)
+    BITS "MTRR_DEF_TYPE", 0x2ff, 0, 0xc06, $-1, (0xfffff3fd-0x100000000)
+    BITS "MTRR_PHYSBASE0", 0x200, 0, 6, above_width, 0xffd
+    BITS "MTRR_PHYSMASK0", 0x201, 0, 0, above_width, 0x7ff
+    BITS "MTRR_FIX64K", 0x250, 0x06060606, 0x06060606, $(0xfdfdfdfd-0x100000000), (0xfdfdfdfd-0x100000000)
+    BITS "MTRR_FIX4K", 0x26f, 0x06060606, 0x06060606, $(0xfdfdfdfd-0x100000000), (0xfdfdfdfd-0x100000000)
     READ_REFUSED "no MTRR at 251H", 0x251
 no_mtrrs:
 
@@ -228,23 +223,13 @@ no_mtrrs:
     or $4, %edx
     TRY "wrmsr"
     CHECK_NO_FAULT "MISC_ENABLE: XD bit disable"
-    mov $0x80000001, %eax
-    cpuid
-    bt $20, %edx
-    setc %cl
-    movzbl %cl, %ecx
-    CHECK "XD bit disable: CPUID has no NX", %rcx, $0
+    CPUID_BIT "XD bit disable: CPUID has no NX", 0x80000001, edx, 20, 0
     REFUSED "XD bit disable: EFER.NXE", EFER, 0, 0xd00
     mov $MISC_ENABLE, %ecx
     mov %r12d, %eax
     mov %r13d, %edx
     wrmsr
-    mov $0x80000001, %eax
-    cpuid
-    bt $20, %edx
-    setc %cl
-    movzbl %cl, %ecx
-    CHECK "XD bit enabled again", %rcx, $1
+    CPUID_BIT "XD bit enabled again", 0x80000001, edx, 20, 1
 
     /* ---- time stamp counter ---- */
     call read_tsc
@@ -296,17 +281,14 @@ no_mtrrs:
     mov %cr4, %rax
     or $4, %eax
     mov %rax, %cr4
-    TRY_USER64 user_rdtsc
-    CHECK_FAULT "CR4.TSD: RDTSC at ring 3 is #GP(0)", 13, 0
-    TRY_USER64 user_rdtscp
-    CHECK_FAULT "CR4.TSD: RDTSCP at ring 3 is #GP(0)", 13, 0
+    USER "CR4.TSD: RDTSC at ring 3 is #GP(0)", user_rdtsc
+    USER "CR4.TSD: RDTSCP at ring 3 is #GP(0)", user_rdtscp
     TRY "rdtsc"
     CHECK_NO_FAULT "CR4.TSD: RDTSC at ring 0"
     mov %cr4, %rax
     and $~4, %eax
     mov %rax, %cr4
-    TRY_USER64 user_rdtsc
-    CHECK_FAULT "RDTSC at ring 3", USER_EXIT, 0
+    USER "RDTSC at ring 3", user_rdtsc, USER_EXIT
 
     /* ---- what is not there, or read-only, or for ring 0 ---- */
     READ_REFUSED "RDMSR of an unknown number", 0x12345678
@@ -323,10 +305,8 @@ no_mtrrs:
     REFUSED "PKRS: the upper half", 0x6e1, 1, 0
     TAKEN "PKRS of zeros", 0x6e1, 0, 0
     REFUSED "XSS: no supervisor state", 0xda0, 0, 1
-    TRY_USER64 user_rdmsr
-    CHECK_FAULT "RDMSR at ring 3 is #GP(0)", 13, 0
-    TRY_USER64 user_wrmsr
-    CHECK_FAULT "WRMSR at ring 3 is #GP(0)", 13, 0
+    USER "RDMSR at ring 3 is #GP(0)", user_rdmsr
+    USER "WRMSR at ring 3 is #GP(0)", user_wrmsr
     TRY ".byte 0xf0; rdmsr"
     CHECK_FAULT "LOCK RDMSR is #UD", 6, 0
 
@@ -343,26 +323,11 @@ no_mtrrs:
     CHECK_NO_FAULT "CR0: reserved bits of the lower half are ignored"
     mov %cr0, %rax
     CHECK "CR0: and read as 0", %rax, %r12
-    mov %r12, %rbx
-    bts $32, %rbx
-    TRY "mov %rbx, %cr0"
-    CHECK_FAULT "CR0: bit 32 is #GP(0)", 13, 0
-    mov %r12, %rbx
-    bts $63, %rbx
-    TRY "mov %rbx, %cr0"
-    CHECK_FAULT "CR0: bit 63 is #GP(0)", 13, 0
-    mov %r12, %rbx
-    btr $31, %rbx
-    TRY "mov %rbx, %cr0"
-    CHECK_FAULT "CR0: clearing PG in 64-bit mode is #GP(0)", 13, 0
-    mov %r12, %rbx
-    btr $0, %rbx
-    TRY "mov %rbx, %cr0"
-    CHECK_FAULT "CR0: clearing PE while paging is #GP(0)", 13, 0
-    mov %r12, %rbx
-    bts $29, %rbx
-    TRY "mov %rbx, %cr0"
-    CHECK_FAULT "CR0: NW without CD is #GP(0)", 13, 0
+    MOV_REFUSED "CR0: bit 32", cr0, "mov %r12, %rbx; bts $32, %rbx"
+    MOV_REFUSED "CR0: bit 63", cr0, "mov %r12, %rbx; bts $63, %rbx"
+    MOV_REFUSED "CR0: clearing PG in 64-bit mode", cr0, "mov %r12, %rbx; btr $31, %rbx"
+    MOV_REFUSED "CR0: clearing PE while paging", cr0, "mov %r12, %rbx; btr $0, %rbx"
+    MOV_REFUSED "CR0: NW without CD", cr0, "mov %r12, %rbx; bts $29, %rbx"
     mov %r12, %rbx
     or $0x60000000, %ebx
     mov %ebx, %ebx
@@ -404,24 +369,15 @@ no_mtrrs:
     mov %cr3, %r13
     lea 0x18(%r13), %rax
     mov %rax, %cr3
-    mov %r12, %rbx
-    bts $17, %rbx
-    TRY "mov %rbx, %cr4"
-    CHECK_FAULT "CR4.PCIDE with CR3[11:0] not 0 is #GP(0)", 13, 0
+    MOV_REFUSED "CR4.PCIDE with CR3[11:0] not 0", cr4, "mov %r12, %rbx; bts $17, %rbx"
     mov %r13, %cr3
-    mov %r13, %rbx
-    bts $63, %rbx
-    TRY "mov %rbx, %cr3"
-    CHECK_FAULT "CR3: bit 63 without PCIDE is #GP(0)", 13, 0
+    MOV_REFUSED "CR3: bit 63 without PCIDE", cr3, "mov %r13, %rbx; bts $63, %rbx"
     mov $0x80000008, %eax
     cpuid
     movzbl %al, %eax
-    mov %r13, %rbx
-    bts %rax, %rbx
-    TRY "mov %rbx, %cr3"
-    CHECK_FAULT "CR3: a bit above the physical address width is #GP(0)", 13, 0
-    CR_REFUSED "CR8: 16 is #GP(0)", cr8, 16
-    CR_REFUSED "CR8: bit 63 is #GP(0)", cr8, 0x8000000000000000
+    MOV_REFUSED "CR3: a bit above the physical address width", cr3, "mov %r13, %rbx; bts %rax, %rbx"
+    MOV_REFUSED "CR8: 16", cr8, "mov $16, %ebx"
+    MOV_REFUSED "CR8: bit 63", cr8, "xor %ebx, %ebx; bts $63, %rbx"
     mov $9, %eax
     mov %rax, %cr8
     mov %cr8, %rbx
@@ -432,18 +388,11 @@ no_mtrrs:
     TRY "mov %cr\n, %rax"
     CHECK_FAULT "CR\n does not exist", 6, 0
     .endr
-    TRY_USER64 user_read_cr0
-    CHECK_FAULT "MOV from CR0 at ring 3 is #GP(0)", 13, 0
-    TRY_USER64 user_read_cr8
-    CHECK_FAULT "MOV from CR8 at ring 3 is #GP(0)", 13, 0
-    TRY_USER64 user_clts
-    CHECK_FAULT "CLTS at ring 3 is #GP(0)", 13, 0
-    movabs $0x100000400, %rbx
-    TRY "mov %rbx, %db7"
-    CHECK_FAULT "DR7: bit 32 is #GP(0)", 13, 0
-    movabs $0x1ffff0ff0, %rbx
-    TRY "mov %rbx, %db6"
-    CHECK_FAULT "DR6: bit 32 is #GP(0)", 13, 0
+    USER "MOV from CR0 at ring 3 is #GP(0)", user_read_cr0
+    USER "MOV from CR8 at ring 3 is #GP(0)", user_read_cr8
+    USER "CLTS at ring 3 is #GP(0)", user_clts
+    MOV_REFUSED "DR7: bit 32", db7, "movabs $0x100000400, %rbx"
+    MOV_REFUSED "DR6: bit 32", db6, "movabs $0x1ffff0ff0, %rbx"
 
     /* ---- XCR0 ---- */
     xor %ecx, %ecx
@@ -451,21 +400,11 @@ no_mtrrs:
     CHECK_FAULT "XGETBV without CR4.OSXSAVE is #UD", 6, 0
     TRY "xsetbv"
     CHECK_FAULT "XSETBV without CR4.OSXSAVE is #UD", 6, 0
-    mov $1, %eax
-    cpuid
-    bt $27, %ecx
-    setc %al
-    movzbl %al, %eax
-    CHECK "CPUID: no OSXSAVE without CR4.OSXSAVE", %rax, $0
+    CPUID_BIT "CPUID: no OSXSAVE without CR4.OSXSAVE", 1, ecx, 27, 0
     mov %r12, %rax
     bts $18, %rax
     mov %rax, %cr4
-    mov $1, %eax
-    cpuid
-    bt $27, %ecx
-    setc %al
-    movzbl %al, %eax
-    CHECK "CPUID: OSXSAVE with CR4.OSXSAVE", %rax, $1
+    CPUID_BIT "CPUID: OSXSAVE with CR4.OSXSAVE", 1, ecx, 27, 1
     xor %ecx, %ecx
     xgetbv
     CHECK "XCR0 is 1 after reset", %rax, $1
@@ -507,10 +446,8 @@ no_mtrrs:
     xor %edx, %edx
     TRY "xsetbv"
     CHECK_FAULT "XSETBV: the lowest bit that CPUID does not list", 13, 0
-    TRY_USER64 user_xsetbv
-    CHECK_FAULT "XSETBV at ring 3 is #GP(0)", 13, 0
-    TRY_USER64 user_xgetbv
-    CHECK_FAULT "XGETBV at ring 3", USER_EXIT, 0
+    USER "XSETBV at ring 3 is #GP(0)", user_xsetbv
+    USER "XGETBV at ring 3", user_xgetbv, USER_EXIT
     mov %r12, %cr4
 
     /* ---- APIC_BASE ---- */
@@ -538,12 +475,7 @@ no_mtrrs:
     REFUSED "x2APIC: TPR with bit 8", 0x808, 0, 0x100
     REFUSED "x2APIC: upper half of the TPR", 0x808, 1, 0
     TAKEN "APIC_BASE: disabled", APIC_BASE, 0, 0xfee00100-0x100000000
-    mov $1, %eax
-    cpuid
-    bt $9, %edx
-    setc %al
-    movzbl %al, %eax
-    CHECK "CPUID: no APIC while it is disabled", %rax, $0
+    CPUID_BIT "CPUID: no APIC while it is disabled", 1, edx, 9, 0
     REFUSED "APIC_BASE: from disabled to x2APIC mode", APIC_BASE, 0, 0xfee00d00
     TAKEN "APIC_BASE: xAPIC mode again", APIC_BASE, 0, 0xfee00900-0x100000000
     jmp finish64
