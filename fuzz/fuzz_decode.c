@@ -51,12 +51,12 @@ static csh capstone_for(enum x86_code_size size)
  */
 static bool capstone_differs(enum x86_code_size size, const struct insn *insn)
 {
-    const ZydisDecodedInstruction *info = &insn->info;
+    const struct insn_info *info = &insn->info;
     bool size_prefix = false;
     unsigned prefixes = 0;
 
     for (unsigned i = 0; i < info->raw.prefix_count; i++) {
-        uint8_t value = info->raw.prefixes[i].value;
+        uint8_t value = insn->bytes[i];
 
         size_prefix |= value == 0x66;
         prefixes += value == 0x66 || value == 0x67 || value == 0xf2 || value == 0xf3 ||

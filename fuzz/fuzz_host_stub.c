@@ -45,7 +45,7 @@ static void check_gpr(const struct stub_plan *plan, unsigned n, bool written)
         FUZZ_CLAIM(is_gpr || ((plan->implicit_read | plan->implicit_write) >> n & 1));
 }
 
-static void check_register(const struct stub_plan *plan, const ZydisDecodedOperand *o)
+static void check_register(const struct stub_plan *plan, const struct insn_operand *o)
 {
     ZydisRegister reg = o->reg.value;
     bool written = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
@@ -64,7 +64,7 @@ static void check_register(const struct stub_plan *plan, const ZydisDecodedOpera
     }
 }
 
-static void check_memory(const struct stub_plan *plan, const ZydisDecodedOperand *o)
+static void check_memory(const struct stub_plan *plan, const struct insn_operand *o)
 {
     int base = gpr_of(o->mem.base);
 
@@ -78,7 +78,7 @@ static void check_memory(const struct stub_plan *plan, const ZydisDecodedOperand
         FUZZ_CLAIM(!plan->is_store);
 }
 
-static bool is_harmless(const ZydisDecodedInstruction *info)
+static bool is_harmless(const struct insn_info *info)
 {
     return info->meta.branch_type == ZYDIS_BRANCH_TYPE_NONE &&
            info->meta.category != ZYDIS_CATEGORY_SYSTEM &&
@@ -98,7 +98,7 @@ static void check_instruction(const struct insn *guest, const struct stub_plan *
     FUZZ_CLAIM(host.info.length == plan->length && host.info.mnemonic == guest->info.mnemonic);
     FUZZ_CLAIM(is_harmless(&host.info));
     for (unsigned n = 0; n < host.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &host.operands[n];
+        const struct insn_operand *o = &host.operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER)
             check_register(plan, o);

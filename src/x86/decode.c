@@ -12,6 +12,7 @@
  */
 #include "x86/decode.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include <Zydis/Zydis.h>
@@ -74,15 +75,13 @@ static bool is_knights_corner(const ZydisDecodedInstruction *info)
  * A SIB byte with base 101b and mod 00b has a displacement and no base, whatever REX.B says
  * (SDM vol. 2, table 2-3); with 32-bit addresses the library takes it for R13D without one.
  */
-static void mend_sib(struct insn *insn)
+static void mend_sib(const ZydisDecodedInstruction *info, ZydisDecodedOperand *operands)
 {
-    const ZydisDecodedInstruction *info = &insn->info;
-
     if (!(info->attributes & ZYDIS_ATTRIB_HAS_SIB) || info->raw.modrm.mod != 0 ||
         info->raw.sib.base != 5 || info->address_width == 16)
         return;
     for (unsigned n = 0; n < info->operand_count; n++) {
-        ZydisDecodedOperand *o = &insn->operands[n];
+        ZydisDecodedOperand *o = &operands[n];
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY ||
             o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
@@ -93,8 +92,10 @@ static void mend_sib(struct insn *insn)
     }
 }
 
-enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
-                              size_t available, struct insn *out)
+/* As x86_decode, in the library's words. */
+static enum decode_result decode(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
+                                 size_t available, ZydisDecodedInstruction *info,
+                                 ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT])
 {
     ZydisDecoder decoder;
     enum decode_result result;
@@ -104,30 +105,169 @@ enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uin
     if (available > X86_MAX_INSN_BYTES)
         available = X86_MAX_INSN_BYTES;
     decoder_init(&decoder, size, real_mode);
-    result =
-        result_of(ZydisDecoderDecodeFull(&decoder, bytes, available, &out->info, out->operands));
+    result = result_of(ZydisDecoderDecodeFull(&decoder, bytes, available, info, operands));
     if (result != DECODE_OK)
         return result;
-    if (is_knights_corner(&out->info) || (real_mode && needs_protected_mode(&out->info)))
+    if (is_knights_corner(info) || (real_mode && needs_protected_mode(info)))
         return DECODE_INVALID;
-    mend_sib(out);
+    mend_sib(info, operands);
+    return DECODE_OK;
+}
+
+/* ---- the library's instruction in our words ---- */
+
+static void take_raw(struct insn_raw *to, const ZydisDecodedInstruction *from)
+{
+    const ZydisDecodedInstructionRaw *raw = &from->raw;
+
+    to->prefix_count = raw->prefix_count;
+    for (unsigned n = 0; n < raw->prefix_count; n++)
+        if (raw->prefixes[n].type == ZYDIS_PREFIX_TYPE_MANDATORY)
+            to->mandatory_prefix = raw->prefixes[n].value;
+    switch (from->encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+        to->rex.W = raw->rex.W;
+        to->rex.R = raw->rex.R;
+        to->rex.X = raw->rex.X;
+        to->rex.B = raw->rex.B;
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+        to->vex.R = raw->vex.R;
+        to->vex.X = raw->vex.X;
+        to->vex.B = raw->vex.B;
+        to->vex.m_mmmm = raw->vex.m_mmmm;
+        to->vex.W = raw->vex.W;
+        to->vex.vvvv = raw->vex.vvvv;
+        to->vex.L = raw->vex.L;
+        to->vex.pp = raw->vex.pp;
+        to->vex.offset = raw->vex.offset;
+        to->vex.size = raw->vex.size;
+        break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+        to->evex.R = raw->evex.R;
+        to->evex.X = raw->evex.X;
+        to->evex.B = raw->evex.B;
+        to->evex.vvvv = raw->evex.vvvv;
+        to->evex.offset = raw->evex.offset;
+        break;
+    default:
+        break;
+    }
+    to->modrm.mod = raw->modrm.mod;
+    to->modrm.reg = raw->modrm.reg;
+    to->modrm.rm = raw->modrm.rm;
+    to->modrm.offset = raw->modrm.offset;
+    to->sib.scale = raw->sib.scale;
+    to->sib.index = raw->sib.index;
+    to->sib.base = raw->sib.base;
+    to->sib.offset = raw->sib.offset;
+    to->disp.value = raw->disp.value;
+    to->disp.size = raw->disp.size;
+    to->disp.offset = raw->disp.offset;
+    for (unsigned n = 0; n < 2; n++) {
+        to->imm[n].value.u = raw->imm[n].value.u;
+        to->imm[n].is_signed = raw->imm[n].is_signed;
+        to->imm[n].is_relative = raw->imm[n].is_relative;
+        to->imm[n].size = raw->imm[n].size;
+        to->imm[n].offset = raw->imm[n].offset;
+    }
+}
+
+static_assert(ZYDIS_CATEGORY_MAX_VALUE < 256 && ZYDIS_ISA_SET_MAX_VALUE < 256 &&
+                  ZYDIS_ISA_EXT_MAX_VALUE < 256 && ZYDIS_EXCEPTION_CLASS_MAX_VALUE < 256 &&
+                  ZYDIS_OPERAND_ENCODING_MAX_VALUE < 256,
+              "they are kept in bytes");
+
+static void take_info(struct insn_info *to, const ZydisDecodedInstruction *from)
+{
+    memset(to, 0, sizeof(*to));
+    to->attributes = from->attributes;
+    to->cpu_flags = from->cpu_flags;
+    to->mnemonic = (uint16_t)from->mnemonic;
+    to->machine_mode = (uint8_t)from->machine_mode;
+    to->encoding = (uint8_t)from->encoding;
+    to->opcode_map = (uint8_t)from->opcode_map;
+    to->opcode = from->opcode;
+    to->length = from->length;
+    to->operand_width = from->operand_width;
+    to->address_width = from->address_width;
+    to->operand_count = from->operand_count;
+    to->operand_count_visible = from->operand_count_visible;
+    to->meta.category = (uint8_t)from->meta.category;
+    to->meta.isa_set = (uint8_t)from->meta.isa_set;
+    to->meta.isa_ext = (uint8_t)from->meta.isa_ext;
+    to->meta.branch_type = (uint8_t)from->meta.branch_type;
+    to->meta.exception_class = (uint8_t)from->meta.exception_class;
+    to->avx.vector_length = from->avx.vector_length;
+    to->avx.mask.reg = (uint16_t)from->avx.mask.reg;
+    to->avx.broadcast.mode = (uint8_t)from->avx.broadcast.mode;
+    take_raw(&to->raw, from);
+}
+
+static void take_operand(struct insn_operand *to, const ZydisDecodedOperand *from)
+{
+    memset(to, 0, sizeof(*to));
+    to->type = (uint8_t)from->type;
+    to->visibility = (uint8_t)from->visibility;
+    to->actions = from->actions;
+    to->encoding = (uint8_t)from->encoding;
+    to->attributes = from->attributes;
+    to->size = from->size;
+    to->element_size = from->element_size;
+    to->element_count = from->element_count;
+    switch (from->type) {
+    case ZYDIS_OPERAND_TYPE_REGISTER:
+        to->reg.value = (uint16_t)from->reg.value;
+        break;
+    case ZYDIS_OPERAND_TYPE_MEMORY:
+        to->mem.type = (uint8_t)from->mem.type;
+        to->mem.scale = from->mem.scale;
+        to->mem.segment = (uint16_t)from->mem.segment;
+        to->mem.base = (uint16_t)from->mem.base;
+        to->mem.index = (uint16_t)from->mem.index;
+        to->mem.disp.value = from->mem.disp.value;
+        break;
+    case ZYDIS_OPERAND_TYPE_POINTER:
+        to->ptr.segment = from->ptr.segment;
+        to->ptr.offset = from->ptr.offset;
+        break;
+    default:
+        to->imm.is_signed = from->imm.is_signed;
+        to->imm.is_relative = from->imm.is_relative;
+        to->imm.value.u = from->imm.value.u;
+    }
+}
+
+enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uint8_t *bytes,
+                              size_t available, struct insn *out)
+{
+    ZydisDecodedInstruction info;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+    enum decode_result result = decode(size, real_mode, bytes, available, &info, operands);
+
+    if (result != DECODE_OK)
+        return result;
+    take_info(&out->info, &info);
+    for (unsigned n = 0; n < info.operand_count; n++)
+        take_operand(&out->operands[n], &operands[n]);
     memset(out->bytes, 0, sizeof(out->bytes));
-    memcpy(out->bytes, bytes, out->info.length);
+    memcpy(out->bytes, bytes, info.length);
     return DECODE_OK;
 }
 
 size_t x86_disassemble(enum x86_code_size size, const uint8_t *bytes, size_t available,
                        uint64_t rip, char *text, size_t text_size)
 {
-    struct insn insn;
+    ZydisDecodedInstruction info;
+    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
     ZydisFormatter formatter;
 
-    if (x86_decode(size, false, bytes, available, &insn) != DECODE_OK)
+    if (decode(size, false, bytes, available, &info, operands) != DECODE_OK)
         return 0;
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    if (ZYAN_FAILED(ZydisFormatterFormatInstruction(&formatter, &insn.info, insn.operands,
-                                                    insn.info.operand_count_visible, text,
-                                                    text_size, rip, ZYAN_NULL)))
+    if (ZYAN_FAILED(ZydisFormatterFormatInstruction(&formatter, &info, operands,
+                                                    info.operand_count_visible, text, text_size,
+                                                    rip, ZYAN_NULL)))
         return 0;
-    return insn.info.length;
+    return info.length;
 }

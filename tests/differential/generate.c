@@ -190,7 +190,7 @@ static uint64_t shape_of(const struct insn *insn)
     uint64_t shape = insn->info.operand_count_visible;
 
     for (unsigned n = 0; n < insn->info.operand_count_visible; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         shape = shape * 31 + o->type;
         shape = shape * 1031 + o->size;
@@ -600,7 +600,7 @@ static void set_vector_index(struct registers *r, ZydisRegister reg, unsigned el
 }
 
 /* An absolute or RIP-relative operand: its displacement is changed to hit the target. */
-static void aim_displacement(struct insn *insn, const ZydisDecodedOperand *o, uint64_t target,
+static void aim_displacement(struct insn *insn, const struct insn_operand *o, uint64_t target,
                              uint64_t rip)
 {
     int64_t disp = (int64_t)target;
@@ -613,12 +613,12 @@ static void aim_displacement(struct insn *insn, const ZydisDecodedOperand *o, ui
 }
 
 /* Choose registers so that the operand lies at a picked address. */
-static void aim(struct registers *r, struct insn *insn, const ZydisDecodedOperand *o, uint64_t rip)
+static void aim(struct registers *r, struct insn *insn, const struct insn_operand *o, uint64_t rip)
 {
     unsigned size = o->size / 8 ? o->size / 8 : 1;
     uint64_t target = pick_address(size > 64 ? 64 : size);
     int base = gpr_number(o->mem.base), index = gpr_number(o->mem.index);
-    uint64_t disp = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
+    uint64_t disp = (uint64_t)o->mem.disp.value;
     bool in_gs = o->mem.segment == ZYDIS_REGISTER_GS;
 
     if (is_vector(o->mem.index)) {
@@ -647,7 +647,7 @@ static void prepare_registers(struct registers *r, struct insn *insn, uint64_t r
     uint64_t attributes = insn->info.attributes;
 
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
@@ -687,9 +687,9 @@ static bool reads_undefined(const struct insn *insn, uint32_t undefined)
 
 static uint64_t operand_address(const struct insn *insn, const struct registers *r)
 {
-    const ZydisDecodedOperand *o = &insn->operands[1];
+    const struct insn_operand *o = &insn->operands[1];
     int base = gpr_number(o->mem.base), index = gpr_number(o->mem.index);
-    uint64_t address = o->mem.disp.has_displacement ? (uint64_t)o->mem.disp.value : 0;
+    uint64_t address = (uint64_t)o->mem.disp.value;
 
     if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP ||
         insn->info.address_width == 16)

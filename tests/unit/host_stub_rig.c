@@ -354,7 +354,7 @@ static void fill_memory_operand(const struct insn *insn, struct op *op)
 {
     op->base = op->index = offsetof(struct icpu, zero);
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;

@@ -224,12 +224,63 @@ static void test_cache(void **state)
     decode_cache_free(cache);
 }
 
+/* SIB: with and without index, base 5 */
+static const uint8_t sibs[] = {0x24, 0x65, 0xa5};
+
+static void compare_forms(struct decode_cache *cache, enum x86_code_size size, const uint8_t *head,
+                          unsigned count)
+{
+    uint8_t bytes[24];
+
+    for (unsigned modrm = 0; modrm < 256; modrm++)
+        for (unsigned k = 0; k < (modrm < 0xc0 && (modrm & 7) == 4 ? sizeof(sibs) : 1); k++) {
+            for (unsigned n = 0; n < sizeof(bytes); n++)
+                bytes[n] = (uint8_t)(0x81 + 7 * n + modrm);
+            memcpy(bytes, head, count);
+            bytes[count] = (uint8_t)modrm;
+            if (modrm < 0xc0 && (modrm & 7) == 4)
+                bytes[count + 1] = sibs[k];
+            compare_cached(cache, size, false, bytes, sizeof(bytes));
+        }
+}
+
+/*
+ * All opcodes of the first two maps with all values of ModRM: what one instruction left in the
+ * cache serves the next ones of the same shape, and is not mistaken for another's.
+ */
+static void test_shapes(void **state)
+{
+    static const uint8_t prefixes[] = {0, 0x66, 0xf3, 0xf2, 0x67, 0x64};
+    static const uint8_t rexes[] = {0, 0x40, 0x48, 0x45, 0x4a, 0x4f};
+    struct decode_cache *cache = decode_cache_new();
+
+    (void)state;
+    assert_non_null(cache);
+    for (unsigned p = 0; p < sizeof(prefixes); p++)
+        for (unsigned r = 0; r <= sizeof(rexes); r++)
+            for (unsigned opcode = 0; opcode < 512; opcode++) {
+                bool is_64 = r < sizeof(rexes);
+                uint8_t head[4];
+                unsigned n = 0;
+
+                if (prefixes[p])
+                    head[n++] = prefixes[p];
+                if (is_64 && rexes[r])
+                    head[n++] = rexes[r];
+                if (opcode >= 256)
+                    head[n++] = 0x0f;
+                head[n++] = (uint8_t)opcode;
+                compare_forms(cache, is_64 ? X86_CODE_64 : X86_CODE_32, head, n);
+            }
+    decode_cache_free(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cases),    cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_operands), cmocka_unit_test(test_disassemble),
-        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_cache),    cmocka_unit_test(test_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,7 +111,7 @@ static bool wants(const struct insn *insn)
     if (insn->info.mnemonic == ZYDIS_MNEMONIC_CRC32 || insn->info.mnemonic == ZYDIS_MNEMONIC_MOVNTI)
         return false;                                         /* no vector operand: not for stubs */
     for (unsigned n = 0; n < insn->info.operand_count; n++) { /* r15, rsp: the thunk's own */
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.base != ZYDIS_REGISTER_RBX &&
             o->mem.base != ZYDIS_REGISTER_RDI)
@@ -186,7 +186,7 @@ static bool same_operands(const struct insn *a, const struct insn *b)
         a->info.operand_count != b->info.operand_count)
         return false;
     for (unsigned n = 0; n < a->info.operand_count; n++) {
-        const ZydisDecodedOperand *x = &a->operands[n], *y = &b->operands[n];
+        const struct insn_operand *x = &a->operands[n], *y = &b->operands[n];
 
         if (x->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
             rig_gpr_offset(x->reg.value) == offsetof(struct icpu, zero))

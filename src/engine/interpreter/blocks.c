@@ -214,7 +214,7 @@ static uint8_t segment_of(ZydisRegister reg)
     }
 }
 
-void build_memory(struct builder *w, const struct insn *insn, const ZydisDecodedOperand *mem,
+void build_memory(struct builder *w, const struct insn *insn, const struct insn_operand *mem,
                   struct op *op)
 {
     bool flat64 = w->code_size == X86_CODE_64 && insn->info.address_width == 64;
@@ -222,7 +222,7 @@ void build_memory(struct builder *w, const struct insn *insn, const ZydisDecoded
 
     op->seg = segment_of(mem->mem.segment);
     op->address_size = insn->info.address_width / 8;
-    op->disp = mem->mem.disp.has_displacement ? mem->mem.disp.value : 0;
+    op->disp = mem->mem.disp.value;
     op->base = reg_offset(mem->mem.base);
     /* VSIB indices (vector registers) are read by their own handlers. */
     op->index = reg_offset(mem->mem.index);

@@ -47,7 +47,7 @@ struct builder {
 
 /* ---- operands ---- */
 
-static inline const ZydisDecodedOperand *operand(const struct insn *insn, unsigned n)
+static inline const struct insn_operand *operand(const struct insn *insn, unsigned n)
 {
     return &insn->operands[n];
 }
@@ -76,7 +76,7 @@ static inline bool has_lock(const struct insn *insn)
 /* Offset in struct icpu of a general register (AH-BH included); of zero for none. */
 uint16_t reg_offset(ZydisRegister reg);
 /* Fill in the memory operand: base, index, scale, disp, seg, ea. */
-void build_memory(struct builder *w, const struct insn *insn, const ZydisDecodedOperand *mem,
+void build_memory(struct builder *w, const struct insn *insn, const struct insn_operand *mem,
                   struct op *op);
 /* The first explicit memory operand, filled in; false if there is none. */
 bool build_memory_any(struct builder *w, const struct insn *insn, struct op *op);

@@ -21,12 +21,12 @@ static bool is_evex(const struct insn *insn)
     return insn->info.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
 }
 
-static bool is_read(const ZydisDecodedOperand *o)
+static bool is_read(const struct insn_operand *o)
 {
     return o->actions & ZYDIS_OPERAND_ACTION_MASK_READ;
 }
 
-static bool is_written(const ZydisDecodedOperand *o)
+static bool is_written(const struct insn_operand *o)
 {
     return o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 }
@@ -37,7 +37,7 @@ static unsigned vector_width(ZydisRegister reg)
 }
 
 /* Partial and conditional writes need the old contents: SSE keeps what it does not write. */
-static void plan_vector(const struct insn *insn, const ZydisDecodedOperand *o, unsigned n,
+static void plan_vector(const struct insn *insn, const struct insn_operand *o, unsigned n,
                         struct stub_plan *plan)
 {
     if (is_read(o) || plan->legacy || is_evex(insn) ||
@@ -61,13 +61,13 @@ static int gpr_number(ZydisRegister reg)
     return -1;
 }
 
-static bool is_modrm_operand(const ZydisDecodedOperand *o)
+static bool is_modrm_operand(const struct insn_operand *o)
 {
     return o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ||
            o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
 }
 
-static bool plan_gpr(const ZydisDecodedOperand *o, unsigned n, struct stub_plan *plan)
+static bool plan_gpr(const struct insn_operand *o, unsigned n, struct stub_plan *plan)
 {
     if (is_modrm_operand(o)) {
         if (plan->gpr != STUB_NO_GPR || o->size < 32)
@@ -103,7 +103,7 @@ static bool is_live(ZydisRegister reg)
            reg == ZYDIS_REGISTER_X87TAG || reg == ZYDIS_REGISTER_MXCSR;
 }
 
-static bool plan_register(const struct insn *insn, const ZydisDecodedOperand *o,
+static bool plan_register(const struct insn *insn, const struct insn_operand *o,
                           struct stub_plan *plan)
 {
     ZydisRegister reg = o->reg.value;
@@ -226,10 +226,10 @@ static bool is_vector_masked(ZydisMnemonic mnemonic)
 }
 
 /* A dot product has several memory elements for each bit of the mask: they count as one. */
-static void plan_elements(const struct insn *insn, const ZydisDecodedOperand *mem,
+static void plan_elements(const struct insn *insn, const struct insn_operand *mem,
                           struct stub_plan *plan)
 {
-    const ZydisDecodedOperand *dst = &insn->operands[0];
+    const struct insn_operand *dst = &insn->operands[0];
     unsigned broadcast = broadcast_count[insn->info.avx.broadcast.mode];
     unsigned count = mem->element_count;
 
@@ -239,7 +239,7 @@ static void plan_elements(const struct insn *insn, const ZydisDecodedOperand *me
     plan->mask_count = (uint8_t)(broadcast ? broadcast : count);
 }
 
-static void plan_mask(const struct insn *insn, const ZydisDecodedOperand *mem,
+static void plan_mask(const struct insn *insn, const struct insn_operand *mem,
                       struct stub_plan *plan)
 {
     plan_elements(insn, mem, plan);
@@ -257,7 +257,7 @@ static void plan_mask(const struct insn *insn, const ZydisDecodedOperand *mem,
     }
 }
 
-static bool plan_memory(const struct insn *insn, const ZydisDecodedOperand *o,
+static bool plan_memory(const struct insn *insn, const struct insn_operand *o,
                         struct stub_plan *plan)
 {
     unsigned bytes = o->size / 8u;
@@ -278,7 +278,7 @@ static bool plan_memory(const struct insn *insn, const ZydisDecodedOperand *o,
 static bool plan_operands(const struct insn *insn, struct stub_plan *plan)
 {
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && !plan_register(insn, o, plan))
             return false;
@@ -348,9 +348,8 @@ static void put_legacy(const struct insn *insn, struct stub_plan *plan)
 {
     unsigned rex = 0;
 
-    for (unsigned n = 0; n < insn->info.raw.prefix_count; n++)
-        if (insn->info.raw.prefixes[n].type == ZYDIS_PREFIX_TYPE_MANDATORY)
-            put(plan, insn->info.raw.prefixes[n].value);
+    if (insn->info.raw.mandatory_prefix)
+        put(plan, insn->info.raw.mandatory_prefix);
     if (is_64bit(insn) && (insn->info.attributes & ZYDIS_ATTRIB_HAS_REX)) {
         rex |= insn->info.raw.rex.W << 3;
         rex |= keeps_reg(insn) ? insn->info.raw.rex.R << 2 : 0;
@@ -497,8 +496,8 @@ static bool put_instruction(const struct insn *insn, struct stub_plan *plan)
 
 /* ---- proof that the rewritten bytes mean what is planned ---- */
 
-static bool same_operand(const struct stub_plan *plan, const ZydisDecodedOperand *guest,
-                         const ZydisDecodedOperand *host)
+static bool same_operand(const struct stub_plan *plan, const struct insn_operand *guest,
+                         const struct insn_operand *host)
 {
     if (guest->type != host->type)
         return false;

@@ -419,7 +419,7 @@ static const struct string_row rows[] = {
 
 static bool build_in_out(struct builder *w, const struct insn *insn, struct op *op, bool out)
 {
-    const ZydisDecodedOperand *port = operand(insn, out ? 0 : 1);
+    const struct insn_operand *port = operand(insn, out ? 0 : 1);
 
     op->extra = (uint8_t)(operand(insn, out ? 1 : 0)->size / 8);
     if (port->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)

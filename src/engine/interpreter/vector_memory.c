@@ -215,7 +215,7 @@ static bool build_vsib(const struct insn *insn, uint8_t needs, struct op *op)
     int memory = vsib_operand(insn), scatter = memory == 0;
     /* Gather: data, mem, mask (VEX) or data, mask, mem (EVEX). Scatter: mem, mask, data. */
     int data = scatter ? 2 : 0, mask = is_evex ? 1 : 2;
-    const ZydisDecodedOperand *o = &insn->operands[memory];
+    const struct insn_operand *o = &insn->operands[memory];
     struct vsib v = {.needs = needs, .is_evex = is_evex};
     unsigned larger;
 

@@ -290,7 +290,7 @@ static bool is_simple(const struct insn *insn, unsigned *out_memory, unsigned *o
     unsigned memories = 0, vectors = 0;
 
     for (unsigned n = 0; n < insn->info.operand_count_visible; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
             *out_memory = n;

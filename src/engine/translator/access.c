@@ -86,9 +86,9 @@ void flags_for(struct tr_builder *b, const struct tr_insn *ti)
 /* ---- effective addresses ---- */
 
 /* The address if it is the same each time. */
-static bool constant_ea(const struct tr_insn *ti, const ZydisDecodedOperand *m, uint64_t *out)
+static bool constant_ea(const struct tr_insn *ti, const struct insn_operand *m, uint64_t *out)
 {
-    uint64_t disp = m->mem.disp.has_displacement ? (uint64_t)m->mem.disp.value : 0;
+    uint64_t disp = (uint64_t)m->mem.disp.value;
 
     if (m->mem.index != ZYDIS_REGISTER_NONE)
         return false;
@@ -105,9 +105,9 @@ static bool constant_ea(const struct tr_insn *ti, const ZydisDecodedOperand *m, 
 
 static void emit_offset(struct tr_builder *b, const struct tr_insn *ti, unsigned to, bool wide)
 {
-    const ZydisDecodedOperand *m = ti->memory;
+    const struct insn_operand *m = ti->memory;
     int base = gpr_of(m->mem.base), index = gpr_of(m->mem.index);
-    int32_t disp = m->mem.disp.has_displacement ? (int32_t)m->mem.disp.value : 0;
+    int32_t disp = (int32_t)m->mem.disp.value;
     struct host_mem host = {.base = NO_REG, .index = NO_REG, .disp = disp};
 
     if (base != NO_REG)
@@ -129,7 +129,7 @@ void emit_lea_operand(struct tr_builder *b, const struct tr_insn *ti, unsigned t
         emit_offset(b, ti, to, wide && ti->insn.info.address_width == 64);
 }
 
-static const uint64_t *segment_base(struct tr_builder *b, const ZydisDecodedOperand *m)
+static const uint64_t *segment_base(struct tr_builder *b, const struct insn_operand *m)
 {
     if (m->mem.segment == ZYDIS_REGISTER_FS)
         return &b->t->c->cpu.s.seg[X86_FS].base;

@@ -83,7 +83,7 @@ static bool is_flags_register(ZydisRegister reg)
            reg == ZYDIS_REGISTER_RFLAGS;
 }
 
-static bool in_field(const ZydisDecodedOperand *o)
+static bool in_field(const struct insn_operand *o)
 {
     return o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG ||
            o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ||
@@ -111,7 +111,7 @@ static bool means_another(const struct tr_builder *b, const struct insn *insn)
 static bool operands_are_plain(const struct insn *insn)
 {
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
         int guest;
 
         if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
@@ -133,7 +133,7 @@ static bool operands_are_plain(const struct insn *insn)
     return true;
 }
 
-static const ZydisDecodedOperand *memory_operand(const struct insn *insn)
+static const struct insn_operand *memory_operand(const struct insn *insn)
 {
     for (unsigned n = 0; n < insn->info.operand_count_visible; n++)
         if (insn->operands[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
@@ -142,7 +142,7 @@ static const ZydisDecodedOperand *memory_operand(const struct insn *insn)
 }
 
 /* Does its segment have a base other than 0? */
-static bool has_base(const ZydisDecodedOperand *m)
+static bool has_base(const struct insn_operand *m)
 {
     return m->mem.segment == ZYDIS_REGISTER_FS || m->mem.segment == ZYDIS_REGISTER_GS;
 }
@@ -153,7 +153,7 @@ static bool has_base(const ZydisDecodedOperand *m)
 static bool uses_k0(const struct insn *insn)
 {
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->reg.value == ZYDIS_REGISTER_K0 &&
             o->encoding != ZYDIS_OPERAND_ENCODING_MASK)
@@ -170,7 +170,7 @@ static bool is_vector_insn(const struct tr_builder *b, struct tr_insn *ti)
     struct op scratch = ti->built;
 
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
             (o->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN ||
@@ -273,7 +273,7 @@ static bool is_branch(const struct insn *insn)
            insn->info.meta.category == ZYDIS_CATEGORY_CALL;
 }
 
-static bool is_gpr_or_immediate(const ZydisDecodedOperand *o)
+static bool is_gpr_or_immediate(const struct insn_operand *o)
 {
     return o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
            (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG);
@@ -305,7 +305,7 @@ static enum tr_kind string_kind(const struct tr_builder *b, const struct insn *i
 }
 
 /* Is the memory operand one that 32-bit code may reach through flat segments, or FS and GS? */
-static bool is_plain_memory32(const struct insn *insn, const ZydisDecodedOperand *m)
+static bool is_plain_memory32(const struct insn *insn, const struct insn_operand *m)
 {
     return insn->info.address_width == 32 && m->mem.segment != ZYDIS_REGISTER_CS;
 }
@@ -407,7 +407,7 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
 static bool kills_conditionally(const struct insn *insn)
 {
     unsigned count = insn->info.operand_count_visible;
-    const ZydisDecodedOperand *last = &insn->operands[count ? count - 1 : 0];
+    const struct insn_operand *last = &insn->operands[count ? count - 1 : 0];
 
     switch (insn->info.mnemonic) {
     case ZYDIS_MNEMONIC_SHL:

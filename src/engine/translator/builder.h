@@ -81,7 +81,7 @@ struct tr_insn {
     struct tr_op *op;      /* a copy that stays; NULL until insn_op() is asked for it */
     uint64_t rip;
     enum tr_kind kind;
-    const ZydisDecodedOperand *memory; /* explicit operand that is accessed, or NULL */
+    const struct insn_operand *memory; /* explicit operand that is accessed, or NULL */
     uint64_t target;                   /* of direct branches */
     bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
     uint16_t join; /* TR_JCC: instruction behind it in this block that is its target, or NO_INSN */

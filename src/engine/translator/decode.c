@@ -76,13 +76,13 @@ bool parts_are_unchanged(const struct tr_builder *b)
 static enum decode_result decode_at(struct tr_builder *b, uint64_t rip, struct insn *out)
 {
     enum x86_code_size size = b->is_32bit ? X86_CODE_32 : X86_CODE_64;
-    uint8_t bytes[2 * X86_MAX_INSN_BYTES];
+    uint8_t bytes[X86_DECODE_BYTES + X86_MAX_INSN_BYTES];
     unsigned here = 0x1000 - (rip & 0xfff);
     uint64_t beyond;
     enum decode_result result;
 
-    if (here > X86_MAX_INSN_BYTES)
-        here = X86_MAX_INSN_BYTES;
+    if (here > X86_DECODE_BYTES)
+        here = X86_DECODE_BYTES;
     ram_copy(bytes, b->parts[part_at(b, rip)].host + (rip & 0xfff), here);
     result = x86_decode_cached(b->t->c->decode_cache, size, false, bytes, here, out);
     /* An instruction that runs into the next page is a block of its own. A #PF there is its own. */

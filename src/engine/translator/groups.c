@@ -39,7 +39,7 @@ static void set_new(struct tr_builder *b, struct symbolic regs[16], int guest)
 static void set_written(struct tr_builder *b, struct symbolic regs[16], const struct tr_insn *ti)
 {
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        const struct insn_operand *o = &ti->insn.operands[n];
         int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
 
         if (guest != NO_REG && o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
@@ -48,7 +48,7 @@ static void set_written(struct tr_builder *b, struct symbolic regs[16], const st
 }
 
 /* A general register as wide as addresses are. */
-static bool is_word_gpr(const struct tr_builder *b, const ZydisDecodedOperand *o)
+static bool is_word_gpr(const struct tr_builder *b, const struct insn_operand *o)
 {
     return o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG &&
            o->size == 8 * b->word;
@@ -58,7 +58,7 @@ static bool is_word_gpr(const struct tr_builder *b, const ZydisDecodedOperand *o
 static bool follow_copy(const struct tr_builder *b, struct symbolic regs[16],
                         const struct tr_insn *ti)
 {
-    const ZydisDecodedOperand *o = ti->insn.operands;
+    const struct insn_operand *o = ti->insn.operands;
     int to;
 
     if (!is_word_gpr(b, &o[0]))
@@ -91,7 +91,7 @@ static bool follow_copy(const struct tr_builder *b, struct symbolic regs[16],
 static bool follow_lea(const struct tr_builder *b, struct symbolic regs[16],
                        const struct tr_insn *ti)
 {
-    const ZydisDecodedOperand *m = ti->memory;
+    const struct insn_operand *m = ti->memory;
     int base = gpr_of(m->mem.base);
 
     if (!is_word_gpr(b, &ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE ||
@@ -165,7 +165,7 @@ static struct access *add_access(struct tr_insn *ti, struct symbolic base, int64
 static void operand_access(const struct tr_builder *b, const struct symbolic regs[16],
                            struct tr_insn *ti)
 {
-    const ZydisDecodedOperand *m = ti->memory;
+    const struct insn_operand *m = ti->memory;
     int base = gpr_of(m->mem.base), index = gpr_of(m->mem.index);
     unsigned size =
         ti->kind == TR_VECTOR || ti->kind == TR_X87 ? ti->plan.memory_bytes : m->size / 8u;
@@ -174,8 +174,8 @@ static void operand_access(const struct tr_builder *b, const struct symbolic reg
                      : m->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
     struct access *a;
 
-    a = add_access(ti, base == NO_REG ? (struct symbolic){0} : regs[base],
-                   m->mem.disp.has_displacement ? m->mem.disp.value : 0, size, write);
+    a = add_access(ti, base == NO_REG ? (struct symbolic){0} : regs[base], m->mem.disp.value, size,
+                   write);
     a->is_operand = true;
     if (ti->kind == TR_VECTOR)
         a->align_mask = ti->plan.align_mask;

@@ -32,7 +32,7 @@ static bool is_overwritten(const struct tr_insn *ti, int guest)
         ti->insn.info.mnemonic == ZYDIS_MNEMONIC_BSR)
         return false; /* not if the source is 0 */
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        const struct insn_operand *o = &ti->insn.operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) == guest &&
             (o->size < 32 || (o->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE)))
@@ -45,7 +45,7 @@ static bool is_overwritten(const struct tr_insn *ti, int guest)
  * AH, CH, DH and BH cannot be named beside the scratch registers, where memory operands are: the register is
  * turned so that the byte is the lowest one of TR_S1, and turned back if it is written.
  */
-static void place_high_byte(struct tr_builder *b, const ZydisDecodedOperand *o, struct rewrite *r)
+static void place_high_byte(struct tr_builder *b, const struct insn_operand *o, struct rewrite *r)
 {
     emit_rorx(b->e, TR_S1, (unsigned)gpr_of(o->reg.value), 8);
     scratch_lost(b, TR_S1);
@@ -56,7 +56,7 @@ static void place_high_byte(struct tr_builder *b, const ZydisDecodedOperand *o, 
 static void finish_high_byte(struct tr_builder *b, const struct tr_insn *ti)
 {
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        const struct insn_operand *o = &ti->insn.operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && is_high_byte(o->reg.value) &&
             o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
@@ -75,7 +75,7 @@ static bool place_spilled(struct tr_builder *b, const struct tr_insn *ti, int wh
 
     for (unsigned write_only = 0; write_only < 2; write_only++)
         for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-            const ZydisDecodedOperand *o = &ti->insn.operands[n];
+            const struct insn_operand *o = &ti->insn.operands[n];
             int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
 
             if (!is_spilled(guest) || where[guest] >= 0 || is_overwritten(ti, guest) != write_only)
@@ -101,7 +101,7 @@ static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
     if (!place_spilled(b, ti, where))
         return false;
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        const struct insn_operand *o = &ti->insn.operands[n];
         int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
         int host;
 
@@ -198,7 +198,7 @@ static void move_rsp_down(struct tr_builder *b)
 
 static bool emit_push(struct tr_builder *b, struct tr_insn *ti)
 {
-    const ZydisDecodedOperand *o = &ti->insn.operands[0];
+    const struct insn_operand *o = &ti->insn.operands[0];
     struct place p, first = {0};
 
     if (ti->memory) {

@@ -29,7 +29,7 @@ static bool is_address_prefix(unsigned byte)
 static bool has_high_byte(const struct insn *insn)
 {
     for (unsigned n = 0; n < insn->info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &insn->operands[n];
+        const struct insn_operand *o = &insn->operands[n];
 
         if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && is_high_byte(o->reg.value))
             return true;
@@ -77,12 +77,12 @@ static void put_immediates(struct emit *e, const struct insn *insn)
 static bool put_legacy(struct emit *e, const struct insn *insn, const struct rewrite *r,
                        const struct fields *f)
 {
-    const ZydisDecodedInstruction *info = &insn->info;
+    const struct insn_info *info = &insn->info;
     unsigned rex = (unsigned)info->raw.rex.W << 3 | (f->reg >> 3 & 1) << 2 | (f->x & 1) << 1 |
                    (f->rm >> 3 & 1);
 
     for (unsigned n = 0; n < info->raw.prefix_count; n++) {
-        unsigned byte = info->raw.prefixes[n].value;
+        unsigned byte = insn->bytes[n];
 
         if (!is_address_prefix(byte) && (byte & 0xf0) != 0x40)
             put8(e, byte);
@@ -107,12 +107,12 @@ static bool put_legacy(struct emit *e, const struct insn *insn, const struct rew
 
 static void put_vex(struct emit *e, const struct insn *insn, const struct fields *f)
 {
-    const ZydisDecodedInstructionRawVex *vex = &insn->info.raw.vex;
+    const struct insn_raw *raw = &insn->info.raw;
 
     put8(e, 0xc4);
-    put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | vex->m_mmmm);
-    put8(e, (unsigned)(vex->W && !f->w_is_ignored) << 7 | (~f->vvvv & 15) << 3 |
-                (unsigned)vex->L << 2 | vex->pp);
+    put8(e, (~f->reg & 8) << 4 | (~f->x & 1) << 6 | (~f->rm & 8) << 2 | raw->vex.m_mmmm);
+    put8(e, (unsigned)(raw->vex.W && !f->w_is_ignored) << 7 | (~f->vvvv & 15) << 3 |
+                (unsigned)raw->vex.L << 2 | raw->vex.pp);
 }
 
 static void put_evex(struct emit *e, const struct insn *insn, const struct fields *f)
@@ -161,7 +161,7 @@ static void limit_fields(const struct insn *insn, struct fields *f)
 /* The fields as the guest's instruction has them. */
 static void guest_fields(const struct insn *insn, struct fields *f)
 {
-    const ZydisDecodedInstructionRaw *raw = &insn->info.raw;
+    const struct insn_raw *raw = &insn->info.raw;
 
     *f = (struct fields){.reg = raw->modrm.reg,
                          .rm = raw->modrm.rm,

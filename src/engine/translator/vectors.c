@@ -76,7 +76,7 @@ static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
 {
     *out_spilled = NO_REG;
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
-        const ZydisDecodedOperand *o = &ti->insn.operands[n];
+        const struct insn_operand *o = &ti->insn.operands[n];
         int guest, host;
 
         if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || (guest = gpr_of(o->reg.value)) == NO_REG)
@@ -248,7 +248,7 @@ bool emit_ldmxcsr(struct tr_builder *b, struct tr_insn *ti)
 bool emit_x87(struct tr_builder *b, struct tr_insn *ti)
 {
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
-    const ZydisDecodedOperand *m = ti->memory;
+    const struct insn_operand *m = ti->memory;
     struct place place = {0};
     struct cold *cold;
 
