@@ -12,12 +12,13 @@
 #include "trapeze/engine.h"
 #include "trapeze/machine.h"
 
-#define GDB_MAX_POINTS        256
-#define GDB_MAX_ENGINE_POINTS (2 * GDB_MAX_POINTS) /* an access watchpoint is two of the engine's  \
-                                                    */
+#define GDB_MAX_POINTS 256
+#define GDB_MAX_ENGINE_POINTS                                                                      \
+    (2 * GDB_MAX_POINTS) /* an access watchpoint is two of the engine's                            \
+                          */
 
-#define GDB_SIGNAL_INT        2
-#define GDB_SIGNAL_TRAP       5
+#define GDB_SIGNAL_INT  2
+#define GDB_SIGNAL_TRAP 5
 
 /* Types of the Z packet. */
 enum point_type { POINT_SOFTWARE, POINT_HARDWARE, POINT_WRITE, POINT_READ, POINT_ACCESS };

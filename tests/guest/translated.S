@@ -39,25 +39,25 @@ main:
     REPEAT TIMES, "\insn"
     .endr
     .irp insn, "adcx %rax, %rdx", "adox 16(%rbx), %rdx", "mulx %rdx, %rax, %rdx", "mulx (%rbx), %r10, %r11", "andn (%rbx), %r12, %r13", "mov %ah, 16(%rbx)", "xadd %dh, 16(%rbx)"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     lea 64(%rbx), %rsi
     lea 128(%rbx), %rdi
     .irp insn, "lodsb; dec %rsi", "stosq; sub $8, %rdi", "movsl; sub $4, %rsi; sub $4, %rdi", "scasw; sub $2, %rdi"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "cmpsq; sub $8, %rsi; sub $8, %rdi", "cld", "std; cld", "pause", "mov %ds, %eax", "mov %cs, %ax"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "repe cmpsb", "repne scasl", "rep movsw", "rep stosb"
-    REPEATED "mov %ecx, %edx; mov $4, %ecx; mov %rbx, %rsi; lea 128(%rbx), %rdi; \insn; mov %edx, %ecx"
+    REPEAT TIMES, "mov %ecx, %edx; mov $4, %ecx; mov %rbx, %rsi; lea 128(%rbx), %rdi; \insn; mov %edx, %ecx"
     .endr
     fldpi /* loads the registers */
     .irp insn, "stmxcsr 16(%rbx)", "ldmxcsr 16(%rbx)", "fnstcw 16(%rbx)", "fldcw 16(%rbx)", "fwait", "fnstsw %ax"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     .irp insn, "jrcxz 2f; 2:", "jecxz 2f; 2:", "inc %ecx; loop 2f; 2:", "inc %rcx; loope 2f; 2:", "inc %ecx; loopne 2f; 2:"
-    REPEATED "\insn"
+    REPEAT TIMES, "\insn"
     .endr
     movsd scratch, %xmm1
     movsd %xmm1, 8(%rbx)

@@ -42,8 +42,8 @@ static bool is_overwritten(const struct tr_insn *ti, int guest)
 }
 
 /*
- * AH, CH, DH and BH cannot be named beside the scratch registers, where memory operands are: the register is
- * turned so that the byte is the lowest one of TR_S1, and turned back if it is written.
+ * AH, CH, DH and BH cannot be named beside the scratch registers, where memory operands are: the
+ * register is turned so that the byte is the lowest one of TR_S1, and turned back if it is written.
  */
 static void place_high_byte(struct tr_builder *b, const struct insn_operand *o, struct rewrite *r)
 {
