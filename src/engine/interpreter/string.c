@@ -195,7 +195,7 @@ static bool bulk_possible(const struct icpu *c, const struct op *i)
 }
 
 /* What can be reached directly from linear on, in the direction of DF; *count is cut to it. */
-static uint8_t *reach(const struct icpu *c, const struct op *i, uint64_t linear, bool write,
+static uint8_t *reach(struct icpu *c, const struct op *i, uint64_t linear, bool write,
                       uint64_t *count)
 {
     const struct tlb_entry *e = tlb_slot(c, linear);
