@@ -25,6 +25,11 @@
     mov WINDOW, %eax
     CHECK "\name", %rax, $\want
     .endm
+    .macro RUN name:req, want:req
+    mov $WINDOW + 0x100, %eax
+    call *%rax
+    CHECK "\name", %rax, $\want
+    .endm
     .macro FORGET type:req, pcid:req, address:req
     movq $\pcid, descriptor
     movabs $\address, %rax
@@ -53,6 +58,11 @@ main:
     movl $0xa, frame_a
     movl $0xb, frame_b
     movl $0xc, frame_c
+    movabs $0xc300000000b8, %rax /* mov $0, %eax; ret */
+    .irp letter, a, b, c
+    mov %rax, frame_\letter + 0x100
+    movb $0x\letter, frame_\letter + 0x101
+    .endr
     movl $window_pd + 7, pdpt + 8
     movl $window_pt + 7, window_pd
 
@@ -182,6 +192,35 @@ main:
     CR4 0x80, 0
     SEE "a global page: CR4.PGE is set", 0xa
     CR4 0, 0x80
+
+    /* the same of code that has run */
+    RUN "code: CR4.PGE is cleared", 0xa
+    MAP frame_b, 7
+    RELOAD
+    RUN "code: MOV to CR3", 0xb
+    CR4 0x80, 0
+    MAP frame_c, 0x107
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    RUN "code: INVLPG, now global", 0xc
+    MAP frame_a, 0x107
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    RUN "global code: INVLPG", 0xa
+    MAP frame_a, 7
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    RUN "global code: INVLPG, not global any more", 0xa
+    MAP frame_c, 7
+    RELOAD
+    RUN "code that was global: MOV to CR3", 0xc
+    MAP frame_b, 0x107
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    RUN "code that was not global: INVLPG", 0xb
+    MAP frame_a, 0x107
+    CR4 0, 0x80
+    RUN "global code: CR4.PGE is cleared", 0xa
 
     /* large pages: one INVLPG is for the whole page, however it is kept (4.10.4.1) */
     movl $0x2a, BIG_A + 0x1000

@@ -109,7 +109,7 @@ static bool is_in_block(const struct tr_builder *b, uint64_t rip)
     return false;
 }
 
-/* Make rip's page a part, if its fetch[] slot can speak for it beside those of the others. */
+/* Make rip's page a part. */
 static bool reach(struct tr_builder *b, uint64_t rip)
 {
     uint64_t page_rip = rip & GUEST_PAGE_MASK;
@@ -118,10 +118,6 @@ static bool reach(struct tr_builder *b, uint64_t rip)
         return true;
     if (!x86_is_canonical(rip))
         return false;
-    for (unsigned n = 0; n < b->part_count; n++)
-        if (tr_fetch_slot(page_rip, b->page->kind) ==
-            tr_fetch_slot(b->parts[n].page->rip, b->page->kind))
-            return false;
     return add_part(b, interp_fetch_if_there(b->t->c, page_rip), page_rip);
 }
 

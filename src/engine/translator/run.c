@@ -113,7 +113,9 @@ void translator_flush(struct translator *t)
 {
     t->emit.at = t->first_block;
     t->data_used = 0;
-    t->pages = NULL;
+    t->next_id = 0;
+    t->pages = t->maybe_current[0] = t->maybe_current[1] = NULL;
+    memset(t->current, 0, sizeof(t->current));
     memset(t->page_hash, 0, sizeof(t->page_hash));
     memset(t->code_hash, 0, sizeof(t->code_hash));
     memset(t->recent, 0, sizeof(t->recent));
@@ -124,30 +126,17 @@ void translator_flush(struct translator *t)
     for (unsigned n = 0; n < 2 * TR_MODE_COUNT; n++)
         if (t->jumps[n & 1][n / 2])
             clear_jumps(t, n & 1, n / 2);
-    translator_forget_mappings(t, true);
     t->stats.flushes++;
 }
 
 static bool has_room(const struct translator *t)
 {
     return (size_t)(t->emit.at - t->code.write) + TR_MAX_BLOCK_CODE <= t->code.size_bytes &&
-           t->data_used + TR_MAX_BLOCK_DATA <= t->data_bytes;
+           t->data_used + TR_MAX_BLOCK_DATA <= t->data_bytes &&
+           t->next_id + TR_MAX_PARTS < TR_PAGE_IDS;
 }
 
-/* ---- pages ---- */
-
-void translator_forget_mappings(struct translator *t, bool global_too)
-{
-    for (unsigned n = 0; n < TR_FETCH_SIZE; n++)
-        if (global_too || !t->fetch_global[n])
-            t->fetch[n] = 0;
-}
-
-void translator_forget_page(struct translator *t, uint64_t linear)
-{
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        t->fetch[tr_fetch_slot(linear, (enum tlb_kind)kind)] = 0;
-}
+/* ---- changes of code ---- */
 
 void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks)
 {
@@ -167,9 +156,9 @@ static unsigned hash_bits(uint64_t value, unsigned size)
     return (unsigned)(value * 0x9e3779b97f4a7c15ull >> 40) & (size - 1);
 }
 
-static struct tr_page **page_slot(struct translator *t, uint64_t rip, uint64_t gpa)
+static struct tr_page **page_slot(struct translator *t, uint64_t rip)
 {
-    return &t->page_hash[hash_bits(rip ^ gpa << 20, TR_PAGE_HASH)];
+    return &t->page_hash[hash_bits(rip >> 12, TR_PAGE_HASH)];
 }
 
 static struct tr_page **code_slot(struct translator *t, const struct code_page *page)
@@ -267,10 +256,51 @@ static unsigned current_mode(const struct icpu *c)
     return tr_mode(c->tlb_kind, c->code_size == X86_CODE_32);
 }
 
+/* ---- pages ---- */
+
+/* Of those that are mapped globally, or of the others. */
+static void forget_listed(struct translator *t, unsigned global, bool global_too)
+{
+    struct tr_page *next;
+
+    for (struct tr_page *page = t->maybe_current[global]; page; page = next) {
+        next = page->current_next[global];
+        page->listed &= (uint8_t) ~(1u << global);
+        if (global_too || !page->global)
+            t->current[page->id] = 0;
+    }
+    t->maybe_current[global] = NULL;
+}
+
+void translator_forget_mappings(struct translator *t, bool global_too)
+{
+    forget_listed(t, 0, global_too);
+    if (global_too)
+        forget_listed(t, 1, true);
+}
+
+void translator_forget_page(struct translator *t, uint64_t linear)
+{
+    for (struct tr_page *page = *page_slot(t, linear); page; page = page->hash_next)
+        if (((page->rip ^ linear) & GUEST_PAGE_MASK) == 0)
+            t->current[page->id] = 0;
+}
+
+static void make_current(struct translator *t, struct tr_page *page, bool global)
+{
+    t->current[page->id] = 1;
+    page->global = global;
+    if (page->listed >> global & 1)
+        return;
+    page->listed |= (uint8_t)(1u << global);
+    page->current_next[global] = t->maybe_current[global];
+    t->maybe_current[global] = page;
+}
+
 static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
     struct tr_page *page = translator_data(t, sizeof(*page));
-    struct tr_page **slot = page_slot(t, rip, f->gpa), **code = code_slot(t, f->page);
+    struct tr_page **slot = page_slot(t, rip), **code = code_slot(t, f->page);
 
     *page = (struct tr_page){.hash_next = *slot,
                              .all_next = t->pages,
@@ -278,7 +308,7 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
                              .gpa = f->gpa,
                              .page = f->page,
                              .generation = atomic_load(&f->page->generation),
-                             .id = ++t->next_id,
+                             .id = t->next_id++,
                              .kind = t->c->tlb_kind,
                              .mode = current_mode(t->c)};
     page->code_next = *code;
@@ -290,17 +320,14 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
 
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
-    struct tr_page *page = *page_slot(t, rip, f->gpa);
-    unsigned slot;
+    struct tr_page *page = *page_slot(t, rip);
 
     while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
                      page->mode == current_mode(t->c)))
         page = page->hash_next;
     if (!page)
         page = page_new(t, f, rip);
-    slot = tr_fetch_slot(rip, page->kind);
-    t->fetch[slot] = page->id;
-    t->fetch_global[slot] = f->global;
+    make_current(t, page, f->global);
     return page;
 }
 
@@ -356,8 +383,7 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
 static bool is_usable(const struct translator *t, const struct tr_block *b)
 {
     return !b->dropped && b->style == TR_QUICK && !b->crosses &&
-           b->page->mode == current_mode(t->c) &&
-           t->fetch[tr_fetch_slot(b->rip, b->page->kind)] == b->page->id;
+           b->page->mode == current_mode(t->c) && t->current[b->page->id];
 }
 
 /* The block at RIP; NULL if the interpreter has to run the instruction there. */

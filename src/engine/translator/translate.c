@@ -88,6 +88,16 @@ void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
 
 /* ---- entries ---- */
 
+/* CMP: not equal if the page is not current. */
+static void emit_is_current(struct tr_builder *b, const struct tr_page *page)
+{
+    struct host_mem current = mem_field(&b->t->current[page->id]);
+
+    current.immediate_bytes = 1;
+    emit_rm(b->e, false, 0x80, ALU_CMP, current);
+    put8(b->e, 1);
+}
+
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
 {
     const struct tr_page *page = ti->enters;
@@ -96,7 +106,7 @@ void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
     if (!page)
         return;
     guard_flags(b, ti);
-    emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(page->rip, page->kind)], page->id);
+    emit_is_current(b, page);
     cold = cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE));
     cold->rip = ti->rip;
     cold->refund = b->charged;
@@ -151,7 +161,7 @@ static void compare_rip(struct tr_builder *b)
 
 static void check_page(struct tr_builder *b)
 {
-    emit_cmp_field(b->e, &b->t->fetch[tr_fetch_slot(b->block->rip, b->page->kind)], b->page->id);
+    emit_is_current(b, b->page);
     cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
 }
 

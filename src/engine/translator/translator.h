@@ -17,7 +17,7 @@
  * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
  * it, the privilege and the code size. Its code has up to four entries, each going on in the next:
  *   indirect  TR_S0 = RIP: is it this block's? reached through a jump table
- *   cross     is this page still what the linear page is mapped to? (one slot of fetch[])
+ *   cross     is this page still what the linear page is mapped to? (one byte of current[])
  *   checked   does anything ask for attention?
  *   direct    jumps within the page, forward
  * each twice: with the status flags in the host's, and saved in translator.flags. Where the block
@@ -45,7 +45,7 @@ static inline bool is_spilled(int guest)
 #define TR_CODE_MOST      (64u << 20)
 #define TR_CODE_ALL       (768u << 20)
 #define TR_JUMP_SIZE      65536u /* jump table: by the low 16 bits of RIP */
-#define TR_FETCH_SIZE     512u
+#define TR_PAGE_IDS       131072u
 #define TR_BLOCK_HASH     65536u
 #define TR_PAGE_HASH      4096u
 #define TR_RECENT         1024u /* blocks found lately, by RIP */
@@ -68,12 +68,15 @@ struct tr_op {
 struct tr_page {
     struct tr_page *hash_next;
     struct tr_page *all_next;
-    struct tr_part *parts;     /* of blocks that come from here */
-    uint64_t rip, gpa;         /* of the first byte */
-    struct tr_page *code_next; /* of the same code page, nearly */
+    struct tr_page *current_next[2]; /* that may be current: [1] mapped globally, [0] not */
+    struct tr_part *parts;           /* of blocks that come from here */
+    uint64_t rip, gpa;               /* of the first byte */
+    struct tr_page *code_next;       /* of the same code page, nearly */
     struct code_page *page;
     uint32_t generation; /* of page, up to which its changes are known here */
-    uint32_t id;         /* never 0 */
+    uint32_t id;         /* below TR_PAGE_IDS */
+    uint8_t listed;      /* bit n: in the list of current_next[n] */
+    bool global;         /* the mapping was, when it was looked at */
     enum tlb_kind kind;
     unsigned mode; /* tr_mode() */
 };
@@ -166,8 +169,7 @@ struct translator {
     const struct tr_op *site;   /* or the indirect branch, or NULL */
     uint64_t styled_rip; /* where a group's check failed, so that a block of a later style comes */
     enum tr_style style; /* next: this one; or no RIP */
-    bool fetch_global[TR_FETCH_SIZE]; /* the mapping is a global one */
-    uint32_t fetch[TR_FETCH_SIZE];    /* ids of the pages that are what their linear page maps to */
+    uint8_t current[TR_PAGE_IDS]; /* by id: is this page what its linear page is mapped to? */
 
     struct icpu *c;
     struct host_code code;
@@ -186,7 +188,8 @@ struct translator {
     size_t data_used, data_bytes; /* ops, blocks, links: reserved, touched as they fill */
     uint32_t next_id;
     struct tr_page *pages;
-    struct tr_page *page_hash[TR_PAGE_HASH];
+    struct tr_page *maybe_current[2];        /* lists by current_next */
+    struct tr_page *page_hash[TR_PAGE_HASH]; /* by linear address */
     struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
     struct tr_block *recent[TR_RECENT];
     struct tr_block *block_hash[TR_BLOCK_HASH];
@@ -210,13 +213,6 @@ struct translator {
     struct tr_builder *builder;
     struct tr_listing *listing; /* NULL: none is wanted */
 };
-
-/* Which of fetch[] speaks for a linear page; kernel code runs with and without SMAP lifted. */
-static inline unsigned tr_fetch_slot(uint64_t rip, enum tlb_kind kind)
-{
-    return ((unsigned)(rip >> 12) ^ (kind == TLB_KERNEL_SMAP_OPEN ? TR_FETCH_SIZE / 2 : 0)) &
-           (TR_FETCH_SIZE - 1);
-}
 
 /* ---- run.c ---- */
 
