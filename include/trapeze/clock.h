@@ -71,6 +71,22 @@ void clocks_resume(struct clocks *clocks);
 bool clocks_are_counted(const struct clocks *clocks);
 
 /*
+ * Virtual time as a line over the host's counter (host_ticks()), for engines that read it in code
+ * of their own. It holds from start_ticks on, for less than ticks: start_ns + ((host_ticks() -
+ * start_ticks) * rate >> 32) Read sequence first and last: the line is what was read if both times
+ * it was the same even number. Whoever finds that it does not hold calls clock_now_ns(), which
+ * makes a new one.
+ */
+struct clock_line {
+    _Atomic uint64_t sequence; /* odd while the line is being changed */
+    _Atomic uint64_t start_ticks, start_ns;
+    _Atomic uint64_t ticks; /* 0: it never holds */
+    _Atomic uint64_t rate;  /* nanoseconds in 2^32 ticks */
+};
+/* NULL: there is none, in counted mode or without a steady counter. */
+const struct clock_line *clocks_line(const struct clocks *clocks);
+
+/*
  * Counted mode only. Virtual time is the number of executed instructions plus the
  * time that was skipped while the vCPU was halted. The engine reports the count
  * (before each device access, RDTSC and at the end of run()); time never goes backwards.

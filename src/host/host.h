@@ -15,6 +15,12 @@
 /* ---- time ---- */
 uint64_t host_monotonic_ns(void);
 uint64_t host_wall_ns(void); /* since 1970 UTC */
+/*
+ * The processor's counter, read in program order. Is it the same on all processors and of constant
+ * rate, so that the host's own clocks are made of it?
+ */
+uint64_t host_ticks(void);
+bool host_ticks_are_steady(void);
 
 /* ---- randomness ---- */
 /* Fill with bytes fit for keys. Never fails: an entropy source that is not there yet is waited for.

@@ -7,7 +7,9 @@
  * protects the heaps; reading a clock takes no lock.
  *
  * The virtual clock is the host's minus an offset while it runs, and a frozen value
- * while paused. In counted mode it is a value that the engine stores.
+ * while paused. In counted mode it is a value that the engine stores. Between two looks at the
+ * host's clock, LINE_TICKS apart at most, it is extrapolated by the processor's counter where that
+ * is steady (struct clock_line); a new line starts no earlier than the one before could reach.
  */
 #include <assert.h>
 #include <stdatomic.h>
@@ -22,6 +24,10 @@
 #define COUNTED_WALL_START_NS (1704067200ull * NANOSECONDS_PER_SECOND)
 #define RUNNING               CLOCK_NEVER /* value of frozen_ns while virtual time passes */
 
+#define LINE_TICKS            (1u << 27) /* how long a line holds: 30 to 60 ms */
+#define RATE_TICKS            (1u << 25) /* for less the rate is not measured */
+#define RATE_TOLERANCE        1024       /* two rates in a row agree to 1 / this */
+
 struct timer_queue {
     struct timer **heap; /* heap[0] is the earliest */
     size_t count;
@@ -33,6 +39,13 @@ struct clocks {
     struct clocks_config config;
     _Atomic uint64_t frozen_ns; /* virtual time while paused, or RUNNING */
     _Atomic uint64_t offset_ns; /* host minus virtual time while running */
+
+    bool has_line;
+    struct clock_line line;
+    struct host_mutex line_mutex;
+    uint64_t floor_ns;                 /* virtual time that may have been told */
+    uint64_t last_ticks, last_host_ns; /* when the rate was measured, */
+    uint64_t last_rate;                /* and what it was; 0: not yet */
 
     _Atomic uint64_t counted_ns; /* virtual time in counted mode */
     uint64_t skipped_ns;         /* part of it that no instruction took; vCPU's thread */
@@ -52,6 +65,8 @@ struct clocks *clocks_new(const struct clocks_config *config)
     if (config->counted && !config->wall_start_ns)
         clocks->config.wall_start_ns = COUNTED_WALL_START_NS;
     host_mutex_init(&clocks->mutex);
+    host_mutex_init(&clocks->line_mutex);
+    clocks->has_line = !config->counted && host_ticks_are_steady();
     return clocks;
 }
 
@@ -61,21 +76,122 @@ void clocks_free(struct clocks *clocks)
         return;
     for (int id = 0; id < CLOCK_ID_COUNT; id++)
         free(clocks->queues[id].heap);
+    host_mutex_done(&clocks->line_mutex);
     host_mutex_done(&clocks->mutex);
     free(clocks);
+}
+
+/* ---- the line; line_mutex held, but for reading ---- */
+
+const struct clock_line *clocks_line(const struct clocks *clocks)
+{
+    return clocks->has_line ? &clocks->line : NULL;
+}
+
+static bool line_read(const struct clock_line *line, uint64_t *out_ns)
+{
+    uint64_t sequence = atomic_load_explicit(&line->sequence, memory_order_acquire);
+    uint64_t ticks = host_ticks() - atomic_load_explicit(&line->start_ticks, memory_order_acquire);
+    uint64_t most = atomic_load_explicit(&line->ticks, memory_order_acquire);
+    uint64_t rate = atomic_load_explicit(&line->rate, memory_order_acquire);
+    uint64_t start_ns = atomic_load_explicit(&line->start_ns, memory_order_acquire);
+
+    if (sequence & 1 || ticks >= most ||
+        atomic_load_explicit(&line->sequence, memory_order_relaxed) != sequence)
+        return false;
+    *out_ns = start_ns + (ticks * rate >> 32);
+    return true;
+}
+
+static void line_set(struct clock_line *line, uint64_t start_ticks, uint64_t start_ns,
+                     uint64_t rate, uint64_t ticks)
+{
+    atomic_fetch_add(&line->sequence, 1);
+    atomic_store_explicit(&line->start_ticks, start_ticks, memory_order_release);
+    atomic_store_explicit(&line->start_ns, start_ns, memory_order_release);
+    atomic_store_explicit(&line->rate, rate, memory_order_release);
+    atomic_store_explicit(&line->ticks, ticks, memory_order_release);
+    atomic_fetch_add(&line->sequence, 1);
+}
+
+/* The host's clock, and its counter at nearly the same time. */
+static uint64_t read_both(uint64_t *out_ticks)
+{
+    uint64_t least = UINT64_MAX, ns = 0;
+
+    for (unsigned n = 0; n < 3; n++) {
+        uint64_t before = host_ticks(), now_ns = host_monotonic_ns(), width = host_ticks() - before;
+
+        if (width >= least)
+            continue;
+        least = width;
+        ns = now_ns;
+        *out_ticks = before + width / 2;
+    }
+    return ns;
+}
+
+/* Has the counter's rate, since it was measured last, been what it was before? */
+static bool measure_rate(struct clocks *clocks, uint64_t ticks, uint64_t host_ns)
+{
+    uint64_t passed = ticks - clocks->last_ticks, before = clocks->last_rate, rate, difference;
+
+    if (passed < RATE_TICKS)
+        return false;
+    rate = (uint64_t)(((unsigned __int128)(host_ns - clocks->last_host_ns) << 32) / passed);
+    difference = rate > before ? rate - before : before - rate;
+    clocks->last_ticks = ticks;
+    clocks->last_host_ns = host_ns;
+    clocks->last_rate = rate;
+    return rate && difference <= rate / RATE_TOLERANCE;
+}
+
+static uint64_t line_renew(struct clocks *clocks)
+{
+    uint64_t ticks, host_ns, now_ns;
+
+    host_mutex_lock(&clocks->line_mutex);
+    if (line_read(&clocks->line, &now_ns)) { /* another thread was here */
+        host_mutex_unlock(&clocks->line_mutex);
+        return now_ns;
+    }
+    host_ns = read_both(&ticks);
+    now_ns = host_ns - atomic_load_explicit(&clocks->offset_ns, memory_order_relaxed);
+    if (now_ns < clocks->floor_ns)
+        now_ns = clocks->floor_ns;
+    clocks->floor_ns = now_ns;
+    if (measure_rate(clocks, ticks, host_ns)) {
+        line_set(&clocks->line, ticks, now_ns, clocks->last_rate, LINE_TICKS);
+        clocks->floor_ns += LINE_TICKS * clocks->last_rate >> 32;
+    } else {
+        line_set(&clocks->line, 0, 0, 0, 0);
+    }
+    host_mutex_unlock(&clocks->line_mutex);
+    return now_ns;
+}
+
+/* Virtual time is floor_ns, and does not go on like before. */
+static void line_drop(struct clocks *clocks, uint64_t floor_ns)
+{
+    host_mutex_lock(&clocks->line_mutex);
+    clocks->floor_ns = floor_ns;
+    line_set(&clocks->line, 0, 0, 0, 0);
+    host_mutex_unlock(&clocks->line_mutex);
 }
 
 /* ---- reading and setting ---- */
 
 static uint64_t virtual_now_ns(struct clocks *clocks)
 {
-    uint64_t frozen;
+    uint64_t frozen, now_ns;
 
     if (clocks->config.counted)
         return atomic_load_explicit(&clocks->counted_ns, memory_order_acquire);
     frozen = atomic_load_explicit(&clocks->frozen_ns, memory_order_acquire);
     if (frozen != RUNNING)
         return frozen;
+    if (clocks->has_line)
+        return line_read(&clocks->line, &now_ns) ? now_ns : line_renew(clocks);
     return host_monotonic_ns() - atomic_load_explicit(&clocks->offset_ns, memory_order_relaxed);
 }
 
@@ -102,7 +218,10 @@ static void tell_deadline_changed(struct clocks *clocks)
 
 void clocks_pause(struct clocks *clocks)
 {
-    atomic_store_explicit(&clocks->frozen_ns, virtual_now_ns(clocks), memory_order_release);
+    uint64_t now_ns = virtual_now_ns(clocks);
+
+    atomic_store_explicit(&clocks->frozen_ns, now_ns, memory_order_release);
+    line_drop(clocks, now_ns);
 }
 
 void clocks_resume(struct clocks *clocks)
@@ -111,6 +230,7 @@ void clocks_resume(struct clocks *clocks)
 
     if (frozen == RUNNING)
         return;
+    line_drop(clocks, frozen);
     /* The offset is seen by whoever sees RUNNING: pairs with the acquire in virtual_now_ns. */
     atomic_store_explicit(&clocks->offset_ns, host_monotonic_ns() - frozen, memory_order_relaxed);
     atomic_store_explicit(&clocks->frozen_ns, RUNNING, memory_order_release);

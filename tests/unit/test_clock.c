@@ -240,6 +240,91 @@ static void virtual_time_stands_still_while_paused(void **state)
     assert_int_equal(clock_now_ns(clocks, CLOCK_ID_VIRTUAL), 42);
 }
 
+/* As an engine reads it. */
+static bool read_line(const struct clock_line *line, uint64_t *out_ns)
+{
+    uint64_t sequence = atomic_load(&line->sequence), passed;
+
+    passed = host_ticks() - line->start_ticks;
+    if (sequence & 1 || passed >= line->ticks)
+        return false;
+    *out_ns = line->start_ns + (passed * line->rate >> 32);
+    return atomic_load(&line->sequence) == sequence;
+}
+
+static void the_line_is_virtual_time(void **state)
+{
+    const struct clock_line *line = clocks_line(clocks);
+    uint64_t offset, last, now, by_line, paused, lines = 0, held = 0;
+
+    assert_true(!line == !host_ticks_are_steady());
+    if (!line)
+        return;
+    assert_false(read_line(line, &by_line));
+    clocks_resume(clocks);
+    do {
+        now = host_monotonic_ns();
+        offset = now - clock_now_ns(clocks, CLOCK_ID_VIRTUAL);
+    } while (host_monotonic_ns() - now > 20000);
+    last = 0;
+    do {
+        uint64_t sequence = line->sequence;
+        uint64_t want = host_monotonic_ns() - offset;
+
+        now = clock_now_ns(clocks, CLOCK_ID_VIRTUAL);
+        assert_true(now >= last && now + 100000 >= want);
+        last = now;
+        if (read_line(line, &by_line)) {
+            assert_true(by_line >= last);
+            last = by_line;
+            held++;
+        }
+        assert_true(last <= host_monotonic_ns() - offset + 100000);
+        lines += line->sequence != sequence;
+    } while (last < 400000000);
+    assert_true(lines > 3 && held > 1000);
+    clocks_pause(clocks);
+    paused = clock_now_ns(clocks, CLOCK_ID_VIRTUAL);
+    assert_true(paused >= last);
+    assert_false(read_line(line, &by_line));
+    clocks_resume(clocks);
+    assert_true(clock_now_ns(clocks, CLOCK_ID_VIRTUAL) - paused < 1000000000);
+    while (!read_line(line, &by_line))
+        clock_now_ns(clocks, CLOCK_ID_VIRTUAL);
+    assert_true(by_line >= paused);
+}
+
+static _Atomic uint64_t told_ns;
+
+static void read_time(void *opaque)
+{
+    _Atomic bool *good = opaque;
+
+    while (atomic_load(&told_ns) < 200000000) {
+        uint64_t told = atomic_load(&told_ns), now = clock_now_ns(clocks, CLOCK_ID_VIRTUAL);
+
+        if (now < told)
+            atomic_store(good, false);
+        while (now > told && !atomic_compare_exchange_weak(&told_ns, &told, now))
+            ;
+    }
+}
+
+static void time_goes_back_for_no_thread(void **state)
+{
+    struct host_thread *threads[3];
+    struct error err = {0};
+    _Atomic bool good = true;
+
+    atomic_store(&told_ns, 0);
+    clocks_resume(clocks);
+    for (int i = 0; i < 3; i++)
+        threads[i] = host_thread_start("reader", read_time, &good, &err);
+    for (int i = 0; i < 3; i++)
+        host_thread_join(threads[i]);
+    assert_true(good);
+}
+
 static void the_loop_waits_for_the_earliest(void **state)
 {
     uint64_t wait;
@@ -333,6 +418,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(counted_wall_time_is_fixed, counted, tear_down),
         cmocka_unit_test(counted_clocks_start_the_same_every_time),
         cmocka_unit_test_setup_teardown(virtual_time_stands_still_while_paused, normal, tear_down),
+        cmocka_unit_test_setup_teardown(the_line_is_virtual_time, normal, tear_down),
+        cmocka_unit_test_setup_teardown(time_goes_back_for_no_thread, normal, tear_down),
         cmocka_unit_test_setup_teardown(the_loop_waits_for_the_earliest, normal, tear_down),
         cmocka_unit_test_setup_teardown(only_an_earlier_deadline_is_told, normal, tear_down),
         cmocka_unit_test_setup_teardown(timers_may_be_armed_from_any_thread, normal, tear_down),

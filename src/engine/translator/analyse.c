@@ -5,6 +5,9 @@
  */
 #include "engine/translator/builder.h"
 
+#include "trapeze/clock.h"
+#include "trapeze/machine.h"
+#include "x86/control.h"
 #include "x86/features.h"
 
 /* Instructions whose operands are general registers, immediates and one memory operand. */
@@ -273,15 +276,38 @@ static bool is_branch(const struct insn *insn)
            insn->info.meta.category == ZYDIS_CATEGORY_CALL;
 }
 
+static bool is_kernel(const struct tr_builder *b)
+{
+    return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
+}
+
+/* SYSCALL and SYSRET between ring 3 and ring 0 of 64-bit code. */
+static enum tr_kind system_call_kind(const struct tr_builder *b, const struct insn *insn)
+{
+    bool from_user = b->page->kind == TLB_USER;
+    bool is_call = insn->info.mnemonic == ZYDIS_MNEMONIC_SYSCALL;
+    bool is_return = insn->info.mnemonic == ZYDIS_MNEMONIC_SYSRET && insn->info.raw.rex.W;
+
+    if (b->is_32bit || b->t->c->counted)
+        return TR_FALLBACK;
+    if (is_call && from_user)
+        return TR_SYSCALL;
+    return is_return && is_kernel(b) ? TR_SYSRET : TR_FALLBACK;
+}
+
 static bool is_gpr_or_immediate(const struct insn_operand *o)
 {
     return o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ||
            (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) != NO_REG);
 }
 
-static bool is_kernel(const struct tr_builder *b)
+/* Is the TSC virtual time by a line? */
+static bool has_time_line(const struct tr_builder *b)
 {
-    return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
+    const struct icpu *c = b->t->c;
+
+    return clocks_line(machine_clocks(c->interpreter->machine)) &&
+           x86_tsc_hz(c->cpu.model) == NANOSECONDS_PER_SECOND;
 }
 
 /* A string instruction by flat addresses. */
@@ -362,6 +388,9 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
         return is_kernel(b) ? TR_CLI : TR_FALLBACK;
     case ZYDIS_MNEMONIC_STI:
         return is_kernel(b) ? TR_STI : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+        return has_time_line(b) ? TR_RDTSC : TR_FALLBACK;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
         return is_kernel(b) ? TR_SET_AC : TR_FALLBACK;
@@ -431,8 +460,12 @@ static void flags_of(struct tr_insn *ti)
     const ZydisAccessedFlags *f = ti->insn.info.cpu_flags;
 
     ti->flags_used = ti->flags_killed = 0;
-    if (ti->kind == TR_FALLBACK || ti->kind == TR_PUSHF) {
+    if (ti->kind == TR_FALLBACK || ti->kind == TR_PUSHF || ti->kind == TR_SYSCALL) {
         ti->flags_used = STATUS_FLAGS;
+        return;
+    }
+    if (ti->kind == TR_SYSRET) {
+        ti->flags_killed = STATUS_FLAGS;
         return;
     }
     if (!f)
@@ -544,7 +577,7 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     ti->memory = memory_operand(&ti->insn);
     ti->inverted = false;
-    ti->kind = ti->ends && !is_branch(&ti->insn) ? TR_FALLBACK : kind_of(b, ti);
+    ti->kind = ti->ends && !is_branch(&ti->insn) ? system_call_kind(b, &ti->insn) : kind_of(b, ti);
     if (ti->kind == TR_JCC || ti->kind == TR_LOOP || ti->kind == TR_JMP || ti->kind == TR_CALL)
         ti->target =
             word_of(b, ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s);

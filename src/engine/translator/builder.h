@@ -32,6 +32,7 @@ enum tr_kind {
     TR_CLI,
     TR_STI,
     TR_SET_AC, /* STAC, CLAC */
+    TR_RDTSC,  /* RDTSCP as well */
     TR_DIV,
     TR_JCC,
     TR_LOOP, /* LOOP, LOOPcc, JRCXZ, JECXZ */
@@ -40,6 +41,8 @@ enum tr_kind {
     TR_JMP_INDIRECT,
     TR_CALL_INDIRECT,
     TR_RET,
+    TR_SYSCALL, /* from ring 3 of 64-bit code */
+    TR_SYSRET,  /* to it */
 };
 
 #define TR_MAX_GROUPS 16u
@@ -302,6 +305,16 @@ struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned conditio
 
 /* The group checks that stand before ti, and ti. */
 void emit_insn(struct tr_builder *b, struct tr_insn *ti);
+/* Off to the interpreter's op. */
+struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition);
+/* TR_S1 = the status flags of t->flags, as in EFLAGS; TR_S0 is lost. */
+void emit_status_flags(struct tr_builder *b);
+
+/* ---- system.c ---- */
+
+bool emit_rdtsc(struct tr_builder *b, struct tr_insn *ti);
+bool emit_syscall(struct tr_builder *b, struct tr_insn *ti);
+bool emit_sysret(struct tr_builder *b, struct tr_insn *ti);
 
 /* Is it the block that comes first, not one for where a check of it failed? */
 static inline bool is_main(const struct tr_builder *b)
@@ -330,6 +343,8 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip);
 void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t rip);
 /* To the address in TR_S0; ti is for a target that is not canonical. */
 void emit_indirect(struct tr_builder *b, struct tr_insn *ti);
+/* The same to code of another tr_mode(), whose jump tables there are. */
+void emit_indirect_mode(struct tr_builder *b, struct tr_insn *ti, unsigned mode);
 /* The same if that is not ti->leads. */
 void emit_matched_return(struct tr_builder *b, struct tr_insn *ti);
 

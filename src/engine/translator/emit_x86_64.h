@@ -208,6 +208,15 @@ static inline void emit_alu_imm(struct emit *e, bool wide, enum emit_alu op, uns
     else
         put32(e, (uint32_t)value);
 }
+/* ANDN r32: to = ~not & with. */
+static inline void emit_andn(struct emit *e, unsigned to, unsigned not, unsigned with)
+{
+    put8(e, 0xc4);
+    put8(e, 0x42 | (~to & 8) << 4 | (~with & 8) << 2);
+    put8(e, (~not &15) << 3);
+    put8(e, 0xf2);
+    put8(e, 0xc0 | (to & 7) << 3 | (with & 7));
+}
 /* CMP m32, imm32. */
 static inline void emit_cmp_field(struct emit *e, const void *field, uint32_t value)
 {

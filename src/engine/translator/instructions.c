@@ -256,8 +256,7 @@ struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned conditio
     return cold;
 }
 
-/* TR_S1 = the status flags of t->flags, as in EFLAGS; TR_S0 is lost. */
-static void emit_status_flags(struct tr_builder *b)
+void emit_status_flags(struct tr_builder *b)
 {
     struct emit *e = b->e;
 
@@ -649,6 +648,7 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_CLI] = emit_cli,
     [TR_STI] = emit_sti,
     [TR_SET_AC] = emit_set_ac,
+    [TR_RDTSC] = emit_rdtsc,
     [TR_JCC] = emit_jcc_insn,
     [TR_LOOP] = emit_loop,
     [TR_JMP] = emit_jmp_insn,
@@ -656,6 +656,8 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_JMP_INDIRECT] = emit_jmp_indirect,
     [TR_CALL_INDIRECT] = emit_call_indirect,
     [TR_RET] = emit_ret,
+    [TR_SYSCALL] = emit_syscall,
+    [TR_SYSRET] = emit_sysret,
 };
 
 /* Do TR_S0 and TR_S1 change only where the code says so (scratch_lost)? TR_S2 always does. */

@@ -49,7 +49,51 @@ static bool smap(const struct icpu *c)
     return c->cpu.s.cr4 & X86_CR4_SMAP;
 }
 
-int translator_step(struct icpu *c, const struct tr_op *op)
+/* ---- steps ---- */
+
+static unsigned current_mode(const struct icpu *c)
+{
+    return tr_mode(c->tlb_kind, c->code_size == X86_CODE_32);
+}
+
+/* Rings 1 and 2 have ring 0's TLB, but not its rights. */
+bool translator_can_run(const struct icpu *c)
+{
+    const unsigned flat = MODE_FLAT | MODE_FLAT_DATA;
+
+    return (c->mode_key & flat) == flat && (c->cpu.cpl == 0 || c->cpu.cpl == 3) &&
+           !c->breakpoints && !c->debug;
+}
+
+/*
+ * Without a look at events, which attend() takes? An interrupt that could not be taken when it was
+ * announced does not ask for attention again: IRET, POPF and the like have to be followed by one.
+ */
+static bool may_go_on(const struct icpu *c)
+{
+    return !atomic_load_explicit(&c->attention, memory_order_relaxed) && !interp_needs_step(c) &&
+           !atomic_load_explicit(&c->vcpu->events, memory_order_relaxed) &&
+           !c->cpu.s.pending.nmi_pending && c->cpu.s.activity == X86_ACTIVE &&
+           translator_can_run(c);
+}
+
+/* How generated code goes on after an op that ended at another RIP, or in another mode. */
+static const uint8_t *way_from(struct translator *t, const struct tr_op *op)
+{
+    struct icpu *c = t->c;
+    const uint8_t **jumps = t->jumps[1][current_mode(c)];
+
+    if (!may_go_on(c) || simd_blocked(c) != t->built_blocked || smap(c) != t->built_smap ||
+        !x86_is_canonical(c->cpu.s.rip) || !jumps)
+        return t->leave;
+    t->flags = flags_to_word(c);
+    t->site = op;
+    t->target = (uintptr_t)jumps[c->cpu.s.rip & (TR_JUMP_SIZE - 1)];
+    meter_to(c, METER_GENERATED);
+    return t->resume;
+}
+
+const uint8_t *translator_step(struct icpu *c, const struct tr_op *op)
 {
     struct translator *t = c->translator;
     const struct op *i = &op->op;
@@ -69,7 +113,7 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     c->insn = NULL;
     if (!i) {
         interp_refund_from(c, tr_op_end(op)); /* if the op did not */
-        return 1;
+        return way_from(t, op);
     }
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
         simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
@@ -79,12 +123,12 @@ int translator_step(struct icpu *c, const struct tr_op *op)
             c->shadow = true;
             c->cpu.s.pending.shadow_is_mov_ss = c->inner_shadow == INNER_SHADOW_MOV_SS;
         }
-        return 1;
+        return way_from(t, op);
     }
     c->charged = 0;
     t->flags = flags_to_word(c);
     meter_to(c, METER_GENERATED);
-    return 0;
+    return NULL;
 }
 
 /* ---- memory for blocks ---- */
@@ -251,11 +295,6 @@ static void take_changes(struct translator *t)
     host_mutex_unlock(&interpreter->code_lock);
 }
 
-static unsigned current_mode(const struct icpu *c)
-{
-    return tr_mode(c->tlb_kind, c->code_size == X86_CODE_32);
-}
-
 /* ---- pages ---- */
 
 /* Of those that are mapped globally, or of the others. */
@@ -357,7 +396,7 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
     return b;
 }
 
-static bool make_jump_tables(struct translator *t, unsigned mode)
+bool translator_make_jumps(struct translator *t, unsigned mode)
 {
     for (unsigned saved = 0; saved < 2; saved++) {
         if (t->jumps[saved][mode])
@@ -402,7 +441,7 @@ static struct tr_block *find_block(struct translator *t, enum tr_style style)
         x86_raise_code(&c->cpu, X86_GP, 0);
     }
     f = interp_fetch(c, rip);
-    if (unlikely(!f->page) || unlikely(!make_jump_tables(t, current_mode(c))))
+    if (unlikely(!f->page) || unlikely(!translator_make_jumps(t, current_mode(c))))
         return NULL;
     if (unlikely(!has_room(t)))
         translator_flush(t);
@@ -472,27 +511,6 @@ static void remember_way(struct translator *t, struct tr_block *b)
             b->entries[saved][TR_INDIRECT];
     t->link = NULL;
     t->site = NULL;
-}
-
-/* Rings 1 and 2 have ring 0's TLB, but not its rights. */
-bool translator_can_run(const struct icpu *c)
-{
-    const unsigned flat = MODE_FLAT | MODE_FLAT_DATA;
-
-    return (c->mode_key & flat) == flat && (c->cpu.cpl == 0 || c->cpu.cpl == 3) &&
-           !c->breakpoints && !c->debug;
-}
-
-/*
- * Without a look at events, which attend() takes? An interrupt that could not be taken when it was
- * announced does not ask for attention again: IRET, POPF and the like have to be followed by one.
- */
-static bool may_go_on(const struct icpu *c)
-{
-    return !atomic_load_explicit(&c->attention, memory_order_relaxed) && !interp_needs_step(c) &&
-           !atomic_load_explicit(&c->vcpu->events, memory_order_relaxed) &&
-           !c->cpu.s.pending.nmi_pending && c->cpu.s.activity == X86_ACTIVE &&
-           translator_can_run(c);
 }
 
 static void refresh(struct translator *t)

@@ -49,19 +49,24 @@ void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back)
 }
 
 /* JMP through the jump table: TR_S0 = RIP, TR_S2 = op. */
-static void emit_table(struct tr_builder *b)
+static void emit_table(struct tr_builder *b, unsigned mode)
 {
-    const uint8_t **table = b->t->jumps[b->flags_saved][b->page->mode];
+    const uint8_t **table = b->t->jumps[b->flags_saved][mode];
 
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx: 16 bits */
     assert((uintptr_t)table <= INT32_MAX);
     emit_rm(b->e, false, 0xff, 4, mem_index(NO_REG, TR_S1, 3, (int32_t)(uintptr_t)table));
 }
 
-void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
+void emit_indirect_mode(struct tr_builder *b, struct tr_insn *ti, unsigned mode)
 {
     emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
-    emit_table(b);
+    emit_table(b, mode);
+}
+
+void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_indirect_mode(b, ti, b->page->mode);
 }
 
 /* The comparison is one that leaves the flags alone: the other target may want them. */
@@ -267,7 +272,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         break;
     case COLD_MISS:
         emit_constant(e, TR_S2, (uintptr_t)cold->op);
-        emit_table(b);
+        emit_table(b, b->page->mode);
         break;
     case COLD_GROUP:
         cold->to = b->unrolled ? TR_TAIL : TR_PLAIN;
