@@ -83,6 +83,11 @@ struct x86_cpu_ops {
      * raises. NULL: a read and a write are good enough (one processor).
      */
     uint8_t (*set_bits)(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access);
+    /*
+     * Host memory of linear's page (its first byte), if accesses of this kind need nothing but
+     * that; else NULL. Good until the instruction ends. NULL: there never is.
+     */
+    uint8_t *(*page)(struct x86_cpu *cpu, uint64_t linear, unsigned access);
     /* Unwind to the engine, which will deliver the exception with x86_deliver(). */
     void (*raise)(struct x86_cpu *cpu) __attribute__((__noreturn__));
     /*

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/guest_ram.h"
 #include "x86/control.h"
 #include "x86/features.h"
 
@@ -25,6 +26,7 @@
 #define HEADER          512u
 #define EXTENDED        576u
 #define COMPACTED       (1ull << 63)
+#define PAGE_BYTES      0x1000u
 
 #define FX_CONTROL      0u
 #define FX_FIP          8u
@@ -49,10 +51,11 @@ const struct x86_xsave_component x86_xsave_components[X86_XSAVE_COMPONENT_COUNT]
     [COMPONENT_PKRU] = {2688, 8},
 };
 
-/* An area in linear memory. */
+/* An area in linear memory; it is smaller than a page. */
 struct area {
     struct x86_cpu *cpu;
     uint64_t linear;
+    uint8_t *pages[2];       /* host memory of the page it begins in and of the next one, or NULL */
     unsigned register_count; /* vector registers that the mode can reach: 8 or 16 */
     bool wide;               /* 64-bit instruction and data pointers */
 };
@@ -61,30 +64,64 @@ static struct area area_at(struct x86_cpu *cpu, uint64_t linear, bool wide)
 {
     bool long_code = x86_in_64bit_mode(cpu);
 
-    return (struct area){cpu, linear, long_code ? 16 : 8, wide && long_code};
+    return (struct area){.cpu = cpu,
+                         .linear = linear,
+                         .register_count = long_code ? 16 : 8,
+                         .wide = wide && long_code};
+}
+
+static uint64_t linear_at(const struct area *a, uint32_t offset)
+{
+    uint64_t linear = a->linear + offset;
+
+    return x86_in_long_mode(a->cpu) ? linear : (uint32_t)linear;
+}
+
+/* Look up the pages for one kind of access. */
+static void find_pages(struct area *a, unsigned access)
+{
+    const struct x86_cpu_ops *ops = a->cpu->ops;
+
+    for (uint32_t n = 0; n < 2 && ops->page; n++)
+        a->pages[n] = ops->page(a->cpu, linear_at(a, n * PAGE_BYTES), access);
+}
+
+/* Host memory, or NULL. What is accessed at once crosses no page: it is aligned to its size. */
+static uint8_t *host_at(const struct area *a, uint32_t offset)
+{
+    uint64_t from_page = (a->linear & (PAGE_BYTES - 1)) + offset;
+    uint8_t *page = a->pages[from_page / PAGE_BYTES];
+
+    return page ? page + from_page % PAGE_BYTES : NULL;
 }
 
 static uint64_t get8(const struct area *a, uint32_t offset)
 {
-    uint64_t linear = a->linear + offset;
+    const uint8_t *host = host_at(a, offset);
 
-    if (!x86_in_long_mode(a->cpu))
-        linear = (uint32_t)linear;
-    return a->cpu->ops->read(a->cpu, linear, 8, X86_ACCESS_READ);
+    return host ? ram_load64(host)
+                : a->cpu->ops->read(a->cpu, linear_at(a, offset), 8, X86_ACCESS_READ);
 }
 
 static void put8(const struct area *a, uint32_t offset, uint64_t value)
 {
-    uint64_t linear = a->linear + offset;
+    uint8_t *host = host_at(a, offset);
 
-    if (!x86_in_long_mode(a->cpu))
-        linear = (uint32_t)linear;
-    a->cpu->ops->write(a->cpu, linear, value, 8, X86_ACCESS_WRITE);
+    if (host)
+        ram_store64(host, value);
+    else
+        a->cpu->ops->write(a->cpu, linear_at(a, offset), value, 8, X86_ACCESS_WRITE);
 }
 
-/* size_bytes is a multiple of 8. */
+/* size_bytes is 16, 32 or 64. */
 static void get_bytes(const struct area *a, uint32_t offset, void *out, size_t size_bytes)
 {
+    const uint8_t *host = host_at(a, offset);
+
+    if (host) {
+        ram_copy(out, host, size_bytes);
+        return;
+    }
     for (size_t i = 0; i < size_bytes; i += 8) {
         uint64_t value = get8(a, offset + (uint32_t)i);
 
@@ -94,6 +131,12 @@ static void get_bytes(const struct area *a, uint32_t offset, void *out, size_t s
 
 static void put_bytes(const struct area *a, uint32_t offset, const void *data, size_t size_bytes)
 {
+    uint8_t *host = host_at(a, offset);
+
+    if (host) {
+        ram_copy(host, data, size_bytes);
+        return;
+    }
     for (size_t i = 0; i < size_bytes; i += 8) {
         uint64_t value;
 
@@ -379,6 +422,7 @@ void x86_fxsave(struct x86_cpu *cpu, uint64_t linear, bool wide)
 
     check_fx(cpu, linear);
     cpu->ops->probe_write(cpu, linear, FX_SIZE, X86_ACCESS_WRITE);
+    find_pages(&a, X86_ACCESS_WRITE);
     save_x87(&a);
     save_mxcsr(&a);
     if (cpu->s.cr4 & X86_CR4_OSFXSR)
@@ -391,6 +435,7 @@ void x86_fxrstor(struct x86_cpu *cpu, uint64_t linear, bool wide)
     struct x86_fpu next;
 
     check_fx(cpu, linear);
+    find_pages(&a, X86_ACCESS_READ);
     next = cpu->s.fpu;
     load_x87(&a, &next);
     if (cpu->s.cr4 & X86_CR4_OSFXSR) {
@@ -422,12 +467,13 @@ static uint64_t requested_components(const struct x86_cpu *cpu, bool supervisor)
 }
 
 /* XSAVE and XSAVEOPT (13.7, 13.9): other bits of XSTATE_BV stay, XCOMP_BV is not touched. */
-static void save_standard(const struct area *a, uint64_t requested, uint64_t used, bool optimise)
+static void save_standard(struct area *a, uint64_t requested, uint64_t used, bool optimise)
 {
     uint64_t saved = optimise ? requested & used : requested;
     uint64_t state_bv = get8(a, HEADER);
 
     a->cpu->ops->probe_write(a->cpu, a->linear, x86_xsave_size(saved, false), X86_ACCESS_WRITE);
+    find_pages(a, X86_ACCESS_WRITE);
     save_components(a, saved, 0);
     if (requested & (X86_XCR0_SSE | X86_XCR0_AVX))
         save_mxcsr(a);
@@ -435,13 +481,14 @@ static void save_standard(const struct area *a, uint64_t requested, uint64_t use
 }
 
 /* XSAVEC and XSAVES (13.10, 13.11): here MXCSR belongs to the SSE component. */
-static void save_compacted(const struct area *a, uint64_t requested, uint64_t used)
+static void save_compacted(struct area *a, uint64_t requested, uint64_t used)
 {
     uint64_t saved = requested & used, present = requested | COMPACTED;
 
     if ((requested & X86_XCR0_SSE) && a->cpu->s.fpu.mxcsr != X86_MXCSR_INITIAL)
         saved |= X86_XCR0_SSE;
     a->cpu->ops->probe_write(a->cpu, a->linear, x86_xsave_size(requested, true), X86_ACCESS_WRITE);
+    find_pages(a, X86_ACCESS_WRITE);
     save_components(a, saved, present);
     if (saved & X86_XCR0_SSE)
         save_mxcsr(a);
@@ -520,6 +567,7 @@ void x86_xrstor(struct x86_cpu *cpu, uint64_t linear, bool wide, bool supervisor
     uint64_t requested;
 
     check_xsave(cpu, linear, supervisor ? X86_FEATURE_XSAVES : X86_FEATURE_XSAVE, supervisor);
+    find_pages(&a, X86_ACCESS_READ);
     read_header(&a, supervisor, &h);
     requested = requested_components(cpu, supervisor);
     next = cpu->s.fpu;

@@ -85,6 +85,7 @@ struct fake {
 };
 
 static struct fake fake;
+static unsigned fake_direct; /* bit 0: even pages may be reached directly, bit 1: odd ones */
 
 /* ---- memory ---- */
 
@@ -142,6 +143,18 @@ static void fake_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, uns
         *fake_access(linear + i, access) = (uint8_t)(value >> 8 * i);
 }
 
+static uint8_t *fake_page(struct x86_cpu *cpu, uint64_t linear, unsigned access)
+{
+    uint8_t *byte = fake_byte(linear);
+    size_t page = byte ? (size_t)(byte - fake.memory) >> 12 : 0;
+
+    assert_ptr_equal(cpu, &fake.cpu);
+    if (!byte || fake.absent[page] || ((access & 1) && fake.readonly[page]) ||
+        (cpu->cpl == 3 && fake.supervisor[page]) || !(fake_direct >> (page & 1) & 1))
+        return NULL;
+    return fake.memory + (page << 12);
+}
+
 static void fake_raise(struct x86_cpu *cpu) __attribute__((__noreturn__));
 static void fake_raise(struct x86_cpu *cpu)
 {
@@ -157,6 +170,7 @@ static const struct x86_cpu_ops fake_ops = {
     .read = fake_read,
     .write = fake_write,
     .probe_write = fake_probe_write,
+    .page = fake_page,
     .raise = fake_raise,
     .changed = fake_changed,
 };

@@ -350,6 +350,42 @@ static void round_trips(void **state)
     }
 }
 
+static void an_area_may_cross_a_page(void **state)
+{
+    static const enum kind pairs[][2] = {
+        {FXSAVE, FXRSTOR}, {XSAVE, XRSTOR}, {XSAVEC, XRSTOR}, {XSAVES, XRSTORS}};
+    static struct x86_fpu saved;
+    static uint8_t image[0x1000];
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(pairs); i++) {
+        setup(LONG);
+        fake.cpu.s.fpu.fcs = fake.cpu.s.fpu.fds = 0;
+        run(pairs[i][0], true);
+        memcpy(image, fake.memory + AREA, sizeof(image));
+        for (uint32_t at = 0x400; at < 0x1000; at += 64) {
+            setup(LONG);
+            fake.cpu.s.fpu.fcs = fake.cpu.s.fpu.fds = 0;
+            saved = fake.cpu.s.fpu;
+            memset(fake.memory + HEADER, FILL, 64);
+            memset(fake.memory + HEADER + at, 0, 64);
+            expect("saved", pairs[i][0], AREA + at, OK);
+            assert_memory_equal(fake.memory + AREA + at, image, sizeof(image));
+            assert_filled(0, at);
+            memset(fake.cpu.s.fpu.zmm, 0x77, sizeof(saved.zmm));
+            memset(fake.cpu.s.fpu.st, 0x77, sizeof(saved.st));
+            memset(fake.cpu.s.fpu.k, 0x77, sizeof(saved.k));
+            expect("loaded", pairs[i][1], AREA + at, OK);
+            assert_memory_equal(fake.cpu.s.fpu.st, saved.st, sizeof(saved.st));
+            assert_memory_equal(fake.cpu.s.fpu.zmm[15], saved.zmm[15], 16);
+            if (i == 0)
+                continue;
+            assert_memory_equal(fake.cpu.s.fpu.zmm, saved.zmm, sizeof(saved.zmm));
+            assert_memory_equal(fake.cpu.s.fpu.k, saved.k, sizeof(saved.k));
+        }
+    }
+}
+
 static void absent_components_become_initial(void **state)
 {
     (void)state;
@@ -515,6 +551,7 @@ int main(void)
         cmocka_unit_test(compacted_components_move_up),
         cmocka_unit_test(mxcsr_keeps_sse_in_compacted_areas),
         cmocka_unit_test(round_trips),
+        cmocka_unit_test(an_area_may_cross_a_page),
         cmocka_unit_test(absent_components_become_initial),
         cmocka_unit_test(outside_64_bit_mode_eight_registers),
         cmocka_unit_test(bad_headers),
@@ -523,5 +560,9 @@ int main(void)
 #endif
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+
+    for (fake_direct = 0; fake_direct < 4; fake_direct++)
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    return failed;
 }

@@ -383,6 +383,7 @@ void interp_ops_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsi
                       unsigned access);
 uint8_t interp_ops_set_bits(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access);
 void interp_ops_probe_write(struct x86_cpu *cpu, uint64_t linear, unsigned size, unsigned access);
+uint8_t *interp_ops_page(struct x86_cpu *cpu, uint64_t linear, unsigned access);
 
 /* Miss, page crossing, MMIO, watchpoint, alignment check. Values are zero-extended. */
 uint64_t interp_load_slow(struct icpu *c, const struct op *i, uint64_t linear, unsigned size);

@@ -897,6 +897,15 @@ void interp_ops_write(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsi
     store(c, NULL, linear, value, size, access | X86_ACCESS_WRITE);
 }
 
+uint8_t *interp_ops_page(struct x86_cpu *cpu, uint64_t linear, unsigned access)
+{
+    const struct tlb_entry *e = ops_entry(icpu_of(cpu), linear, access);
+    uint64_t page = linear & GUEST_PAGE_MASK;
+    uint64_t tag = (access & X86_ACCESS_KIND) == X86_ACCESS_WRITE ? e->write : e->read;
+
+    return tag == page ? (uint8_t *)(page + e->addend) : NULL;
+}
+
 uint8_t interp_ops_set_bits(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, unsigned access)
 {
     struct icpu *c = icpu_of(cpu);

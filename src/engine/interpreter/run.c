@@ -249,6 +249,7 @@ static const struct x86_cpu_ops cpu_ops = {
     .write = interp_ops_write,
     .probe_write = interp_ops_probe_write,
     .set_bits = interp_ops_set_bits,
+    .page = interp_ops_page,
     .raise = ops_raise,
     .changed = ops_changed,
     .flush_page = ops_flush_page,
