@@ -38,6 +38,8 @@
 #define X86_CR0_CD                  0x40000000u
 #define X86_CR0_PG                  0x80000000u
 
+#define X86_CR3_PCID                0xfffu /* with CR4.PCIDE */
+
 #define X86_CR4_VME                 0x00000001u
 #define X86_CR4_PVI                 0x00000002u
 #define X86_CR4_TSD                 0x00000004u

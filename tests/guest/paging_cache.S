@@ -325,6 +325,58 @@ main:
     bts $63, %rax
     mov %rax, %cr3
     .endm
+    RUN "code: PCID FFFH", 0xb
+    OTHER_PCID
+    RUN "code: PCID 1", 0xa
+    THIS_PCID
+    RUN "code: PCID FFFH again, nothing forgotten", 0xb
+    OTHER_PCID
+    RUN "code: PCID 1 again, nothing forgotten", 0xa
+    movl $frame_c + 7, pt_two
+    mov $pml4_two + 0xfff, %eax
+    mov %rax, %cr3
+    RUN "code: bit 63 of CR3 is clear", 0xc
+    .macro CHANGE_OTHER frame:req /* of the PCID that is not current */
+    OTHER_PCID
+    movl $\frame + 7, pt_two
+    .endm
+    CHANGE_OTHER frame_a
+    FORGET 1, 0xfff, 0
+    THIS_PCID
+    RUN "code: INVPCID 1 of another PCID", 0xa
+    CHANGE_OTHER frame_b
+    FORGET 0, 0xfff, WINDOW
+    THIS_PCID
+    RUN "code: INVPCID 0 of another PCID", 0xb
+    CHANGE_OTHER frame_c
+    FORGET 3, 0, 0
+    THIS_PCID
+    RUN "code: INVPCID 3", 0xc
+    CHANGE_OTHER frame_a
+    FORGET 2, 0, 0
+    THIS_PCID
+    RUN "code: INVPCID 2", 0xa
+    CHANGE_OTHER frame_b
+    CR4 0x80, 0
+    THIS_PCID
+    RUN "code: CR4.PGE has changed", 0xb
+    CHANGE_OTHER frame_c
+    CR4 0, 0x80
+    THIS_PCID
+    RUN "code: CR4.PGE has changed again", 0xc
+    MAP frame_b, 7
+    movl $frame_a + 7, pt_two
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    RUN "code: INVLPG under a PCID", 0xa
+    OTHER_PCID
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    RUN "code: INVLPG under another PCID", 0xb
+    MAP frame_a, 7
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    THIS_PCID
     movl $frame_c + 7, pt_two
     FORGET 0, 0xfff, WINDOW
     SEE "INVPCID 0: this PCID", 0xc

@@ -200,6 +200,22 @@ static void refresh_watching(struct icpu *c)
         c->breakpoints |= (s->dr7 >> (2 * n) & 3) && (s->dr7 >> (16 + 4 * n) & 3) == 0;
 }
 
+/*
+ * CR3 was written; c->paging is as it was. The translator keeps mappings of code by PCID, as a
+ * processor may; a counted run is the same without it, whatever is wrong with the guest.
+ */
+static void switch_space(struct icpu *c, bool keep)
+{
+    bool by_pcid = c->translator && !c->counted && (c->cpu.s.cr4 & X86_CR4_PCIDE);
+
+    if (by_pcid)
+        translator_set_aside(c->translator, c->paging.cr3 & X86_CR3_PCID);
+    x86_paging_from(&c->paging, &c->cpu);
+    interp_flush_tlb(c, false);
+    if (by_pcid)
+        translator_bring_back(c->translator, c->cpu.s.cr3 & X86_CR3_PCID, keep);
+}
+
 void interp_changed(struct icpu *c, unsigned what)
 {
     if (what & X86_CHANGED_FLAGS)
@@ -213,8 +229,7 @@ void interp_changed(struct icpu *c, unsigned what)
         x86_paging_from(&c->paging, &c->cpu);
         interp_flush_tlb(c, true);
     } else if (what & X86_CHANGED_CR3) {
-        x86_paging_from(&c->paging, &c->cpu);
-        interp_flush_tlb(c, false);
+        switch_space(c, what & X86_CHANGED_KEEP);
     }
     if (what & X86_CHANGED_DEBUG) {
         bool had_breakpoints = c->breakpoints;

@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/translator/translator.h"
 #include "x86/control.h"
 #include "x86/features.h"
 #include "x86/segments.h"
@@ -506,7 +507,8 @@ static const struct op *op_invlpg(struct icpu *c, const struct op *i)
     return interp_leave_after(c, i);
 }
 
-/* SDM vol. 2, INVPCID. Nothing but the current PCID is kept in the TLB. */
+/* SDM vol. 2, INVPCID. Nothing but the current PCID is kept in the TLB, but for mappings of code.
+ */
 static const struct op *op_invpcid(struct icpu *c, const struct op *i)
 {
     uint64_t type = reg_get(c, i->dst, c->code_size == X86_CODE_64 ? 8 : 4), linear, pcid, address;
@@ -522,6 +524,8 @@ static const struct op *op_invpcid(struct icpu *c, const struct op *i)
         interp_flush_tlb_page(c, address);
     else
         interp_flush_tlb(c, type == 2);
+    if (c->translator)
+        translator_forget_spaces(c->translator);
     return interp_leave_after(c, i);
 }
 static const struct op *op_wbinvd(struct icpu *c, const struct op *i)

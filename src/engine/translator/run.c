@@ -160,6 +160,7 @@ void translator_flush(struct translator *t)
     t->next_id = 0;
     t->pages = t->maybe_current[0] = t->maybe_current[1] = NULL;
     memset(t->current, 0, sizeof(t->current));
+    translator_forget_spaces(t);
     memset(t->page_hash, 0, sizeof(t->page_hash));
     memset(t->code_hash, 0, sizeof(t->code_hash));
     memset(t->recent, 0, sizeof(t->recent));
@@ -314,8 +315,10 @@ static void forget_listed(struct translator *t, unsigned global, bool global_too
 void translator_forget_mappings(struct translator *t, bool global_too)
 {
     forget_listed(t, 0, global_too);
-    if (global_too)
+    if (global_too) {
         forget_listed(t, 1, true);
+        translator_forget_spaces(t);
+    }
 }
 
 void translator_forget_page(struct translator *t, uint64_t linear)
@@ -334,6 +337,45 @@ static void make_current(struct translator *t, struct tr_page *page, bool global
     page->listed |= (uint8_t)(1u << global);
     page->current_next[global] = t->maybe_current[global];
     t->maybe_current[global] = page;
+}
+
+static struct tr_space *find_space(struct translator *t, uint16_t pcid)
+{
+    for (unsigned n = 0; n < TR_SPACES; n++)
+        if (t->spaces[n].is_set && t->spaces[n].pcid == pcid)
+            return &t->spaces[n];
+    return NULL;
+}
+
+void translator_set_aside(struct translator *t, uint16_t pcid)
+{
+    struct tr_space *space = find_space(t, pcid);
+
+    if (!space)
+        space = &t->spaces[t->next_space++ % TR_SPACES];
+    space->is_set = true;
+    space->pcid = pcid;
+    space->count = 0;
+    for (struct tr_page *page = t->maybe_current[0]; page; page = page->current_next[0])
+        if (t->current[page->id] && !page->global && space->count < TR_SPACE_PAGES)
+            space->pages[space->count++] = page;
+}
+
+void translator_bring_back(struct translator *t, uint16_t pcid, bool keep)
+{
+    struct tr_space *space = find_space(t, pcid);
+
+    if (!space)
+        return;
+    for (unsigned n = 0; keep && n < space->count; n++)
+        make_current(t, space->pages[n], false);
+    space->is_set = false;
+}
+
+void translator_forget_spaces(struct translator *t)
+{
+    for (unsigned n = 0; n < TR_SPACES; n++)
+        t->spaces[n].is_set = false;
 }
 
 static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)

@@ -50,6 +50,8 @@ static inline bool is_spilled(int guest)
 #define TR_PAGE_HASH      4096u
 #define TR_RECENT         1024u /* blocks found lately, by RIP */
 #define TR_CHANGES        32u
+#define TR_SPACES         8u /* address spaces that are set aside, with so many pages each */
+#define TR_SPACE_PAGES    32u
 #define TR_MAX_INSNS      128u
 #define TR_MAX_BLOCK_CODE 65536u /* bytes of host code, at most: see blocks.S */
 #define TR_MAX_BLOCK_DATA 32768u
@@ -157,6 +159,14 @@ enum vector_level {
     VECTOR_LEVELS
 };
 
+/* The pages that were current when another PCID was switched to. */
+struct tr_space {
+    bool is_set;
+    uint16_t pcid;
+    unsigned count;
+    struct tr_page *pages[TR_SPACE_PAGES];
+};
+
 struct translator {
     /* What generated code touches. */
     uint32_t vector_level; /* enum vector_level; none outside generated code */
@@ -191,6 +201,8 @@ struct translator {
     struct tr_page *pages;
     struct tr_page *maybe_current[2];        /* lists by current_next */
     struct tr_page *page_hash[TR_PAGE_HASH]; /* by linear address */
+    struct tr_space spaces[TR_SPACES];
+    unsigned next_space;                     /* to be replaced */
     struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
     struct tr_block *recent[TR_RECENT];
     struct tr_block *block_hash[TR_BLOCK_HASH];
@@ -232,6 +244,13 @@ void translator_run(struct icpu *c);
 /* Linear addresses may be mapped to other pages; but for global_too only those not mapped globally.
  */
 void translator_forget_mappings(struct translator *t, bool global_too);
+/*
+ * Before and after a switch of PCIDs that forgets mappings: those of the old one are set aside, and
+ * those of the new one are brought back, if they are to be kept.
+ */
+void translator_set_aside(struct translator *t, uint16_t pcid);
+void translator_bring_back(struct translator *t, uint16_t pcid, bool keep);
+void translator_forget_spaces(struct translator *t);
 /* This one may be. */
 void translator_forget_page(struct translator *t, uint64_t linear);
 /* Drop all generated code. Not from within it. */
