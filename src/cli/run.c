@@ -25,6 +25,7 @@
 #include "control/digest.h"
 #include "control/gdbstub.h"
 #include "control/monitor.h"
+#include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
 #include "trapeze/chardev.h"
@@ -45,7 +46,7 @@ struct run_options {
     struct cli_texts initrd, serial, device;
     uint64_t memory_bytes, cpus, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map;
-    const char *listing, *stats;
+    const char *listing, *stats, *sandbox;
 };
 
 struct run {
@@ -89,6 +90,12 @@ static void stats_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "text", "a line for each count");
     put(opaque, "json", "one line, an object for each processor");
+}
+
+static void sandbox_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "on", "the process keeps what a running machine needs of the kernel");
+    put(opaque, "off", "it keeps all that its user may do");
 }
 
 static void entry_choices(cli_put_choice *put, void *opaque)
@@ -563,6 +570,22 @@ static int set_up_logs(const struct run_options *options, struct error *err)
     return 0;
 }
 
+/* Are there sockets or links that go when the machine does? */
+static bool has_names(const struct run_options *options)
+{
+    bool has = options->monitor || options->gdb || strchr(options->debugcon, '=');
+
+    for (size_t i = 0; i < options->serial.count; i++)
+        has |= strchr(options->serial.items[i], '=') != NULL;
+    return has;
+}
+
+static int drop_rights(const struct run *run, struct error *err)
+{
+    return strcmp(run->options.sandbox, "off") == 0 ? 0
+                                                    : host_sandbox(has_names(&run->options), err);
+}
+
 static int start(struct run *run, struct error *err)
 {
     if (block_signals(run, err))
@@ -574,6 +597,8 @@ static int start(struct run *run, struct error *err)
         set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
+    if (drop_rights(run, err))
+        return -EPERM;
     return machine_start(run->machine, err);
 }
 
@@ -815,6 +840,11 @@ const struct cli_option cli_run_options[] = {
      .help = "stand still before the first instruction, until gdb or the monitor lets go"},
     {"pause-at", 0, CLI_NUMBER, AT(pause_at), "NS", .initial = "0", .max = UINT64_MAX,
      .help = "pause when guest time is this; with --counted at that very instruction"},
+
+    {"sandbox", 0, CLI_TEXT, AT(sandbox), "on|off", .initial = "on", .choices = sandbox_choices,
+     .only_choices = true,
+     .help = "give up what a running machine does not need of the kernel: opening files, starting "
+             "programs, connecting, making memory executable"},
 
     {"Messages", .kind = CLI_HEADING},
     {"log-level", 'l', CLI_TEXT, AT(log_level), "LEVEL", .initial = "info",

@@ -99,4 +99,12 @@ int host_code_guard(const struct host_code *code,
                     struct error *err);
 void host_code_unguard(const struct host_code *code);
 
+/* ---- sandbox ---- */
+/*
+ * From here on every thread of this process, those to come too, can do only what a running machine
+ * does: with what is open, with memory that is not executed. may_remove: and remove files. Other
+ * system calls fail or end the process with a message. For good. Does nothing under sanitizers.
+ */
+int host_sandbox(bool may_remove, struct error *err);
+
 #endif

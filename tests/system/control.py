@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,12 +51,13 @@ class Guest:
 class Machine:
     """A trapeze run of the guest, with a monitor."""
 
-    def __init__(self, trapeze, folder, *options):
+    def __init__(self, trapeze, folder, *options, serial=True):
         self.trapeze = trapeze
         self.socket = os.path.join(folder, "vm.sock")
         guest = Guest(folder)
         self.at = guest.at
-        command = [trapeze, "run", guest.path, "-m", "16M", "--serial", "null", "--monitor", self.socket]
+        command = [trapeze, "run", guest.path, "-m", "16M", "--monitor", self.socket]
+        command += ["--serial", "null"] if serial else []
         self.child = subprocess.Popen(command + list(options), stdin=subprocess.DEVNULL)
         atexit.register(self.child.kill)
         self.wait_for(self.answers, "the monitor's answer")
@@ -218,11 +220,42 @@ def case_gdb(trapeze, folder):
     machine.end(11)
 
 
+def seccomp(pid):
+    """Of each thread."""
+    tasks = os.listdir(f"/proc/{pid}/task")
+    return {re.search(r"^Seccomp:\s*(\d)", open(f"/proc/{pid}/task/{t}/status").read(), re.M)[1] for t in tasks}
+
+
+def case_sandbox(trapeze, folder):
+    """All threads are in it, unless it is not wanted; backends work in it and clean up behind them."""
+    if re.search(b"__[at]san_init", open(trapeze, "rb").read()):
+        skip("there is no sandbox under sanitizers")
+    link, path = (os.path.join(folder, name) for name in ("pty", "serial.sock"))
+    machine = Machine(trapeze, folder, "--cpus", "2", "--serial", f"pty:link={link}", "--serial",
+                      f"socket:path={path}", serial=False)
+    check(seccomp(machine.child.pid) == {"2"}, "not all threads are in the sandbox", seccomp(machine.child.pid))
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.send(b"x")
+        client = os.open(link, os.O_RDWR | os.O_NOCTTY)
+        os.write(client, b"x")
+        os.close(client)
+        check(machine.monitor("status") is not None, "the monitor does not answer")
+    machine.monitor("stop")
+    check(machine.child.wait(TIMEOUT_S) == 0, "the machine did not end well", machine.child.returncode)
+    check(os.listdir(folder).count("serial.sock") == 0 and not os.path.lexists(link), "names were left behind",
+          os.listdir(folder))
+    machine = Machine(trapeze, folder, "--sandbox", "off")
+    check(seccomp(machine.child.pid) == {"0"}, "there is a sandbox, although it is off")
+
+
 CASES = {
     "gdb": case_gdb,
     "inspect": case_inspect,
     "interrupt": case_interrupt,
     "monitor": case_monitor,
+    "sandbox": case_sandbox,
 }
 
 

@@ -1,0 +1,228 @@
+/*
+ * test_sandbox.c - what a process in the sandbox can and cannot do
+ *
+ * Each attempt is made by a child of its own. Skipped under sanitizers, where there is no sandbox.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "host/host.h"
+
+#define PATH "/tmp/trapeze-sandbox-test"
+
+enum end { WORKED, FAILED, STOPPED };
+
+struct attempt {
+    const char *what;
+    int (*try)(void); /* 0 or -1 and errno */
+    enum end end;
+    int code; /* of FAILED */
+    bool may_remove;
+};
+
+static int try_execute(void)
+{
+    return execl("/bin/true", "true", (char *)NULL);
+}
+static int try_trace(void)
+{
+    return (int)ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+}
+static int try_create(void)
+{
+    return open(PATH "-new", O_WRONLY | O_CREAT, 0600) < 0 ? -1 : 0;
+}
+static int try_open(void)
+{
+    return open("/etc/passwd", O_RDONLY) < 0 ? -1 : 0;
+}
+static int try_socket(void)
+{
+    return socket(AF_INET, SOCK_STREAM, 0) < 0 ? -1 : 0;
+}
+static int try_fork(void)
+{
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(0);
+    return child < 0 ? -1 : 0;
+}
+static int try_map_executable(void)
+{
+    return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED
+               ? -1
+               : 0;
+}
+static int try_make_executable(void)
+{
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return page == MAP_FAILED ? 0 : mprotect(page, 4096, PROT_READ | PROT_EXEC);
+}
+static int try_signal_parent(void)
+{
+    return kill(1, 0);
+}
+static int try_signal_self(void)
+{
+    return kill(getpid(), SIGCONT);
+}
+static int try_type(void)
+{
+    return ioctl(STDIN_FILENO, TIOCSTI, "x");
+}
+static int try_rename(void)
+{
+    return rename(PATH, PATH "-new");
+}
+static int try_remove(void)
+{
+    return unlink(PATH);
+}
+static int try_drop_filter(void)
+{
+    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+static int try_memory(void)
+{
+    void *memory = malloc(64u << 20);
+
+    memory = realloc(memory, 128u << 20);
+    free(memory);
+    return memory ? 0 : -1;
+}
+static void *make_file(void *opaque)
+{
+    *(int *)opaque = try_create() ? errno : 0;
+    return NULL;
+}
+/* Threads can start, and are no better off. */
+static int try_in_thread(void)
+{
+    pthread_t thread;
+    int code = 0;
+
+    if (pthread_create(&thread, NULL, make_file, &code))
+        return 0;
+    pthread_join(thread, NULL);
+    errno = code;
+    return code ? -1 : 0;
+}
+
+static const struct attempt attempts[] = {
+    {"execute a program", try_execute, STOPPED, 0, true},
+    {"trace", try_trace, STOPPED, 0, true},
+    {"open a new file for writing", try_create, FAILED, EACCES, true},
+    {"open a file for reading", try_open, FAILED, EACCES, true},
+    {"open one in a new thread", try_in_thread, FAILED, EACCES, true},
+    {"make a socket", try_socket, STOPPED, 0, true},
+    {"fork", try_fork, FAILED, EPERM, true},
+    {"map executable memory", try_map_executable, FAILED, EPERM, true},
+    {"make memory executable", try_make_executable, FAILED, EPERM, true},
+    {"signal another process", try_signal_parent, FAILED, EPERM, true},
+    {"signal itself", try_signal_self, WORKED, 0, false},
+    {"type into the terminal", try_type, FAILED, EPERM, true},
+    {"rename a file", try_rename, STOPPED, 0, true},
+    {"remove a file", try_remove, STOPPED, 0, false},
+    {"remove a file where that is allowed", try_remove, WORKED, 0, true},
+    {"change what the process is", try_drop_filter, FAILED, EPERM, true},
+    {"use much memory", try_memory, WORKED, 0, false},
+};
+
+/* In a child; never returns. Its standard error is a pipe. */
+static void attempt_it(const struct attempt *a, int fd)
+{
+    struct error err = {0};
+
+    dup2(fd, STDERR_FILENO);
+    if (host_sandbox(a->may_remove, &err))
+        _exit(100);
+    errno = 0;
+    _exit(a->try() == 0 ? 0 : errno);
+}
+
+static void check_attempt(const struct attempt *a)
+{
+    char text[512] = "";
+    int fds[2], status = 0;
+    pid_t child;
+    ssize_t length;
+
+    assert_int_equal(close(open(PATH, O_WRONLY | O_CREAT, 0600)), 0);
+    assert_int_equal(pipe(fds), 0);
+    child = fork();
+    if (child == 0)
+        attempt_it(a, fds[1]);
+    close(fds[1]);
+    length = read(fds[0], text, sizeof(text) - 1);
+    close(fds[0]);
+    assert_true(length >= 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    print_message("%s: status %x %s\n", a->what, (unsigned)status, text);
+    if (a->end == STOPPED) {
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+        assert_non_null(strstr(text, "the sandbox stopped system call"));
+    } else {
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), a->end == WORKED ? 0 : a->code);
+    }
+    unlink(PATH);
+    assert_int_not_equal(access(PATH "-new", F_OK), 0);
+}
+
+/* False under sanitizers; a kernel without seccomp says so. */
+static bool there_is_a_sandbox(void)
+{
+    struct error err = {0};
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        int status_fd = open("/proc/self/status", O_RDONLY); /* no longer possible in it */
+        char text[8192] = "";
+
+        if (host_sandbox(false, &err))
+            _exit(2);
+        if (read(status_fd, text, sizeof(text) - 1) < 0)
+            _exit(3);
+        _exit(strstr(text, "Seccomp:\t2") ? 0 : 1);
+    }
+    waitpid(child, &status, 0);
+    return status == 0;
+}
+
+static void sandbox_allows_what_a_machine_needs_and_no_more(void **state)
+{
+    (void)state;
+    if (!there_is_a_sandbox())
+        skip();
+    for (size_t n = 0; n < sizeof(attempts) / sizeof(attempts[0]); n++)
+        check_attempt(&attempts[n]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sandbox_allows_what_a_machine_needs_and_no_more),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
