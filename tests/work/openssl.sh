@@ -71,13 +71,21 @@ primes() {
     done
     openssl prime 170141183460469231731687303715884105727 170141183460469231731687303715884105725
 }
+waiting_for() { # a minute at most
+    for _ in $(seq 600); do
+        eval "$1" && return
+        sleep 0.1
+    done
+}
 tls() { # a server and a client in this guest
     openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -subj /CN=work 2>/dev/null
     for suite in TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256; do
         openssl s_server -accept 4433 -key key -cert certificate -naccept 1 -rev -quiet >/dev/null 2>&1 &
-        sleep 1
-        { echo 'able was i'; sleep 2; } | openssl s_client -connect localhost:4433 -ciphersuites $suite \
-            -CAfile certificate -verify_return_error -quiet -no_ign_eof 2>/dev/null
+        waiting_for 'ss -ltn | grep -q :4433'
+        : >answer
+        { echo 'able was i'; waiting_for '[ -s answer ]'; } | openssl s_client -connect localhost:4433 \
+            -ciphersuites $suite -CAfile certificate -verify_return_error -quiet -no_ign_eof >answer 2>/dev/null
+        cat answer
         wait
     done
 }
