@@ -156,6 +156,21 @@ static void a_condition_wakes_all(void **state)
     free_shared(shared);
 }
 
+static void ask_for_signal_stack(void *opaque)
+{
+    sigaltstack(NULL, opaque);
+}
+
+static void a_thread_has_a_stack_for_signals(void **state)
+{
+    stack_t stack = {.ss_flags = SS_DISABLE};
+    struct error err = {0};
+
+    host_thread_join(host_thread_start("signals", ask_for_signal_stack, &stack, &err));
+    assert_int_equal(stack.ss_flags, 0);
+    assert_true(stack.ss_size >= (size_t)sysconf(_SC_MINSIGSTKSZ));
+}
+
 static void a_wait_times_out(void **state)
 {
     struct shared *shared = new_shared();
@@ -185,6 +200,7 @@ int main(void)
         cmocka_unit_test(code_is_written_here_and_executed_there),
         cmocka_unit_test(a_mutex_excludes),
         cmocka_unit_test(a_condition_wakes_all),
+        cmocka_unit_test(a_thread_has_a_stack_for_signals),
         cmocka_unit_test(a_wait_times_out),
         cmocka_unit_test(clocks_go_forward),
     };

@@ -73,7 +73,7 @@ static void on_fatal_signal(int number)
 /* After a stop: take the terminal again, and wait for the next stop. */
 static void on_continue(int number)
 {
-    struct sigaction action = {.sa_handler = on_fatal_signal};
+    struct sigaction action = {.sa_handler = on_fatal_signal, .sa_flags = SA_ONSTACK};
     int saved_errno = errno;
 
     (void)number;
@@ -86,7 +86,7 @@ static void on_continue(int number)
 /* Only where nobody else has a handler: those end the program in order. */
 static void catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_fatal_signal};
+    struct sigaction action = {.sa_handler = on_fatal_signal, .sa_flags = SA_ONSTACK};
     struct sigaction resume = {.sa_handler = on_continue};
 
     for (size_t i = 0; i < FATAL_COUNT; i++) {

@@ -272,7 +272,7 @@ static void on_forbidden(int signal, siginfo_t *info, void *context)
 
 int host_sandbox(bool may_remove, struct error *err)
 {
-    struct sigaction action = {.sa_flags = SA_SIGINFO};
+    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
     struct program p = {.length = 0};
     struct sock_fprog program = {.filter = p.code};
 

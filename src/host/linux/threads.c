@@ -11,8 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "host/host.h"
+
+#define SIGNAL_STACK_BYTES 16384 /* beyond what the kernel puts there */
 
 static_assert(sizeof(pthread_mutex_t) <= sizeof(struct host_mutex), "host_mutex is too small");
 static_assert(sizeof(pthread_cond_t) <= sizeof(struct host_cond), "host_cond is too small");
@@ -101,12 +104,29 @@ struct host_thread {
     void *opaque;
 };
 
+/*
+ * While generated code runs the stack pointer is the guest's: what handles a fault (SA_ONSTACK)
+ * needs a stack of its own. No memory for one: then such a fault just ends the process.
+ */
+static void run_with_signal_stack(struct host_thread *thread)
+{
+    stack_t stack = {.ss_size = (size_t)sysconf(_SC_SIGSTKSZ) + SIGNAL_STACK_BYTES}, before;
+
+    stack.ss_sp = malloc(stack.ss_size);
+    if (stack.ss_sp)
+        sigaltstack(&stack, &before);
+    thread->fn(thread->opaque);
+    if (stack.ss_sp)
+        sigaltstack(&before, NULL);
+    free(stack.ss_sp);
+}
+
 static void *thread_main(void *opaque)
 {
     struct host_thread *thread = opaque;
 
     pthread_setname_np(pthread_self(), thread->name);
-    thread->fn(thread->opaque);
+    run_with_signal_stack(thread);
     return NULL;
 }
 
