@@ -62,7 +62,21 @@ main:
     movsd scratch, %xmm1
     movsd %xmm1, 8(%rbx)
     CHECK "movsd of SSE2", 8(%rbx), scratch
+    SET_MSR 0xc0000080, 0, 0x101 /* EFER.SCE */
+    SET_MSR 0xc0000081, 0x00280018, 0
+    SET_MSR 0xc0000082, 0, system_call
+    SET_MSR 0xc0000084, 0, 0
+    TRY_USER64 user_calls
+    CHECK_FAULT "system calls", USER_EXIT, 0
     jmp finish64
+system_call: sysretq
+user_calls:
+    mov $TIMES, %ebx
+4:
+    syscall
+    dec %ebx
+    jnz 4b
+    int $USER_EXIT
     BITS32
 
     .data
