@@ -448,8 +448,15 @@ int apic_set_eoi_sink(struct machine *machine, apic_eoi_fn *fn, void *opaque, st
             return error_set(err, ENODEV, "vCPU %u has no local APIC: attach it first", i);
         s->eoi = fn;
         s->eoi_opaque = opaque;
+        atomic_store(&s->wanted_eoi, -1);
     }
     return 0;
+}
+
+void apic_want_eoi(struct machine *machine, int vector)
+{
+    for (unsigned i = 0; i < machine_vcpu_count(machine); i++)
+        atomic_store(&apic_of_vcpu(machine, i)->wanted_eoi, vector);
 }
 
 void apic_set_virtual_wire(struct device *apic)

@@ -42,6 +42,8 @@ struct apic_message {
  * takes the APICs' locks one after the other, so no APIC lock may be held.
  */
 unsigned apic_deliver(struct machine *machine, const struct apic_message *message);
+/* Would one of its receivers not notice it, because the same vector waits there already? */
+bool apic_is_waiting(struct machine *machine, const struct apic_message *message);
 
 /* A msi_sink_fn; opaque is the machine. */
 void apic_msi_sink(void *machine, uint64_t address, uint32_t data);
@@ -61,5 +63,7 @@ void apic_set_virtual_wire(struct device *apic);
 typedef void apic_eoi_fn(void *opaque, uint8_t vector);
 /* For all APICs of the machine. -ENODEV if a vCPU has none yet. */
 int apic_set_eoi_sink(struct machine *machine, apic_eoi_fn *fn, void *opaque, struct error *err);
+/* Tell the sink of EOIs of this vector even if it came edge-triggered; -1: of none. Any thread. */
+void apic_want_eoi(struct machine *machine, int vector);
 
 #endif

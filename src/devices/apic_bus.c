@@ -141,6 +141,20 @@ static uint32_t apic_receivers(struct machine *machine, const struct apic_messag
     return receivers;
 }
 
+bool apic_is_waiting(struct machine *machine, const struct apic_message *message)
+{
+    bool waiting = false;
+
+    for (uint32_t rest = apic_receivers(machine, message); rest; rest &= rest - 1) {
+        struct apic *s = apic_of_vcpu(machine, (unsigned)__builtin_ctz(rest));
+
+        host_mutex_lock(&s->lock);
+        waiting |= apic_is_enabled(s) && map_test(s->irr, message->vector);
+        host_mutex_unlock(&s->lock);
+    }
+    return waiting;
+}
+
 unsigned apic_deliver(struct machine *machine, const struct apic_message *message)
 {
     return apic_deliver_to(machine, apic_receivers(machine, message), message);

@@ -66,6 +66,7 @@ struct apic {
     struct timer timer;
     apic_eoi_fn *eoi;
     void *eoi_opaque;
+    _Atomic int wanted_eoi; /* vector, or -1: apic_want_eoi() */
 
     /* guest-visible state, changed under the lock */
     _Atomic uint64_t base; /* IA32_APIC_BASE */

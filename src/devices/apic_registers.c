@@ -158,7 +158,8 @@ static void apic_write_eoi(struct apic *s, unsigned reg, uint32_t value)
         apic_update_locked(s);
     }
     host_mutex_unlock(&s->lock);
-    if (level && s->eoi && !(atomic_load(&s->svr) & SVR_SUPPRESS_EOI))
+    if (s->eoi && (level ? !(atomic_load(&s->svr) & SVR_SUPPRESS_EOI)
+                         : vector >= 0 && vector == atomic_load(&s->wanted_eoi)))
         s->eoi(s->eoi_opaque, (uint8_t)vector);
 }
 

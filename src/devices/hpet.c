@@ -7,7 +7,9 @@
  *
  * Left out: reads and writes of the counter while it runs behave, although the
  * specification leaves writes undefined then. Periods shorter than PERIOD_MIN_NS are
- * merged into fewer interrupts, as are those that passed while the host was busy.
+ * merged into fewer interrupts. Of those that passed while the host was busy each is an edge (the
+ * interrupt controllers keep ticks of IRQ0 that the guest cannot take yet), unless they are shorter
+ * than MADE_UP_NS.
  *
  * Theory of operation. The running counter is virtual time / 10 ns + counter_offset. A timer's
  * comparator holds the next match; a timer on the virtual clock wakes for the earliest that
@@ -33,6 +35,8 @@
 #define WINDOW_BYTES       0x400u
 #define TICK_NS            (HPET_PERIOD_FS / 1000000u)
 #define PERIOD_MIN_NS      10000u
+#define MADE_UP_NS         100000u
+#define MADE_UP_MAX        1000u /* periods at a time */
 
 #define REG_CAPABILITIES   0x000u
 #define REG_CONFIG         0x010u
@@ -213,8 +217,11 @@ static void hpet_schedule(struct hpet *s, struct hpet_timer *t, uint64_t now_ns,
         t->due_ns = (now_ticks + distance) * TICK_NS;
 }
 
-/* Move the comparator of a periodic timer past now, and far enough for the host to breathe. */
-static void hpet_advance(struct hpet *s, struct hpet_timer *t, uint64_t now_ns)
+/*
+ * Move the comparator of a periodic timer past now, and far enough for the host to breathe. How
+ * many interrupts that stands for.
+ */
+static uint64_t hpet_advance(struct hpet *s, struct hpet_timer *t, uint64_t now_ns)
 {
     uint64_t period = t->period & hpet_mask(t);
     uint64_t late = (hpet_counter(s, now_ns) - t->comparator) & hpet_mask(t);
@@ -223,17 +230,22 @@ static void hpet_advance(struct hpet *s, struct hpet_timer *t, uint64_t now_ns)
     if (period < PERIOD_MIN_NS / TICK_NS)
         periods += PERIOD_MIN_NS / TICK_NS / period;
     t->comparator = (t->comparator + periods * period) & hpet_mask(t);
+    if (period < MADE_UP_NS / TICK_NS || (t->config & TIMER_LEVEL))
+        return 1;
+    return periods < MADE_UP_MAX ? periods : MADE_UP_MAX;
 }
 
 static void hpet_match(struct hpet *s, unsigned number, uint64_t now_ns)
 {
     struct hpet_timer *t = &s->timers[number];
+    uint64_t interrupts = 1;
 
     trace(HPET_MATCH, number, now_ns);
     if (hpet_is_periodic(t))
-        hpet_advance(s, t, now_ns);
+        interrupts = hpet_advance(s, t, now_ns);
     hpet_schedule(s, t, now_ns, true);
-    hpet_interrupt(s, number);
+    while (interrupts--)
+        hpet_interrupt(s, number);
 }
 
 /* A timer without interrupt is brought up to date when somebody looks: it wakes nobody. */

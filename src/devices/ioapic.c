@@ -15,6 +15,11 @@
  * Only fixed and lowest-priority deliveries can be level-triggered. Writing an
  * entry as edge-triggered clears remote IRR, which old kernels use to unjam a pin.
  *
+ * Ticks of the timer (pin 2) that come while the one before still waits in a local APIC are lost on
+ * real hardware, where processors are not kept from their interrupts by other work of a host. They
+ * are counted and made up for at the EOI of the one before (apic_want_eoi), until the pin is
+ * masked.
+ *
  * Threads: registers with the machine lock; inputs and EOIs from any thread. Own lock; order:
  * machine, PIC, I/O APIC, local APIC.
  */
@@ -44,6 +49,9 @@
 #define ENTRY_MASKED     0x10000ull
 #define ENTRY_WRITABLE   0xff0000000001afffull
 
+#define TIMER_PIN        2u
+#define LOST_TICKS_MAX   1000u
+
 struct ioapic {
     struct device dev;
     uint64_t gpa;    /* property */
@@ -55,6 +63,7 @@ struct ioapic {
     uint8_t select; /* register that the data window shows */
     uint32_t lines; /* asserted inputs */
     uint64_t entry[IOAPIC_PIN_COUNT];
+    uint16_t lost_ticks; /* of TIMER_PIN */
 };
 
 static struct ioapic *ioapic_of(struct device *dev)
@@ -69,19 +78,61 @@ static bool entry_is_level(uint64_t entry)
     return (entry & ENTRY_LEVEL) && (entry >> 8 & 7) <= APIC_LOWEST;
 }
 
-static bool ioapic_send_locked(struct ioapic *s, unsigned pin)
+static struct apic_message message_of(uint64_t entry)
 {
-    uint64_t entry = s->entry[pin];
-    struct apic_message message = {
+    return (struct apic_message){
         .destination = (uint32_t)(entry >> 56),
         .logical = entry & ENTRY_LOGICAL,
         .level = entry_is_level(entry),
         .delivery = entry >> 8 & 7,
         .vector = (uint8_t)entry,
     };
+}
 
-    trace(IOAPIC_SEND, pin, entry);
+static bool ioapic_send_locked(struct ioapic *s, unsigned pin)
+{
+    struct apic_message message = message_of(s->entry[pin]);
+
+    trace(IOAPIC_SEND, pin, s->entry[pin]);
     return apic_deliver(s->dev.machine, &message) > 0;
+}
+
+static bool counts_ticks(uint64_t entry)
+{
+    return !(entry & (ENTRY_MASKED | ENTRY_LEVEL)) && (entry >> 8 & 7) <= APIC_LOWEST;
+}
+
+/* A tick: to be sent at once (false), or when the one before has been dealt with. */
+static bool ioapic_keep_tick_locked(struct ioapic *s)
+{
+    struct apic_message message = message_of(s->entry[TIMER_PIN]);
+
+    if (!counts_ticks(s->entry[TIMER_PIN]) || !apic_is_waiting(s->dev.machine, &message))
+        return false;
+    if (s->lost_ticks < LOST_TICKS_MAX)
+        s->lost_ticks++;
+    apic_want_eoi(s->dev.machine, message.vector);
+    return true;
+}
+
+/* This vector's EOI: the next tick that is to be made up for. */
+static void ioapic_make_up_locked(struct ioapic *s, uint8_t vector)
+{
+    struct apic_message message = message_of(s->entry[TIMER_PIN]);
+
+    if (!s->lost_ticks || message.vector != vector || apic_is_waiting(s->dev.machine, &message))
+        return;
+    if (--s->lost_ticks == 0)
+        apic_want_eoi(s->dev.machine, -1);
+    ioapic_send_locked(s, TIMER_PIN);
+}
+
+/* TIMER_PIN's entry was written. */
+static void ioapic_timer_changed_locked(struct ioapic *s)
+{
+    if (!counts_ticks(s->entry[TIMER_PIN]))
+        s->lost_ticks = 0;
+    apic_want_eoi(s->dev.machine, s->lost_ticks ? (uint8_t)s->entry[TIMER_PIN] : -1);
 }
 
 /* A level pin may have something to say: it was asserted, unmasked or acknowledged. */
@@ -108,7 +159,8 @@ void ioapic_sink(void *ioapic, unsigned number, bool level)
     s->lines = level ? s->lines | bit : s->lines & ~bit;
     if (entry_is_level(s->entry[number]))
         ioapic_level_locked(s, number);
-    else if (rises && !(s->entry[number] & ENTRY_MASKED))
+    else if (rises && !(s->entry[number] & ENTRY_MASKED) &&
+             !(number == TIMER_PIN && ioapic_keep_tick_locked(s)))
         ioapic_send_locked(s, number);
     host_mutex_unlock(&s->lock);
 }
@@ -124,6 +176,7 @@ static void ioapic_eoi(void *opaque, uint8_t vector)
         s->entry[pin] &= ~ENTRY_REMOTE_IRR;
         ioapic_level_locked(s, pin);
     }
+    ioapic_make_up_locked(s, vector);
     host_mutex_unlock(&s->lock);
 }
 
@@ -156,6 +209,8 @@ static void ioapic_write_entry_locked(struct ioapic *s, unsigned pin, bool high,
         entry &= ~ENTRY_REMOTE_IRR;
     s->entry[pin] = entry;
     ioapic_level_locked(s, pin);
+    if (pin == TIMER_PIN)
+        ioapic_timer_changed_locked(s);
 }
 
 static void ioapic_write_data_locked(struct ioapic *s, uint32_t value)
@@ -254,6 +309,7 @@ static void ioapic_reset(struct device *dev)
     s->lines = 0;
     for (unsigned pin = 0; pin < IOAPIC_PIN_COUNT; pin++)
         s->entry[pin] = ENTRY_MASKED;
+    ioapic_timer_changed_locked(s);
     host_mutex_unlock(&s->lock);
 }
 
@@ -270,15 +326,14 @@ static int ioapic_after_load(void *object, struct error *err)
     s->lines &= (1u << IOAPIC_PIN_COUNT) - 1;
     for (unsigned pin = 0; pin < IOAPIC_PIN_COUNT; pin++)
         s->entry[pin] &= ENTRY_WRITABLE | ENTRY_REMOTE_IRR;
+    ioapic_timer_changed_locked(s); /* nothing runs */
     return 0;
 }
 
 static const struct state_field ioapic_state[] = {
-    STATE_U8_MAX(struct ioapic, id, 15),
-    STATE_U8(struct ioapic, select),
-    STATE_U32(struct ioapic, lines),
-    STATE_U64S(struct ioapic, entry),
-    STATE_END,
+    STATE_U8_MAX(struct ioapic, id, 15),  STATE_U8(struct ioapic, select),
+    STATE_U32(struct ioapic, lines),      STATE_U64S(struct ioapic, entry),
+    STATE_U16(struct ioapic, lost_ticks), STATE_END,
 };
 
 const struct device_class ioapic_class = {

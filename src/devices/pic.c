@@ -37,6 +37,9 @@
 #define OCW3_SELECT         0x08u
 #define OCW3_POLL           0x04u
 
+#define TIMER_BIT           0x01u /* IRQ0 */
+#define LOST_TICKS_MAX      1000u
+
 /* Which byte of the initialisation comes next at the odd port. */
 enum pic_step { PIC_READY, PIC_ICW2, PIC_ICW3, PIC_ICW4, PIC_STEP_COUNT };
 
@@ -62,6 +65,7 @@ struct pic {
 
     /* guest-visible state */
     struct pic_chip chip[2]; /* master, slave */
+    uint16_t lost_ticks;     /* of IRQ0 */
     struct irq_line intr;
 };
 
@@ -127,8 +131,35 @@ static void pic_chip_set(struct pic_chip *chip, unsigned input, bool level)
         chip->irr |= bit;
 }
 
+/*
+ * A rising edge whose predecessor has not been acknowledged is lost on a real 8259, too, but there
+ * a processor is not kept from its interrupts by other work. Ticks of the timer are made up for.
+ */
+static void pic_note_tick_locked(struct pic *s)
+{
+    const struct pic_chip *master = &s->chip[0];
+
+    if (!((master->lines | master->elcr | master->imr) & TIMER_BIT) && (master->irr & TIMER_BIT) &&
+        s->lost_ticks < LOST_TICKS_MAX)
+        s->lost_ticks++;
+}
+
+/* IRQ0 was acknowledged, or it is masked and nobody waits for it. */
+static void pic_make_up_locked(struct pic *s)
+{
+    struct pic_chip *master = &s->chip[0];
+
+    if (((master->imr | master->elcr) & TIMER_BIT) || master->step != PIC_READY) {
+        s->lost_ticks = 0;
+    } else if (s->lost_ticks && !(master->irr & TIMER_BIT)) {
+        s->lost_ticks--;
+        master->irr |= TIMER_BIT;
+    }
+}
+
 static void pic_update_locked(struct pic *s)
 {
+    pic_make_up_locked(s);
     pic_chip_set(&s->chip[0], CASCADE, pic_request(&s->chip[1], false) >= 0);
     bool intr = pic_request(&s->chip[0], true) >= 0;
     if (intr != s->intr.level)
@@ -142,6 +173,8 @@ void pic_sink(void *pic, unsigned number, bool level)
     if (number >= 16 || number == CASCADE)
         return;
     host_mutex_lock(&s->lock);
+    if (number == 0 && level)
+        pic_note_tick_locked(s);
     pic_chip_set(&s->chip[number / 8], number % 8, level);
     pic_update_locked(s);
     host_mutex_unlock(&s->lock);
@@ -458,6 +491,7 @@ static void pic_reset(struct device *dev)
     host_mutex_lock(&s->lock);
     for (unsigned i = 0; i < 2; i++)
         s->chip[i] = (struct pic_chip){.imr = 0xff, .base = i ? 0x70 : 0x08};
+    s->lost_ticks = 0;
     host_mutex_unlock(&s->lock);
 }
 
@@ -492,6 +526,7 @@ static const struct state_field pic_chip_state[] = {
 
 static const struct state_field pic_state[] = {
     STATE_STRUCTS(struct pic, chip, pic_chip_state),
+    STATE_U16(struct pic, lost_ticks),
     STATE_LINE(struct pic, intr),
     STATE_END,
 };

@@ -17,7 +17,9 @@
  *
  * Only OUT of counter 0 has to be told to others: a timer on the virtual clock wakes
  * at its next change. OUT is low for one tick at a time in modes 2, 4 and 5: that
- * is reported as a pulse when it rises. Edges that come faster than EDGE_MIN_NS are merged.
+ * is reported as a pulse when it rises. Edges that come faster than EDGE_MIN_NS are merged. If the
+ * host was late, each period that passed is an edge: the interrupt controllers keep those that the
+ * guest cannot take yet.
  *
  * Threads: machine lock.
  */
@@ -30,6 +32,8 @@
 
 #define CHANNEL_COUNT     3
 #define EDGE_MIN_NS       10000u
+#define MADE_UP_TICKS     120u   /* shortest period of which lost ticks are made up for: 100 us */
+#define MADE_UP_MAX       1000u  /* ticks at a time */
 #define REFRESH_TOGGLE_NS 15085u /* counter 1 at its usual 18 ticks */
 
 #define PORT61_GATE2      0x01u
@@ -286,20 +290,28 @@ static void pit_set_gate(struct pit_channel *c, bool gate, uint64_t tick)
 
 /* ---- OUT of counter 0 ---- */
 
-/* Did OUT rise after tick from, up to and including tick to? */
-static bool pit_rose(const struct pit_channel *c, uint64_t from, uint64_t to)
+/*
+ * How often did OUT rise after tick from, up to and including tick to? More than once if the host
+ * was late; of periods too short to be made up for it counts one.
+ */
+static unsigned pit_rises(const struct pit_channel *c, uint64_t from, uint64_t to)
 {
     uint64_t elapsed = pit_elapsed(c, to), rise = c->count;
 
     if (c->phase != PHASE_COUNTING)
-        return false;
+        return 0;
     if (pit_is_periodic(c))
         rise = elapsed / c->count * c->count;
     else if (c->mode >= 4)
         rise++;
     if (elapsed < rise || (rise == 0 && !c->reloaded))
-        return false;
-    return (int64_t)(c->start_tick + rise - from) > 0;
+        return 0;
+    if ((int64_t)(c->start_tick + rise - from) <= 0)
+        return 0;
+    if (!pit_is_periodic(c) || c->count < MADE_UP_TICKS || from < c->start_tick)
+        return 1;
+    rise = (c->start_tick + rise - from - 1) / c->count + 1;
+    return rise < MADE_UP_MAX ? (unsigned)rise : MADE_UP_MAX;
 }
 
 /* The next tick at which OUT changes in a way that has to be reported. */
@@ -328,7 +340,7 @@ static void pit_report(struct pit *s, uint64_t tick)
     struct pit_channel *c = &s->channel[0];
 
     pit_sync(c, tick);
-    if (pit_rose(c, s->seen_tick, tick)) {
+    for (unsigned rises = pit_rises(c, s->seen_tick, tick); rises; rises--) {
         if (s->irq.level)
             irq_set(&s->irq, false);
         irq_set(&s->irq, true);

@@ -136,6 +136,16 @@ void device_test_advance_ns(struct device_test *t, uint64_t ns)
     machine_unlock(t->machine);
 }
 
+void device_test_starve_ns(struct device_test *t, uint64_t ns)
+{
+    struct clocks *clocks = machine_clocks(t->machine);
+
+    machine_lock(t->machine);
+    clocks_skip_counted_to(clocks, device_test_now_ns(t) + ns);
+    clocks_run_counted(clocks);
+    machine_unlock(t->machine);
+}
+
 void device_test_loop(struct device_test *t)
 {
     loop_once(t->loop, 0);

@@ -351,11 +351,26 @@ static void the_state_survives_a_round_trip(void **state)
     assert_false(f->io[22].level);
 }
 
+static void late_periods_are_all_reported(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f, TIMER_CONFIG(0), ENABLE | PERIODIC | SET_VALUE);
+    set(f, COMPARATOR(0), 400000); /* 4 ms */
+    set(f, COMPARATOR(0), 400000);
+    set(f, CONFIG, 3); /* legacy replacement */
+    device_test_starve_ns(f->t, 161000000);
+    assert_int_equal(f->isa[0].rises, 40);
+    device_test_advance_ns(f->t, 4000000);
+    assert_int_equal(f->isa[0].rises, 41);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(late_periods_are_all_reported),
         TEST(identification),
         TEST(the_counter_runs_when_enabled),
         TEST(one_shot_fires_once_at_its_match),

@@ -132,6 +132,52 @@ static void an_edge_is_one_interrupt(void **state)
     assert_int_equal(take(f, 1), 0x41);
 }
 
+static void tick(struct fixture *f, unsigned pin)
+{
+    line(f, pin, true);
+    line(f, pin, false);
+}
+
+static void ticks_are_made_up_for(void **state)
+{
+    struct fixture *f = *state;
+
+    route(f, 2, 1, 0x30);
+    for (unsigned n = 0; n < 5; n++)
+        tick(f, 2);
+    for (unsigned n = 0; n < 5; n++) {
+        assert_int_equal(take(f, 1), 0x30);
+        assert_int_equal(take(f, 1), -1);
+        eoi(f, 1);
+    }
+    assert_int_equal(take(f, 1), -1);
+    /* One that is served does not keep the next from waiting. */
+    tick(f, 2);
+    assert_int_equal(take(f, 1), 0x30);
+    tick(f, 2);
+    tick(f, 2);
+    eoi(f, 1);
+    assert_int_equal(take(f, 1), 0x30);
+    eoi(f, 1);
+    assert_int_equal(take(f, 1), 0x30);
+    eoi(f, 1);
+    assert_int_equal(take(f, 1), -1);
+    /* Not those of other pins, nor of a pin that was masked */
+    route(f, 4, 1, 0x41);
+    tick(f, 4);
+    tick(f, 4);
+    assert_int_equal(take(f, 1), 0x41);
+    eoi(f, 1);
+    assert_int_equal(take(f, 1), -1);
+    tick(f, 2);
+    tick(f, 2);
+    set(f, 0x14, MASKED | 0x30);
+    set(f, 0x14, 0x30);
+    assert_int_equal(take(f, 1), 0x30);
+    eoi(f, 1);
+    assert_int_equal(take(f, 1), -1);
+}
+
 static void a_masked_edge_is_lost(void **state)
 {
     struct fixture *f = *state;
@@ -324,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(registers),
         TEST(an_edge_is_one_interrupt),
+        TEST(ticks_are_made_up_for),
         TEST(a_masked_edge_is_lost),
         TEST(a_level_pin_waits_for_eoi),
         TEST(an_unmasked_level_pin_interrupts),

@@ -362,6 +362,37 @@ static void the_state_survives_a_round_trip(void **state)
     assert_int_equal(acknowledge(f), 0x73);
 }
 
+static void ticks_are_made_up_for(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned n = 0; n < 5; n++)
+        pulse(f, 0);
+    for (unsigned n = 0; n < 5; n++) {
+        assert_int_equal(acknowledge(f), 0x20);
+        assert_false(f->intr.level);
+        test_outb(f->t, MASTER, 0x20);
+    }
+    assert_false(f->intr.level);
+    /* Not those of other inputs, nor of a mask, nor of another initialisation */
+    pulse(f, 1);
+    pulse(f, 1);
+    assert_int_equal(acknowledge(f), 0x21);
+    test_outb(f->t, MASTER, 0x20);
+    assert_false(f->intr.level);
+    pulse(f, 0);
+    pulse(f, 0);
+    test_outb(f->t, MASTER + 1, 0x01);
+    test_outb(f->t, MASTER + 1, 0x00);
+    assert_int_equal(acknowledge(f), 0x20);
+    test_outb(f->t, MASTER, 0x20);
+    assert_false(f->intr.level);
+    pulse(f, 0);
+    pulse(f, 0);
+    initialise(f, 0x01);
+    assert_false(f->intr.level);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -370,6 +401,7 @@ int main(void)
         TEST(an_edge_is_latched_and_acknowledged),
         TEST(a_held_edge_input_interrupts_once),
         TEST(masks_hold_requests_back),
+        TEST(ticks_are_made_up_for),
         TEST(lower_priority_waits_for_eoi),
         TEST(the_slave_interrupts_through_the_cascade),
         TEST(special_fully_nested_lets_the_slave_interrupt_again),

@@ -459,6 +459,35 @@ static void the_state_survives_a_round_trip(void **state)
     assert_int_equal(test_inb(f->t, 0x61) & 1, 1);
 }
 
+/* Linux counts ticks to see that the timer is connected at all. */
+static void late_ticks_are_all_reported(void **state)
+{
+    struct fixture *f = *state;
+    const uint8_t modes[] = {2, 3};
+
+    for (unsigned n = 0; n < sizeof(modes); n++) {
+        program(f, 0, modes[n], 4773); /* 250 Hz */
+        ticks(f, 1 + 4773 + 10);
+        f->irq.rises = 0;
+        device_test_starve_ns(f->t, 161000000); /* 40.2 periods */
+        assert_int_equal(f->irq.rises, 40);
+        ticks(f, 4773);
+        assert_int_equal(f->irq.rises, 41);
+    }
+    /* A limit, periods that are too short, and what happens once */
+    device_test_starve_ns(f->t, 1000000000000);
+    assert_int_equal(f->irq.rises, 1041);
+    program(f, 0, 2, 100);
+    ticks(f, 101);
+    f->irq.rises = 0;
+    device_test_starve_ns(f->t, 1000000);
+    assert_int_equal(f->irq.rises, 1);
+    program(f, 0, 0, 1000);
+    f->irq.rises = 0;
+    device_test_starve_ns(f->t, 100000000);
+    assert_int_equal(f->irq.rises, 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -475,6 +504,7 @@ int main(void)
         TEST(mode3_is_a_square_wave),
         TEST(mode3_a_new_count_waits_for_the_half),
         TEST(mode3_raises_the_interrupt_once_a_period),
+        TEST(late_ticks_are_all_reported),
         TEST(mode4_strobes_after_the_count),
         TEST(mode5_strobes_after_the_trigger),
         TEST(bcd_counts_in_decimal),
