@@ -150,7 +150,8 @@ struct tr_builder {
         uint64_t chunks;
     } parts[TR_MAX_PARTS];
     unsigned part_count;
-    bool crosses; /* the only instruction runs into parts[1] */
+    bool crosses;    /* the only instruction runs into parts[1] */
+    bool may_follow; /* branches, when it is hot */
     unsigned followed_count, depth;
     uint64_t returns[TR_MAX_DEPTH]; /* of the calls that were followed */
     unsigned charged; /* counted mode: for the current instruction and behind; else 0 */
@@ -159,6 +160,8 @@ struct tr_builder {
     enum vector_level level; /* vector registers are at this level at least */
     enum tr_style style;
     bool unrolled;
+    bool checks_itself;       /* and so ends where it may have written to itself */
+    struct tr_source *source; /* what it will be compared with, or NULL */
     struct group groups[TR_MAX_GROUPS];
     unsigned group_count, symbol_count;
     int8_t held[TR_SCRATCH_COUNT]; /* by scratch_index(): whose pointer it has, or NO_GROUP */
@@ -333,8 +336,21 @@ void claim_parts(struct tr_builder *b);
 /* Are the instructions still what was decoded? */
 bool parts_are_unchanged(const struct tr_builder *b);
 
+/* ---- source.c ---- */
+
+/* Note what the block is made from. before: of what was at its RIP until it was written. */
+void find_source(struct tr_builder *b, const struct tr_source *before);
+/* The block was decoded again and is shorter. */
+void shorten_source(struct tr_builder *b);
+/* A block that checks itself: leave it unless its bytes are what they were. */
+void emit_source_check(struct tr_builder *b);
+/* The immediate of ti is read each time it is executed: do it. False if ti is another one. */
+bool emit_live(struct tr_builder *b, struct tr_insn *ti);
+
 /* ---- translate.c ---- */
 
+/* Leave the block at rip unless condition is false. */
+void emit_exit_if(struct tr_builder *b, unsigned condition, uint64_t rip);
 /* Behind a branch to another page: is it still mapped to what ti was decoded from? */
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti);
 /* A jump (condition < 0) or conditional branch to rip. */

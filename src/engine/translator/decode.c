@@ -159,6 +159,27 @@ static bool follow_branch(struct tr_builder *b, struct tr_insn *ti, uint64_t *ne
     return true;
 }
 
+/* May what is behind ti have been written by it? */
+static bool may_write(const struct tr_insn *ti)
+{
+    switch (ti->kind) {
+    case TR_COPY:
+    case TR_VECTOR:
+    case TR_X87:
+    case TR_BITS:
+        return ti->memory && ti->memory->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+    case TR_NOTHING:
+    case TR_LEA:
+    case TR_POP:
+    case TR_LEAVE:
+    case TR_DIV:
+    case TR_JCC:
+        return false;
+    default:
+        return true;
+    }
+}
+
 #define MAX_TURNS 8u
 
 static bool accesses_memory(const struct tr_builder *b)
@@ -221,12 +242,14 @@ bool decode_block(struct tr_builder *b, uint64_t rip)
         if (++b->count < TR_MAX_INSNS)
             b->insns[b->count].enters = NULL;
         is_loop = (ti->kind == TR_JCC || ti->kind == TR_JMP) && ti->target == rip && is_main(b) &&
-                  accesses_memory(b);
+                  !b->checks_itself && accesses_memory(b);
         if (is_loop && ti->kind == TR_JMP) {
             ti->kind = TR_NOTHING;
             next = rip;
         }
         if (is_loop)
+            break;
+        if (b->checks_itself && (may_write(ti) || next - rip >= b->source->size))
             break;
         if (ti->ends ? !follow_branch(b, ti, &next) : (next ^ ti->rip) & GUEST_PAGE_MASK)
             break;

@@ -138,6 +138,8 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
     struct place place = {0};
     int spilled[TR_SCRATCH_COUNT];
 
+    if (emit_live(b, ti))
+        return true;
     if (ti->memory) {
         place = emit_access(b, ti, &ti->access[0]);
         rewrite_at(&r, &place);

@@ -166,6 +166,7 @@ void translator_flush(struct translator *t)
     memset(t->recent, 0, sizeof(t->recent));
     memset(t->block_hash, 0, sizeof(t->block_hash));
     memset(t->hot, 0, sizeof(t->hot));
+    memset(t->tame, 0, sizeof(t->tame));
     t->link = NULL;
     t->site = NULL;
     for (unsigned n = 0; n < 2 * TR_MODE_COUNT; n++)
@@ -221,23 +222,41 @@ static struct tr_block **block_slot(struct translator *t, const struct tr_page *
     return &t->block_hash[block_index(page, rip)];
 }
 
-static bool is_hot(const struct translator *t, unsigned index)
+static bool get_bit(const uint64_t *bits, unsigned index)
 {
-    return t->hot[index / 64] >> (index % 64) & 1;
+    return bits[index / 64] >> (index % 64) & 1;
 }
 
-static void drop_block(struct translator *t, struct tr_block *b)
+static void set_bit(uint64_t *bits, unsigned index)
+{
+    bits[index / 64] |= 1ull << (index % 64);
+}
+
+bool translator_may_follow(const struct translator *t, const struct tr_page *page, uint64_t rip)
+{
+    return !get_bit(t->tame, block_index(page, rip));
+}
+
+static void take_out(struct translator *t, struct tr_block *b)
 {
     struct tr_block **slot = block_slot(t, b->page, b->rip);
 
-    if (b->dropped)
-        return;
-    b->dropped = true;
     while (*slot != b)
         slot = &(*slot)->hash_next;
     *slot = b->hash_next;
+}
+
+/* Nothing leads to the block any more. It can still be found if it has a source. */
+static void drop_block(struct translator *t, struct tr_block *b)
+{
+    if (b->dropped)
+        return;
+    b->dropped = true;
+    if (!b->source)
+        take_out(t, b);
     for (struct tr_link *link = b->incoming; link; link = link->next)
         emit_aim(&t->emit, link->rel32, link->stub);
+    b->incoming = NULL;
     for (unsigned saved = 0; saved < 2; saved++) {
         const uint8_t **jump = &t->jumps[saved][b->page->mode][b->rip & (TR_JUMP_SIZE - 1)];
 
@@ -254,8 +273,11 @@ static void drop_blocks(struct translator *t, struct tr_page *page, uint64_t chu
     while (*link) {
         struct tr_part *part = *link;
 
-        if (part->chunks & chunks)
+        if (part->chunks & chunks) {
+            if (part->block->follows)
+                set_bit(t->tame, block_index(part->block->page, part->block->rip));
             drop_block(t, part->block);
+        }
         if (part->block->dropped)
             *link = part->next;
         else
@@ -414,28 +436,66 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
 
 /* ---- blocks ---- */
 
-static struct tr_block *block_new(struct translator *t, struct tr_page *page,
-                                  const struct fetch_entry *f, uint64_t rip, enum tr_style style)
+static void add_parts(struct tr_block *b)
 {
-    struct tr_block **slot = block_slot(t, page, rip);
-    enum meter_part before;
-    struct tr_block *b;
-
-    if (style == TR_QUICK && is_hot(t, block_index(page, rip)))
-        style = TR_FOLLOWING;
-    before = meter_to(t->c, METER_TRANSLATING);
-    b = translate_block(t, page, f, rip, style);
-    meter_to(t->c, before);
-    if (!b)
-        return NULL;
-    b->hash_next = *slot;
-    *slot = b;
     for (unsigned n = 0; n < b->part_count; n++) {
         b->parts[n].block = b;
         b->parts[n].next = b->parts[n].page->parts;
         b->parts[n].page->parts = &b->parts[n];
     }
+}
+
+static struct tr_block *block_new(struct translator *t, struct tr_page *page,
+                                  const struct fetch_entry *f, uint64_t rip, enum tr_style style,
+                                  const struct tr_source *before)
+{
+    struct tr_block **slot = block_slot(t, page, rip);
+    enum meter_part part;
+    struct tr_block *b;
+
+    if (style == TR_QUICK && get_bit(t->hot, block_index(page, rip)) &&
+        translator_may_follow(t, page, rip))
+        style = TR_FOLLOWING;
+    part = meter_to(t->c, METER_TRANSLATING);
+    b = translate_block(t, page, f, rip, style, before);
+    meter_to(t->c, part);
+    if (!b)
+        return NULL;
+    b->hash_next = *slot;
+    *slot = b;
+    add_parts(b);
     return b;
+}
+
+/*
+ * A block whose bytes were written. They are the same again, so it is brought back; but not if that
+ * goes on and on, so that it should check itself. Its page is watched before they are compared.
+ */
+static bool revive(struct translator *t, const struct fetch_entry *f, struct tr_block *b)
+{
+    const uint8_t *host = f->host + (b->rip & 0xfff);
+
+    if (b->checks_itself || !source_is_at(b->source, host, false) ||
+        (b->source->patches == TR_PATCHES - 1 && !t->c->counted))
+        return false;
+    code_page_claim(t->c, b->page->page, b->parts[0].chunks);
+    if (!source_is_at(b->source, host, false) ||
+        atomic_load(&b->page->page->generation) != b->page->generation)
+        return false;
+    if (b->source->patches < TR_PATCHES - 1)
+        b->source->patches++;
+    b->dropped = false;
+    add_parts(b);
+    t->stats.revived++;
+    return true;
+}
+
+/* Is the block, which was found by its RIP, what is there now? */
+static bool is_current(struct translator *t, const struct fetch_entry *f, struct tr_block *b)
+{
+    if (b->checks_itself && !source_is_at(b->source, f->host + (b->rip & 0xfff), true))
+        drop_block(t, b);
+    return !b->dropped || revive(t, f, b);
 }
 
 bool translator_make_jumps(struct translator *t, unsigned mode)
@@ -463,7 +523,7 @@ static bool second_is_there(struct translator *t, const struct tr_block *b)
 /* A block that was found lately, with its RIP: is it the one that would be found now? */
 static bool is_usable(const struct translator *t, const struct tr_block *b)
 {
-    return !b->dropped && b->style == TR_QUICK && !b->crosses &&
+    return !b->dropped && b->style == TR_QUICK && !b->crosses && !b->checks_itself &&
            b->page->mode == current_mode(t->c) && t->current[b->page->id];
 }
 
@@ -473,6 +533,7 @@ static struct tr_block *find_block(struct translator *t, enum tr_style style)
     struct icpu *c = t->c;
     uint64_t rip = c->cpu.s.rip, page_rip = rip & GUEST_PAGE_MASK;
     struct tr_block **recent = &t->recent[hash_bits(rip, TR_RECENT)], *b = *recent;
+    const struct tr_source *before = NULL;
     const struct fetch_entry *f;
     struct tr_page *page;
 
@@ -492,8 +553,13 @@ static struct tr_block *find_block(struct translator *t, enum tr_style style)
         if (b->page == page && b->rip == rip && b->style == style &&
             (!b->crosses || second_is_there(t, b)))
             break;
+    if (b && unlikely(b->dropped || b->checks_itself) && !is_current(t, f, b)) {
+        before = b->source;
+        take_out(t, b);
+        b = NULL;
+    }
     if (!b)
-        b = block_new(t, page, f, rip, style);
+        b = block_new(t, page, f, rip, style, before);
     *recent = b;
     return b;
 }
@@ -524,8 +590,12 @@ static bool warm_up(struct translator *t, struct tr_link *link)
         return true;
     if (--link->heat)
         return false;
-    t->hot[index / 64] |= 1ull << (index % 64);
-    drop_block(t, link->block);
+    set_bit(t->hot, index);
+    if (!link->block->dropped) {
+        drop_block(t, link->block);
+        if (link->block->source)
+            take_out(t, link->block);
+    }
     return false;
 }
 
@@ -664,6 +734,8 @@ void translator_stats(struct translator *t,
         {"instructions translated", s->instructions},
         {"instructions left to the interpreter", s->fallback_instructions},
         {"changes of code", s->pages_changed},
+        {"blocks brought back as their code was", s->revived},
+        {"blocks that check their code", s->self_checking},
         {"flushes of the code cache", s->flushes},
         {"entries into generated code", s->enters},
         {"branches linked", s->links},

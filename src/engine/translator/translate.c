@@ -32,7 +32,8 @@ void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t
     cold = cold_new(b, COLD_LINK, rel32);
     cold->rip = rip;
     cold->refund = refund;
-    cold->could_follow = !conditional && b->style == TR_QUICK && !b->crosses && !b->t->c->counted &&
+    cold->could_follow = !conditional && b->style == TR_QUICK && !b->crosses && b->may_follow &&
+                         !b->checks_itself && !b->t->c->counted &&
                          b->insns[b->count - 1].kind >= TR_JMP;
 }
 
@@ -117,10 +118,15 @@ void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
     cold->refund = b->charged;
 }
 
+void emit_exit_if(struct tr_builder *b, unsigned condition, uint64_t rip)
+{
+    cold_new(b, COLD_EXIT, emit_jcc(b->e, condition))->rip = rip;
+}
+
 static void emit_attention(struct tr_builder *b)
 {
     emit_cmp_field(b->e, (const void *)&b->t->c->attention, 0);
-    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+    emit_exit_if(b, CC_NE, b->block->rip);
 }
 
 /* Counted mode: take the whole block from the budget, or leave it to be stepped through. */
@@ -134,7 +140,7 @@ static void emit_charge(struct tr_builder *b)
     guard_flags(b, &b->insns[0]);
     emit_rm(b->e, true, 0x81, ALU_CMP, budget);
     put32(b->e, b->count);
-    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_B))->rip = b->block->rip;
+    emit_exit_if(b, CC_B, b->block->rip);
     emit_rm(b->e, true, 0x81, ALU_SUB, budget);
     put32(b->e, b->count);
 }
@@ -167,7 +173,7 @@ static void compare_rip(struct tr_builder *b)
 static void check_page(struct tr_builder *b)
 {
     emit_is_current(b, b->page);
-    cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE))->rip = b->block->rip;
+    emit_exit_if(b, CC_NE, b->block->rip);
 }
 
 /* Does the first instruction read the flags before anything else changes the host's? */
@@ -178,8 +184,8 @@ static bool begins_with_flags(const struct tr_builder *b)
     for (unsigned n = 0; n < b->group_count; n++)
         if (b->groups[n].place == 0)
             return false;
-    return first->flags_used && !first->access_count && !first->raise && !first->enters &&
-           first->kind != TR_FALLBACK;
+    return !b->checks_itself && first->flags_used && !first->access_count && !first->raise &&
+           !first->enters && first->kind != TR_FALLBACK;
 }
 
 static void (*const entry_checks[])(struct tr_builder *b) = {
@@ -329,6 +335,7 @@ static void emit_block(struct tr_builder *b)
     else
         emit_entries_dead(b);
     emit_charge(b);
+    emit_source_check(b);
     for (unsigned n = 0; n < b->count; n++) {
         emit_join(b, n);
         emit_insn(b, &b->insns[n]);
@@ -349,6 +356,9 @@ static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
     *block = (struct tr_block){.page = b->page,
                                .part_count = b->part_count,
                                .crosses = b->crosses,
+                               .follows = b->followed_count,
+                               .checks_itself = b->checks_itself,
+                               .source = b->source,
                                .rip = rip,
                                .style = is_main(b) ? TR_QUICK : b->style};
     for (unsigned n = 0; n < b->part_count; n++) {
@@ -359,7 +369,8 @@ static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
 }
 
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                                 const struct fetch_entry *f, uint64_t rip, enum tr_style style)
+                                 const struct fetch_entry *f, uint64_t rip, enum tr_style style,
+                                 const struct tr_source *before)
 {
     struct tr_builder *b = t->builder;
     const uint8_t *start;
@@ -368,13 +379,22 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     b->is_32bit = page->mode == tr_mode(page->kind, true);
     b->word = b->is_32bit ? 4 : 8;
     b->style = style;
-    b->crosses = false;
+    b->may_follow = translator_may_follow(t, page, rip);
+    b->crosses = b->checks_itself = false;
     b->part_count = b->depth = b->followed_count = 0;
     b->e = &t->emit;
     add_part(b, f, rip & GUEST_PAGE_MASK);
     if (!decode_block(b, rip))
         return NULL;
-    claim_parts(b);
+    find_source(b, before);
+    if (b->checks_itself) {
+        if (!decode_block(b, rip))
+            return NULL;
+        shorten_source(b);
+        t->stats.self_checking++;
+    } else {
+        claim_parts(b);
+    }
     if (!parts_are_unchanged(b))
         return NULL;
     b->block = new_block(b, rip);

@@ -112,6 +112,20 @@ enum tr_style {
     TR_PLAIN,     /* no access shares a look-up */
 };
 
+/* The bytes that a block of one piece was made from, for when they are written. */
+#define TR_MAX_LIVE 4u
+struct tr_source {
+    uint8_t patches; /* how often they were written, but for immediates in vain */
+    uint8_t live_count;
+    struct {
+        uint16_t at;
+        uint8_t size;    /* bytes */
+    } live[TR_MAX_LIVE]; /* immediates that are read each time, in the order they stand in */
+    uint16_t size;
+    uint8_t bytes[];
+};
+#define TR_PATCHES 3u /* until a block checks itself instead */
+
 struct tr_block {
     struct tr_block *hash_next;
     struct tr_page *page; /* it begins in */
@@ -119,7 +133,10 @@ struct tr_block {
     unsigned part_count;
     bool crosses; /* its only instruction runs into parts[1].page */
     bool dropped;
-    enum tr_style style; /* but TR_FOLLOWING */
+    bool follows;             /* branches */
+    bool checks_itself;       /* compares its bytes each time: writes to them are of no concern */
+    enum tr_style style;      /* but TR_FOLLOWING */
+    struct tr_source *source; /* or NULL */
     struct tr_link *incoming;
     uint64_t rip;
     const uint8_t *entries[2][TR_ENTRY_COUNT]; /* execute view; [1]: the flags are saved */
@@ -139,6 +156,7 @@ struct tr_link {
 
 struct tr_stats {
     uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes;
+    uint64_t revived, self_checking;
     uint64_t enters, links;
     uint64_t interpreted[INTERP_REASON_COUNT],
         budget;                /* instructions; icpu.budget when last looked */
@@ -206,8 +224,9 @@ struct translator {
     struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
     struct tr_block *recent[TR_RECENT];
     struct tr_block *block_hash[TR_BLOCK_HASH];
-    uint64_t
-        hot[TR_BLOCK_HASH / 64]; /* blocks that follow branches, by their place in block_hash */
+    /* By their place in block_hash: blocks that follow branches, and those that must not, because
+     * what they had followed to was written. */
+    uint64_t hot[TR_BLOCK_HASH / 64], tame[TR_BLOCK_HASH / 64];
 
     /* What generated code relies on while it runs; a step that changes it leaves. */
     uint8_t run_blocked;
@@ -267,6 +286,8 @@ void translator_stats(struct translator *t,
 void *translator_data(struct translator *t, size_t bytes);
 /* The jump tables of a mode. False: no memory. */
 bool translator_make_jumps(struct translator *t, unsigned mode);
+/* May a block follow branches once it is hot? */
+bool translator_may_follow(const struct translator *t, const struct tr_page *page, uint64_t rip);
 
 /* ---- translate.c ---- */
 
@@ -274,10 +295,17 @@ struct tr_builder *translator_builder_new(struct translator *t);
 void translator_builder_free(struct tr_builder *b);
 /*
  * Translate the block at rip, which f (of interp_fetch) says where to find; it is entered into
- * page. NULL if the interpreter has to run the first instruction, or after a flush.
+ * page. before is the source of one that was there, or NULL. NULL if the interpreter has to run
+ * the first instruction, or after a flush.
  */
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
-                                 const struct fetch_entry *f, uint64_t rip, enum tr_style style);
+                                 const struct fetch_entry *f, uint64_t rip, enum tr_style style,
+                                 const struct tr_source *before);
+
+/* ---- source.c ---- */
+
+/* Is the block's source at host what it was made from, perhaps apart from live immediates? */
+bool source_is_at(const struct tr_source *s, const uint8_t *host, bool but_live);
 
 /* What the op's handler goes on with. */
 static inline const struct op *tr_op_end(const struct tr_op *op)
