@@ -257,6 +257,16 @@ aliases:
     movl $0xc3000006, page_one
     call *%rbx
     CHECK "its second page is written", %rax, $0x621
+    xor %ebp, %ebp
+    mov $1000, %edx
+1:
+    mov %dl, page_one
+    call *%rbx
+    movzbl %ah, %eax
+    add %eax, %ebp
+    dec %edx
+    jnz 1b
+    CHECK "its second page is written 1000 times", %rbp, $(3 * (255 * 128) + 232 * 233 / 2)
     ret
 
     /* Copied to the start of page_one and page_two; nothing in it is relative to its outside. */

@@ -123,6 +123,62 @@ main:
     dec %ecx
     jnz 1b
     CHECK "a function writes to itself", %r15, $0
+    /* An instruction that the function itself changes each time, and its caller changes back. */
+    mov $TIMES, %ecx
+    xor %r15d, %r15d
+1:
+    mov %ecx, back + 1
+    movb $0x05, back_add
+    call back
+    lea -5(%rcx), %edx
+    sub %edx, %eax
+    or %eax, %r15d
+    dec %ecx
+    jnz 1b
+    CHECK "a function changes itself and is changed back", %r15, $0
+
+    /* Bytes that are no immediate, and others behind the code. */
+    mov $TIMES, %ecx
+    xor %r15d, %r15d
+1:
+    mov %ecx, long_end - 4
+    mov %ecx, behind
+    lea 1(%rcx), %edx
+    test $31, %cl
+    jnz 2f
+    incb long_lea + 3
+2:
+    movzbl long_lea + 3, %edi
+    add %edi, %edx
+    xor %edi, %edi
+    call long
+    sub %edx, %eax
+    or %eax, %r15d
+    dec %ecx
+    jnz 1b
+    CHECK "other bytes change now and then", %r15, $0
+
+    /* Memory by three registers, before and behind an immediate. */
+    mov $TIMES, %ecx
+    xor %r15d, %r15d
+    mov $numbers, %ebx
+    mov $numbers + 4096, %ebp
+    mov $numbers + 8192, %edi
+    movq $1, (%rbx)
+    movq $2, (%rbp)
+    movq $4, (%rdi)
+    movq $8, 8(%rbx)
+    movq $16, 8(%rbp)
+    movq $32, 8(%rdi)
+1:
+    mov %ecx, memory_end - 4
+    call memory
+    lea 63 + 63(%rcx), %edx
+    sub %edx, %eax
+    or %eax, %r15d
+    dec %ecx
+    jnz 1b
+    CHECK "memory before and behind an immediate", %r15, $0
     jmp finish64
     .section .sites, "awx", @progbits
     .balign 64
@@ -152,4 +208,49 @@ own_third:
     add $2, %eax
     ret
 own_count: .long 0
+    .balign 64
+back:
+    mov $0, %eax
+    movb $0x2d, back_add /* SUB */
+back_add:
+    .byte 0x05
+    .long 5
+    ret
+    .balign 64
+long:
+    mov %rdi, %rax
+long_lea:
+    lea 1(%rax), %rax
+    lea 1(%rax), %rax
+    lea (%rax,%rdi), %rax
+    add $0x11111111, %eax
+long_end:
+    test %eax, %eax
+    jnz 1f
+behind:
+    .long 0
+    nop
+1:
+    ret
+    .balign 64
+memory:
+    xor %eax, %eax
+    add (%rbx), %rax
+    add (%rbp), %rax
+    add (%rdi), %rax
+    add 8(%rbx), %rax
+    add 8(%rbp), %rax
+    add 8(%rdi), %rax
+    add $0x11111111, %eax
+memory_end:
+    add (%rbx), %rax
+    add (%rbp), %rax
+    add (%rdi), %rax
+    add 8(%rbx), %rax
+    add 8(%rbp), %rax
+    add 8(%rdi), %rax
+    ret
     BITS32
+    .bss
+    .balign 4096
+numbers: .space 3 * 4096

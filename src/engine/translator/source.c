@@ -188,13 +188,13 @@ static unsigned emit_compare_bytes(struct tr_builder *b, unsigned at, unsigned l
     return bytes;
 }
 
+/* Flags that are alive were saved by the entries. */
 void emit_source_check(struct tr_builder *b)
 {
     unsigned at, end;
 
     if (!b->checks_itself)
         return;
-    guard_flags(b, &b->insns[0]);
     emit_constant(b->e, TR_S0, (uintptr_t)host_bytes(b));
     for (unsigned n = 0; next_piece(b->source, n, &at, &end); n++)
         while (at < end)
@@ -231,8 +231,7 @@ bool emit_live(struct tr_builder *b, struct tr_insn *ti)
     emit_rr(b->e, ti->insn.info.operand_width == 64, opcode_with_register(mnemonic), to, TR_S1);
     if (is_spilled(guest)) {
         scratch_lost(b, TR_S0);
-        if (mnemonic != ZYDIS_MNEMONIC_CMP && mnemonic != ZYDIS_MNEMONIC_TEST)
-            emit_store(b->e, guest_slot(b, guest), TR_S0);
+        emit_store(b->e, guest_slot(b, guest), TR_S0);
     }
     return true;
 }
