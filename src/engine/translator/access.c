@@ -1,6 +1,7 @@
 /*
  * access.c - registers, effective addresses and the inline TLB look-up
  */
+#include "engine/interpreter/build.h"
 #include "engine/translator/builder.h"
 
 #include <limits.h>
@@ -26,6 +27,13 @@ struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
 
     if (op)
         return op;
+    if (ti->built_later) {
+        bool ends, not_last;
+
+        blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ends, &not_last);
+        assert(!not_last && (!ends || ti->ends));
+        ti->built_later = false;
+    }
     op = ti->op = translator_data(b->t, sizeof(*op));
     *op = (struct tr_op){.op = ti->built,
                          .end = op_return,

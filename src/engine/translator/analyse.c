@@ -63,21 +63,68 @@ static bool is_copied(ZydisMnemonic mnemonic)
     return table[mnemonic];
 }
 
-int gpr_of(ZydisRegister reg)
+/* Of the 80386 but CMOVcc, and not with segment, control or debug registers. */
+bool is_plain_insn(const struct insn *insn, bool *ends)
 {
-    if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL)
-        return reg - ZYDIS_REGISTER_AL;
-    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
-        return reg - ZYDIS_REGISTER_AH;
-    if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
-        return reg - ZYDIS_REGISTER_SPL + 4;
-    if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W)
-        return reg - ZYDIS_REGISTER_AX;
-    if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D)
-        return reg - ZYDIS_REGISTER_EAX;
-    if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15)
-        return reg - ZYDIS_REGISTER_RAX;
-    return NO_REG;
+    const struct insn_info *info = &insn->info;
+    unsigned opcode = info->opcode;
+
+    *ends = false;
+    if (info->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return false;
+    if (info->opcode_map == ZYDIS_OPCODE_MAP_0F) {
+        if ((opcode & 0xf0) == 0x80) /* Jcc */
+            return info->raw.prefix_count == 0;
+        return (opcode & 0xf0) == 0x40 || (opcode & 0xf0) == 0x90 || opcode == 0xaf ||
+               (opcode & 0xf6) == 0xb6; /* CMOVcc, SETcc, IMUL, MOVZX, MOVSX */
+    }
+    if (info->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+        return false;
+    if (opcode < 0x40)
+        return (opcode & 7) < 6; /* ALU */
+    switch (opcode) {
+    case 0x63: /* MOVSXD */
+        return info->mnemonic == ZYDIS_MNEMONIC_MOVSXD;
+    case 0x68: /* PUSH */
+    case 0x69: /* IMUL */
+    case 0x6a:
+    case 0x6b:
+    case 0x80: /* ALU */
+    case 0x81:
+    case 0x83:
+    case 0x84: /* TEST */
+    case 0x85:
+    case 0x88: /* MOV */
+    case 0x89:
+    case 0x8a:
+    case 0x8b:
+    case 0x8d: /* LEA */
+    case 0xa8: /* TEST */
+    case 0xa9:
+    case 0xc0: /* shifts */
+    case 0xc1:
+    case 0xd0:
+    case 0xd1:
+    case 0xd2:
+    case 0xd3:
+        return true;
+    case 0xc6: /* MOV, XABORT, XBEGIN */
+    case 0xc7:
+        return info->mnemonic == ZYDIS_MNEMONIC_MOV;
+    case 0xf6: /* TEST, NOT, NEG, MUL, IMUL; DIV, IDIV */
+    case 0xf7:
+        return info->raw.modrm.reg < 6;
+    case 0xc3: /* RET */
+    case 0xe8: /* CALL */
+    case 0xe9: /* JMP */
+    case 0xeb:
+        *ends = true;
+        return info->raw.prefix_count == 0;
+    default:
+        if ((opcode & 0xf0) == 0x70) /* Jcc */
+            return info->raw.prefix_count == 0;
+        return (opcode & 0xf0) == 0x50 || (opcode & 0xf0) == 0xb0; /* PUSH, POP, MOV */
+    }
 }
 
 static bool is_flags_register(ZydisRegister reg)
@@ -430,6 +477,26 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     return ti->plan.needs & FPU_X87 ? TR_X87 : TR_VECTOR;
 }
 
+/* Are all registers that it names the host's of the same name? */
+static bool is_verbatim(const struct tr_builder *b, const struct tr_insn *ti)
+{
+    if (b->is_32bit || (ti->kind == TR_COPY ? ti->memory != NULL : ti->kind != TR_LEA))
+        return false;
+    for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
+        const struct insn_operand *o = &ti->insn.operands[n];
+        int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
+
+        if (guest == RSP || is_spilled(guest))
+            return false;
+    }
+    if (ti->memory) {
+        int base = gpr_of(ti->memory->mem.base), index = gpr_of(ti->memory->mem.index);
+
+        return base != NO_REG && base != RSP && !is_spilled(base) && !is_spilled(index);
+    }
+    return true;
+}
+
 /* ---- flags ---- */
 
 /* Shifts and rotates leave the flags alone if the count is 0. */
@@ -581,6 +648,7 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
     if (ti->kind == TR_JCC || ti->kind == TR_LOOP || ti->kind == TR_JMP || ti->kind == TR_CALL)
         ti->target =
             word_of(b, ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s);
+    ti->verbatim = is_verbatim(b, ti);
     if (ti->kind >= TR_JMP || ti->kind == TR_SET_AC)
         ti->ends = true;
     flags_of(ti);

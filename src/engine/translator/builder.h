@@ -80,12 +80,14 @@ struct group {
 struct tr_insn {
     struct insn insn;
     struct stub_plan plan; /* of TR_VECTOR */
-    struct op built;       /* the interpreter's op */
+    struct op built;       /* the interpreter's op, unless it is built_later, by insn_op() */
     struct tr_op *op;      /* a copy that stays; NULL until insn_op() is asked for it */
     uint64_t rip;
     enum tr_kind kind;
     const struct insn_operand *memory; /* explicit operand that is accessed, or NULL */
     uint64_t target;                   /* of direct branches */
+    bool built_later;
+    bool verbatim; /* it means the same in generated code */
     bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
     uint16_t join; /* TR_JCC: instruction behind it in this block that is its target, or NO_INSN */
     uint16_t joined_from; /* the first TR_JCC of which this is the target, or NO_INSN */
@@ -217,8 +219,25 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti);
 void find_joins(struct tr_builder *b);
 /* Work backwards through the block. */
 void analyse_flags(struct tr_builder *b);
+/*
+ * Is ti an everyday instruction of every model, which neither ends a block by surprise nor needs a
+ * host stub? So its op can be built when it is needed. Says whether it ends the block.
+ */
+bool is_plain_insn(const struct insn *insn, bool *ends);
 /* Number of a general register of any width, or NO_REG; high bytes are those of their register. */
-int gpr_of(ZydisRegister reg);
+static_assert(ZYDIS_REGISTER_AH == ZYDIS_REGISTER_AL + 4 &&
+                  ZYDIS_REGISTER_SPL == ZYDIS_REGISTER_AL + 8 &&
+                  ZYDIS_REGISTER_AX == ZYDIS_REGISTER_AL + 20 &&
+                  ZYDIS_REGISTER_RAX == ZYDIS_REGISTER_AX + 32,
+              "gpr_of counts on it");
+static inline int gpr_of(unsigned reg)
+{
+    unsigned n = reg - ZYDIS_REGISTER_AL;
+
+    if (n >= 20 + 48)
+        return NO_REG;
+    return (int)(n >= 20 ? (n - 20) & 15 : n >= 4 ? n - 4 : n);
+}
 /* AH, CH, DH, BH: numbers 4-7 in an instruction without REX. */
 static inline bool is_high_byte(ZydisRegister reg)
 {

@@ -235,7 +235,11 @@ bool decode_block(struct tr_builder *b, uint64_t rip)
         ti->rip = next;
         ti->op = NULL;
         ti->followed = false;
-        if (!blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends, &not_last))
+        ti->built_later = is_plain_insn(&ti->insn, &ti->ends);
+        if (ti->built_later)
+            not_last = false;
+        else if (!blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends,
+                                  &not_last))
             return false;
         analyse_insn(b, ti);
         next = next_rip(b, ti);

@@ -132,6 +132,12 @@ static bool place_registers(struct tr_builder *b, const struct tr_insn *ti, stru
     return true;
 }
 
+static void emit_verbatim(struct tr_builder *b, const struct tr_insn *ti)
+{
+    memcpy(b->e->at, ti->insn.bytes, sizeof(ti->insn.bytes));
+    b->e->at += ti->insn.info.length;
+}
+
 static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
 {
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG, .memory = ti->memory};
@@ -140,6 +146,11 @@ static bool emit_copy(struct tr_builder *b, struct tr_insn *ti)
 
     if (emit_live(b, ti))
         return true;
+    if (ti->verbatim) {
+        flags_for(b, ti);
+        emit_verbatim(b, ti);
+        return true;
+    }
     if (ti->memory) {
         place = emit_access(b, ti, &ti->access[0]);
         rewrite_at(&r, &place);
@@ -161,6 +172,10 @@ static bool emit_lea_insn(struct tr_builder *b, struct tr_insn *ti)
     int guest = gpr_of(ti->insn.operands[0].reg.value);
     unsigned to = is_spilled(guest) ? TR_S0 : (unsigned)guest;
 
+    if (ti->verbatim) {
+        emit_verbatim(b, ti);
+        return true;
+    }
     if (ti->insn.info.operand_width < 32)
         return false;
     emit_lea_operand(b, ti, to, ti->insn.info.operand_width == 64);
