@@ -29,7 +29,7 @@
 
 #include "engine/translator/translator.h"
 
-#define PATIENCE 64u
+#define PATIENCE 16u
 #define DROP_ALL UINTPTR_MAX /* icpu.drop_writes */
 
 struct code_page *code_page_at(const struct interpreter *t, const struct flat_range *range,
