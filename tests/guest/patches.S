@@ -70,13 +70,14 @@ main:
     LIVE \op, %rsi, %rax, %rax, 4, 0x11111111
     LIVE \op, %rsi, %r11, %r11, 4, 0x11111111
     LIVE \op, %esi, %edx, %rdx, 4, 0x11111111
-    LIVE \op, %esi, %r12d, %r12, 1, 0x11
+    LIVE \op, %esi, %r10d, %r10, 1, 0x11
     LIVE \op, %rsi, %rbx, %rbx, 1, 0x11
     .endr
     LIVE test, %rsi, %r13, %r13, 4, 0x11111111
     LIVE test, %esi, %eax, %rax, 4, 0x11111111
     LIVE mov, %esi, %ebp, %rbp, 4, 0x11111111
     LIVE mov, %esi, %r10d, %r10, 4, 0x11111111
+    LIVE mov, %rsi, %r13, %r13, 4, 0x11111111
     LIVE mov, %rsi, %rdi, %rdi, 4, 0x11111111
     LIVE movabs, %rsi, %rax, %rax, 8, 0x1111111111111111
     LIVE movabs, %rsi, %r11, %r11, 8, 0x1111111111111111

@@ -486,13 +486,13 @@ static bool is_verbatim(const struct tr_builder *b, const struct tr_insn *ti)
         const struct insn_operand *o = &ti->insn.operands[n];
         int guest = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? gpr_of(o->reg.value) : NO_REG;
 
-        if (guest == RSP || is_spilled(guest))
+        if (is_spilled(guest))
             return false;
     }
     if (ti->memory) {
         int base = gpr_of(ti->memory->mem.base), index = gpr_of(ti->memory->mem.index);
 
-        return base != NO_REG && base != RSP && !is_spilled(base) && !is_spilled(index);
+        return base != NO_REG && !is_spilled(base) && !is_spilled(index);
     }
     return true;
 }

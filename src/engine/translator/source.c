@@ -167,7 +167,7 @@ static const uint8_t *host_bytes(const struct tr_builder *b)
     return b->parts[0].host + (b->insns[0].rip & 0xfff);
 }
 
-/* Compare up to 8 bytes from at on, R11 being where the source is. Returns how many. */
+/* Compare up to 8 bytes from at on, TR_S0 being where the source is. Returns how many. */
 static unsigned emit_compare_bytes(struct tr_builder *b, unsigned at, unsigned left)
 {
     unsigned bytes = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
@@ -201,7 +201,7 @@ void emit_source_check(struct tr_builder *b)
             at += emit_compare_bytes(b, at, end - at);
 }
 
-/* R12 = the immediate, extended as the instruction does it. */
+/* TR_S1 = the immediate, extended as the instruction does it. */
 static void emit_load_live(struct tr_builder *b, const struct tr_insn *ti, unsigned at)
 {
     bool wide = ti->insn.info.operand_width == 64;
