@@ -29,6 +29,9 @@ main:
 7:
     TRY "movabs 0xd20304007cdfa800, %al; movabs %eax, 0x5ad39fa891e85102"
     CHECK_FAULT "constant addresses more than 2^63 apart", 13, 0
+    mov $fault, %ebx
+    TRY "mov (%rbx), %eax; sub $0x7fffffff, %rbx; lea -0x7fffffff(%rbx), %rbx; mov -2(%rbx), %eax"
+    CHECK_FAULT "a register plus 2^32", 14, 0
     dec %r15d
     jnz 7b
     mov $7, %eax

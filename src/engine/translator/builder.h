@@ -52,8 +52,8 @@ enum tr_kind {
 
 /* A register's value: what symbol stands for (0: nothing) plus offset. */
 struct symbolic {
-    unsigned symbol;
-    int64_t offset;
+    uint32_t symbol;
+    int32_t offset;
 };
 
 /* One memory access of an instruction: base + index << scale + offset, in symbols. */

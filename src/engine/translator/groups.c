@@ -36,6 +36,21 @@ static void set_new(struct tr_builder *b, struct symbolic regs[16], int guest)
     regs[guest] = (struct symbolic){.symbol = new_symbol(b)};
 }
 
+/* reg = symbol + offset. An offset of more than 32 bits is not followed; in 32-bit code it wraps.
+ */
+static void set_sum(struct tr_builder *b, struct symbolic regs[16], int guest, uint32_t symbol,
+                    int64_t offset)
+{
+    regs[guest] = (struct symbolic){symbol, (int32_t)offset};
+    if (offset != (int32_t)offset && !b->is_32bit)
+        set_new(b, regs, guest);
+}
+
+static void add(struct tr_builder *b, struct symbolic regs[16], int guest, int64_t constant)
+{
+    set_sum(b, regs, guest, regs[guest].symbol, regs[guest].offset + constant);
+}
+
 static void set_written(struct tr_builder *b, struct symbolic regs[16], const struct tr_insn *ti)
 {
     for (unsigned n = 0; n < ti->insn.info.operand_count; n++) {
@@ -55,8 +70,7 @@ static bool is_word_gpr(const struct tr_builder *b, const struct insn_operand *o
 }
 
 /* reg += constant, or reg = reg: true if ti is such an instruction on all that addresses read. */
-static bool follow_copy(const struct tr_builder *b, struct symbolic regs[16],
-                        const struct tr_insn *ti)
+static bool follow_copy(struct tr_builder *b, struct symbolic regs[16], const struct tr_insn *ti)
 {
     const struct insn_operand *o = ti->insn.operands;
     int to;
@@ -66,17 +80,17 @@ static bool follow_copy(const struct tr_builder *b, struct symbolic regs[16],
     to = gpr_of(o[0].reg.value);
     switch (ti->insn.info.mnemonic) {
     case ZYDIS_MNEMONIC_INC:
-        regs[to].offset++;
+        add(b, regs, to, 1);
         return true;
     case ZYDIS_MNEMONIC_DEC:
-        regs[to].offset--;
+        add(b, regs, to, -1);
         return true;
     case ZYDIS_MNEMONIC_ADD:
     case ZYDIS_MNEMONIC_SUB:
         if (o[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
             return false;
-        regs[to].offset +=
-            ti->insn.info.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s;
+        add(b, regs, to,
+            ti->insn.info.mnemonic == ZYDIS_MNEMONIC_ADD ? o[1].imm.value.s : -o[1].imm.value.s);
         return true;
     case ZYDIS_MNEMONIC_MOV:
         if (!is_word_gpr(b, &o[1]))
@@ -88,8 +102,7 @@ static bool follow_copy(const struct tr_builder *b, struct symbolic regs[16],
     }
 }
 
-static bool follow_lea(const struct tr_builder *b, struct symbolic regs[16],
-                       const struct tr_insn *ti)
+static bool follow_lea(struct tr_builder *b, struct symbolic regs[16], const struct tr_insn *ti)
 {
     const struct insn_operand *m = ti->memory;
     int base = gpr_of(m->mem.base);
@@ -97,8 +110,8 @@ static bool follow_lea(const struct tr_builder *b, struct symbolic regs[16],
     if (!is_word_gpr(b, &ti->insn.operands[0]) || m->mem.index != ZYDIS_REGISTER_NONE ||
         base == NO_REG || ti->insn.info.address_width != 8 * b->word)
         return false;
-    regs[gpr_of(ti->insn.operands[0].reg.value)] =
-        (struct symbolic){regs[base].symbol, regs[base].offset + m->mem.disp.value};
+    set_sum(b, regs, gpr_of(ti->insn.operands[0].reg.value), regs[base].symbol,
+            regs[base].offset + m->mem.disp.value);
     return true;
 }
 
@@ -114,17 +127,17 @@ static void follow(struct tr_builder *b, struct symbolic regs[16], const struct 
     case TR_PUSHF:
     case TR_CALL:
     case TR_CALL_INDIRECT:
-        regs[RSP].offset -= b->word;
+        add(b, regs, RSP, -(int64_t)b->word);
         return;
     case TR_RET:
-        regs[RSP].offset += (int64_t)(b->word + ti->insn.info.raw.imm[0].value.u);
+        add(b, regs, RSP, (int64_t)(b->word + ti->insn.info.raw.imm[0].value.u));
         return;
     case TR_POP:
-        regs[RSP].offset += b->word;
+        add(b, regs, RSP, b->word);
         set_new(b, regs, gpr_of(ti->insn.operands[0].reg.value));
         return;
     case TR_LEAVE:
-        regs[RSP] = (struct symbolic){regs[RBP].symbol, regs[RBP].offset + b->word};
+        set_sum(b, regs, RSP, regs[RBP].symbol, (int64_t)regs[RBP].offset + b->word);
         set_new(b, regs, RBP);
         return;
     case TR_STRING:
@@ -188,7 +201,7 @@ static void operand_access(const struct tr_builder *b, const struct symbolic reg
     if (index != NO_REG) {
         a->index = regs[index].symbol;
         a->scale = (uint8_t)__builtin_ctz(m->mem.scale);
-        a->offset += (int64_t)((uint64_t)regs[index].offset << a->scale);
+        a->offset += (int64_t)((uint64_t)(int64_t)regs[index].offset << a->scale);
     }
     /* Only near addresses are compared: the distance of others may be more than 63 bits. */
     if (!a->base && !a->index && !x86_is_canonical((uint64_t)a->offset))
@@ -377,9 +390,9 @@ static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, con
     int index = g->index ? register_with(ti, g->index) : NO_REG;
 
     if (base != NO_REG)
-        disp -= (uint64_t)ti->before[base].offset;
+        disp -= (uint64_t)(int64_t)ti->before[base].offset;
     if (index != NO_REG)
-        disp -= (uint64_t)ti->before[index].offset << g->scale;
+        disp -= (uint64_t)(int64_t)ti->before[index].offset << g->scale;
     if (!b->is_32bit && (int64_t)disp != (int32_t)disp)
         return false;
     m.disp = (int32_t)disp;
