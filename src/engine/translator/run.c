@@ -803,6 +803,8 @@ int translator_new(struct icpu *c, struct error *err)
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (t->data == MAP_FAILED)
         t->data = NULL;
+    else
+        madvise(t->data, t->data_bytes, MADV_HUGEPAGE);
     if (!t->builder || !t->data || host_code_new(&t->code, code_bytes, true, err)) {
         translator_free(c);
         return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
