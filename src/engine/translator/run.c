@@ -77,23 +77,7 @@ static bool may_go_on(const struct icpu *c)
            translator_can_run(c);
 }
 
-/* How generated code goes on after an op that ended at another RIP, or in another mode. */
-static const uint8_t *way_from(struct translator *t, const struct tr_op *op)
-{
-    struct icpu *c = t->c;
-    const uint8_t **jumps = t->jumps[1][current_mode(c)];
-
-    if (!may_go_on(c) || simd_blocked(c) != t->built_blocked || smap(c) != t->built_smap ||
-        !x86_is_canonical(c->cpu.s.rip) || !jumps)
-        return t->leave;
-    t->flags = flags_to_word(c);
-    t->site = op;
-    t->target = (uintptr_t)jumps[c->cpu.s.rip & (TR_JUMP_SIZE - 1)];
-    meter_to(c, METER_GENERATED);
-    return t->resume;
-}
-
-const uint8_t *translator_step(struct icpu *c, const struct tr_op *op)
+int translator_step(struct icpu *c, const struct tr_op *op)
 {
     struct translator *t = c->translator;
     const struct op *i = &op->op;
@@ -113,7 +97,7 @@ const uint8_t *translator_step(struct icpu *c, const struct tr_op *op)
     c->insn = NULL;
     if (!i) {
         interp_refund_from(c, tr_op_end(op)); /* if the op did not */
-        return way_from(t, op);
+        return 1;
     }
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
         simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
@@ -123,12 +107,12 @@ const uint8_t *translator_step(struct icpu *c, const struct tr_op *op)
             c->shadow = true;
             c->cpu.s.pending.shadow_is_mov_ss = c->inner_shadow == INNER_SHADOW_MOV_SS;
         }
-        return way_from(t, op);
+        return 1;
     }
     c->charged = 0;
     t->flags = flags_to_word(c);
     meter_to(c, METER_GENERATED);
-    return NULL;
+    return 0;
 }
 
 /* ---- memory for blocks ---- */

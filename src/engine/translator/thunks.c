@@ -213,7 +213,7 @@ static void make_exit(struct translator *t, struct emit *e, const uint8_t *save_
 
 static void make_step(struct translator *t, struct emit *e, const uint8_t *save_vectors)
 {
-    uint8_t *elsewhere;
+    uint8_t *leave;
 
     t->step = emit_address(e);
     emit_save_flags(t, e);
@@ -224,21 +224,13 @@ static void make_step(struct translator *t, struct emit *e, const uint8_t *save_
     emit_constant(e, RDI, (uintptr_t)t->c);
     emit_mov(e, RSI, TR_S2);
     emit_constant(e, RAX, (uintptr_t)translator_step);
-    put_bytes(e, "\xff\xd0", 2);     /* call rax */
-    put_bytes(e, "\x48\x85\xc0", 3); /* test rax, rax */
-    elsewhere = emit_jcc(e, CC_NE);
+    put_bytes(e, "\xff\xd0", 2); /* call rax */
+    put_bytes(e, "\x85\xc0", 2); /* test eax, eax */
+    leave = emit_jcc(e, CC_NE);
     load_guest(t, e);
     put_back(t, e);
-    emit_aim(e, elsewhere, emit_address(e));
-    put_bytes(e, "\xff\xe0", 2); /* jmp rax */
-    t->leave = emit_address(e);
+    emit_aim(e, leave, emit_address(e));
     put_return(e, 1);
-    t->resume = emit_address(e);
-    load_guest(t, e);
-    emit_load(e, TR_S0, mem_field(&t->c->cpu.s.rip));
-    emit_load(e, TR_S2, mem_field(&t->site));
-    emit_store_imm(e, &t->site, 0); /* it is set where generated code is left */
-    emit_rm(e, false, 0xff, 4, mem_field(&t->target));
 }
 
 void translator_make_thunks(struct translator *t)

@@ -191,7 +191,7 @@ struct translator {
     uint16_t flags;        /* status flags as LAHF has them in the high byte, OF in the low one */
     uint64_t host_rsp;     /* the host's stack pointer while generated code runs */
     uint64_t back;         /* where the thunk that it jumped to goes on */
-    uint64_t target;       /* of an indirect call, while the return address is pushed; of resume */
+    uint64_t target;       /* of an indirect call, while the return address is pushed */
     uint64_t pointers[16]; /* of the running block's groups (groups.c) */
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
     const struct tr_op *site;   /* or the indirect branch, or NULL */
@@ -209,7 +209,6 @@ struct translator {
      * and load_vectors go on at back; the latter two keep general registers, and load_vectors,
      * which is for level none, flags as well. */
     const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
-    const uint8_t *leave, *resume; /* what translator_step() answers; resume: through target */
     const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
     const uint8_t **jumps[2][TR_MODE_COUNT]; /* as entries; NULL until used */
 
@@ -320,11 +319,8 @@ void translator_make_thunks(struct translator *t);
 /* Flags between the host's and translator.flags; both use TR_S1 and keep the other registers. */
 void emit_save_flags(struct translator *t, struct emit *e);
 void emit_restore_flags(struct translator *t, struct emit *e);
-/*
- * Called by the thunks. NULL to go on behind the op; else RIP is elsewhere, or something else has
- * changed, and the answer is the code to go on with: leave, or resume at RIP's block.
- */
-const uint8_t *translator_step(struct icpu *c, const struct tr_op *op);
+/* Called by the thunks: 0 to go on in generated code, 1 to leave it. */
+int translator_step(struct icpu *c, const struct tr_op *op);
 
 /* ---- rewrite.c ---- */
 
