@@ -716,6 +716,7 @@ static bool start_on_terminal(struct terminal *terminal, const char *description
         ioctl(fd, TIOCSCTTY, 0);
         dup2(fd, STDIN_FILENO);
         dup2(fd, STDOUT_FILENO);
+        signal(SIGHUP, SIG_DFL); /* nohup has it ignored */
         _exit(echo_child(description));
     }
     assert_true(wait_for(terminal->master, "ready\r\n", terminal->got, sizeof(terminal->got)));
