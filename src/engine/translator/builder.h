@@ -322,12 +322,9 @@ void emit_group_checks(struct tr_builder *b, struct tr_insn *ti);
 
 /* ---- instructions.c ---- */
 
-/* Off to the interpreter's op on this condition; finish_cold() says where it comes back. */
-struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition);
-
 /* The group checks that stand before ti, and ti. */
 void emit_insn(struct tr_builder *b, struct tr_insn *ti);
-/* Off to the interpreter's op. */
+/* Off to the interpreter's op on this condition; finish_cold() says where it comes back. */
 struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition);
 /* TR_S1 = the status flags of t->flags, as in EFLAGS; TR_S0 is lost. */
 void emit_status_flags(struct tr_builder *b);
