@@ -91,6 +91,24 @@ main:
     CHECK_FAULT "no page behind a call", 14, 0
     CHECK "and RIP is there", fault_ip, $WINDOW
     mov %rbp, %rsp
+
+    /*
+     * The flags pass through a branch into code that has taken the place of code which does not
+     * care for them: 64 KiB further on, or in the same page.
+     */
+    mov %rbp, %rsp
+    movl $page_kills + 7, window_pt
+    movl $page_adds + 7, window_pt + 8 * 16
+    mov $WINDOW, %ebx
+    lea 0x10000(%rbx), %rdx
+    LOOP TIMES, "call *%rbx; xor %eax, %eax; stc; call *%rdx"
+    CHECK "flags of an indirect call, 64 KiB on", %rdi, $TIMES
+    call *%rbx /* page_kills is the first */
+    LOOP TIMES, "xorl $0x1000, window_pt; invlpg 0x40000000; xor %eax, %eax; call *%rbx"
+    CHECK "flags of an indirect call, to another page", %rdi, $TIMES/2
+    xorl $0x1000, window_pt
+    LOOP TIMES, "xorl $0x1000, window_pt; invlpg 0x40000000; xor %eax, %eax; call 0x40000000"
+    CHECK "flags of a call, to another page", %rdi, $TIMES/2
     jmp finish64
 
 near_one:
@@ -168,6 +186,12 @@ page_one:
     .balign 4096
 page_two:
     .byte 0xb8, 2, 0, 0, 0, 0xc3
+    .balign 8192
+page_kills:
+    .byte 0x31, 0xc0, 0xff, 0xc0, 0xc3 /* xor %eax, %eax; inc %eax; ret */
+    .balign 4096
+page_adds:
+    .byte 0x83, 0xd0, 0, 0xc3 /* adc $0, %eax; ret */
     .balign 4096
 window_pd: .fill 512, 8, 0
 window_pt: .fill 512, 8, 0

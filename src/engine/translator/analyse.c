@@ -635,7 +635,10 @@ void analyse_flags(struct tr_builder *b)
         else if (ti->kind >= TR_JCC &&
                  (!ti->followed || ti->kind == TR_RET)) /* who knows its target */
             live = STATUS_FLAGS;
-        live = live_at[n] = (live & ~(unsigned)ti->flags_killed) | ti->flags_used;
+        live = (live & ~(unsigned)ti->flags_killed) | ti->flags_used;
+        if (ti->enters) /* its page may be another one by then, with other code */
+            live = STATUS_FLAGS;
+        live_at[n] = live;
         ti->flags_live = live != 0;
     }
 }

@@ -70,53 +70,76 @@ void emit_indirect(struct tr_builder *b, struct tr_insn *ti)
     emit_indirect_mode(b, ti, b->page->mode);
 }
 
-/* The comparison is one that leaves the flags alone: the other target may want them. */
-void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
+/* ---- comparisons that leave the flags alone: what they lead to may read them ---- */
+
+static uint8_t *emit_jrcxz(struct emit *e)
 {
-    struct emit *e = b->e;
-    uint64_t difference = -ti->leads;
-    bool is_near = (int64_t)difference == (int32_t)difference;
-    uint8_t *matches;
+    put_bytes(e, "\xe3", 2);
+    return e->at;
+}
+
+/* A branch of one byte that ends before from leads here. */
+static void aim_short(struct emit *e, uint8_t *from)
+{
+    assert(e->at - from <= INT8_MAX);
+    from[-1] = (uint8_t)(e->at - from);
+}
+
+/* RCX = TR_S0 - rip; TR_S1 keeps RCX. */
+static void emit_difference(struct emit *e, uint64_t rip)
+{
+    bool is_near = (int64_t)-rip == (int32_t)-rip;
 
     emit_mov(e, TR_S1, RCX);
     if (!is_near)
-        emit_constant(e, RCX, difference);
-    emit_lea(e, true, RCX,
-             is_near ? mem_base(TR_S0, (int32_t)difference) : mem_index(RCX, TR_S0, 0, 0));
-    put_bytes(e, "\xe3", 2); /* jrcxz */
-    matches = e->at;
+        emit_constant(e, RCX, -rip);
+    emit_lea(e, true, RCX, is_near ? mem_base(TR_S0, (int32_t)-rip) : mem_index(RCX, TR_S0, 0, 0));
+}
+
+/* RCX is not 0 if the page is current. */
+static void emit_load_current(struct tr_builder *b, const struct tr_page *page)
+{
+    emit_rm(b->e, false, 0x0fb6, RCX, mem_field(&b->t->current[page->id])); /* movzx */
+}
+
+void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct emit *e = b->e;
+    uint8_t *matches;
+
+    emit_difference(e, ti->leads);
+    matches = emit_jrcxz(e);
     emit_mov(e, RCX, TR_S1);
     cold_new(b, COLD_MISS, emit_jmp(e))->op = insn_op(b, ti);
-    matches[-1] = (uint8_t)(e->at - matches);
+    aim_short(e, matches);
     emit_mov(e, RCX, TR_S1);
     all_scratch_lost(b);
 }
 
-/* ---- entries ---- */
-
-/* CMP: not equal if the page is not current. */
-static void emit_is_current(struct tr_builder *b, const struct tr_page *page)
-{
-    struct host_mem current = mem_field(&b->t->current[page->id]);
-
-    current.immediate_bytes = 1;
-    emit_rm(b->e, false, 0x80, ALU_CMP, current);
-    put8(b->e, 1);
-}
-
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
 {
-    const struct tr_page *page = ti->enters;
+    struct emit *e = b->e;
+    uint8_t *is_another, *is_current;
     struct cold *cold;
 
-    if (!page)
+    if (!ti->enters)
         return;
-    guard_flags(b, ti);
-    emit_is_current(b, page);
-    cold = cold_new(b, COLD_EXIT, emit_jcc(b->e, CC_NE));
+    emit_mov(e, TR_S1, RCX);
+    emit_load_current(b, ti->enters);
+    is_another = emit_jrcxz(e);
+    emit_mov(e, RCX, TR_S1);
+    put_bytes(e, "\xeb", 2); /* jmp */
+    is_current = e->at;
+    aim_short(e, is_another);
+    emit_mov(e, RCX, TR_S1);
+    cold = cold_new(b, COLD_EXIT, emit_jmp(e));
     cold->rip = ti->rip;
     cold->refund = b->charged;
+    aim_short(e, is_current);
+    scratch_lost(b, TR_S1);
 }
+
+/* ---- entries ---- */
 
 void emit_exit_if(struct tr_builder *b, unsigned condition, uint64_t rip)
 {
@@ -156,26 +179,6 @@ static void emit_refund(struct tr_builder *b, unsigned count)
     emit_store(b->e, budget, TR_S1);
 }
 
-static void compare_rip(struct tr_builder *b)
-{
-    uint64_t rip = b->block->rip;
-
-    if (b->is_32bit || (int64_t)rip == (int32_t)rip) {
-        emit_alu_imm(b->e, !b->is_32bit, ALU_CMP, TR_S0, (int32_t)rip);
-    } else {
-        emit_constant(b->e, TR_S1, rip);
-        emit_rr(b->e, true, 0x3b, TR_S0, TR_S1);
-    }
-    emit_aim(b->e, emit_jcc(b->e, CC_NE),
-             b->flags_saved ? b->t->exit_indirect_saved : b->t->exit_indirect);
-}
-
-static void check_page(struct tr_builder *b)
-{
-    emit_is_current(b, b->page);
-    emit_exit_if(b, CC_NE, b->block->rip);
-}
-
 /* Does the first instruction read the flags before anything else changes the host's? */
 static bool begins_with_flags(const struct tr_builder *b)
 {
@@ -185,52 +188,69 @@ static bool begins_with_flags(const struct tr_builder *b)
         if (b->groups[n].place == 0)
             return false;
     return !b->checks_itself && first->flags_used && !first->access_count && !first->raise &&
-           !first->enters && first->kind != TR_FALLBACK;
+           first->kind != TR_FALLBACK;
 }
 
-static void (*const entry_checks[])(struct tr_builder *b) = {
-    [TR_INDIRECT] = compare_rip,
-    [TR_CROSS] = check_page,
-    [TR_CHECKED] = emit_attention,
-};
-
-/* Each entry goes on in the next. The block does not care for the flags. */
-static void emit_entries_dead(struct tr_builder *b)
+/*
+ * The entries that may find that another block is meant, one which may care for the flags although
+ * this one does not. Goes on behind them.
+ */
+static void emit_page_entries(struct tr_builder *b, bool saved)
 {
-    for (unsigned n = 0; n < TR_ENTRY_COUNT; n++) {
-        b->block->entries[0][n] = b->block->entries[1][n] = emit_address(b->e);
-        if (n != TR_DIRECT)
-            entry_checks[n](b);
-    }
-}
-
-/* Where the flags are alive, checks are made with the flags saved. */
-static void emit_entries_live(struct tr_builder *b)
-{
+    const uint8_t **entries = b->block->entries[saved];
+    struct translator *t = b->t;
     struct emit *e = b->e;
-    uint8_t *to_next = NULL;
+    uint8_t *is_rip, *is_another, *another;
 
-    for (unsigned n = 0; n < TR_DIRECT; n++) {
-        b->block->entries[0][n] = emit_address(e);
+    b->flags_saved = saved;
+    entries[TR_INDIRECT] = emit_address(e);
+    emit_difference(e, b->block->rip);
+    is_rip = emit_jrcxz(e);
+    emit_mov(e, RCX, TR_S1);
+    emit_jmp_to(e, saved ? t->exit_indirect_saved : t->exit_indirect);
+    another = e->at;
+    emit_mov(e, RCX, TR_S1);
+    cold_new(b, COLD_EXIT, emit_jmp(e))->rip = b->block->rip;
+    entries[TR_CROSS] = emit_address(e);
+    emit_mov(e, TR_S1, RCX);
+    aim_short(e, is_rip);
+    emit_load_current(b, b->page);
+    is_another = emit_jrcxz(e);
+    is_another[-1] = (uint8_t)(another - is_another);
+    emit_mov(e, RCX, TR_S1);
+}
+
+/* Each entry goes on in the next. */
+static void emit_entries(struct tr_builder *b)
+{
+    const uint8_t *(*entries)[TR_ENTRY_COUNT] = b->block->entries;
+    bool live = b->insns[0].flags_live;
+    struct emit *e = b->e;
+    uint8_t *to_next;
+
+    emit_page_entries(b, true);
+    to_next = emit_jmp(e);
+    emit_page_entries(b, false);
+    entries[0][TR_CHECKED] = emit_address(e);
+    if (live)
         emit_save_flags(b->t, e);
-        if (to_next)
-            emit_aim(e, to_next, emit_address(e));
-        b->block->entries[1][n] = emit_address(e);
-        b->flags_saved = true;
-        entry_checks[n](b);
-        to_next = n == TR_CHECKED ? NULL : emit_jmp(e);
-    }
+    emit_aim(e, to_next, emit_address(e));
+    entries[1][TR_CHECKED] = emit_address(e);
+    b->flags_saved = live;
+    emit_attention(b);
+    entries[0][TR_DIRECT] = entries[1][TR_DIRECT] = emit_address(e);
+    if (!live)
+        return;
     if (begins_with_flags(b)) {
-        b->block->entries[1][TR_DIRECT] = emit_address(e);
         flags_to_host(b);
-        b->block->entries[0][TR_DIRECT] = emit_address(e);
+        entries[0][TR_DIRECT] = emit_address(e);
         return;
     }
     to_next = emit_jmp(e);
-    b->block->entries[0][TR_DIRECT] = emit_address(e);
+    entries[0][TR_DIRECT] = emit_address(e);
     emit_save_flags(b->t, e);
     emit_aim(e, to_next, emit_address(e));
-    b->block->entries[1][TR_DIRECT] = emit_address(e);
+    entries[1][TR_DIRECT] = emit_address(e);
 }
 
 /* ---- out of line ---- */
@@ -330,10 +350,7 @@ static void emit_block(struct tr_builder *b)
     b->flags_saved = false;
     all_scratch_lost(b);
     b->level = VECTORS_NONE;
-    if (b->insns[0].flags_live)
-        emit_entries_live(b);
-    else
-        emit_entries_dead(b);
+    emit_entries(b);
     emit_charge(b);
     emit_source_check(b);
     for (unsigned n = 0; n < b->count; n++) {
