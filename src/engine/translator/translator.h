@@ -259,6 +259,25 @@ bool translator_can_run(const struct icpu *c);
 void translator_note_interpreted(struct icpu *c);
 /* Run blocks until something has to be attended to. Faults longjmp as the interpreter's. */
 void translator_run(struct icpu *c);
+/* engine_ops.stats */
+void translator_stats(struct translator *t,
+                      void (*put)(void *opaque, const char *name, uint64_t count), void *opaque);
+
+/* ---- blocks.c ---- */
+
+/* Drop all generated code. Not from within it. */
+void translator_flush(struct translator *t);
+/* These chunks of a page with decoded code were written. Any thread; code_lock is held. */
+void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks);
+
+void *translator_data(struct translator *t, size_t bytes);
+/* The jump tables of a mode. False: no memory. */
+bool translator_make_jumps(struct translator *t, unsigned mode);
+/* May a block follow branches once it is hot? */
+bool translator_may_follow(const struct translator *t, const struct tr_page *page, uint64_t rip);
+
+/* ---- pages.c ---- */
+
 /* Linear addresses may be mapped to other pages; but for global_too only those not mapped globally.
  */
 void translator_forget_mappings(struct translator *t, bool global_too);
@@ -271,22 +290,9 @@ void translator_bring_back(struct translator *t, uint16_t pcid, bool keep);
 void translator_forget_spaces(struct translator *t);
 /* This one may be. */
 void translator_forget_page(struct translator *t, uint64_t linear);
-/* Drop all generated code. Not from within it. */
-void translator_flush(struct translator *t);
-/* These chunks of a page with decoded code were written. Any thread; code_lock is held. */
-void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks);
-
 /* The page at the linear address page_rip, which f says where to find; it is current now. */
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f,
                                 uint64_t page_rip);
-/* engine_ops.stats */
-void translator_stats(struct translator *t,
-                      void (*put)(void *opaque, const char *name, uint64_t count), void *opaque);
-void *translator_data(struct translator *t, size_t bytes);
-/* The jump tables of a mode. False: no memory. */
-bool translator_make_jumps(struct translator *t, unsigned mode);
-/* May a block follow branches once it is hot? */
-bool translator_may_follow(const struct translator *t, const struct tr_page *page, uint64_t rip);
 
 /* ---- translate.c ---- */
 
