@@ -103,6 +103,27 @@ main:
     CHECK "REP STOSQ downwards, what is below", (B + 0x2ffd - 0x17fc), $0x04030201
     RUN "rep movsb", B, A, SIZE
 
+    /* Few elements over the ends of pages, one of them in both */
+    RUN "rep movsb", (B + 0xf83), (A + 0x1fe7), 0x280
+    CHECK_INDICES "REP MOVSB over ends", (B + 0xf83 + 0x280), (A + 0x1fe7 + 0x280), 0
+    RUN "repe cmpsb", (B + 0xf83), (A + 0x1fe7), 0x280
+    CHECK_ZF "REP MOVSB over ends, what it moved", 1
+    RUN "rep movsq", (B + 0xffb), (A + 0xfe3), 0x201
+    CHECK_INDICES "REP MOVSQ over ends", (B + 0xffb + 0x1008), (A + 0xfe3 + 0x1008), 0
+    RUN "repe cmpsb", (B + 0xffb), (A + 0xfe3), 0x1008
+    CHECK_ZF "REP MOVSQ over ends, what it moved", 1
+    CHECK "REP MOVSQ over ends, what is behind", (B + 0x2003), $0x06050403
+    mov $0x51b2c3d4, %eax
+    RUN "rep stosl", (B + 0xffa), 0, 0x402
+    CHECK_INDICES "REP STOSL over ends", (B + 0x2002), 0, 0
+    CHECK "REP STOSL over ends, the first", (B + 0xffa), $0x51b2c3d4
+    CHECK "REP STOSL over ends, between two", (B + 0xffe), $0x51b2c3d4
+    CHECK "REP STOSL over ends, the last", (B + 0x1ffe), $0x51b2c3d4
+    CHECK "REP STOSL over ends, what is behind", (B + 0x2002), $0x050403ea
+    RUN "rep stosw", (B + 0xfff), 0, 0
+    CHECK_INDICES "REP STOSW of none", (B + 0xfff), 0, 0
+    RUN "rep movsb", B, A, SIZE
+
     /* A page that is not there: how far it came */
     RUN "rep movsb", (ABSENT - SIZE), A, SIZE
     mov $ABSENT - 0x1801, %rdi
@@ -123,6 +144,11 @@ main:
     TRY "rep stosl"
     CHECK_FAULT "REP STOSL into nothing", 14, 2
     CHECK "REP STOSL into nothing: RDI", %rdi, $ABSENT
+    mov $ABSENT - 0x83, %rdi
+    mov $0x180, %ecx
+    TRY "rep stosb"
+    CHECK_FAULT "REP STOSB of few into nothing", 14, 2
+    CHECK "REP STOSB of few into nothing: RDI", %rdi, $ABSENT
 
     /* The handler maps it, and the instruction goes on. */
     movl $appear, hooks + 4 * 14

@@ -52,6 +52,9 @@ main:
     .irp insn, "repe cmpsb", "repne scasl", "rep movsw", "rep stosb"
     REPEAT TIMES, "mov %ecx, %edx; mov $4, %ecx; mov %rbx, %rsi; lea 128(%rbx), %rdi; \insn; mov %edx, %ecx"
     .endr
+    .irp insn, "rep movsw", "rep stosb" /* over the end of a page */
+    REPEAT TIMES, "mov %ecx, %edx; mov $4, %ecx; mov %rbx, %rsi; mov $scratch + 0xffe, %rdi; \insn; mov %edx, %ecx"
+    .endr
     fldpi /* loads the registers */
     .irp insn, "stmxcsr 16(%rbx)", "ldmxcsr 16(%rbx)", "fnstcw 16(%rbx)", "fldcw 16(%rbx)", "fwait", "fnstsw %ax"
     REPEAT TIMES, "\insn"
@@ -82,4 +85,4 @@ user_calls:
     .data
     .balign 4096 /* away from code */
 scratch: .quad 0x123456789abcdef0, 0, 0
-    .zero 232
+    .zero 0x1100

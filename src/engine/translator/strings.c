@@ -112,9 +112,60 @@ static void emit_take_back(struct tr_builder *b, unsigned reg, unsigned addend)
     emit_lea_word(b, reg, mem_index((int)reg, (int)addend, 0, 0));
 }
 
+/* reg = how many whole elements there are from the address in from to the end of its page. */
+static void emit_room(struct tr_builder *b, unsigned reg, unsigned from, unsigned scale)
+{
+    emit_rr(b->e, false, 0x8b, reg, from); /* mov */
+    emit_alu_imm(b->e, false, ALU_OR, reg, -0x1000);
+    emit_rr(b->e, false, 0xf7, 3, reg); /* neg: bytes */
+    if (!scale)
+        return;
+    emit_rr(b->e, false, 0xc1, 5, reg); /* shr */
+    put8(b->e, scale);
+}
+
+/* If the value of other is lower, reg takes it. */
+static void emit_lower(struct tr_builder *b, unsigned reg, unsigned other)
+{
+    emit_rr(b->e, false, 0x3b, reg, other);   /* cmp */
+    emit_rr(b->e, false, 0x0f47, reg, other); /* cmova */
+}
+
 /*
- * Upwards and within one page (or two, of MOVS and CMPS) the host's instruction does it. One that
- * is interrupted starts again, so nothing else has to be looked at on the way.
+ * MOVS and STOS: translator.part = how many elements can be done at once. Off to the interpreter if
+ * the next one crosses a page; elements of one byte do not.
+ */
+static unsigned find_part(struct tr_builder *b, struct tr_insn *ti, unsigned scale, bool reads_si,
+                          struct cold **colds)
+{
+    emit_room(b, TR_S1, RDI, scale);
+    if (reads_si) {
+        emit_room(b, TR_S2, RSI, scale);
+        emit_lower(b, TR_S1, TR_S2);
+    }
+    if (scale) {
+        emit_rr(b->e, false, 0x85, TR_S1, TR_S1); /* test */
+        colds[0] = step_if(b, ti, CC_E);
+    }
+    emit_lower(b, TR_S1, RCX);
+    emit_store(b->e, mem_field(&b->t->part), TR_S1);
+    return scale ? 1 : 0;
+}
+
+/* RCX = translator.part, which is what is left then. */
+static void take_part(struct tr_builder *b)
+{
+    const struct host_mem part = mem_field(&b->t->part);
+
+    emit_load(b->e, TR_S1, part);
+    emit_rr(b->e, true, 0x2b, RCX, TR_S1); /* sub */
+    emit_store(b->e, part, RCX);
+    emit_mov(b->e, RCX, TR_S1);
+}
+
+/*
+ * Upwards the host's instruction does it: MOVS and STOS page by page, CMPS and SCAS within one page
+ * (or two). One that is interrupted starts again, so nothing else has to be looked at on the way.
  */
 bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
 {
@@ -122,18 +173,25 @@ bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
     unsigned scale = (unsigned)__builtin_ctz(ti->insn.info.operand_width / 8);
     enum string_insn kind = string_of(&ti->insn);
     bool reads_si = kind == STRING_MOVS || kind == STRING_CMPS;
+    bool by_page = kind == STRING_MOVS || kind == STRING_STOS;
     struct rewrite r = {.reg = NO_REG, .rm = NO_REG, .vvvv = NO_REG};
     struct cold *colds[6] = {NULL};
+    const uint8_t *again;
     unsigned count = 0;
 
     colds[count++] = step_backwards(b, ti);
     emit_alu_imm(e, !b->is_32bit, ALU_CMP, RCX, 0x1000);
     colds[count++] = step_if(b, ti, CC_A);
-    colds[count++] = step_beyond_page(b, ti, RDI, scale);
-    if (reads_si)
-        colds[count++] = step_beyond_page(b, ti, RSI, scale);
+    again = emit_address(e);
+    if (by_page) {
+        count += find_part(b, ti, scale, reads_si, &colds[count]);
+    } else {
+        colds[count++] = step_beyond_page(b, ti, RDI, scale);
+        if (reads_si)
+            colds[count++] = step_beyond_page(b, ti, RSI, scale);
+    }
     emit_mov_word(b, TR_S0, RDI);
-    colds[count++] = emit_lookup(b, ti, 1, kind == STRING_MOVS || kind == STRING_STOS, 0);
+    colds[count++] = emit_lookup(b, ti, 1, by_page, 0);
     if (reads_si) {
         emit_store(e, mem_field(&b->t->target), TR_S2);
         emit_mov_word(b, TR_S0, RSI);
@@ -144,12 +202,19 @@ bool emit_rep(struct tr_builder *b, struct tr_insn *ti)
     }
     emit_add_addend(b, RDI, TR_S2);
     emit_zero_extend(b, RCX);
+    if (by_page)
+        take_part(b);
     flags_for(b, ti); /* with RCX 0 CMPS and SCAS keep them */
     if (!rewrite_insn(e, &ti->insn, &r))
         return false;
     emit_take_back(b, RDI, TR_S2);
     if (reads_si)
         emit_take_back(b, RSI, TR_S0);
+    if (by_page) {
+        emit_load(e, RCX, mem_field(&b->t->part));
+        emit_rr(e, true, 0x85, RCX, RCX); /* test */
+        emit_aim(e, emit_jcc(e, CC_NE), again);
+    }
     while (count--)
         finish_cold(b, colds[count]);
     return true;

@@ -192,6 +192,7 @@ struct translator {
     uint64_t host_rsp;     /* the host's stack pointer while generated code runs */
     uint64_t back;         /* where the thunk that it jumped to goes on */
     uint64_t target;       /* of an indirect call, while the return address is pushed */
+    uint64_t part;         /* elements of a string instruction: to be done next, then left */
     uint64_t pointers[16]; /* of the running block's groups (groups.c) */
     const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
     const struct tr_op *site;   /* or the indirect branch, or NULL */
