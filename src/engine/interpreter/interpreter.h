@@ -118,6 +118,16 @@ struct large_pages {
     uint64_t of_1g[(1u << LARGE_1G_BITS) / 64];
 };
 
+/*
+ * A page that user code in the translator asks for again and again. A copy of what the TLB has, and
+ * forgotten whenever an entry there becomes invalid.
+ */
+struct near_page {
+    uint64_t read, write; /* as in struct tlb_entry; icpu.no_page if it is not there */
+    uintptr_t addend;
+};
+#define NEAR_PAGES 32u
+
 /* Which privilege an access has; each has its own TLB. */
 enum tlb_kind { TLB_KERNEL, TLB_USER, TLB_KERNEL_SMAP_OPEN, TLB_SLOW, TLB_KIND_COUNT };
 
@@ -281,6 +291,9 @@ struct icpu {
     bool jumps_filled; /* some entry was set since the last flush */
     struct fetch_entry fetches[FETCH_SIZE];
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
+    struct near_page near[NEAR_PAGES];
+    uint8_t near_used; /* some of them were set */
+    uint64_t no_page;  /* tag that answers nothing; a secret (memory.c) */
     struct large_pages large_pages;
     /* Slots that a flush has to look at: [0] had a mapping that was not global, [1] a global one.
      */

@@ -102,6 +102,27 @@ static void clear_tags(struct tlb_entry *e, unsigned slot)
     e->ram &= TLB_IN_LIST | TLB_IN_LIST << 1;
 }
 
+/* Entries become invalid. */
+static void note_invalid(struct icpu *c)
+{
+    c->tlb_epoch++;
+    for (unsigned n = 0; n < NEAR_PAGES && c->near_used; n++)
+        c->near[n].read = c->near[n].write = c->no_page;
+    c->near_used = 0;
+}
+
+/*
+ * Any address is compared with a near page. So what answers nothing is a secret, and not canonical,
+ * nor is what it leads to: who guesses these 49 bits ends the machine.
+ */
+static void choose_no_page(struct icpu *c)
+{
+    host_random(&c->no_page, sizeof(c->no_page));
+    c->no_page = (c->no_page & ((1ull << 61) - GUEST_PAGE_SIZE)) | 1ull << 62;
+    c->near_used = 1;
+    note_invalid(c);
+}
+
 static unsigned hash_2m(uint64_t linear)
 {
     return linear >> 21 & ((1u << LARGE_2M_BITS) - 1);
@@ -177,6 +198,7 @@ static void flush_page_jumps(struct icpu *c, uint64_t linear)
 
 void interp_empty_tlb(struct icpu *c)
 {
+    choose_no_page(c);
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
         for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
             c->tlbs[kind][slot].ram = 0;
@@ -207,7 +229,7 @@ static void flush_filled(struct icpu *c, unsigned global, unsigned kind, bool gl
 void interp_flush_tlb(struct icpu *c, bool global_too)
 {
     meter_count(c, global_too ? METER_TLB_FLUSHES : METER_TLB_LOCAL_FLUSHES);
-    c->tlb_epoch++;
+    note_invalid(c);
     for (unsigned global = 0; global <= global_too; global++)
         for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
             flush_filled(c, global, kind, global_too);
@@ -262,7 +284,7 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
     unsigned slot = tlb_index(linear);
 
     meter_count(c, METER_TLB_PAGE_FLUSHES);
-    c->tlb_epoch++;
+    note_invalid(c);
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
     if (unlikely(may_be_in_large_page(c, linear))) {
@@ -278,7 +300,7 @@ void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page)
     uint64_t ram = tlb_ram(c, page);
 
     meter_count(c, METER_WRITE_TAGS_DROPPED);
-    c->tlb_epoch++;
+    note_invalid(c);
     for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
         const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
 
@@ -293,7 +315,7 @@ void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page)
 
 void interp_drop_write_tags(struct icpu *c)
 {
-    c->tlb_epoch++;
+    note_invalid(c);
     for_each_filled(c, clear_write_tag);
 }
 

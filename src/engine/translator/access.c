@@ -146,6 +146,13 @@ static const uint64_t *segment_base(struct tr_builder *b, const struct insn_oper
     return NULL;
 }
 
+/* In 64-bit code: the same each time, but for the segment's base. */
+static bool is_plain_offset(const struct tr_builder *b, const struct insn_operand *m)
+{
+    return !b->is_32bit && m->mem.base == ZYDIS_REGISTER_NONE &&
+           m->mem.index == ZYDIS_REGISTER_NONE;
+}
+
 void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struct access *a)
 {
     const uint64_t *base;
@@ -156,6 +163,11 @@ void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struc
         return;
     }
     base = segment_base(b, ti->memory);
+    if (base && is_plain_offset(b, ti->memory)) {
+        emit_load(b->e, TR_S0, mem_field(base));
+        emit_lea(b->e, true, TR_S0, mem_base(TR_S0, (int32_t)ti->memory->mem.disp.value));
+        return;
+    }
     emit_lea_operand(b, ti, TR_S0, true);
     if (base) {
         emit_load(b->e, TR_S1, mem_field(base));
@@ -187,50 +199,125 @@ static struct cold *step_cold(struct tr_builder *b, struct tr_insn *ti, unsigned
     return cold;
 }
 
-/* TR_S2 holds a tag: compare it with TR_S0, and load the addend from there on a hit. */
-static struct cold *emit_compare(struct tr_builder *b, struct tr_insn *ti, unsigned size,
-                                 unsigned align_mask, struct host_mem addend)
+/* other = the address XOR a tag, which is the offset in the page on a hit: condition A if it is
+ * not. */
+static void emit_compare(struct tr_builder *b, unsigned other, unsigned size, unsigned align_mask)
 {
-    struct emit *e = b->e;
+    if (align_mask) {
+        emit_rr(b->e, true, 0xc1, 1, other); /* ror: what is not aligned becomes very large */
+        put8(b->e, (unsigned)__builtin_popcount(align_mask));
+    }
+    emit_alu_imm(b->e, true, ALU_CMP, other, (int32_t)((0x1000 - size) / (align_mask + 1)));
+}
+
+/* TR_S0 and TR_S2 are for the address and something else. */
+static unsigned other_than(unsigned address)
+{
+    return address == TR_S0 ? TR_S2 : TR_S0;
+}
+
+/*
+ * Which near page is asked for. Only user code has them: the kernel's stack is another one after
+ * each switch of tasks. Blocks have one each, nearly, because functions that call one another may
+ * be at the two sides of the end of a page; and none where a check failed, because that is where an
+ * access is in both.
+ */
+static int near_stack(const struct tr_builder *b)
+{
+    if (b->page->kind != TLB_USER || !is_main(b))
+        return NO_NEAR;
+    return 1 + (int)((b->block->rip * 0x9e3779b97f4a7c15ull >> 40) % (NEAR_PAGES - 1));
+}
+
+static int near_segment(const struct tr_builder *b)
+{
+    return b->page->kind == TLB_USER && is_main(b) ? 0 : NO_NEAR;
+}
+
+int near_of(const struct tr_builder *b, int base, int index)
+{
+    return base == RSP && index == NO_REG ? near_stack(b) : NO_NEAR;
+}
+
+static void emit_compare_near(struct tr_builder *b, const struct lookup *l)
+{
+    const struct near_page *page = &b->t->c->near[l->near];
+    unsigned other = other_than(l->address);
+
+    emit_mov(b->e, other, l->address);
+    emit_rm(b->e, true, 0x33, other, mem_field(l->write ? &page->write : &page->read)); /* xor */
+    emit_compare(b, other, l->size, l->align_mask);
+}
+
+void emit_find_near(struct tr_builder *b, const struct cold *cold)
+{
+    const struct lookup *l = &cold->lookup;
+
+    emit_mov(b->e, TR_S0, l->address);
+    emit_constant(b->e, TR_S2, (uintptr_t)&b->t->c->near[l->near]);
+    emit_thunk(b, b->t->find_near, NULL);
+    emit_mov(b->e, l->address, TR_S0);
+    emit_compare_near(b, l);
+    emit_aim(b->e, emit_jcc(b->e, CC_BE), cold->hit);
+}
+
+void emit_hash(struct emit *e, unsigned address, unsigned other)
+{
+    emit_rorx(e, TR_S1, address, 7);
+    emit_rorx(e, other, address, 19);
+    emit_rr(e, false, 0x33, TR_S1, other); /* xor */
+    emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
+}
+
+struct host_mem emit_find(struct tr_builder *b, struct tr_insn *ti, const struct lookup *l,
+                          struct cold **out_cold)
+{
+    const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
+    unsigned other = other_than(l->address);
     struct cold *cold;
 
+    guard_flags(b, ti);
     all_scratch_lost(b);
-    emit_rr(e, true, 0x33, TR_S2, TR_S0); /* xor: the offset in the page on a hit */
-    if (align_mask) {
-        emit_rr(e, true, 0xc1, 1, TR_S2); /* ror: what is not aligned becomes very large */
-        put8(e, (unsigned)__builtin_popcount(align_mask));
+    if (l->near == NO_NEAR) {
+        emit_hash(b->e, l->address, other);
+        emit_load(b->e, other, mem_base(TR_S1, low_address(l->write ? &tlb->write : &tlb->read)));
+        emit_rr(b->e, true, 0x33, other, l->address); /* xor */
+        emit_compare(b, other, l->size, l->align_mask);
+        *out_cold = step_cold(b, ti, CC_A);
+        return mem_base(TR_S1, low_address(&tlb->addend));
     }
-    emit_alu_imm(e, true, ALU_CMP, TR_S2, (int32_t)((0x1000 - size) / (align_mask + 1)));
-    cold = step_cold(b, ti, CC_A);
-    emit_load(e, TR_S2, addend);
-    return cold;
+    emit_compare_near(b, l);
+    *out_cold = cold = step_cold(b, ti, CC_A);
+    cold->lookup = *l;
+    cold->hit = emit_address(b->e);
+    return mem_field(&b->t->c->near[l->near].addend);
 }
 
 struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                          unsigned align_mask)
 {
-    struct emit *e = b->e;
-    const struct tlb_entry *tlb = b->t->c->tlbs[b->page->kind];
+    const struct lookup l = {TR_S0, size, write, (uint8_t)align_mask, NO_NEAR};
+    struct cold *cold;
 
-    guard_flags(b, ti);
-    /* tlb_index(TR_S0) * sizeof(struct tlb_entry) */
-    emit_rorx(e, TR_S1, TR_S0, 7);
-    emit_rorx(e, TR_S2, TR_S0, 19);
-    emit_rr(e, false, 0x33, TR_S1, TR_S2); /* xor */
-    emit_alu_imm(e, false, ALU_AND, TR_S1, (TLB_SIZE - 1) << 5);
-    emit_load(e, TR_S2, mem_base(TR_S1, low_address(write ? &tlb->write : &tlb->read)));
-    return emit_compare(b, ti, size, align_mask, mem_base(TR_S1, low_address(&tlb->addend)));
+    emit_load(b->e, TR_S2, emit_find(b, ti, &l, &cold));
+    return cold;
 }
 
 struct cold *emit_lookup_at(struct tr_builder *b, struct tr_insn *ti, uint64_t address,
                             unsigned size, bool write, unsigned align_mask)
 {
     const struct tlb_entry *entry = &b->t->c->tlbs[b->page->kind][tlb_index(address)];
+    struct cold *cold;
 
     guard_flags(b, ti);
+    all_scratch_lost(b);
     emit_constant(b->e, TR_S0, address);
     emit_load(b->e, TR_S2, mem_field(write ? &entry->write : &entry->read));
-    return emit_compare(b, ti, size, align_mask, mem_field(&entry->addend));
+    emit_rr(b->e, true, 0x33, TR_S2, TR_S0); /* xor */
+    emit_compare(b, TR_S2, size, align_mask);
+    cold = step_cold(b, ti, CC_A);
+    emit_load(b->e, TR_S2, mem_field(&entry->addend));
+    return cold;
 }
 
 /* Has ti a register operand that its code has in a scratch register? */
@@ -280,6 +367,7 @@ static unsigned emit_pointer(struct tr_builder *b, const struct tr_insn *ti, int
             distance(b, ti, b->held[n]) > distance(b, ti, b->held[scratch_index(best)]))
             best = scratches[n];
     emit_load(b->e, best, mem_field(&b->t->pointers[group]));
+    b->groups[group].reloaded = true;
     b->held[scratch_index(best)] = (int8_t)group;
     return best;
 }
@@ -305,6 +393,22 @@ static struct cold *emit_address_in_segment(struct tr_builder *b, struct tr_insn
     return cold;
 }
 
+/* TR_S0 is the address of a, an access of ti. */
+static struct host_mem emit_find_access(struct tr_builder *b, struct tr_insn *ti,
+                                        const struct access *a, struct cold **out_cold)
+{
+    const struct insn_operand *m = a->is_operand ? ti->memory : NULL;
+    struct lookup l = {TR_S0, a->size, a->write, a->align_mask, NO_NEAR};
+
+    if (!m)
+        l.near = ti->kind == TR_LEAVE ? NO_NEAR : near_stack(b);
+    else if (segment_base(b, m))
+        l.near = is_plain_offset(b, m) ? near_segment(b) : NO_NEAR;
+    else
+        l.near = near_of(b, gpr_of(m->mem.base), gpr_of(m->mem.index));
+    return emit_find(b, ti, &l, out_cold);
+}
+
 struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a)
 {
     struct place p = {.base = TR_S0, .index = TR_S2};
@@ -320,7 +424,7 @@ struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct 
             p.segment = emit_address_in_segment(b, ti, a);
         else
             emit_address_of(b, ti, a);
-        p.cold = emit_lookup(b, ti, a->size, a->write, a->align_mask);
+        emit_load(b->e, TR_S2, emit_find_access(b, ti, a, &p.cold));
     }
     return p;
 }

@@ -75,6 +75,8 @@ struct group {
     uint8_t scale, align_mask; /* of low, if the members are aligned as they have to be */
     bool write;
     unsigned place; /* the instruction before which it is checked */
+    uint8_t *store; /* of its pointer, write view; NULL: there is none */
+    bool reloaded;  /* from where it was stored */
 };
 
 struct tr_insn {
@@ -107,6 +109,16 @@ struct tr_insn {
     const uint8_t *host;        /* where its code begins, write view */
 };
 
+/* What is looked up: size bytes at the linear address in the scratch register address. */
+struct lookup {
+    unsigned address;
+    unsigned size;
+    bool write;
+    uint8_t align_mask;
+    int near; /* number of the near page that it may be in, or NO_NEAR */
+};
+#define NO_NEAR (-1)
+
 /* Code out of line: what leads to it, and what it does. */
 enum cold_kind {
     COLD_STEP,  /* interpreter's op, then back to resume */
@@ -129,6 +141,8 @@ struct cold {
     enum tr_style to;
     bool could_follow;       /* COLD_LINK: the block would go on there if it followed branches */
     enum vector_level level; /* of vector registers at resume */
+    struct lookup lookup;    /* in a near page: */
+    const uint8_t *hit;      /* where it goes on once that was found; or NULL */
 };
 
 #define TR_MAX_COLD 1024u
@@ -292,11 +306,19 @@ static inline struct host_mem place_mem(const struct place *p)
 struct place emit_access(struct tr_builder *b, struct tr_insn *ti, const struct access *a);
 void finish_access(struct tr_builder *b, const struct place *p);
 /*
- * TR_S2 = what leads from linear addresses in [TR_S0, TR_S0 + size) to host memory, or off to the
- * code that is returned (as COLD_STEP), also if TR_S0 is not aligned. TR_S0 is kept, TR_S1 not.
+ * Where what leads from l's address to host memory is, or off to the code that is put in *out_cold
+ * (as COLD_STEP), also if the address is not aligned. The other scratch registers are lost; TR_S1
+ * may be needed to reach the result.
  */
+struct host_mem emit_find(struct tr_builder *b, struct tr_insn *ti, const struct lookup *l,
+                          struct cold **out_cold);
+/* TR_S2 = the result for TR_S0, in no near page. */
 struct cold *emit_lookup(struct tr_builder *b, struct tr_insn *ti, unsigned size, bool write,
                          unsigned align_mask);
+/* Out of line, for cold->lookup: find the page and go on at hit; or it was not found. */
+void emit_find_near(struct tr_builder *b, const struct cold *cold);
+/* Which near page the registers of an address lead to; NO_REG: none. */
+int near_of(const struct tr_builder *b, int base, int index);
 /* Before something that changes the host's flags. */
 void guard_flags(struct tr_builder *b, const struct tr_insn *ti);
 /* TR_S0 = linear address of the access. */
@@ -319,6 +341,8 @@ void flags_for(struct tr_builder *b, const struct tr_insn *ti);
 void find_groups(struct tr_builder *b);
 /* The checks that stand before ti. */
 void emit_group_checks(struct tr_builder *b, struct tr_insn *ti);
+/* Behind all instructions: pointers that are never read from memory need not be there. */
+void drop_unused_stores(struct tr_builder *b);
 
 /* ---- instructions.c ---- */
 

@@ -381,8 +381,9 @@ void find_groups(struct tr_builder *b)
 
 /* ---- code ---- */
 
-/* TR_S0 = the lowest address of the group, by the registers before ti. False: out of reach. */
-static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, const struct group *g)
+/* TR_S2 = the lowest address of the group, by the registers before ti. False: out of reach. */
+static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, const struct group *g,
+                             int *out_near)
 {
     struct host_mem m = {.base = NO_REG, .index = NO_REG};
     uint64_t disp = (uint64_t)g->low;
@@ -397,12 +398,13 @@ static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, con
         return false;
     m.disp = (int32_t)disp;
     if (base != NO_REG)
-        m.base = (int)guest_value(b, base, TR_S0);
+        m.base = (int)guest_value(b, base, TR_S2);
     if (index != NO_REG) {
         m.index = (int)guest_value(b, index, TR_S1);
         m.scale = g->scale;
     }
-    emit_lea_word(b, TR_S0, m);
+    emit_lea_word(b, TR_S2, m);
+    *out_near = near_of(b, base, index);
     return true;
 }
 
@@ -415,30 +417,51 @@ static void dissolve(struct tr_builder *b, int group)
                 b->insns[n].access[m].group = NO_GROUP;
 }
 
+/* TR_S2 = pointer to the lowest address of the group. NULL: out of reach. */
+static struct cold *emit_group_check(struct tr_builder *b, struct tr_insn *ti,
+                                     const struct group *g)
+{
+    struct lookup l = {TR_S2, (unsigned)(g->high - g->low), g->write, g->align_mask, NO_NEAR};
+    struct cold *cold;
+
+    if (!g->base && !g->index) {
+        cold = emit_lookup_at(b, ti, word_of(b, (uint64_t)g->low), l.size, l.write, l.align_mask);
+        emit_rr(b->e, true, 0x03, TR_S2, TR_S0); /* add */
+        return cold;
+    }
+    if (!emit_low_address(b, ti, g, &l.near))
+        return NULL;
+    emit_rm(b->e, true, 0x03, TR_S2, emit_find(b, ti, &l, &cold)); /* add */
+    return cold;
+}
+
 void emit_group_checks(struct tr_builder *b, struct tr_insn *ti)
 {
     unsigned here = (unsigned)(ti - b->insns);
 
     for (unsigned n = 0; n < b->group_count; n++) {
-        const struct group *g = &b->groups[n];
+        struct group *g = &b->groups[n];
         struct cold *cold;
 
         if (g->place != here)
             continue;
-        if (!g->base && !g->index) {
-            cold = emit_lookup_at(b, ti, word_of(b, (uint64_t)g->low), (unsigned)(g->high - g->low),
-                                  g->write, g->align_mask);
-        } else if (emit_low_address(b, ti, g)) {
-            cold = emit_lookup(b, ti, (unsigned)(g->high - g->low), g->write, g->align_mask);
-        } else {
+        cold = emit_group_check(b, ti, g);
+        if (!cold) {
             dissolve(b, (int)n);
             continue;
         }
         cold->kind = COLD_GROUP;
         cold->rip = ti->rip;
         cold->refund = b->charged;
-        emit_lea(b->e, true, TR_S2, mem_index(TR_S2, TR_S0, 0, 0));
+        g->store = b->e->at;
         emit_store(b->e, mem_field(&b->t->pointers[n]), TR_S2);
         b->held[scratch_index(TR_S2)] = (int8_t)n;
     }
+}
+
+void drop_unused_stores(struct tr_builder *b)
+{
+    for (unsigned n = 0; n < b->group_count; n++)
+        if (b->groups[n].store && !b->groups[n].reloaded)
+            memcpy(b->groups[n].store, "\x0f\x1f\x80\0\0\0\0", 7); /* nop */
 }

@@ -233,6 +233,48 @@ static void make_step(struct translator *t, struct emit *e, const uint8_t *save_
     put_return(e, 1);
 }
 
+/* TR_S2 = the tag, which TR_S1 leads to; condition A if it is not that of the page of TR_S0. */
+static void load_tag(struct emit *e, const uint64_t *tag)
+{
+    emit_load(e, TR_S2, mem_base(TR_S1, (int32_t)(uintptr_t)tag));
+    emit_mov(e, RAX, TR_S2);
+    emit_rr(e, true, 0x33, RAX, TR_S0); /* xor */
+    emit_alu_imm(e, true, ALU_CMP, RAX, 0xfff);
+}
+
+static void store_near(struct emit *e, size_t field)
+{
+    emit_store(e, mem_base(RBX, (int32_t)field), TR_S2);
+}
+
+static void make_find_near(struct translator *t, struct emit *e)
+{
+    const struct tlb_entry *tlb = t->c->tlbs[TLB_USER];
+    struct host_mem used = mem_field(&t->c->near_used);
+    uint8_t *leave;
+
+    used.immediate_bytes = 1;
+    t->find_near = emit_address(e);
+    emit_store(e, guest_field(t, RAX), RAX);
+    emit_store(e, guest_field(t, RBX), RBX);
+    emit_mov(e, RBX, TR_S2);
+    emit_hash(e, TR_S0, TR_S2);
+    load_tag(e, &tlb->read);
+    leave = emit_jcc(e, CC_A);
+    store_near(e, offsetof(struct near_page, read));
+    load_tag(e, &tlb->write);
+    emit_rm(e, true, 0x0f47, TR_S2, mem_field(&t->c->no_page)); /* cmova */
+    store_near(e, offsetof(struct near_page, write));
+    emit_load(e, TR_S2, mem_base(TR_S1, (int32_t)(uintptr_t)&tlb->addend));
+    store_near(e, offsetof(struct near_page, addend));
+    emit_rm(e, false, 0xc6, 0, used); /* mov */
+    put8(e, 1);
+    emit_aim(e, leave, emit_address(e));
+    emit_load(e, RAX, guest_field(t, RAX));
+    emit_load(e, RBX, guest_field(t, RBX));
+    put_back(t, e);
+}
+
 void translator_make_thunks(struct translator *t)
 {
     struct emit *e = &t->emit;
@@ -241,4 +283,5 @@ void translator_make_thunks(struct translator *t)
     make_enter(t, e);
     make_exit(t, e, save_vectors);
     make_step(t, e, save_vectors);
+    make_find_near(t, e);
 }

@@ -284,6 +284,8 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         return;
     }
     emit_aim(e, cold->rel32, emit_address(e));
+    if (cold->hit)
+        emit_find_near(b, cold);
     emit_refund(b, cold->refund);
     switch (cold->kind) {
     case COLD_STEP:
@@ -359,6 +361,7 @@ static void emit_block(struct tr_builder *b)
     }
     if (last->kind < TR_JMP || last->followed)
         emit_branch(b, -1, b->end_rip);
+    drop_unused_stores(b);
     cold = b->e->at;
     for (unsigned n = 0; n < b->cold_count; n++)
         emit_cold(b, &b->cold[n]);

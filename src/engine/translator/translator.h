@@ -211,6 +211,9 @@ struct translator {
      * which is for level none, flags as well. */
     const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
     const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
+    /* TR_S2 points to a near page, which becomes that of TR_S0 if the TLB has it; goes on at back,
+     * and keeps TR_S0. */
+    const uint8_t *find_near;
     const uint8_t **jumps[2][TR_MODE_COUNT]; /* as entries; NULL until used */
 
     uint8_t *data;
@@ -326,6 +329,8 @@ void translator_make_thunks(struct translator *t);
 /* Flags between the host's and translator.flags; both use TR_S1 and keep the other registers. */
 void emit_save_flags(struct translator *t, struct emit *e);
 void emit_restore_flags(struct translator *t, struct emit *e);
+/* TR_S1 = tlb_index(address) * sizeof(struct tlb_entry); other is lost. */
+void emit_hash(struct emit *e, unsigned address, unsigned other);
 /* Called by the thunks: 0 to go on in generated code, 1 to leave it. */
 int translator_step(struct icpu *c, const struct tr_op *op);
 
