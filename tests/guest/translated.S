@@ -62,6 +62,13 @@ main:
     .irp insn, "jrcxz 2f; 2:", "jecxz 2f; 2:", "inc %ecx; loop 2f; 2:", "inc %rcx; loope 2f; 2:", "inc %ecx; loopne 2f; 2:"
     REPEAT TIMES, "\insn"
     .endr
+    mov %cr4, %rax
+    or $0x410000, %rax /* PKE, FSGSBASE */
+    mov %rax, %cr4
+    .irp insn, "rdfsbase %rax; wrfsbase %rax", "rdgsbase %r10d; wrgsbase %r10", "mov %cr2, %rax", "mov %cr4, %r11"
+    REPEAT TIMES, "\insn"
+    .endr
+    REPEAT TIMES, "mov %ecx, %esi; xor %ecx, %ecx; rdpkru; mov %esi, %ecx"
     movsd scratch, %xmm1
     movsd %xmm1, 8(%rbx)
     CHECK "movsd of SSE2", 8(%rbx), scratch

@@ -394,6 +394,16 @@ static bool is_selector_move(const struct insn *insn)
            insn->operands[1].reg.value <= ZYDIS_REGISTER_GS;
 }
 
+/* MOV of CR0, CR2, CR3 or CR4, which have no side to them, to a general register. */
+static bool is_control_read(const struct insn *insn)
+{
+    const struct insn_operand *from = &insn->operands[1];
+
+    return insn->info.mnemonic == ZYDIS_MNEMONIC_MOV && from->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           from->reg.value >= ZYDIS_REGISTER_CR0 && from->reg.value <= ZYDIS_REGISTER_CR4 &&
+           from->reg.value != ZYDIS_REGISTER_CR1;
+}
+
 static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
 {
     const struct insn *insn = &ti->insn;
@@ -438,6 +448,15 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
         return has_time_line(b) ? TR_RDTSC : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+        return !b->is_32bit && cpu_model_has(b->t->c->cpu.model, X86_FEATURE_FSGSBASE)
+                   ? TR_FSGSBASE
+                   : TR_FALLBACK;
+    case ZYDIS_MNEMONIC_RDPKRU:
+        return cpu_model_has(b->t->c->cpu.model, X86_FEATURE_PKU) ? TR_RDPKRU : TR_FALLBACK;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
         return is_kernel(b) ? TR_SET_AC : TR_FALLBACK;
@@ -458,6 +477,8 @@ static enum tr_kind kind_of(const struct tr_builder *b, struct tr_insn *ti)
     }
     if (is_selector_move(insn))
         return TR_SELECTOR;
+    if (is_control_read(insn))
+        return is_kernel(b) ? TR_READ_CR : TR_FALLBACK;
     if (is_copied(insn->info.mnemonic)) {
         bool bit_string =
             insn->info.mnemonic == ZYDIS_MNEMONIC_BT || insn->info.mnemonic == ZYDIS_MNEMONIC_BTS ||
@@ -531,6 +552,8 @@ static void flags_of(struct tr_insn *ti)
         ti->flags_used = STATUS_FLAGS;
         return;
     }
+    if (ti->kind == TR_READ_CR)
+        return; /* the manuals call them undefined behind it */
     if (ti->kind == TR_SYSRET) {
         ti->flags_killed = STATUS_FLAGS;
         return;

@@ -31,8 +31,11 @@ enum tr_kind {
     TR_SWAPGS,
     TR_CLI,
     TR_STI,
-    TR_SET_AC, /* STAC, CLAC */
-    TR_RDTSC,  /* RDTSCP as well */
+    TR_SET_AC,   /* STAC, CLAC */
+    TR_RDTSC,    /* RDTSCP as well */
+    TR_READ_CR,  /* MOV of CR0, CR2, CR3, CR4 to a general register */
+    TR_FSGSBASE, /* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE */
+    TR_RDPKRU,
     TR_DIV,
     TR_JCC,
     TR_LOOP, /* LOOP, LOOPcc, JRCXZ, JECXZ */
@@ -356,6 +359,9 @@ void emit_status_flags(struct tr_builder *b);
 /* ---- system.c ---- */
 
 bool emit_rdtsc(struct tr_builder *b, struct tr_insn *ti);
+bool emit_read_cr(struct tr_builder *b, struct tr_insn *ti);
+bool emit_fsgsbase(struct tr_builder *b, struct tr_insn *ti);
+bool emit_rdpkru(struct tr_builder *b, struct tr_insn *ti);
 bool emit_syscall(struct tr_builder *b, struct tr_insn *ti);
 bool emit_sysret(struct tr_builder *b, struct tr_insn *ti);
 
@@ -391,6 +397,9 @@ bool emit_live(struct tr_builder *b, struct tr_insn *ti);
 
 /* Leave the block at rip unless condition is false. */
 void emit_exit_if(struct tr_builder *b, unsigned condition, uint64_t rip);
+/* Leave the block at rip unless its page is still mapped to what it was. Changes the host's flags.
+ */
+void emit_page_exit(struct tr_builder *b, uint64_t rip);
 /* Behind a branch to another page: is it still mapped to what ti was decoded from? */
 void emit_page_check(struct tr_builder *b, struct tr_insn *ti);
 /* A jump (condition < 0) or conditional branch to rip. */

@@ -22,6 +22,11 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
     b->flags_saved = false;
     b->level = VECTORS_NONE;
     op->is_fallback = true;
+    op->ends = ti->ends && ti->kind < TR_JMP;
+    if (op->ends) {            /* it may have been one that forgets mappings */
+        b->flags_saved = true; /* they are there, too */
+        emit_page_exit(b, next_rip(b, ti));
+    }
     b->t->stats.fallback_instructions++;
 }
 
@@ -666,6 +671,9 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_STI] = emit_sti,
     [TR_SET_AC] = emit_set_ac,
     [TR_RDTSC] = emit_rdtsc,
+    [TR_READ_CR] = emit_read_cr,
+    [TR_FSGSBASE] = emit_fsgsbase,
+    [TR_RDPKRU] = emit_rdpkru,
     [TR_JCC] = emit_jcc_insn,
     [TR_LOOP] = emit_loop,
     [TR_JMP] = emit_jmp_insn,

@@ -67,12 +67,19 @@ static bool may_go_on(const struct icpu *c)
            translator_can_run(c);
 }
 
+/* What the blocks rely on that run: a change leads through refresh(). */
+static bool is_as_built(const struct translator *t)
+{
+    return simd_blocked(t->c) == t->built_blocked && smap(t->c) == t->built_smap;
+}
+
 int translator_step(struct icpu *c, const struct tr_op *op)
 {
     struct translator *t = c->translator;
     const struct op *i = &op->op;
     const struct tlb_entry *tlb = c->tlb;
     uint32_t epoch = c->tlb_epoch;
+    unsigned mode_key = c->mode_key;
 
     meter_to(c, op->is_fallback ? METER_STEPS : METER_SLOW);
     (op->is_fallback ? t->stats.fallbacks : t->stats.slow)[op->mnemonic]++;
@@ -87,7 +94,12 @@ int translator_step(struct icpu *c, const struct tr_op *op)
     c->insn = NULL;
     if (!i) {
         interp_refund_from(c, tr_op_end(op)); /* if the op did not */
-        return 1;
+        if (!op->ends || c->cpu.s.rip != op->next_rip || c->mode_key != mode_key || c->tlb != tlb ||
+            !is_as_built(t) || !may_go_on(c))
+            return 1;
+        t->flags = flags_to_word(c); /* MOV to CR3 and the like: on behind it */
+        meter_to(c, METER_GENERATED);
+        return 0;
     }
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
         simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
@@ -125,7 +137,7 @@ static void refresh(struct translator *t)
 {
     struct icpu *c = t->c;
 
-    if (unlikely(simd_blocked(c) != t->built_blocked) || unlikely(smap(c) != t->built_smap)) {
+    if (unlikely(!is_as_built(t))) {
         translator_flush(t);
         t->built_blocked = simd_blocked(c);
         t->built_smap = smap(c);

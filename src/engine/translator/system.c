@@ -1,5 +1,5 @@
 /*
- * system.c - SYSCALL and SYSRET of 64-bit code, RDTSC
+ * system.c - SYSCALL and SYSRET of 64-bit code, RDTSC, control registers, FS and GS, PKRU
  *
  * SYSCALL and SYSRET as x86/syscall.c does them, where nothing is unusual: what may fault, trap,
  * let an interrupt in or check alignment is a step of the interpreter's op. What it derives from
@@ -29,6 +29,17 @@ static void test_field(struct tr_builder *b, const void *field, uint32_t bits)
 {
     emit_rm(b->e, false, 0xf7, 0, field_with_immediate(field, 4));
     put32(b->e, bits);
+}
+
+/* CMP: equal if the address in reg is canonical. TR_S1 is lost. */
+static void emit_canonical(struct tr_builder *b, unsigned reg)
+{
+    emit_mov(b->e, TR_S1, reg);
+    emit_rr(b->e, true, 0xc1, 4, TR_S1); /* shl */
+    put8(b->e, 16);
+    emit_rr(b->e, true, 0xc1, 7, TR_S1); /* sar */
+    put8(b->e, 16);
+    emit_rr(b->e, true, 0x3b, TR_S1, reg); /* cmp */
 }
 
 /* A flat segment whose selector is in reg; the rest of reg is lost. */
@@ -133,12 +144,7 @@ bool emit_sysret(struct tr_builder *b, struct tr_insn *ti)
     guard_flags(b, ti);
     test_field(b, &s->msr.efer, X86_EFER_SCE);
     colds[0] = step_if(b, ti, CC_E);
-    emit_mov(e, TR_S0, RCX);
-    emit_rr(e, true, 0xc1, 4, TR_S0); /* shl */
-    put8(e, 16);
-    emit_rr(e, true, 0xc1, 7, TR_S0); /* sar */
-    put8(e, 16);
-    emit_rr(e, true, 0x3b, TR_S0, RCX); /* cmp: canonical? */
+    emit_canonical(b, RCX);
     colds[1] = step_if(b, ti, CC_NE);
     emit_constant(e, TR_S0, (uintptr_t)&b->t->c->vcpu->events);
     emit_rm(e, false, 0x83, ALU_CMP, mem_base(TR_S0, 0));
@@ -209,5 +215,73 @@ bool emit_rdtsc(struct tr_builder *b, struct tr_insn *ti)
         emit_rm(e, false, 0x8b, RCX, mem_field(&s->msr.tsc_aux));
     while (count--)
         finish_cold(b, colds[count]);
+    return true;
+}
+
+/* General register guest = what is at field, of 32 or 64 bits. */
+static void emit_field_to_guest(struct tr_builder *b, int guest, const void *field, bool wide)
+{
+    unsigned to = is_spilled(guest) ? TR_S1 : (unsigned)guest;
+
+    emit_rm(b->e, wide, 0x8b, to, mem_field(field));
+    if (is_spilled(guest))
+        emit_store(b->e, guest_slot(b, guest), to);
+}
+
+bool emit_read_cr(struct tr_builder *b, struct tr_insn *ti)
+{
+    const struct x86_state *s = &b->t->c->cpu.s;
+    const uint64_t *const registers[] = {&s->cr0, NULL, &s->cr2, &s->cr3, &s->cr4};
+    unsigned n = ti->insn.operands[1].reg.value - ZYDIS_REGISTER_CR0;
+
+    emit_field_to_guest(b, gpr_of(ti->insn.operands[0].reg.value), registers[n], !b->is_32bit);
+    return true;
+}
+
+bool emit_fsgsbase(struct tr_builder *b, struct tr_insn *ti)
+{
+    const ZydisMnemonic mnemonic = ti->insn.info.mnemonic;
+    bool of_fs = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_WRFSBASE;
+    bool reads = mnemonic == ZYDIS_MNEMONIC_RDFSBASE || mnemonic == ZYDIS_MNEMONIC_RDGSBASE;
+    bool wide = ti->insn.info.operand_width == 64;
+    int guest = gpr_of(ti->insn.operands[0].reg.value);
+    struct x86_state *s = &b->t->c->cpu.s;
+    uint64_t *base = &s->seg[of_fs ? X86_FS : X86_GS].base;
+    struct emit *e = b->e;
+    struct cold *colds[2];
+    unsigned count = 0;
+
+    guard_flags(b, ti);
+    test_field(b, &s->cr4, X86_CR4_FSGSBASE);
+    colds[count++] = step_if(b, ti, CC_E);
+    if (reads) {
+        emit_field_to_guest(b, guest, base, wide);
+    } else {
+        emit_rr(e, wide, 0x8b, TR_S0, guest_value(b, guest, TR_S0)); /* mov */
+        if (wide) {
+            emit_canonical(b, TR_S0);
+            colds[count++] = step_if(b, ti, CC_NE);
+        }
+        emit_store(e, mem_field(base), TR_S0);
+    }
+    while (count--)
+        finish_cold(b, colds[count]);
+    return true;
+}
+
+bool emit_rdpkru(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct x86_state *s = &b->t->c->cpu.s;
+    struct cold *colds[2];
+
+    guard_flags(b, ti);
+    test_field(b, &s->cr4, X86_CR4_PKE);
+    colds[0] = step_if(b, ti, CC_E);
+    emit_rr(b->e, false, 0x85, RCX, RCX); /* test */
+    colds[1] = step_if(b, ti, CC_NE);
+    emit_rm(b->e, false, 0x8b, RAX, mem_field(&s->fpu.pkru));
+    emit_constant(b->e, RDX, 0);
+    finish_cold(b, colds[0]);
+    finish_cold(b, colds[1]);
     return true;
 }

@@ -179,6 +179,16 @@ static void emit_refund(struct tr_builder *b, unsigned count)
     emit_store(b->e, budget, TR_S1);
 }
 
+void emit_page_exit(struct tr_builder *b, uint64_t rip)
+{
+    struct host_mem current = mem_field(&b->t->current[b->page->id]);
+
+    current.immediate_bytes = 1;
+    emit_rm(b->e, false, 0x80, ALU_CMP, current);
+    put8(b->e, 1);
+    emit_exit_if(b, CC_NE, rip);
+}
+
 /* Does the first instruction read the flags before anything else changes the host's? */
 static bool begins_with_flags(const struct tr_builder *b)
 {

@@ -65,6 +65,7 @@ struct tr_op {
     uint16_t mnemonic; /* ZydisMnemonic */
     uint8_t charged;   /* counted mode: what the block took from the budget for it and behind */
     bool is_fallback;  /* always executed this way */
+    bool ends;         /* likewise, at the end of a block, which goes on behind it */
 };
 
 struct tr_page {
