@@ -28,6 +28,7 @@
 #include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
+#include "trapeze/block.h"
 #include "trapeze/chardev.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
@@ -38,12 +39,13 @@
 
 #define MAX_SERIAL           PC_SERIAL_COUNT
 #define MAX_INITRDS          64
+#define MAX_DISKS            26
 
 struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device;
+    struct cli_texts initrd, serial, device, disk;
     uint64_t memory_bytes, cpus, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map;
     const char *listing, *stats, *sandbox;
@@ -58,6 +60,7 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console;
+    struct block *disks[MAX_DISKS];
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
@@ -336,20 +339,23 @@ static const struct device_class *find_class(const char *text, struct error *err
     return device_class_find(name);
 }
 
-/* Take "id=NAME" out of a property list, in place; returns NAME's copy in id, or NULL. */
-static const char *take_id(char *properties, char id[32])
+/* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
+ */
+static const char *take_property(char *properties, const char *key, char out[32])
 {
+    size_t key_length = strlen(key);
+
     for (char *p = properties; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
         size_t length = strcspn(p, ",");
 
-        if (strncmp(p, "id=", 3) != 0)
+        if (strncmp(p, key, key_length) != 0)
             continue;
-        snprintf(id, 32, "%.*s", (int)(length - 3), p + 3);
+        snprintf(out, 32, "%.*s", (int)(length - key_length), p + key_length);
         memmove(p, p + length + (p[length] == ','), strlen(p + length + (p[length] == ',')) + 1);
         length = strlen(properties);
         if (length && properties[length - 1] == ',')
             properties[length - 1] = '\0';
-        return id;
+        return out;
     }
     return NULL;
 }
@@ -364,7 +370,7 @@ static int add_device(struct machine *machine, const char *text, struct error *e
     int result = -EINVAL;
 
     if (class && properties) {
-        const char *chosen_id = take_id(properties, id);
+        const char *chosen_id = take_property(properties, "id=", id);
 
         dev = device_new(machine, class, chosen_id, err);
         result = dev ? 0 : -EINVAL;
@@ -385,6 +391,69 @@ static int add_devices(struct run *run, struct error *err)
 {
     for (size_t i = 0; i < run->options.device.count; i++)
         if (add_device(run->machine, run->options.device.items[i], err))
+            return -EINVAL;
+    return 0;
+}
+
+/* ---- disks ---- */
+
+static const struct {
+    const char *name, *summary, *class;
+} disk_interfaces[] = {
+    {"virtio", "virtio-blk on PCI", "virtio-blk"},
+    {NULL, NULL, NULL},
+};
+
+static void disk_interface_choices(cli_put_choice *put, void *opaque)
+{
+    for (unsigned i = 0; disk_interfaces[i].name; i++)
+        put(opaque, disk_interfaces[i].name, disk_interfaces[i].summary);
+}
+
+static const struct device_class *disk_class(const char *interface, struct error *err)
+{
+    unsigned i = 0;
+
+    if (!interface)
+        interface = disk_interfaces[0].name;
+    if (cli_check_choice("disk interface", interface, disk_interface_choices, err))
+        return NULL;
+    while (strcmp(disk_interfaces[i].name, interface))
+        i++;
+    return device_class_find(disk_interfaces[i].class);
+}
+
+/* "FILE[,if=virtio][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
+static int add_disk(struct run *run, const char *text, struct block **out_disk, struct error *err)
+{
+    char *rest = strdup(text), interface[32], serial[32];
+    const struct device_class *class = NULL;
+    struct device *dev = NULL;
+    int result = -EINVAL;
+
+    if (!rest)
+        return error_set(err, ENOMEM, "out of memory");
+    class = disk_class(take_property(rest, "if=", interface), err);
+    if (class) {
+        const char *number = take_property(rest, "serial=", serial);
+
+        *out_disk = block_open(run->loop, rest, err);
+        dev = *out_disk ? device_new(run->machine, class, NULL, err) : NULL;
+        if (dev && number && device_set(dev, "serial", number, err))
+            dev = NULL;
+    }
+    if (dev && !device_set_pointer(dev, "drive", *out_disk, err))
+        result = device_attach(dev, err);
+    free(rest);
+    if (result)
+        error_prefix(err, "--disk %s: ", text);
+    return result;
+}
+
+static int add_disks(struct run *run, struct error *err)
+{
+    for (size_t i = 0; i < run->options.disk.count; i++)
+        if (add_disk(run, run->options.disk.items[i], &run->disks[i], err))
             return -EINVAL;
     return 0;
 }
@@ -593,8 +662,8 @@ static int start(struct run *run, struct error *err)
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
-    if (build_board(run, err) || add_devices(run, err) || open_control(run, err) ||
-        set_timers(run, err))
+    if (build_board(run, err) || add_disks(run, err) || add_devices(run, err) ||
+        open_control(run, err) || set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))
@@ -612,6 +681,8 @@ static void take_down(struct run *run)
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
     chardev_free(run->debug_console);
+    for (unsigned i = 0; i < MAX_DISKS; i++)
+        block_free(run->disks[i]);
     loop_remove_fd(run->signal_handler);
     if (run->loop)
         loop_free(run->loop);
@@ -670,6 +741,9 @@ static int check_options(struct run *run, struct error *err)
     if (options->serial.count > MAX_SERIAL)
         return error_set(err, EINVAL, "there are %d serial ports, and --serial is given %zu times",
                          MAX_SERIAL, options->serial.count);
+    if (options->disk.count > MAX_DISKS)
+        return error_set(err, E2BIG, "%zu disks are too many; up to %d can be given",
+                         options->disk.count, MAX_DISKS);
     if (!options->kernel && !options->firmware && run->operands.count == 0)
         return error_set(err, EINVAL,
                          "nothing to run: give a kernel (trapeze run vmlinuz --append ...) or "
@@ -804,6 +878,12 @@ const struct cli_option cli_run_options[] = {
      .only_choices = true, .help = "what executes instructions"},
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
+    {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
+     .help =
+         "a disk: a raw image or a block device; if=virtio is how the guest sees it, serial=TEXT "
+         "its number, readonly=on leaves FILE as it is, discard=off keeps room that the guest "
+         "gives "
+         "back, lock=off shares FILE; ',,' stands for a comma; may be repeated"},
     {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
      .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
              "(default: now; 2024-01-01T00:00:00 with --counted)"},

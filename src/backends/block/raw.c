@@ -1,0 +1,275 @@
+/*
+ * raw.c - an image whose bytes are the disk's
+ *
+ * A regular file or a block device. A file may be sparse: what is discarded or zeroed becomes a
+ * hole where the file system can. A last part of a sector cannot be reached.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "backends/block/internal.h"
+#include "host/host.h"
+
+static_assert(sizeof(struct io_piece) == sizeof(struct iovec) &&
+                  offsetof(struct io_piece, data) == offsetof(struct iovec, iov_base) &&
+                  offsetof(struct io_piece, size_bytes) == offsetof(struct iovec, iov_len),
+              "pieces are handed to the system");
+
+#define ZERO_BYTES  (256u << 10) /* written at once where the file system makes no holes */
+
+#define SLOW_NS     300000u
+#define SLOW_FOR_NS 100000000u
+
+/* What is done about small requests where they are submitted. */
+enum attempt { ATTEMPT_NOWAIT, ATTEMPT_TIMED, ATTEMPT_NEVER };
+
+struct raw {
+    struct block_node node;
+    int fd;
+    bool is_in_ram; /* its file system */
+    _Atomic enum attempt read_attempt, write_attempt;
+    _Atomic uint64_t slow_until_ns; /* on the monotonic clock: writing made its caller wait */
+    _Atomic bool no_punch;          /* the system makes no holes; it is not asked again */
+};
+
+static struct raw *raw_of(struct block_node *node)
+{
+    return (struct raw *)node;
+}
+
+/* ---- opening ---- */
+
+static int lock_image(int fd, bool read_only, struct error *err)
+{
+    struct flock lock = {.l_type = read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    if (errno == EAGAIN || errno == EACCES)
+        return error_set(
+            err, EBUSY,
+            "somebody else has it open%s; two machines that write to one image destroy it",
+            read_only ? " for writing" : "");
+    return error_set(err, errno, "cannot lock it: %s", strerror(errno));
+}
+
+static int find_size(struct raw *raw, struct error *err)
+{
+    struct statfs statfs;
+    struct stat stat;
+    off_t end;
+
+    if (fstat(raw->fd, &stat))
+        return error_set(err, errno, "%s", strerror(errno));
+    if (!S_ISREG(stat.st_mode) && !S_ISBLK(stat.st_mode))
+        return error_set(err, EINVAL, "it is neither a file nor a block device");
+    end = lseek(raw->fd, 0, SEEK_END);
+    if (end < 0)
+        return error_set(err, errno, "%s", strerror(errno));
+    raw->is_in_ram = fstatfs(raw->fd, &statfs) == 0 && statfs.f_type == TMPFS_MAGIC;
+    raw->node.size_bytes = (uint64_t)end & ~(uint64_t)(BLOCK_SECTOR_BYTES - 1);
+    if (!raw->node.size_bytes)
+        return error_set(err, EINVAL, "it is empty: a disk has one sector of 512 bytes at least");
+    return 0;
+}
+
+static void raw_close(struct block_node *node)
+{
+    struct raw *raw = raw_of(node);
+
+    if (raw->fd >= 0)
+        close(raw->fd);
+    free(raw);
+}
+
+static struct block_node *raw_open(const struct block_options *options, struct error *err)
+{
+    struct raw *raw = calloc(1, sizeof(*raw));
+
+    if (!raw) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    raw->node.ops = &block_raw;
+    raw->node.read_only = options->readonly;
+    raw->node.can_discard = options->discard;
+    raw->fd = open(options->file, (options->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (raw->fd < 0)
+        error_set(err, errno, "%s%s", strerror(errno),
+                  (errno == EACCES || errno == EROFS) && !options->readonly
+                      ? "; readonly=on opens it for reading"
+                      : "");
+    if (raw->fd >= 0 && !(options->lock && lock_image(raw->fd, options->readonly, err)) &&
+        !find_size(raw, err))
+        return &raw->node;
+    error_prefix(err, "'%s': ", options->file);
+    raw_close(&raw->node);
+    return NULL;
+}
+
+/* ---- reading and writing ---- */
+
+/* pieces from byte skip on, as far as they fit into out. Returns how many. */
+static unsigned slice(const struct block_request *request, size_t skip, struct iovec *out,
+                      unsigned max)
+{
+    unsigned count = 0;
+
+    for (unsigned n = 0; n < request->piece_count && count < max; n++) {
+        size_t size = request->pieces[n].size_bytes;
+
+        if (skip >= size) {
+            skip -= size;
+            continue;
+        }
+        out[count++] = (struct iovec){(char *)request->pieces[n].data + skip, size - skip};
+        skip = 0;
+    }
+    return count;
+}
+
+static ssize_t transfer(struct raw *raw, const struct block_request *request, size_t done,
+                        int flags)
+{
+    struct iovec iov[64];
+    unsigned count = slice(request, done, iov, sizeof(iov) / sizeof(iov[0]));
+    off_t offset = (off_t)(request->offset + done);
+
+    return request->op == BLOCK_READ ? preadv2(raw->fd, iov, (int)count, offset, flags)
+                                     : pwritev2(raw->fd, iov, (int)count, offset, flags);
+}
+
+/* A file that was cut short behind our back reads as an error, not as zeros. */
+static int move_all(struct raw *raw, const struct block_request *request, size_t done)
+{
+    while (done < request->size_bytes) {
+        ssize_t size = transfer(raw, request, done, 0);
+
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size <= 0)
+            return size ? -errno : -EIO;
+        done += (size_t)size;
+    }
+    return 0;
+}
+
+/* ---- without waiting ---- */
+
+/*
+ * Where the system cannot promise not to wait: into its cache, as long as that is quick. A disk
+ * that cannot keep up makes writers wait, and then others shall.
+ */
+static ssize_t transfer_timed(struct raw *raw, const struct block_request *request)
+{
+    uint64_t start = host_monotonic_ns();
+    ssize_t size;
+
+    if (start < atomic_load_explicit(&raw->slow_until_ns, memory_order_relaxed))
+        return 0;
+    size = transfer(raw, request, 0, 0);
+    if (host_monotonic_ns() - start > SLOW_NS)
+        atomic_store_explicit(&raw->slow_until_ns, start + SLOW_FOR_NS, memory_order_relaxed);
+    return size;
+}
+
+static int raw_try(struct block_node *node, const struct block_request *request)
+{
+    struct raw *raw = raw_of(node);
+    _Atomic enum attempt *attempt =
+        request->op == BLOCK_READ ? &raw->read_attempt : &raw->write_attempt;
+    ssize_t size = 0;
+
+    switch (atomic_load_explicit(attempt, memory_order_relaxed)) {
+    case ATTEMPT_NOWAIT:
+        size = transfer(raw, request, 0, RWF_NOWAIT);
+        if (size < 0 && errno == EOPNOTSUPP) /* waiting to read is the rule, but from RAM */
+            atomic_store_explicit(attempt,
+                                  request->op == BLOCK_WRITE || raw->is_in_ram ? ATTEMPT_TIMED
+                                                                               : ATTEMPT_NEVER,
+                                  memory_order_relaxed);
+        break;
+    case ATTEMPT_TIMED:
+        size = transfer_timed(raw, request);
+        break;
+    default:
+        break;
+    }
+    return size == (ssize_t)request->size_bytes ? 0 : -EAGAIN;
+}
+
+/* ---- all operations ---- */
+
+static int write_zeros(struct raw *raw, uint64_t offset, uint64_t size_bytes)
+{
+    static uint8_t zeros[ZERO_BYTES];
+
+    while (size_bytes) {
+        size_t part = size_bytes < sizeof(zeros) ? size_bytes : sizeof(zeros);
+        ssize_t size = pwrite(raw->fd, zeros, part, (off_t)offset);
+
+        if (size < 0 && errno != EINTR)
+            return -errno;
+        if (size > 0) {
+            offset += (uint64_t)size;
+            size_bytes -= (uint64_t)size;
+        }
+    }
+    return 0;
+}
+
+/* A hole, which reads as zeros. -EOPNOTSUPP where there are none. */
+static int punch(struct raw *raw, const struct block_request *request)
+{
+    if (atomic_load_explicit(&raw->no_punch, memory_order_relaxed))
+        return -EOPNOTSUPP;
+    if (fallocate(raw->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)request->offset,
+                  (off_t)request->size_bytes) == 0)
+        return 0;
+    if (errno == EOPNOTSUPP || errno == ENODEV || errno == ENOSYS)
+        atomic_store_explicit(&raw->no_punch, true, memory_order_relaxed);
+    return -EOPNOTSUPP;
+}
+
+static int raw_execute(struct block_node *node, const struct block_request *request)
+{
+    struct raw *raw = raw_of(node);
+
+    switch (request->op) {
+    case BLOCK_READ:
+    case BLOCK_WRITE:
+        return move_all(raw, request, 0);
+    case BLOCK_FLUSH:
+        return fdatasync(raw->fd) ? -errno : 0;
+    case BLOCK_DISCARD:
+        if (request->size_bytes && node->can_discard)
+            punch(raw, request);
+        return 0;
+    default:
+        if (request->size_bytes && (!node->can_discard || punch(raw, request)))
+            return write_zeros(raw, request->offset, request->size_bytes);
+        return 0;
+    }
+}
+
+const struct block_node_ops block_raw = {
+    .name = "raw",
+    .summary = "the bytes of the disk, one after the other",
+    .open = raw_open,
+    .close = raw_close,
+    .execute = raw_execute,
+    .try_execute = raw_try,
+};

@@ -1,0 +1,174 @@
+/*
+ * device.c - what all virtio devices have: status, features, queues, configuration
+ */
+#include "base/bytes.h"
+#include "base/log.h"
+#include "devices/virtio/virtio.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define RING_FEATURES                                                                              \
+    (VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED)
+
+static void reset_queue(struct virtqueue *queue)
+{
+    struct virtio_device *dev = queue->dev;
+
+    *queue = (struct virtqueue){.size = VIRTIO_QUEUE_SIZE,
+                                .vector = VIRTIO_NO_VECTOR,
+                                .avail_wrap = true,
+                                .used_wrap = true,
+                                .dev = dev};
+}
+
+void virtio_init(struct virtio_device *dev)
+{
+    dev->offered |= RING_FEATURES;
+    for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++) {
+        dev->queues[n].dev = dev;
+        reset_queue(&dev->queues[n]);
+    }
+}
+
+void virtio_reset(struct virtio_device *dev)
+{
+    dev->status = 0; /* first: what ends meanwhile does not reach the guest */
+    dev->ops->reset(dev);
+    dev->features = 0;
+    for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++)
+        reset_queue(&dev->queues[n]);
+}
+
+void virtio_break(struct virtio_device *dev, const char *why)
+{
+    if (dev->status & VIRTIO_NEEDS_RESET)
+        return;
+    log_guest("%s: the guest's driver gave it %s; it stands still until it is reset", dev->dev->id,
+              why);
+    dev->status |= VIRTIO_NEEDS_RESET;
+    if (dev->status & VIRTIO_DRIVER_OK)
+        dev->transport->notify_config(dev);
+}
+
+/* Bits are set one by one, and only a reset clears them. Features that we did not offer are
+ * refused. */
+void virtio_set_status(struct virtio_device *dev, uint8_t status)
+{
+    uint8_t added = status & (uint8_t)~dev->status;
+
+    if (added & VIRTIO_FEATURES_OK &&
+        ((dev->features & ~dev->offered) || !virtio_has(dev, VIRTIO_F_VERSION_1)))
+        added &= (uint8_t)~VIRTIO_FEATURES_OK;
+    dev->status |= added & (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK |
+                            VIRTIO_FEATURES_OK | VIRTIO_FAILED);
+    if (!(added & VIRTIO_DRIVER_OK))
+        return;
+    if (!(dev->status & VIRTIO_FEATURES_OK)) {
+        virtio_break(dev, "DRIVER_OK before FEATURES_OK");
+        return;
+    }
+    for (unsigned n = 0; n < dev->queue_count; n++) /* what was put there before */
+        if (dev->queues[n].enabled)
+            virtio_kick(dev, n);
+}
+
+uint32_t virtio_offered_half(const struct virtio_device *dev, uint32_t half)
+{
+    return half < 2 ? (uint32_t)(dev->offered >> 32 * half) : 0;
+}
+
+uint32_t virtio_accepted_half(const struct virtio_device *dev, uint32_t half)
+{
+    return half < 2 ? (uint32_t)(dev->features >> 32 * half) : 0;
+}
+
+void virtio_accept_half(struct virtio_device *dev, uint32_t half, uint32_t features)
+{
+    if (half >= 2 || dev->status & VIRTIO_FEATURES_OK)
+        return;
+    dev->features &= ~(0xffffffffull << 32 * half);
+    dev->features |= (uint64_t)features << 32 * half;
+}
+
+uint64_t virtio_read_config(struct virtio_device *dev, unsigned offset, unsigned size)
+{
+    uint8_t bytes[8] = {0};
+
+    if (size <= sizeof(bytes) && range_fits(offset, size, dev->ops->config_bytes))
+        dev->ops->read_config(dev, offset, bytes, size);
+    return get_le64(bytes);
+}
+
+void virtio_write_config(struct virtio_device *dev, unsigned offset, uint64_t value, unsigned size)
+{
+    uint8_t bytes[8];
+
+    put_le64(bytes, value);
+    if (dev->ops->write_config && size <= sizeof(bytes) &&
+        range_fits(offset, size, dev->ops->config_bytes))
+        dev->ops->write_config(dev, offset, bytes, size);
+}
+
+void virtio_enable_queue(struct virtio_device *dev, struct virtqueue *queue)
+{
+    if (queue->enabled)
+        return;
+    queue->enabled = virtqueue_map(queue);
+    if (!queue->enabled)
+        virtio_break(dev, "a queue that is not in RAM, or of a wrong size");
+}
+
+void virtio_kick(struct virtio_device *dev, unsigned queue)
+{
+    if (queue < dev->queue_count && dev->queues[queue].enabled && virtio_is_running(dev))
+        dev->ops->kick(dev, &dev->queues[queue]);
+}
+
+/* ---- state ---- */
+
+/* An index of a packed ring is inside it. */
+static bool is_consistent(const struct virtio_device *dev, const struct virtqueue *queue)
+{
+    return !virtio_has(dev, VIRTIO_F_RING_PACKED) ||
+           (queue->next_avail < queue->size && queue->next_used < queue->size &&
+            queue->notified_used < queue->size);
+}
+
+int virtio_after_load(struct virtio_device *dev, struct error *err)
+{
+    if (dev->features & ~dev->offered)
+        return error_set(err, EINVAL, "%s: features 0x%llx that this device has not", dev->dev->id,
+                         (unsigned long long)(dev->features & ~dev->offered));
+    for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++) {
+        struct virtqueue *queue = &dev->queues[n];
+
+        if (queue->enabled && (!is_consistent(dev, queue) || !virtqueue_map(queue)))
+            return error_set(err, EINVAL, "%s: queue %u is nowhere in RAM", dev->dev->id, n);
+    }
+    return 0;
+}
+
+static const struct state_field virtqueue_state[] = {
+    STATE_U16_MAX(struct virtqueue, size, VIRTIO_QUEUE_SIZE),
+    STATE_U16(struct virtqueue, vector),
+    STATE_BOOL(struct virtqueue, enabled),
+    STATE_U64(struct virtqueue, descriptors),
+    STATE_U64(struct virtqueue, driver_area),
+    STATE_U64(struct virtqueue, device_area),
+    STATE_U16(struct virtqueue, next_avail),
+    STATE_U16(struct virtqueue, next_used),
+    STATE_U16(struct virtqueue, notified_used),
+    STATE_BOOL(struct virtqueue, avail_wrap),
+    STATE_BOOL(struct virtqueue, used_wrap),
+    STATE_BOOL(struct virtqueue, has_news),
+    STATE_END,
+};
+
+const struct state_field virtio_device_state[] = {
+    STATE_U8(struct virtio_device, status),
+    STATE_U64(struct virtio_device, features),
+    STATE_U32(struct virtio_device, config_generation),
+    STATE_STRUCTS(struct virtio_device, queues, virtqueue_state),
+    STATE_END,
+};
