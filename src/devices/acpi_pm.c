@@ -12,7 +12,8 @@
  * asked for the interrupt. The SCI is a level: any enabled status bit in ACPI mode.
  *
  * Left out: sleep states other than S5, the sleep button, the RTC alarm's status bit, the
- * global lock, bus master wake, SMI and TCO registers (read as 0). The reset register at
+ * global lock, bus master wake, SMI and TCO registers (read as 0, but that SMI_EN shows the
+ * command port in use). The reset register at
  * 0xcf9 is in pci_host.c, because port 0xcf8 is there.
  *
  * Threads: called with the machine lock held. Guest memory: not touched.
@@ -32,7 +33,11 @@ enum pm_offset {
     PM_GPE_STATUS = ACPI_GPE0_PORT - ACPI_PM_BASE,
     PM_GPE_ENABLE = PM_GPE_STATUS + ACPI_GPE0_SIZE / 2,
     PM_GPE_END = PM_GPE_STATUS + ACPI_GPE0_SIZE,
+    PM_SMI_ENABLE = 0x30,
 };
+
+/* SMI_EN: firmware takes it that the SMI command port is in use by an SMM that it cannot replace. */
+#define SMI_APMC_ENABLE  0x20u
 
 #define PM1_TIMER        0x0001u
 #define PM1_GLOBAL_LOCK  0x0020u
@@ -178,7 +183,7 @@ static uint8_t pm_read_byte(struct acpi_pm *s, unsigned offset)
         return s->gpe_status[offset - PM_GPE_STATUS];
     if (offset >= PM_GPE_ENABLE && offset < PM_GPE_END)
         return s->gpe_enable[offset - PM_GPE_ENABLE];
-    return 0;
+    return offset == PM_SMI_ENABLE ? SMI_APMC_ENABLE : 0;
 }
 
 /* The timer is sampled once for all bytes of an access. */

@@ -13,8 +13,8 @@
  * and the ISA bridge's outputs "isa" to the 8259 pair.
  *
  * Without firmware nobody programs PCIEXBAR and PMBASE, so their reset values are
- * properties: what firmware would have written. Left out: PAM and SMRAM registers (stored
- * only), all other chipset registers, and special cycles.
+ * properties: what firmware would have written. Left out: the SMRAM register (stored only), all
+ * other chipset registers, and special cycles.
  *
  * Threads: called with the machine lock held. Guest memory: not touched.
  */
@@ -25,6 +25,7 @@
 #include "base/log.h"
 #include "devices/acpi_pm.h"
 #include "devices/devices.h"
+#include "devices/pci_host.h"
 #include "trapeze/machine.h"
 
 #define CONFIG_ADDRESS_PORT 0xcf8
@@ -38,7 +39,7 @@
 #define PCIEXBAR            0x60 /* eight bytes */
 #define PCIEXBAR_ENABLE     0x1u
 #define PCIEXBAR_BASE       0xffc000000ull /* bits 26-35; the length masks the low ones */
-#define HOST_PAM            0x90           /* seven bytes: shadow RAM of the BIOS area */
+#define HOST_PAM            0x90           /* shadow RAM of the BIOS area */
 #define HOST_SMRAM          0x9d
 #define ECAM_MIN_BYTES      (64ull << 20)
 
@@ -55,6 +56,8 @@ struct pci_host {
     /* Configuration. */
     uint64_t ecam; /* property */
     struct pci_bus bus;
+    pci_host_shadow_fn *shadow; /* may be NULL */
+    void *shadow_opaque;
 
     /* Guest-visible state, beside configuration space. */
     struct irq_line pirq[PCI_PIRQS];
@@ -217,10 +220,28 @@ static void ecam_update(struct pci_host *s)
         log_error("pci-host: %s", err.text);
 }
 
+/* ---- shadow RAM ---- */
+
+static void shadow_update(struct pci_host *s)
+{
+    if (s->shadow)
+        s->shadow(s->shadow_opaque, s->function.config + HOST_PAM);
+}
+
+void pci_host_set_shadow(struct device *dev, pci_host_shadow_fn *fn, void *opaque)
+{
+    struct pci_host *s = pci_host_of(dev);
+
+    s->shadow = fn;
+    s->shadow_opaque = opaque;
+}
+
 static void host_config_written(struct pci_function *function, unsigned offset, unsigned size)
 {
     if (offset < PCIEXBAR + 8 && PCIEXBAR < offset + size)
         ecam_update(pci_host_of(&function->dev));
+    if (offset < HOST_PAM + PCI_HOST_PAM_BYTES && HOST_PAM < offset + size)
+        shadow_update(pci_host_of(&function->dev));
 }
 
 /* ---- lifecycle of the host bridge ---- */
@@ -245,7 +266,7 @@ static void host_build_registers(struct pci_host *s)
     pci_put32(initial + PCIEXBAR + 4, (uint32_t)(base >> 32));
     pci_put32(writable + PCIEXBAR, (uint32_t)PCIEXBAR_BASE | 7);
     pci_put32(writable + PCIEXBAR + 4, (uint32_t)(PCIEXBAR_BASE >> 32));
-    memset(writable + HOST_PAM, 0x33, 7);
+    memset(writable + HOST_PAM, 0x33, PCI_HOST_PAM_BYTES);
     writable[HOST_PAM] = 0x30;
     initial[HOST_SMRAM] = 0x02;
     writable[HOST_SMRAM] = 0x78;
@@ -293,6 +314,7 @@ static void host_reset_done(struct device *dev)
 
     pci_bus_reset_done(&s->bus);
     ecam_update(s);
+    shadow_update(s);
 }
 
 static int host_after_load(void *object, struct error *err)
@@ -300,8 +322,10 @@ static int host_after_load(void *object, struct error *err)
     struct pci_host *s = object;
     int rc = pci_after_load(&s->function, err);
 
-    if (!rc)
+    if (!rc) {
         ecam_update(s);
+        shadow_update(s);
+    }
     return rc;
 }
 

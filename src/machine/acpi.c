@@ -67,6 +67,7 @@ struct acpi_writer {
     uint8_t *data;
     size_t used, capacity;
     uint64_t base_gpa;
+    struct acpi_fixups *fixups; /* NULL: nobody moves the tables */
     bool overflow;
 };
 
@@ -89,6 +90,37 @@ static uint64_t gpa_of(const struct acpi_writer *w, const uint8_t *table)
     return w->base_gpa + (uint64_t)(table - w->data);
 }
 
+static void add_fixup(struct acpi_writer *w, enum acpi_fixup_kind kind, const uint8_t *field,
+                      size_t start, size_t size_bytes)
+{
+    struct acpi_fixups *f = w->fixups;
+
+    if (!f)
+        return;
+    if (f->count == ACPI_FIXUPS_MAX) {
+        w->overflow = true;
+        return;
+    }
+    f->items[f->count++] = (struct acpi_fixup){
+        .kind = kind,
+        .offset = (uint32_t)(field - w->data),
+        .start = (uint32_t)start,
+        .size_bytes = (uint32_t)size_bytes,
+    };
+}
+
+/* The address of a table in a field of 4 or 8 bytes. */
+static void put_pointer(struct acpi_writer *w, uint8_t *field, size_t size_bytes,
+                        const uint8_t *table)
+{
+    uint64_t gpa = gpa_of(w, table);
+
+    put_le32(field, (uint32_t)gpa);
+    if (size_bytes == 8)
+        put_le32(field + 4, (uint32_t)(gpa >> 32));
+    add_fixup(w, ACPI_FIXUP_POINTER, field, 0, size_bytes);
+}
+
 static uint8_t checksum(const uint8_t *p, size_t size_bytes)
 {
     uint8_t sum = 0;
@@ -109,12 +141,19 @@ static void write_header(uint8_t *table, const char *signature, uint8_t revision
     put_le32(table + 32, 1);
 }
 
+static void put_checksum(struct acpi_writer *w, uint8_t *field, const uint8_t *start,
+                         size_t size_bytes)
+{
+    *field = 0;
+    *field = checksum(start, size_bytes);
+    add_fixup(w, ACPI_FIXUP_CHECKSUM, field, (size_t)(start - w->data), size_bytes);
+}
+
 /* Length and checksum of a table that is complete. */
-static void seal(uint8_t *table, size_t size_bytes)
+static void seal(struct acpi_writer *w, uint8_t *table, size_t size_bytes)
 {
     put_le32(table + HEADER_LENGTH, (uint32_t)size_bytes);
-    table[HEADER_CHECKSUM] = 0;
-    table[HEADER_CHECKSUM] = checksum(table, size_bytes);
+    put_checksum(w, table + HEADER_CHECKSUM, table, size_bytes);
 }
 
 static uint8_t *begin_table(struct acpi_writer *w, const char *signature, uint8_t revision,
@@ -387,7 +426,7 @@ static uint8_t *write_dsdt(struct acpi_writer *w, const struct pc_layout *layout
         return NULL;
     }
     w->used = (size_t)(table - w->data) + aml.size_bytes;
-    seal(table, aml.size_bytes);
+    seal(w, table, aml.size_bytes);
     return table;
 }
 
@@ -419,8 +458,8 @@ static uint8_t *write_fadt(struct acpi_writer *w, const uint8_t *facs, const uin
 
     if (!fadt || !facs || !dsdt)
         return NULL;
-    put_le32(fadt + 36, (uint32_t)gpa_of(w, facs));
-    put_le32(fadt + 40, (uint32_t)gpa_of(w, dsdt));
+    put_pointer(w, fadt + 36, 4, facs);
+    put_pointer(w, fadt + 40, 4, dsdt);
     fadt[45] = 1; /* preferred profile: desktop */
     put_le16(fadt + 46, ACPI_SCI_IRQ);
     put_le32(fadt + 48, ACPI_SMI_COMMAND_PORT);
@@ -438,9 +477,9 @@ static uint8_t *write_fadt(struct acpi_writer *w, const uint8_t *facs, const uin
     put_gas(fadt + 116, SPACE_IO, 8, GAS_BYTE, ACPI_RESET_PORT);
     fadt[128] = ACPI_RESET_VALUE;
     fadt[131] = 4; /* 6.4 */
-    put_le64(fadt + 140, gpa_of(w, dsdt));
+    put_pointer(w, fadt + 140, 8, dsdt);
     memcpy(fadt + 268, "TRAPEZE", 8); /* hypervisor vendor identity */
-    seal(fadt, FADT_BYTES);
+    seal(w, fadt, FADT_BYTES);
     return fadt;
 }
 
@@ -484,7 +523,7 @@ static uint8_t *write_madt(struct acpi_writer *w, const struct pc_layout *layout
     p[1] = 6;
     p[2] = 0xff; /* all processors */
     p[5] = 1;    /* LINT1 */
-    seal(madt, size);
+    seal(w, madt, size);
     return madt;
 }
 
@@ -497,7 +536,7 @@ static uint8_t *write_hpet(struct acpi_writer *w)
     put_le32(hpet + 36, HPET_HARDWARE_ID);
     put_gas(hpet + 40, SPACE_MEMORY, 64, GAS_ANY, PC_HPET);
     put_le16(hpet + 53, HPET_MIN_TICK);
-    seal(hpet, 56);
+    seal(w, hpet, 56);
     return hpet;
 }
 
@@ -509,7 +548,7 @@ static uint8_t *write_mcfg(struct acpi_writer *w)
         return NULL;
     put_le64(mcfg + 44, PC_ECAM);
     mcfg[55] = 255; /* buses 0-255 of segment 0 */
-    seal(mcfg, 60);
+    seal(w, mcfg, 60);
     return mcfg;
 }
 
@@ -520,7 +559,7 @@ static uint8_t *write_waet(struct acpi_writer *w)
     if (!waet)
         return NULL;
     put_le32(waet + 36, WAET_PM_TIMER_GOOD);
-    seal(waet, 40);
+    seal(w, waet, 40);
     return waet;
 }
 
@@ -533,34 +572,31 @@ static uint8_t *write_root(struct acpi_writer *w, const char *signature, size_t 
 
     if (!root)
         return NULL;
-    for (size_t i = 0; i < TABLE_COUNT; i++) {
-        uint8_t *p = root + HEADER_BYTES + i * entry_bytes;
-
-        put_le32(p, (uint32_t)gpa_of(w, tables[i]));
-        if (entry_bytes == 8)
-            put_le32(p + 4, (uint32_t)(gpa_of(w, tables[i]) >> 32));
-    }
-    seal(root, size);
+    for (size_t i = 0; i < TABLE_COUNT; i++)
+        put_pointer(w, root + HEADER_BYTES + i * entry_bytes, entry_bytes, tables[i]);
+    seal(w, root, size);
     return root;
 }
 
-static void write_rsdp(const struct acpi_writer *w, uint8_t *rsdp, const uint8_t *rsdt,
+static void write_rsdp(struct acpi_writer *w, uint8_t *rsdp, const uint8_t *rsdt,
                        const uint8_t *xsdt)
 {
     memcpy(rsdp, "RSD PTR ", 8);
     memcpy(rsdp + 9, "TRAPEZ", 6);
     rsdp[15] = 2; /* revision */
-    put_le32(rsdp + 16, (uint32_t)gpa_of(w, rsdt));
+    put_pointer(w, rsdp + 16, 4, rsdt);
     put_le32(rsdp + 20, RSDP_BYTES);
-    put_le64(rsdp + 24, gpa_of(w, xsdt));
-    rsdp[8] = checksum(rsdp, RSDP_V1_BYTES);
-    rsdp[32] = checksum(rsdp, RSDP_BYTES);
+    put_pointer(w, rsdp + 24, 8, xsdt);
+    put_checksum(w, rsdp + 8, rsdp, RSDP_V1_BYTES);
+    put_checksum(w, rsdp + 32, rsdp, RSDP_BYTES);
 }
 
 int acpi_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,
-               size_t capacity_bytes, size_t *out_size_bytes, struct error *err)
+               size_t capacity_bytes, size_t *out_size_bytes, struct acpi_fixups *fixups,
+               struct error *err)
 {
-    struct acpi_writer w = {.data = buffer, .capacity = capacity_bytes, .base_gpa = base_gpa};
+    struct acpi_writer w = {
+        .data = buffer, .capacity = capacity_bytes, .base_gpa = base_gpa, .fixups = fixups};
     uint8_t *rsdp = take(&w, RSDP_BYTES);
     uint8_t *facs = write_facs(&w);
     uint8_t *dsdt = write_dsdt(&w, layout);

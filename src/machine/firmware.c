@@ -181,7 +181,8 @@ static int add_tables(struct boot_image *image, struct error *err)
 {
     static uint8_t buffer[ACPI_TABLES_MAX_BYTES];
     size_t size_bytes;
-    int status = acpi_build(image->layout, PC_ACPI_GPA, buffer, sizeof(buffer), &size_bytes, err);
+    int status =
+        acpi_build(image->layout, PC_ACPI_GPA, buffer, sizeof(buffer), &size_bytes, NULL, err);
 
     if (status == 0)
         status = boot_image_add_table(image, "ACPI tables", PC_ACPI_GPA, buffer, size_bytes, err);

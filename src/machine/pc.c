@@ -21,16 +21,20 @@
 #include "devices/fw_cfg.h"
 #include "devices/hpet.h"
 #include "devices/ioapic.h"
+#include "devices/pci_host.h"
 #include "devices/pic.h"
 #include "devices/pit.h"
 #include "devices/rtc.h"
 #include "machine/firmware.h"
 #include "machine/pc_layout.h"
+#include "machine/shadow.h"
+#include "machine/table_loader.h"
 #include "trapeze/device.h"
 #include "trapeze/irq.h"
 #include "trapeze/pci.h"
 
 #define ISA_IRQ_COUNT 16
+#define COM1_PORT     0x3f8
 
 struct pc_board {
     struct device dev;
@@ -41,9 +45,10 @@ struct pc_board {
     struct region ram_low;          /* 1 MiB to the hole */
     struct region ram_high;         /* from 4 GiB */
     struct firmware_rom rom;
+    struct shadow shadow;
     struct boot_image image;
     struct isa_irqs isa;
-    struct device *acpi_pm;
+    struct device *acpi_pm, *fw_cfg, *pci_host;
 
     /* While building. */
     const struct pc_config *config;
@@ -212,6 +217,7 @@ static void wire_fw_cfg(struct pc_board *pc)
     uint8_t e820[PC_E820_MAX * 20], ram[8];
 
     power(pc, dev);
+    pc->fw_cfg = dev;
     put_le64(ram, layout->low_ram_bytes + layout->high_ram_bytes);
     for (size_t i = 0; i < layout->e820_count; i++) {
         put_le64(e820 + i * 20, layout->e820[i].gpa);
@@ -240,7 +246,7 @@ static void wire_ports(struct pc_board *pc)
 
     power(pc, plug(pc, "port92", NULL));
 
-    wire_serial(pc, 0, 0x3f8, PC_IRQ_COM1);
+    wire_serial(pc, 0, COM1_PORT, PC_IRQ_COM1);
     wire_serial(pc, 1, 0x2f8, PC_IRQ_COM2);
 
     dev = plug(pc, "debug-exit", NULL);
@@ -264,6 +270,7 @@ static void wire_pci(struct pc_board *pc)
 {
     struct device *host = plug(pc, "pci-host", NULL), *isa;
 
+    pc->pci_host = host;
     set(pc, host, "ecam", PC_ECAM);
     power(pc, host);
     for (unsigned i = 0; i < PCI_PIRQS && !pc->status; i++)
@@ -284,6 +291,28 @@ static void start_image(void *opaque, struct machine *machine)
     firmware_start_image(&pc->image, machine);
 }
 
+static void update_shadow(void *opaque, const uint8_t pam[PCI_HOST_PAM_BYTES])
+{
+    struct pc_board *pc = opaque;
+
+    shadow_update(&pc->shadow, &pc->dev, &pc->ram_bios, pam);
+}
+
+/* A ROM, and what it asks fw_cfg for. */
+static int insert_firmware(struct pc_board *pc)
+{
+    static const uint8_t console_port[2] = {COM1_PORT & 0xff, COM1_PORT >> 8};
+    int status = firmware_map_rom(&pc->rom, device_memory(&pc->dev), pc->config->firmware, pc->err);
+
+    if (status == 0)
+        status = table_loader_add(pc->fw_cfg, &pc->layout, pc->err);
+    if (status == 0) /* SeaBIOS: there is no screen, text goes there */
+        status = fw_cfg_add_file(pc->fw_cfg, "etc/sercon-port", console_port, sizeof(console_port),
+                                 NULL, NULL, NULL, pc->err);
+    pci_host_set_shadow(pc->pci_host, update_shadow, pc);
+    return status;
+}
+
 static int insert_software(struct pc_board *pc)
 {
     const struct pc_config *config = pc->config;
@@ -298,7 +327,7 @@ static int insert_software(struct pc_board *pc)
             pc->err, EINVAL,
             "an initrd or a kernel command line needs a kernel; give it with --kernel");
     if (config->firmware)
-        return firmware_map_rom(&pc->rom, device_memory(&pc->dev), config->firmware, pc->err);
+        return insert_firmware(pc);
     if (!config->kernel)
         return 0;
     status = firmware_build_image(&pc->image, config, pc->err);
@@ -320,6 +349,7 @@ static void pc_detach(struct device *dev)
     struct memory *memory = device_memory(dev);
 
     machine_set_boot(dev->machine, NULL, NULL);
+    shadow_unmap(&pc->shadow, memory);
     firmware_unmap_rom(&pc->rom, memory);
     memory_unmap(memory, &pc->ram_high);
     memory_unmap(memory, &pc->ram_low);

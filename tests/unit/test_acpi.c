@@ -30,8 +30,8 @@ static void build(struct tables *t, uint64_t ram_bytes, unsigned vcpu_count)
     struct error err = {0};
 
     pc_layout_init(&t->layout, ram_bytes, vcpu_count);
-    assert_int_equal(acpi_build(&t->layout, BASE, t->bytes, sizeof(t->bytes), &t->size_bytes, &err),
-                     0);
+    assert_int_equal(
+        acpi_build(&t->layout, BASE, t->bytes, sizeof(t->bytes), &t->size_bytes, NULL, &err), 0);
 }
 
 static unsigned sum(const uint8_t *p, size_t size_bytes)
@@ -164,7 +164,7 @@ static void too_small_a_buffer_is_refused_at_every_size(void **state)
         size_t used = 1;
 
         memset(small, 0xa5, sizeof(small));
-        assert_int_not_equal(acpi_build(&t.layout, BASE, small, capacity, &used, &err), 0);
+        assert_int_not_equal(acpi_build(&t.layout, BASE, small, capacity, &used, NULL, &err), 0);
         assert_int_equal(used, 1);
         assert_int_equal(small[capacity], 0xa5);
     }
