@@ -36,7 +36,8 @@ enum pm_offset {
     PM_SMI_ENABLE = 0x30,
 };
 
-/* SMI_EN: firmware takes it that the SMI command port is in use by an SMM that it cannot replace. */
+/* SMI_EN: firmware takes it that the SMI command port is in use by an SMM that it cannot replace.
+ */
 #define SMI_APMC_ENABLE  0x20u
 
 #define PM1_TIMER        0x0001u

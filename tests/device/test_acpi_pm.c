@@ -7,6 +7,7 @@
 
 #define STATUS       ACPI_PM1_EVENT_PORT
 #define ENABLE       (ACPI_PM1_EVENT_PORT + 2)
+#define SMI_ENABLE   0x630 /* APMC_EN: firmware leaves the command port alone */
 #define CONTROL      ACPI_PM1_CONTROL_PORT
 #define TIMER        ACPI_PM_TIMER_PORT
 
@@ -191,7 +192,7 @@ static void undefined_registers_read_as_zero(void **state)
     for (unsigned port = ACPI_GPE0_PORT + ACPI_GPE0_SIZE; port < ACPI_PM_BASE + ACPI_PM_SIZE;
          port++) {
         test_outb(f.t, (uint16_t)port, 0xff);
-        assert_int_equal(test_inb(f.t, (uint16_t)port), 0);
+        assert_int_equal(test_inb(f.t, (uint16_t)port), port == SMI_ENABLE ? 0x20 : 0);
     }
 }
 
