@@ -25,6 +25,7 @@
 #include "control/digest.h"
 #include "control/gdbstub.h"
 #include "control/monitor.h"
+#include "host/file.h"
 #include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
@@ -48,7 +49,7 @@ struct run_options {
     struct cli_texts initrd, serial, device, disk;
     uint64_t memory_bytes, cpus, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map;
-    const char *listing, *stats, *sandbox;
+    const char *listing, *stats, *sandbox, *nvram;
 };
 
 struct run {
@@ -60,7 +61,10 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console;
-    struct block *disks[MAX_DISKS];
+    struct block *disks[MAX_DISKS + 1];
+    char *image_disk; /* IMAGE as --disk has it, if it is one */
+    struct block *variables;
+    const char *variables_file;     /* what they are at first; NULL: the firmware has none */
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
@@ -251,8 +255,8 @@ static bool looks_like_kernel(const uint8_t *bytes, size_t size)
     return has_multiboot_header(bytes, size);
 }
 
-/* IMAGE is a kernel, or the place where disks will be. */
-static int check_image(const char *path, struct error *err)
+/* Is IMAGE a kernel? Else it is a disk. Negative: it cannot be read. */
+static int is_kernel(const char *path, struct error *err)
 {
     static uint8_t head[8192];
     FILE *file = fopen(path, "rb");
@@ -261,26 +265,137 @@ static int check_image(const char *path, struct error *err)
     if (!file)
         return error_set(err, errno, "'%s': %s", path, strerror(errno));
     size = fread(head, 1, sizeof(head), file);
+    if (ferror(file)) {
+        int code = errno;
+
+        fclose(file);
+        return error_set(err, code, "'%s': %s", path, strerror(code));
+    }
     fclose(file);
-    if (looks_like_kernel(head, size))
-        return 0;
-    return error_set(err, ENOEXEC,
-                     "'%s' is not a kernel, and disk images cannot be used yet: give a Linux "
-                     "bzImage, an ELF kernel (PVH or multiboot) or a multiboot file",
-                     path);
+    return looks_like_kernel(head, size);
 }
 
-static int choose_kernel(struct run *run, struct error *err)
+/* A comma in a file name is doubled in --disk. */
+static char *disk_text(const char *path)
+{
+    char *text = malloc(2 * strlen(path) + 1), *to = text;
+
+    for (const char *from = path; text && *from; from++) {
+        if (*from == ',')
+            *to++ = ',';
+        *to++ = *from;
+    }
+    if (text)
+        *to = '\0';
+    return text;
+}
+
+static int choose_image(struct run *run, struct error *err)
 {
     const char *image = run->operands.count ? run->operands.items[0] : NULL;
+    int kernel = image ? is_kernel(image, err) : 0;
 
-    if (!image)
-        return 0;
+    if (!image || kernel < 0)
+        return kernel;
+    if (!kernel) {
+        run->image_disk = disk_text(image);
+        return run->image_disk ? 0 : error_set(err, ENOMEM, "out of memory");
+    }
     if (run->options.kernel)
         return error_set(err, EINVAL, "'%s' and --kernel %s: give one kernel", image,
                          run->options.kernel);
     run->options.kernel = image;
-    return check_image(image, err);
+    return 0;
+}
+
+/* ---- firmware ---- */
+
+/* Where distributions have it, and what it keeps its variables in. */
+static const struct firmware {
+    const char *name, *summary, *package, *file, *variables;
+} known_firmware[] = {
+    {"bios", "SeaBIOS", "seabios", "/usr/share/seabios/bios-256k.bin", NULL},
+    {"uefi", "OVMF", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+    {.name = NULL},
+};
+
+static void firmware_choices(cli_put_choice *put, void *opaque)
+{
+    for (const struct firmware *f = known_firmware; f->name; f++)
+        put(opaque, f->name, f->summary);
+}
+
+/* Its file, and where its variables begin. A name that is not known is a file. */
+static int find_firmware(struct run *run, const char *name, struct error *err)
+{
+    const struct firmware *f = known_firmware;
+
+    while (f->name && strcmp(f->name, name))
+        f++;
+    run->options.firmware = f->name ? f->file : name;
+    if (!f->name)
+        return 0;
+    run->variables_file = f->variables;
+    if (access(f->file, R_OK) || (f->variables && access(f->variables, R_OK)))
+        return error_set(err, ENOENT,
+                         "--firmware %s: %s is not here; install it (apt-get install %s), or "
+                         "name a ROM image with --firmware FILE",
+                         f->name, f->summary, f->package);
+    return 0;
+}
+
+static int copy_file(const char *from, const char *to, struct error *err)
+{
+    uint8_t *data;
+    size_t size_bytes;
+    FILE *file;
+    int status = host_file_read(from, 16u << 20, &data, &size_bytes, err);
+
+    if (status)
+        return status;
+    file = fopen(to, "wbx");
+    if (!file || fwrite(data, 1, size_bytes, file) != size_bytes)
+        status = error_set(err, errno, "'%s': %s", to, strerror(errno));
+    if (file && fclose(file) && !status)
+        status = error_set(err, errno, "'%s': %s", to, strerror(errno));
+    free(data);
+    return status;
+}
+
+/* The file is made when it is named for the first time. */
+static int open_variables(struct run *run, struct error *err)
+{
+    const char *path = run->options.nvram;
+    char *text;
+
+    if (!path)
+        return 0;
+    if (!run->variables_file)
+        return error_set(err, EINVAL, "--nvram wants --firmware uefi: no other keeps variables");
+    if (access(path, F_OK) && copy_file(run->variables_file, path, err)) {
+        error_prefix(err, "--nvram: ");
+        return -EINVAL;
+    }
+    text = disk_text(path);
+    if (!text)
+        return error_set(err, ENOMEM, "out of memory");
+    run->variables = block_open(run->loop, text, err);
+    free(text);
+    if (!run->variables)
+        error_prefix(err, "--nvram: ");
+    return run->variables ? 0 : -EINVAL;
+}
+
+/* A disk is started by the firmware, unless there is a kernel to start. */
+static int choose_firmware(struct run *run, struct error *err)
+{
+    const struct run_options *options = &run->options;
+    bool has_disk = run->image_disk || options->disk.count;
+    const char *name = options->firmware;
+
+    if (!name && has_disk && !options->kernel)
+        name = known_firmware[0].name;
+    return name ? find_firmware(run, name, err) : 0;
 }
 
 /* "a,b" in every --initrd gives two files; a doubled comma stands for a comma. */
@@ -450,10 +565,15 @@ static int add_disk(struct run *run, const char *text, struct block **out_disk, 
     return result;
 }
 
+/* IMAGE is the first one. */
 static int add_disks(struct run *run, struct error *err)
 {
+    struct block **next = run->disks;
+
+    if (run->image_disk && add_disk(run, run->image_disk, next++, err))
+        return -EINVAL;
     for (size_t i = 0; i < run->options.disk.count; i++)
-        if (add_disk(run, run->options.disk.items[i], &run->disks[i], err))
+        if (add_disk(run, run->options.disk.items[i], next++, err))
             return -EINVAL;
     return 0;
 }
@@ -583,6 +703,8 @@ static int build_board(struct run *run, struct error *err)
         .initrds = run->initrds.items,
         .initrd_count = run->initrds.count,
         .firmware = run->options.firmware,
+        .variables = run->variables,
+        .variables_file = run->variables_file,
     };
 
     memcpy(config.serial, run->serial, sizeof(config.serial));
@@ -662,8 +784,8 @@ static int start(struct run *run, struct error *err)
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
-    if (build_board(run, err) || add_disks(run, err) || add_devices(run, err) ||
-        open_control(run, err) || set_timers(run, err))
+    if (open_variables(run, err) || build_board(run, err) || add_disks(run, err) ||
+        add_devices(run, err) || open_control(run, err) || set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))
@@ -681,8 +803,10 @@ static void take_down(struct run *run)
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
     chardev_free(run->debug_console);
-    for (unsigned i = 0; i < MAX_DISKS; i++)
+    for (unsigned i = 0; i <= MAX_DISKS; i++)
         block_free(run->disks[i]);
+    free(run->image_disk);
+    block_free(run->variables);
     loop_remove_fd(run->signal_handler);
     if (run->loop)
         loop_free(run->loop);
@@ -744,10 +868,10 @@ static int check_options(struct run *run, struct error *err)
     if (options->disk.count > MAX_DISKS)
         return error_set(err, E2BIG, "%zu disks are too many; up to %d can be given",
                          options->disk.count, MAX_DISKS);
-    if (!options->kernel && !options->firmware && run->operands.count == 0)
+    if (!options->kernel && !options->firmware && !options->disk.count && !run->operands.count)
         return error_set(err, EINVAL,
-                         "nothing to run: give a kernel (trapeze run vmlinuz --append ...) or "
-                         "--firmware FILE");
+                         "nothing to run: give a disk (trapeze run debian.img), a kernel (trapeze "
+                         "run vmlinuz --append ...) or --firmware FILE");
     for (size_t i = 0; i < options->device.count; i++)
         if (!find_class(options->device.items[i], err))
             return -EINVAL;
@@ -824,7 +948,8 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
         return CLI_DONE;
     if (check_options(run, &err) || set_up_logs(&run->options, &err))
         return cli_misused(verb, &err);
-    if (choose_kernel(run, &err) || split_initrds(run, &err) || start(run, &err))
+    if (choose_image(run, &err) || choose_firmware(run, &err) || split_initrds(run, &err) ||
+        start(run, &err))
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
     if (run->options.stats)
@@ -863,8 +988,13 @@ const struct cli_option cli_run_options[] = {
     {"append", 'a', CLI_TEXT, AT(append), "TEXT", .help = "command line of the kernel"},
     {"kernel-entry", 0, CLI_TEXT, AT(kernel_entry), "32|64", .initial = "auto",
      .choices = entry_choices, .only_choices = true, .help = "how a Linux bzImage is entered"},
-    {"firmware", 'f', CLI_TEXT, AT(firmware), "FILE", .file = true,
-     .help = "ROM image that ends at 4 GiB and is entered at reset"},
+    {"firmware", 'f', CLI_TEXT, AT(firmware), "bios|uefi|FILE", .file = true,
+     .choices = firmware_choices,
+     .help = "what is entered at reset: SeaBIOS, OVMF, or a ROM image that ends at 4 GiB (default: "
+             "bios if there is a disk and no kernel)"},
+    {"nvram", 0, CLI_TEXT, AT(nvram), "FILE", .file = true,
+     .help = "keep UEFI's variables there; made if it is not there yet (default: they are "
+             "forgotten)"},
 
     {"The machine", .kind = CLI_HEADING},
     {"name", 'n', CLI_TEXT, AT(name), "NAME", .initial = "vm", .help = "name of the machine"},

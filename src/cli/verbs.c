@@ -45,7 +45,9 @@ const struct cli_verb cli_verbs[] = {
         .description =
             "Builds a PC and runs it until the guest powers off, resets with --no-reboot, ends "
             "its run through the debug exit port, or the process gets SIGINT or SIGTERM. IMAGE is "
-            "what the machine starts from; today that is a kernel, as with --kernel.\n\n"
+            "what the machine starts from: a disk, which its own boot loader starts, or a kernel, "
+            "as "
+            "with --kernel.\n\n"
             "The first serial port is on the terminal, in raw mode: Ctrl-C goes to the guest, and "
             "Ctrl-A is the escape key (Ctrl-A h tells what it can do). The exit status is the "
             "guest's.",

@@ -19,6 +19,7 @@ extern const struct device_class ioapic_class;
 extern const struct device_class pc_testdev_class;
 extern const struct device_class pci_host_class;
 extern const struct device_class pci_isa_class;
+extern const struct device_class pflash_class;
 extern const struct device_class pic_class;
 extern const struct device_class pit_class;
 extern const struct device_class port92_class;

@@ -22,13 +22,16 @@
 #include "devices/hpet.h"
 #include "devices/ioapic.h"
 #include "devices/pci_host.h"
+#include "devices/pflash.h"
 #include "devices/pic.h"
 #include "devices/pit.h"
 #include "devices/rtc.h"
+#include "host/file.h"
 #include "machine/firmware.h"
 #include "machine/pc_layout.h"
 #include "machine/shadow.h"
 #include "machine/table_loader.h"
+#include "trapeze/block.h"
 #include "trapeze/device.h"
 #include "trapeze/irq.h"
 #include "trapeze/pci.h"
@@ -298,6 +301,34 @@ static void update_shadow(void *opaque, const uint8_t pam[PCI_HOST_PAM_BYTES])
     shadow_update(&pc->shadow, &pc->dev, &pc->ram_bios, pam);
 }
 
+/* The flash with UEFI's variables ends where the ROM begins. */
+static int insert_variables(struct pc_board *pc)
+{
+    const struct pc_config *config = pc->config;
+    struct device *dev = plug(pc, "pflash", NULL);
+    uint64_t size_bytes = config->variables ? block_size_bytes(config->variables) : 0;
+    uint8_t *data = NULL;
+    size_t read_bytes;
+
+    if (!pc->status && config->variables)
+        set_pointer(pc, dev, "drive", config->variables);
+    else if (!pc->status)
+        pc->status =
+            host_file_read(config->variables_file, PC_FIRMWARE_MAX, &data, &read_bytes, pc->err);
+    if (!pc->status && data) {
+        size_bytes = read_bytes;
+        pc->status = pflash_set_contents(dev, data, read_bytes, pc->err);
+    }
+    free(data);
+    if (pc->rom.region.gpa < size_bytes)
+        return error_set(pc->err, EFBIG, "UEFI's variables leave no room below 4 GiB");
+    set(pc, dev, "gpa", pc->rom.region.gpa - size_bytes);
+    power(pc, dev);
+    if (pc->status)
+        error_prefix(pc->err, "UEFI variables: ");
+    return pc->status;
+}
+
 /* A ROM, and what it asks fw_cfg for. */
 static int insert_firmware(struct pc_board *pc)
 {
@@ -310,6 +341,8 @@ static int insert_firmware(struct pc_board *pc)
         status = fw_cfg_add_file(pc->fw_cfg, "etc/sercon-port", console_port, sizeof(console_port),
                                  NULL, NULL, NULL, pc->err);
     pci_host_set_shadow(pc->pci_host, update_shadow, pc);
+    if (status == 0 && (pc->config->variables || pc->config->variables_file))
+        status = insert_variables(pc);
     return status;
 }
 

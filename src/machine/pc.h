@@ -46,6 +46,9 @@ struct pc_config {
     size_t initrd_count;
 
     const char *firmware; /* path of a ROM image: whole 4 KiB pages, up to 16 MiB */
+    /* UEFI's variables, in a flash below the ROM: kept on a drive, or the contents of a file. */
+    struct block *variables;
+    const char *variables_file;
 };
 
 /*
