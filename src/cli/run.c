@@ -454,22 +454,29 @@ static const struct device_class *find_class(const char *text, struct error *err
     return device_class_find(name);
 }
 
+/* Where a property of a list ends: at a comma that is not doubled, or at the end. */
+static char *property_end(char *property)
+{
+    while (*property && (*property != ',' || property[1] == ','))
+        property += *property == ',' ? 2 : 1;
+    return property;
+}
+
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
  */
 static const char *take_property(char *properties, const char *key, char out[32])
 {
     size_t key_length = strlen(key);
 
-    for (char *p = properties; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
-        size_t length = strcspn(p, ",");
-
+    for (char *p = properties, *end; *p; p = *end ? end + 1 : end) {
+        end = property_end(p);
         if (strncmp(p, key, key_length) != 0)
             continue;
-        snprintf(out, 32, "%.*s", (int)(length - key_length), p + key_length);
-        memmove(p, p + length + (p[length] == ','), strlen(p + length + (p[length] == ',')) + 1);
-        length = strlen(properties);
-        if (length && properties[length - 1] == ',')
-            properties[length - 1] = '\0';
+        snprintf(out, 32, "%.*s", (int)(end - p - (ptrdiff_t)key_length), p + key_length);
+        if (*end)
+            memmove(p, end + 1, strlen(end + 1) + 1);
+        else
+            p[p > properties ? -1 : 0] = '\0';
         return out;
     }
     return NULL;
@@ -650,6 +657,7 @@ static int block_signals(struct run *run, struct error *err)
     sigset_t signals;
 
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* an image beyond the limit of a file's size is an I/O error */
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);

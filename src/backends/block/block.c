@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backends/block/internal.h"
+#include "base/log.h"
 #include "host/work.h"
 
 #define THREADS     4u
@@ -25,6 +26,7 @@ struct block_work {
 };
 
 struct block {
+    char *description;
     struct block_node *node;
     struct work_pool *pool;
     unsigned under_way; /* on worker threads */
@@ -46,11 +48,21 @@ const struct property block_properties[] = {
 
 /* ---- opening ---- */
 
+/* Does it begin with a property? A file's name may have a "=" in it. */
+static bool begins_with_property(const char *description)
+{
+    size_t length = strcspn(description, "=,");
+
+    for (const struct property *p = block_properties; p->name; p++)
+        if (description[length] == '=' && strlen(p->name) == length &&
+            strncmp(p->name, description, length) == 0)
+            return true;
+    return false;
+}
+
 /* The first word is the file, with or without "file=". */
 static int parse_options(struct block_options *options, const char *description, struct error *err)
 {
-    bool is_named =
-        strchr(description, '=') && strcspn(description, "=") < strcspn(description, ",");
     size_t length = strlen(description) + sizeof("file=");
     char *text = malloc(length);
     int result;
@@ -59,7 +71,7 @@ static int parse_options(struct block_options *options, const char *description,
         free(text);
         return error_set(err, ENOMEM, "out of memory");
     }
-    snprintf(text, length, "%s%s", is_named ? "" : "file=", description);
+    snprintf(text, length, "%s%s", begins_with_property(description) ? "" : "file=", description);
     result = properties_parse(block_properties, options, text, err);
     free(text);
     if (!result && (!options->file || !*options->file))
@@ -98,7 +110,11 @@ struct block *block_open(struct loop *loop, const char *description, struct erro
         error_set(err, ENOMEM, "out of memory");
         return NULL;
     }
-    block->node = open_node(description, err);
+    block->description = strdup(description);
+    if (block->description)
+        block->node = open_node(description, err);
+    else
+        error_set(err, ENOMEM, "out of memory");
     if (block->node)
         block->pool = work_pool_new(loop, THREADS, err);
     if (block->pool)
@@ -115,10 +131,14 @@ void block_free(struct block *block)
         return;
     work_pool_free(block->pool);
     if (block->node) {
-        if (!block->node->read_only)
-            block->node->ops->execute(block->node, &flush);
+        int status = block->node->read_only ? 0 : block->node->ops->execute(block->node, &flush);
+
+        if (status)
+            log_error("disk %s: not all of it was written: %s", block->description,
+                      strerror(-status));
         block->node->ops->close(block->node);
     }
+    free(block->description);
     while (block->spare) {
         struct block_work *work = block->spare;
 

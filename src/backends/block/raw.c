@@ -43,6 +43,7 @@ struct raw {
     _Atomic enum attempt read_attempt, write_attempt;
     _Atomic uint64_t slow_until_ns; /* on the monotonic clock: writing made its caller wait */
     _Atomic bool no_punch;          /* the system makes no holes; it is not asked again */
+    _Atomic int flush_error;        /* of the first flush that failed */
 };
 
 static struct raw *raw_of(struct block_node *node)
@@ -66,17 +67,23 @@ static int lock_image(int fd, bool read_only, struct error *err)
     return error_set(err, errno, "cannot lock it: %s", strerror(errno));
 }
 
+/* Before it is opened, which may wait or have effects where it is something else. */
+static int check_kind(const char *file, struct error *err)
+{
+    struct stat kind;
+
+    if (stat(file, &kind))
+        return error_set(err, errno, "%s", strerror(errno));
+    if (!S_ISREG(kind.st_mode) && !S_ISBLK(kind.st_mode))
+        return error_set(err, EINVAL, "it is neither a file nor a block device");
+    return 0;
+}
+
 static int find_size(struct raw *raw, struct error *err)
 {
     struct statfs statfs;
-    struct stat stat;
-    off_t end;
+    off_t end = lseek(raw->fd, 0, SEEK_END);
 
-    if (fstat(raw->fd, &stat))
-        return error_set(err, errno, "%s", strerror(errno));
-    if (!S_ISREG(stat.st_mode) && !S_ISBLK(stat.st_mode))
-        return error_set(err, EINVAL, "it is neither a file nor a block device");
-    end = lseek(raw->fd, 0, SEEK_END);
     if (end < 0)
         return error_set(err, errno, "%s", strerror(errno));
     raw->is_in_ram = fstatfs(raw->fd, &statfs) == 0 && statfs.f_type == TMPFS_MAGIC;
@@ -95,6 +102,17 @@ static void raw_close(struct block_node *node)
     free(raw);
 }
 
+static int open_file(struct raw *raw, const struct block_options *options, struct error *err)
+{
+    raw->fd = open(options->file, (options->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    if (raw->fd >= 0)
+        return 0;
+    return error_set(err, errno, "%s%s", strerror(errno),
+                     (errno == EACCES || errno == EROFS) && !options->readonly
+                         ? "; readonly=on opens it for reading"
+                         : "");
+}
+
 static struct block_node *raw_open(const struct block_options *options, struct error *err)
 {
     struct raw *raw = calloc(1, sizeof(*raw));
@@ -106,14 +124,9 @@ static struct block_node *raw_open(const struct block_options *options, struct e
     raw->node.ops = &block_raw;
     raw->node.read_only = options->readonly;
     raw->node.can_discard = options->discard;
-    raw->fd = open(options->file, (options->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-    if (raw->fd < 0)
-        error_set(err, errno, "%s%s", strerror(errno),
-                  (errno == EACCES || errno == EROFS) && !options->readonly
-                      ? "; readonly=on opens it for reading"
-                      : "");
-    if (raw->fd >= 0 && !(options->lock && lock_image(raw->fd, options->readonly, err)) &&
-        !find_size(raw, err))
+    raw->fd = -1;
+    if (!check_kind(options->file, err) && !open_file(raw, options, err) &&
+        !(options->lock && lock_image(raw->fd, options->readonly, err)) && !find_size(raw, err))
         return &raw->node;
     error_prefix(err, "'%s': ", options->file);
     raw_close(&raw->node);
@@ -221,12 +234,12 @@ static int write_zeros(struct raw *raw, uint64_t offset, uint64_t size_bytes)
         size_t part = size_bytes < sizeof(zeros) ? size_bytes : sizeof(zeros);
         ssize_t size = pwrite(raw->fd, zeros, part, (off_t)offset);
 
-        if (size < 0 && errno != EINTR)
-            return -errno;
-        if (size > 0) {
-            offset += (uint64_t)size;
-            size_bytes -= (uint64_t)size;
-        }
+        if (size < 0 && errno == EINTR)
+            continue;
+        if (size <= 0)
+            return size ? -errno : -EIO;
+        offset += (uint64_t)size;
+        size_bytes -= (uint64_t)size;
     }
     return 0;
 }
@@ -244,6 +257,21 @@ static int punch(struct raw *raw, const struct block_request *request)
     return -EOPNOTSUPP;
 }
 
+/*
+ * The system reports once that writing back failed, and drops what it could not write. So no later
+ * flush can say that what was written before it is there.
+ */
+static int flush(struct raw *raw)
+{
+    int status = atomic_load(&raw->flush_error);
+
+    if (!status && fdatasync(raw->fd)) {
+        status = -errno;
+        atomic_store(&raw->flush_error, status);
+    }
+    return status;
+}
+
 static int raw_execute(struct block_node *node, const struct block_request *request)
 {
     struct raw *raw = raw_of(node);
@@ -253,7 +281,7 @@ static int raw_execute(struct block_node *node, const struct block_request *requ
     case BLOCK_WRITE:
         return move_all(raw, request, 0);
     case BLOCK_FLUSH:
-        return fdatasync(raw->fd) ? -errno : 0;
+        return flush(raw);
     case BLOCK_DISCARD:
         if (request->size_bytes && node->can_discard)
             punch(raw, request);

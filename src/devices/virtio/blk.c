@@ -62,14 +62,14 @@ enum { STATUS_OK = 0, STATUS_ERROR = 1, STATUS_UNSUPPORTED = 2 };
 #define RANGE_BYTES       16u /* of DISCARD and WRITE_ZEROES: sector, count, flags */
 #define RANGE_UNMAP       0x1u
 #define ID_BYTES          20u
-#define MAX_RANGE_SECTORS (1u << 22) /* 2 GiB */
+#define MAX_REQUESTS      VIRTIO_QUEUE_SIZE /* started by one kick */
+#define MAX_RANGE_SECTORS (1u << 22)        /* 2 GiB */
 
 struct blk_request {
     struct block_request block;
     struct virtio_blk *blk;
     struct virtqueue *queue;
     struct blk_request *next;                  /* in blk->spare */
-    uint64_t in_bytes;                         /* of data, before the status */
     bool flush_after;                          /* the guest wants no write cache */
     struct io_piece pieces[VIRTIO_MAX_PIECES]; /* of the data */
     struct virtio_chain chain;
@@ -85,7 +85,7 @@ struct virtio_blk {
     uint16_t queues;     /* property; 0: one for each processor */
 
     /* Guest-visible state. */
-    bool writeback; /* the guest flushes; else each write is on the disk when it ends */
+    bool writeback; /* as the guest sets it: it flushes, or wants each write on the disk */
 
     bool kicking; /* interrupts wait until the whole queue was looked at */
     struct blk_request *spare;
@@ -117,13 +117,13 @@ static void give_back(struct blk_request *r)
     r->blk->spare = r;
 }
 
-/* The status is the last byte that the guest can be given. */
-static void end_request(struct blk_request *r, uint8_t status, uint64_t in_bytes)
+/* The status is the last byte that the guest can be given, so all of them count as written. */
+static void end_request(struct blk_request *r, uint8_t status)
 {
     struct virtqueue *queue = r->queue;
 
     virtio_chain_write(&r->chain, r->chain.in_bytes - 1, &status, 1);
-    virtqueue_push(queue, &r->chain, status == STATUS_OK ? in_bytes + 1 : r->chain.in_bytes);
+    virtqueue_push(queue, &r->chain, r->chain.in_bytes);
     if (!r->blk->kicking)
         virtqueue_notify(queue);
     give_back(r);
@@ -139,7 +139,7 @@ static void request_done(struct block_request *block, int status)
         block_submit(r->blk->drive, &r->block);
         return;
     }
-    end_request(r, status ? STATUS_ERROR : STATUS_OK, r->in_bytes);
+    end_request(r, status ? STATUS_ERROR : STATUS_OK);
 }
 
 /* ---- requests ---- */
@@ -173,21 +173,27 @@ static void choose_pieces(struct blk_request *r, const struct io_piece *pieces, 
     }
 }
 
+/* Is a write on the disk when it ends? When a driver writes a cache through, or knows of none
+ * (5.2.6.2). */
+static bool is_write_through(const struct virtio_blk *s)
+{
+    return virtio_has(&s->virtio, F_CONFIG_WCE) ? !s->writeback : !virtio_has(&s->virtio, F_FLUSH);
+}
+
 static void transfer(struct blk_request *r, bool is_read, uint64_t sector)
 {
     const struct virtio_chain *chain = &r->chain;
     uint64_t size = is_read ? chain->in_bytes - 1 : chain->out_bytes - HEADER_BYTES;
 
     if (size % BLOCK_SECTOR_BYTES || sector > UINT64_MAX / BLOCK_SECTOR_BYTES) {
-        end_request(r, STATUS_ERROR, 0);
+        end_request(r, STATUS_ERROR);
         return;
     }
     if (is_read)
         choose_pieces(r, chain->pieces + chain->out_count, chain->in_count, 0, size);
     else
         choose_pieces(r, chain->pieces, chain->out_count, HEADER_BYTES, size);
-    r->in_bytes = is_read ? size : 0;
-    r->flush_after = !is_read && !r->blk->writeback;
+    r->flush_after = !is_read && is_write_through(r->blk);
     submit(r, is_read ? BLOCK_READ : BLOCK_WRITE, sector * BLOCK_SECTOR_BYTES, size);
 }
 
@@ -196,12 +202,12 @@ static void get_id(struct blk_request *r)
     char id[ID_BYTES] = {0};
 
     if (r->chain.in_bytes < ID_BYTES + 1) {
-        end_request(r, STATUS_ERROR, 0);
+        end_request(r, STATUS_ERROR);
         return;
     }
     memcpy(id, r->blk->serial, strnlen(r->blk->serial, ID_BYTES));
     virtio_chain_write(&r->chain, 0, id, sizeof(id));
-    end_request(r, STATUS_OK, ID_BYTES);
+    end_request(r, STATUS_OK);
 }
 
 /* DISCARD or WRITE_ZEROES of one range, which is what max_..._seg says. */
@@ -212,7 +218,7 @@ static void clear_range(struct blk_request *r, bool is_discard)
     uint32_t flags;
 
     if (r->chain.out_bytes != HEADER_BYTES + RANGE_BYTES) {
-        end_request(r, STATUS_ERROR, 0);
+        end_request(r, STATUS_ERROR);
         return;
     }
     virtio_chain_read(&r->chain, HEADER_BYTES, range, sizeof(range));
@@ -220,14 +226,14 @@ static void clear_range(struct blk_request *r, bool is_discard)
     count = get_le32(range + 8);
     flags = get_le32(range + 12);
     if (flags & ~RANGE_UNMAP || (is_discard && flags)) { /* 5.2.6.2 */
-        end_request(r, STATUS_UNSUPPORTED, 0);
+        end_request(r, STATUS_UNSUPPORTED);
         return;
     }
     if (sector > UINT64_MAX / BLOCK_SECTOR_BYTES || count > MAX_RANGE_SECTORS) {
-        end_request(r, STATUS_ERROR, 0);
+        end_request(r, STATUS_ERROR);
         return;
     }
-    r->flush_after = !r->blk->writeback;
+    r->flush_after = is_write_through(r->blk);
     submit(r, is_discard ? BLOCK_DISCARD : BLOCK_ZERO, sector * BLOCK_SECTOR_BYTES,
            count * BLOCK_SECTOR_BYTES);
 }
@@ -236,7 +242,6 @@ static void start_request(struct blk_request *r)
 {
     uint8_t header[HEADER_BYTES];
 
-    r->in_bytes = 0;
     r->flush_after = false;
     r->block.piece_count = 0;
     virtio_chain_read(&r->chain, 0, header, sizeof(header));
@@ -258,7 +263,7 @@ static void start_request(struct blk_request *r)
         clear_range(r, get_le32(header) == TYPE_DISCARD);
         break;
     default:
-        end_request(r, STATUS_UNSUPPORTED, 0);
+        end_request(r, STATUS_UNSUPPORTED);
     }
 }
 
@@ -266,9 +271,11 @@ static void blk_kick(struct virtio_device *virtio, struct virtqueue *queue)
 {
     struct virtio_blk *s = blk_of(virtio);
     struct blk_request *r;
+    unsigned count = 0;
 
     s->kicking = true;
-    while ((r = take_request(s)) && virtqueue_pop(queue, &r->chain)) {
+    while ((r = take_request(s)) && count < MAX_REQUESTS && virtqueue_pop(queue, &r->chain)) {
+        count++;
         r->queue = queue;
         if (r->chain.out_bytes < HEADER_BYTES || !r->chain.in_bytes) {
             virtio_break(virtio, "a request without a header or a status");
@@ -282,6 +289,8 @@ static void blk_kick(struct virtio_device *virtio, struct virtqueue *queue)
         virtio_break(virtio, "more than the host has memory for");
     s->kicking = false;
     virtqueue_notify(queue);
+    if (count == MAX_REQUESTS)
+        virtio_kick_later(virtio);
 }
 
 static void blk_forget(struct virtio_device *virtio)
@@ -347,12 +356,18 @@ static int blk_attach(struct device *dev, struct error *err)
 
     if (!s->drive)
         return error_set(err, EINVAL, "%s: it has no disk; use --disk FILE", dev->id);
+    if (strlen(s->serial) > ID_BYTES)
+        return error_set(err, EINVAL, "%s: serial=%s is longer than %u characters", dev->id,
+                         s->serial, ID_BYTES);
+    if (queues > VIRTIO_MAX_QUEUES)
+        return error_set(err, EINVAL, "%s: queues=%u: there can be up to %u", dev->id, queues,
+                         VIRTIO_MAX_QUEUES);
     s->virtio = (struct virtio_device){
         .ops = &blk_ops,
         .transport = &virtio_pci_transport,
         .dev = dev,
         .offered = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ,
-        .queue_count = queues < VIRTIO_MAX_QUEUES ? queues : VIRTIO_MAX_QUEUES,
+        .queue_count = queues,
     };
     if (block_is_read_only(s->drive))
         s->virtio.offered |= F_RO;
@@ -397,7 +412,8 @@ static const struct property blk_properties[] = {
     VIRTIO_PCI_PROPERTIES(struct virtio_blk, pci),
     PROPERTY_POINTER(struct virtio_blk, drive, "disk"),
     PROPERTY_STRING(struct virtio_blk, serial, "", "serial number, up to 20 characters"),
-    PROPERTY_U16(struct virtio_blk, queues, 0, "request queues; 0: one for each processor"),
+    PROPERTY_U16(struct virtio_blk, queues, 0,
+                 "request queues, up to 33; 0: one for each processor"),
     PROPERTY_END,
 };
 

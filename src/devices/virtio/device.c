@@ -22,6 +22,21 @@ static void reset_queue(struct virtqueue *queue)
                                 .dev = dev};
 }
 
+void virtio_kick(struct virtio_device *dev, unsigned queue)
+{
+    if (queue < dev->queue_count && dev->queues[queue].enabled && virtio_is_running(dev) &&
+        dev->transport->can_access_memory(dev))
+        dev->ops->kick(dev, &dev->queues[queue]);
+}
+
+static void kick_all(void *opaque)
+{
+    struct virtio_device *dev = opaque;
+
+    for (unsigned n = 0; n < dev->queue_count; n++)
+        virtio_kick(dev, n);
+}
+
 void virtio_init(struct virtio_device *dev)
 {
     dev->offered |= RING_FEATURES;
@@ -29,6 +44,13 @@ void virtio_init(struct virtio_device *dev)
         dev->queues[n].dev = dev;
         reset_queue(&dev->queues[n]);
     }
+    timer_init(&dev->later, device_clocks(dev->dev), CLOCK_ID_VIRTUAL, kick_all, dev);
+}
+
+void virtio_done(struct virtio_device *dev)
+{
+    dev->ops->reset(dev);
+    timer_done(&dev->later);
 }
 
 void virtio_reset(struct virtio_device *dev)
@@ -36,6 +58,7 @@ void virtio_reset(struct virtio_device *dev)
     dev->status = 0; /* first: what ends meanwhile does not reach the guest */
     dev->ops->reset(dev);
     dev->features = 0;
+    timer_cancel(&dev->later);
     for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++)
         reset_queue(&dev->queues[n]);
 }
@@ -49,6 +72,11 @@ void virtio_break(struct virtio_device *dev, const char *why)
     dev->status |= VIRTIO_NEEDS_RESET;
     if (dev->status & VIRTIO_DRIVER_OK)
         dev->transport->notify_config(dev);
+}
+
+void virtio_kick_later(struct virtio_device *dev)
+{
+    timer_arm(&dev->later, clock_now_ns(device_clocks(dev->dev), CLOCK_ID_VIRTUAL));
 }
 
 /* Bits are set one by one, and only a reset clears them. Features that we did not offer are
@@ -68,9 +96,7 @@ void virtio_set_status(struct virtio_device *dev, uint8_t status)
         virtio_break(dev, "DRIVER_OK before FEATURES_OK");
         return;
     }
-    for (unsigned n = 0; n < dev->queue_count; n++) /* what was put there before */
-        if (dev->queues[n].enabled)
-            virtio_kick(dev, n);
+    kick_all(dev); /* what was put there before */
 }
 
 uint32_t virtio_offered_half(const struct virtio_device *dev, uint32_t half)
@@ -114,25 +140,30 @@ void virtio_enable_queue(struct virtio_device *dev, struct virtqueue *queue)
 {
     if (queue->enabled)
         return;
+    if (!(dev->status & VIRTIO_FEATURES_OK)) { /* they say what it looks like */
+        virtio_break(dev, "a queue before FEATURES_OK");
+        return;
+    }
     queue->enabled = virtqueue_map(queue);
     if (!queue->enabled)
         virtio_break(dev, "a queue that is not in RAM, or of a wrong size");
 }
 
-void virtio_kick(struct virtio_device *dev, unsigned queue)
-{
-    if (queue < dev->queue_count && dev->queues[queue].enabled && virtio_is_running(dev))
-        dev->ops->kick(dev, &dev->queues[queue]);
-}
-
 /* ---- state ---- */
 
-/* An index of a packed ring is inside it. */
+/*
+ * What virtio_enable_queue and queue.c see to. Indices of a packed ring are inside it, and no more
+ * than the ring is under way.
+ */
 static bool is_consistent(const struct virtio_device *dev, const struct virtqueue *queue)
 {
-    return !virtio_has(dev, VIRTIO_F_RING_PACKED) ||
-           (queue->next_avail < queue->size && queue->next_used < queue->size &&
-            queue->notified_used < queue->size);
+    if (!(dev->status & VIRTIO_FEATURES_OK))
+        return false;
+    if (!virtio_has(dev, VIRTIO_F_RING_PACKED))
+        return true;
+    return queue->next_avail < queue->size && queue->next_used < queue->size &&
+           (queue->avail_wrap == queue->used_wrap ? queue->next_avail >= queue->next_used
+                                                  : queue->next_avail <= queue->next_used);
 }
 
 int virtio_after_load(struct virtio_device *dev, struct error *err)
@@ -144,7 +175,7 @@ int virtio_after_load(struct virtio_device *dev, struct error *err)
         struct virtqueue *queue = &dev->queues[n];
 
         if (queue->enabled && (!is_consistent(dev, queue) || !virtqueue_map(queue)))
-            return error_set(err, EINVAL, "%s: queue %u is nowhere in RAM", dev->dev->id, n);
+            return error_set(err, EINVAL, "%s: queue %u cannot be as it is saved", dev->dev->id, n);
     }
     return 0;
 }
@@ -158,10 +189,9 @@ static const struct state_field virtqueue_state[] = {
     STATE_U64(struct virtqueue, device_area),
     STATE_U16(struct virtqueue, next_avail),
     STATE_U16(struct virtqueue, next_used),
-    STATE_U16(struct virtqueue, notified_used),
+    STATE_U16(struct virtqueue, news),
     STATE_BOOL(struct virtqueue, avail_wrap),
     STATE_BOOL(struct virtqueue, used_wrap),
-    STATE_BOOL(struct virtqueue, has_news),
     STATE_END,
 };
 
@@ -170,5 +200,6 @@ const struct state_field virtio_device_state[] = {
     STATE_U64(struct virtio_device, features),
     STATE_U32(struct virtio_device, config_generation),
     STATE_STRUCTS(struct virtio_device, queues, virtqueue_state),
+    STATE_TIMER(struct virtio_device, later),
     STATE_END,
 };

@@ -176,7 +176,7 @@ static const char *pop_split(struct virtqueue *queue, struct virtio_chain *chain
     *out_found = avail != queue->next_avail;
     if (!*out_found)
         return NULL;
-    if ((uint16_t)(avail - queue->next_avail) > queue->size)
+    if ((uint16_t)(avail - queue->next_used) > queue->size) /* with those that are under way */
         return "more chains than its size";
     at = ram_load16(queue->driver_ram + RING_OFFSET + 2 * (queue->next_avail & (queue->size - 1u)));
     chain->id = (uint16_t)at;
@@ -217,6 +217,12 @@ static bool ask_for_kick(struct virtqueue *queue)
     return ram_atomic_load16(queue->driver_ram + 2) != queue->next_avail;
 }
 
+/* Many may be used before the guest is told, if it polls meanwhile. */
+static void add_news(struct virtqueue *queue, unsigned count)
+{
+    queue->news = (uint16_t)(queue->news + count < UINT16_MAX ? queue->news + count : UINT16_MAX);
+}
+
 static void push_split(struct virtqueue *queue, const struct virtio_chain *chain, uint32_t written)
 {
     uint8_t *used = queue->device_ram + RING_OFFSET + 8u * (queue->next_used & (queue->size - 1u));
@@ -225,21 +231,22 @@ static void push_split(struct virtqueue *queue, const struct virtio_chain *chain
     ram_store32(used + 4, written);
     memory_unpin(memory_of(queue), used, 8);
     queue->next_used++;
+    add_news(queue, 1);
     ram_atomic_store16(queue->device_ram + 2, queue->next_used);
     memory_unpin(memory_of(queue), queue->device_ram + 2, 2);
 }
 
-/* Is event in (old, new]? */
-static bool passed(uint16_t event, uint16_t new, uint16_t old)
+/* Was event one of the last count before next? */
+static bool passed(uint16_t event, uint16_t next, uint16_t count)
 {
-    return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
+    return (uint16_t)(next - event - 1) < count;
 }
 
 static bool wants_split(const struct virtqueue *queue)
 {
     if (virtio_has(queue->dev, VIRTIO_F_EVENT_IDX))
         return passed(ram_load16(queue->driver_ram + RING_OFFSET + 2u * queue->size),
-                      queue->next_used, queue->notified_used);
+                      queue->next_used, queue->news);
     return !(ram_load16(queue->driver_ram) & AVAIL_NO_INTERRUPT);
 }
 
@@ -256,10 +263,19 @@ static void advance(const struct virtqueue *queue, uint16_t *at, bool *wrap, uns
     *at = (uint16_t)next;
 }
 
+/* Descriptors that were taken and not given back. More than the ring has: the guest gave them anew.
+ */
+static unsigned under_way(const struct virtqueue *queue)
+{
+    return queue->next_avail + (queue->avail_wrap != queue->used_wrap ? queue->size : 0u) -
+           queue->next_used;
+}
+
 static const char *pop_packed(struct virtqueue *queue, struct virtio_chain *chain, bool *out_found)
 {
     uint8_t *ram = queue->descriptor_ram + queue->next_avail * DESCRIPTOR_BYTES;
     unsigned flags = ram_atomic_load16(ram + 14), at = queue->next_avail, count = 0;
+    unsigned free = queue->size - under_way(queue);
     const char *wrong = NULL;
     struct descriptor d;
 
@@ -268,8 +284,8 @@ static const char *pop_packed(struct virtqueue *queue, struct virtio_chain *chai
     if (!*out_found)
         return NULL;
     do {
-        if (count++ == queue->size)
-            return "a chain without an end";
+        if (count++ == free)
+            return "more descriptors than its size";
         d = load_descriptor(queue->descriptor_ram + at * DESCRIPTOR_BYTES, true);
         wrong = add_descriptor(queue, chain, &d);
         at = at + 1 == queue->size ? 0 : at + 1;
@@ -290,6 +306,7 @@ static void push_packed(struct virtqueue *queue, const struct virtio_chain *chai
                                             (written ? DESC_WRITE : 0)));
     memory_unpin(memory_of(queue), ram, DESCRIPTOR_BYTES);
     advance(queue, &queue->next_used, &queue->used_wrap, chain->descriptors);
+    add_news(queue, chain->descriptors);
 }
 
 static bool wants_packed(const struct virtqueue *queue)
@@ -299,13 +316,9 @@ static bool wants_packed(const struct virtqueue *queue)
 
     if (event >> 16 != EVENT_DESCRIPTOR || !virtio_has(queue->dev, VIRTIO_F_EVENT_IDX))
         return event >> 16 != EVENT_DISABLE;
-    if ((event >> 15 & 1) != queue->used_wrap)
+    if ((event >> 15 & 1) != queue->used_wrap) /* in the turn before, which lies below 0 */
         at = (uint16_t)(at - queue->size);
-    /* As if the ring had no end: what was used in the turn before lies below 0. Something was. */
-    return passed(at, queue->next_used,
-                  queue->notified_used >= queue->next_used
-                      ? (uint16_t)(queue->notified_used - queue->size)
-                      : queue->notified_used);
+    return passed(at, queue->next_used, queue->news);
 }
 
 /* ---- either ---- */
@@ -347,19 +360,17 @@ void virtqueue_push(struct virtqueue *queue, const struct virtio_chain *chain,
         push_packed(queue, chain, (uint32_t)written_bytes);
     else
         push_split(queue, chain, (uint32_t)written_bytes);
-    queue->has_news = true;
 }
 
 void virtqueue_notify(struct virtqueue *queue)
 {
     bool wants;
 
-    if (!queue->has_news || !virtio_is_running(queue->dev))
+    if (!queue->news || !virtio_is_running(queue->dev))
         return;
-    queue->has_news = false;
     atomic_thread_fence(memory_order_seq_cst); /* what was used, then what the driver asks for */
     wants = is_packed(queue) ? wants_packed(queue) : wants_split(queue);
-    queue->notified_used = queue->next_used;
+    queue->news = 0;
     if (wants)
         queue->dev->transport->notify_queue(queue->dev, queue);
 }

@@ -87,9 +87,15 @@ static void notify_config(struct virtio_device *dev)
     interrupt(pci, ISR_CONFIG, pci->config_vector);
 }
 
+static bool can_access_memory(const struct virtio_device *dev)
+{
+    return pci_is_master(&virtio_pci_of(dev->dev)->function);
+}
+
 const struct virtio_transport_ops virtio_pci_transport = {
     .notify_queue = notify_queue,
     .notify_config = notify_config,
+    .can_access_memory = can_access_memory,
 };
 
 /* ---- common configuration ---- */
@@ -300,8 +306,7 @@ static void registers_write(struct device *dev, uint64_t offset, uint64_t value,
         virtio_write_config(pci->virtio, at, value, size);
         break;
     case 3 * PAGE: /* NOTIFY */
-        if (pci_is_master(&pci->function))
-            virtio_kick(pci->virtio, at / NOTIFY_MULTIPLIER);
+        virtio_kick(pci->virtio, at / NOTIFY_MULTIPLIER);
         break;
     default:
         break;
@@ -423,7 +428,7 @@ int virtio_pci_attach(struct virtio_pci *pci, struct virtio_device *virtio, uint
 void virtio_pci_detach(struct virtio_pci *pci)
 {
     if (pci->virtio)
-        pci->virtio->ops->reset(pci->virtio);
+        virtio_done(pci->virtio);
     pci_detach(&pci->function);
 }
 
@@ -438,9 +443,10 @@ void virtio_pci_reset(struct virtio_pci *pci)
 
 int virtio_pci_after_load(struct virtio_pci *pci, struct error *err)
 {
-    int status = pci_after_load(&pci->function, err);
+    int status = virtio_after_load(pci->virtio, err);
 
-    return status ? status : virtio_after_load(pci->virtio, err);
+    pci->function.intx_level = pci->isr != 0;
+    return status ? status : pci_after_load(&pci->function, err);
 }
 
 const struct state_field virtio_pci_state[] = {

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "trapeze/clock.h"
 #include "trapeze/device.h"
 #include "trapeze/io_piece.h"
 
@@ -48,9 +49,8 @@ struct virtqueue {
     bool enabled;
     uint64_t descriptors, driver_area, device_area; /* GPAs */
     uint16_t next_avail, next_used; /* split: they run freely; packed: in the ring */
-    uint16_t notified_used; /* next_used when the guest was last asked whether it wants to know */
+    uint16_t news; /* next_used has gone on by so many since the last virtqueue_notify */
     bool avail_wrap, used_wrap; /* packed ring: wrap counters */
-    bool has_news;              /* used since the last virtqueue_notify */
 
     /* Rebuilt on load. */
     struct virtio_device *dev;
@@ -75,6 +75,7 @@ struct virtio_ops {
 struct virtio_transport_ops {
     void (*notify_queue)(struct virtio_device *dev, const struct virtqueue *queue);
     void (*notify_config)(struct virtio_device *dev);
+    bool (*can_access_memory)(const struct virtio_device *dev);
 };
 
 struct virtio_device {
@@ -90,12 +91,14 @@ struct virtio_device {
     uint64_t features; /* accepted */
     uint32_t config_generation;
     struct virtqueue queues[VIRTIO_MAX_QUEUES];
+    struct timer later; /* virtio_kick_later() */
 };
 
 /* ---- device.c: for transports ---- */
 
 /* ops, transport, dev, offered and queue_count are set. */
 void virtio_init(struct virtio_device *dev);
+void virtio_done(struct virtio_device *dev);
 void virtio_reset(struct virtio_device *dev);
 /* The guest writes the status register; not 0, which is virtio_reset(). */
 void virtio_set_status(struct virtio_device *dev, uint8_t status);
@@ -125,6 +128,11 @@ static inline bool virtio_is_running(const struct virtio_device *dev)
 {
     return (dev->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET)) == VIRTIO_DRIVER_OK;
 }
+/*
+ * Kick all queues soon, from the main loop: for a device that has done enough for one kick, while
+ * others wait for the machine lock.
+ */
+void virtio_kick_later(struct virtio_device *dev);
 /* The guest has broken a rule; what it was is logged. */
 void virtio_break(struct virtio_device *dev, const char *why);
 

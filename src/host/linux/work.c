@@ -92,20 +92,20 @@ static void worker(void *opaque)
 
 /* ---- the loop's side ---- */
 
+/* One by one, so that a done() that waits for others does not miss those that are done too. */
 static void call_done(struct work_pool *pool)
 {
-    struct work *first, *next;
+    struct work *work;
 
-    host_mutex_lock(&pool->mutex);
-    first = pool->done.first;
-    list_clear(&pool->done);
-    for (struct work *work = first; work; work = work->next)
-        pool->under_way--;
-    host_mutex_unlock(&pool->mutex);
-    for (struct work *work = first; work; work = next) {
-        next = work->next;
-        work->done(work);
-    }
+    do {
+        host_mutex_lock(&pool->mutex);
+        work = list_take(&pool->done);
+        if (work)
+            pool->under_way--;
+        host_mutex_unlock(&pool->mutex);
+        if (work)
+            work->done(work);
+    } while (work);
 }
 
 static void on_event(void *opaque, unsigned events)
