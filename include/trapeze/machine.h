@@ -131,6 +131,7 @@ void bus_memory_write(struct machine *machine, uint64_t gpa, uint64_t value, uns
 
 /* Address line 20 (port 92h, i8042): bit 20 of every physical address is masked while off. */
 bool machine_a20(const struct machine *machine);
+const _Atomic bool *machine_a20_gate(const struct machine *machine); /* what that reads */
 void machine_set_a20(struct machine *machine, bool enabled);
 
 /* 8259 INTA for a machine without APIC, and for the APIC's ExtINT; set by the PIC. */

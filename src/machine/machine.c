@@ -117,6 +117,11 @@ bool machine_a20(const struct machine *machine)
     return atomic_load_explicit(&machine->a20, memory_order_relaxed);
 }
 
+const _Atomic bool *machine_a20_gate(const struct machine *machine)
+{
+    return &machine->a20;
+}
+
 void machine_set_a20(struct machine *machine, bool enabled)
 {
     if (atomic_exchange(&machine->a20, enabled) != enabled)

@@ -11,7 +11,9 @@
  * fault, set A, go on. The rights of all levels are ANDed and looked at only at the leaf, whose
  * A and D are set last and together, so a walk that faults never sets D, and A only in the
  * entries it went through (4.8). A flag is set by compare-and-swap; when another
- * processor changed the entry meanwhile, the whole walk starts again.
+ * processor changed the entry meanwhile, the whole walk starts again. Of 4-level tables the entries
+ * that lead to page tables may be remembered (struct x86_walk_cache), with the rights of the way to
+ * them; their A is set.
  */
 #include "x86/paging.h"
 
@@ -248,6 +250,38 @@ static inline uint32_t page_table_entry(struct descent *d, uint64_t table, uint6
     return leaf(d, &e, SIZE_4K, e.value & ENTRY_ADDRESS, linear, true, out);
 }
 
+/* ---- what is remembered of walks ---- */
+
+static uint64_t cache_tag(const struct x86_paging *paging, uint64_t linear)
+{
+    return paging->cache->age | (paging->cr3 & 0xfff) << 27 | (linear >> 21 & 0x7ffffff);
+}
+
+/* A page directory entry led to a page table. */
+static void remember(const struct descent *d, uint64_t linear, uint64_t table)
+{
+    struct x86_walk_cache *cache = d->paging->cache;
+    unsigned slot = linear >> 21 & (X86_WALK_CACHE_SIZE - 1);
+
+    if (!cache || d->probe || !(d->paging->efer & X86_EFER_LMA))
+        return;
+    cache->tags[slot] = cache_tag(d->paging, linear);
+    cache->tables[slot] = (table & ENTRY_ADDRESS) | d->rights | (d->forbid & ENTRY_XD);
+}
+
+/* The table that the entry led to, with what the way to it takes away; 0 if it is not known. */
+static uint64_t remembered(struct descent *d, uint64_t linear)
+{
+    const struct x86_walk_cache *cache = d->paging->cache;
+    unsigned slot = linear >> 21 & (X86_WALK_CACHE_SIZE - 1);
+
+    if (!cache || d->probe || cache->tags[slot] != cache_tag(d->paging, linear))
+        return 0;
+    return cache->tables[slot];
+}
+
+/* ---- the formats ---- */
+
 /* The page directory and below, which PAE and 4-level paging share. */
 static inline uint32_t page_directory(struct descent *d, uint64_t table, uint64_t linear,
                                       struct x86_walk *out)
@@ -259,6 +293,7 @@ static inline uint32_t page_directory(struct descent *d, uint64_t table, uint64_
         return result;
     if (e.value & ENTRY_PS)
         return large_page(d, &e, LARGE_2M_RESERVED, SIZE_2M, linear, out);
+    remember(d, linear, e.value);
     return page_table_entry(d, e.value, linear, out);
 }
 
@@ -266,8 +301,16 @@ static inline uint32_t page_directory(struct descent *d, uint64_t table, uint64_
 static uint32_t walk_4level(struct descent *d, uint64_t linear, struct x86_walk *out)
 {
     bool gigabyte = d->paging->gigabyte_pages;
+    uint64_t table = remembered(d, linear);
     struct entry e;
-    uint32_t result = level8(d, d->paging->cr3 & ENTRY_ADDRESS, linear >> 39, ENTRY_PS, false, &e);
+    uint32_t result;
+
+    if (table) {
+        d->rights &= table;
+        d->forbid |= table;
+        return page_table_entry(d, table, linear, out);
+    }
+    result = level8(d, d->paging->cr3 & ENTRY_ADDRESS, linear >> 39, ENTRY_PS, false, &e);
 
     if (__builtin_expect(result, 0))
         return result;

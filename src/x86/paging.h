@@ -10,13 +10,32 @@
 
 #include "x86/cpu.h"
 
+/*
+ * Page directory entries that led walks of 4-level tables on, by linear address and low bits of CR3
+ * (SDM vol. 3, 4.10.3: what a processor may remember of them, and for how long).
+ */
+#define X86_WALK_CACHE_SIZE 64u
+struct x86_walk_cache {
+    uint64_t age; /* of valid tags, in their upper bits; begins with 0, when there are none */
+    uint64_t tags[X86_WALK_CACHE_SIZE];
+    uint64_t tables[X86_WALK_CACHE_SIZE];
+};
+#define X86_WALK_CACHE_AGE 39 /* below it: 12 bits of CR3, 27 of the linear address */
+static inline void x86_walk_cache_forget(struct x86_walk_cache *cache)
+{
+    cache->age += 1ull << X86_WALK_CACHE_AGE;
+    if (__builtin_expect(!cache->age, 0))
+        *cache = (struct x86_walk_cache){.age = 1ull << X86_WALK_CACHE_AGE};
+}
+
 /* The registers that decide about a walk, copied so that the debugger can walk too. */
 struct x86_paging {
     uint64_t cr0, cr3, cr4, efer, rflags;
     uint64_t pdpte[4];
     uint32_t pkru, pkrs;
     uint8_t physical_bits;
-    bool gigabyte_pages; /* the CPU model has them */
+    bool gigabyte_pages;          /* the CPU model has them */
+    struct x86_walk_cache *cache; /* or NULL; x86_paging_from() leaves it alone */
 };
 void x86_paging_from(struct x86_paging *paging, const struct x86_cpu *cpu);
 

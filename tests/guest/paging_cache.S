@@ -429,6 +429,80 @@ main:
     CR4 0, 0x20000
     SEE "CR4.PCIDE is cleared", 0xc
     CR4 0x20000, 0
+
+    /* ---- entries that lead to page tables ---- */
+    mov $window_pt + 8, %esi
+    mov $pt_alternative + 8, %edi
+    mov $15, %ecx
+1:
+    movl $frame_a + 7, (%rsi)
+    movl $frame_b + 7, (%rdi)
+    add $8, %rsi
+    add $8, %rdi
+    loop 1b
+    movl $frame_c + 7, pt_two + 8
+    /* The window's page table becomes another one after it was used for another page. */
+    .macro CHANGE_TABLE cr3=$pml4, flags=7
+    movl $window_pt + 7, window_pd
+    mov \cr3, %eax
+    mov %rax, %cr3
+    SEE_PAGE "as it was", 1, 0xa
+    movl $pt_alternative + \flags, window_pd
+    .endm
+    .macro SEE_PAGE name:req, page:req, want:req
+    mov WINDOW + \page * 0x1000, %eax
+    CHECK "another page table: \name", %rax, $\want
+    .endm
+    CHANGE_TABLE
+    mov $WINDOW + 0x9000, %eax
+    invlpg (%rax)
+    SEE_PAGE "INVLPG of any page", 2, 0xb
+    CHANGE_TABLE
+    FORGET 1, 0, 0
+    SEE_PAGE "INVPCID 1", 3, 0xb
+    CHANGE_TABLE
+    mov $pml4, %eax
+    mov %rax, %cr3
+    SEE_PAGE "MOV to CR3", 4, 0xb
+    CHANGE_TABLE
+    CR4 0x80, 0
+    CR4 0, 0x80
+    SEE_PAGE "MOV to CR4", 5, 0xb
+    CHANGE_TABLE $pml4+1
+    THIS_PCID
+    SEE_PAGE "of another PCID", 1, 0xc
+    FORGET 1, 1, 0
+    OTHER_PCID
+    SEE_PAGE "INVPCID 1 of another PCID", 6, 0xb
+    CHANGE_TABLE $pml4+1
+    THIS_PCID
+    FORGET 0, 1, WINDOW + 0x7000
+    OTHER_PCID
+    SEE_PAGE "INVPCID 0 of another PCID", 7, 0xb
+    CHANGE_TABLE $pml4+1
+    THIS_PCID
+    FORGET 3, 0, 0
+    OTHER_PCID
+    SEE_PAGE "INVPCID 3", 8, 0xb
+    CHANGE_TABLE $pml4+1
+    THIS_PCID
+    mov $pml4 + 1, %eax
+    mov %rax, %cr3
+    SEE_PAGE "MOV to CR3 of another PCID", 9, 0xb
+    CHANGE_TABLE $pml4, 5
+    mov $pml4, %eax
+    mov %rax, %cr3
+    SEE_PAGE "read-only", 2, 0xb
+    TRY "movl $0xb, WINDOW + 0x3000"
+    CHECK_FAULT "another page table: behind an entry without W", 14, 3
+    movl $window_pt + 7, window_pd
+    mov $window_pt + 8, %edi
+    mov $15 * 8, %ecx
+    xor %eax, %eax
+    rep stosb
+    mov $pml4, %eax
+    mov %rax, %cr3
+
     FORGET_REFUSED "INVPCID: type 4", 4, 0, 0
     FORGET_REFUSED "INVPCID: a type of more than 32 bits", 0x100000001, 0, 0
     FORGET_REFUSED "INVPCID: bit 12 of the PCID", 1, 0x1000, 0
@@ -584,6 +658,7 @@ window_pd: .space 4096
 window_pt: .space 4096
 pml4_two: .space 4096
 pdpt_two: .space 4096
+pt_alternative: .space 4096
 pd_two: .space 4096
 pt_two: .space 4096
 frame_a: .space 4096

@@ -542,18 +542,24 @@ static void random_walks_agree_with_the_oracle(void **state)
 
     (void)state;
     for (unsigned round = 0; round < 2000; round++) {
+        struct x86_walk_cache cache = {0};
         struct x86_paging p;
+        uint64_t linear = 0;
 
         random_paging(&p);
         random_tables(&p);
+        p.cache = one_in(2) ? &cache : NULL;
         copy = memory;
         for (unsigned i = 0; i < 100; i++) {
             struct x86_walk out = {0}, expected = {0};
-            uint64_t linear = random64() & (one_in(2) ? 0xffffffff : 0x7fffffffffff);
             unsigned access = (unsigned)(random64() % 3) | (one_in(4) ? X86_ACCESS_SUPERVISOR : 0);
             bool user = one_in(2), probe = one_in(4);
             uint32_t got, want;
 
+            if (one_in(2)) /* not by the same page table as the one before */
+                linear = random64() & (one_in(2) ? 0xffffffff : 0x7fffffffffff);
+            else
+                linear = (linear & ~0x1fffffull) | (random64() & 0x1fffff);
             got = x86_walk(&p, &walk_memory, linear, access, user, probe, &out);
             want = oracle_walk(&p, &copy, linear, access, user, probe, &expected);
             if (got != want || !oracle_same(&out, &expected))

@@ -246,6 +246,7 @@ struct icpu {
     const struct flat_view *seen_view; /* the one the TLB was filled from; compared, not used */
     _Atomic uint8_t new_view;          /* the memory map changed */
     struct x86_walk_memory walk_memory;
+    const _Atomic bool *a20;             /* the machine's gate */
     const struct flat_range *last_range; /* of view: where the last page walk found RAM */
 
     struct interpreter *interpreter;
@@ -286,10 +287,12 @@ struct icpu {
     struct block_cache *blocks;
     struct decode_cache *decode_cache;
     struct translator *translator; /* NULL: every block is interpreted */
-    struct x86_paging paging;      /* registers for the page walk, refreshed on change */
+    struct x86_walk_cache walk_cache;
+    struct x86_paging paging; /* registers for the page walk, refreshed on change */
     struct jump_entry jumps[JUMP_SIZE];
     bool jumps_filled; /* some entry was set since the last flush */
     struct fetch_entry fetches[FETCH_SIZE];
+    uint64_t local_fetches[FETCH_SIZE / 64]; /* by slot: those that may not be mapped globally */
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
     struct near_page near[NEAR_PAGES];
     uint8_t near_used; /* some of them were set */
@@ -528,6 +531,9 @@ bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear
 
 void interp_empty_tlb(struct icpu *c); /* at the start; also makes all entries valid */
 void interp_flush_tlb(struct icpu *c, bool global_too);
+/* Another PCID is switched to, whose mappings are to be kept as this one's: but those in the TLB.
+ */
+void interp_leave_space(struct icpu *c);
 void interp_flush_tlb_page(struct icpu *c, uint64_t linear);
 void interp_flush_jumps(struct icpu *c);
 void interp_drop_write_tags(struct icpu *c);

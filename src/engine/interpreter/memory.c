@@ -51,7 +51,7 @@ static uint8_t *range_host(const struct flat_range *r, uint64_t gpa)
 
 static uint64_t apply_a20(const struct icpu *c, uint64_t gpa)
 {
-    return likely(machine_a20(c->interpreter->machine)) ? gpa : gpa & ~(1ull << 20);
+    return likely(atomic_load_explicit(c->a20, memory_order_relaxed)) ? gpa : gpa & ~(1ull << 20);
 }
 
 static void *walk_entry(void *opaque, uint64_t gpa)
@@ -181,9 +181,11 @@ void interp_flush_jumps(struct icpu *c)
 static void flush_local_jumps(struct icpu *c)
 {
     flush_jumps(c);
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        if (!c->fetches[n].global)
-            c->fetches[n].key = FETCH_NONE;
+    for (unsigned word = 0; word < FETCH_SIZE / 64; word++) {
+        for (uint64_t bits = c->local_fetches[word]; bits; bits &= bits - 1)
+            c->fetches[64 * word + (unsigned)__builtin_ctzll(bits)].key = FETCH_NONE;
+        c->local_fetches[word] = 0;
+    }
     if (c->translator)
         translator_forget_mappings(c->translator, false);
 }
@@ -226,7 +228,7 @@ static void flush_filled(struct icpu *c, unsigned global, unsigned kind, bool gl
     filled->count = 0;
 }
 
-void interp_flush_tlb(struct icpu *c, bool global_too)
+static void flush_mappings(struct icpu *c, bool global_too)
 {
     meter_count(c, global_too ? METER_TLB_FLUSHES : METER_TLB_LOCAL_FLUSHES);
     note_invalid(c);
@@ -241,6 +243,17 @@ void interp_flush_tlb(struct icpu *c, bool global_too)
         interp_flush_jumps(c);
     else
         flush_local_jumps(c);
+}
+
+void interp_flush_tlb(struct icpu *c, bool global_too)
+{
+    x86_walk_cache_forget(&c->walk_cache);
+    flush_mappings(c, global_too);
+}
+
+void interp_leave_space(struct icpu *c)
+{
+    flush_mappings(c, false);
 }
 
 /* Calls visit for each slot in use, some of them twice. */
@@ -284,6 +297,7 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
     unsigned slot = tlb_index(linear);
 
     meter_count(c, METER_TLB_PAGE_FLUSHES);
+    x86_walk_cache_forget(&c->walk_cache);
     note_invalid(c);
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
@@ -317,6 +331,21 @@ void interp_drop_write_tags(struct icpu *c)
 {
     note_invalid(c);
     for_each_filled(c, clear_write_tag);
+}
+
+/* ---- the local APIC's page ---- */
+
+static bool is_apic_page(const struct icpu *c, uint64_t gpa)
+{
+    const struct vcpu *v = c->vcpu;
+
+    return v->apic_ops && ((v->apic_ops->base(v->apic) ^ gpa) & 0x000ffffffffff000ull) == 0;
+}
+
+/* Globally enabled and not in x2APIC mode (SDM vol. 3, 11.12.1) */
+static bool is_own_apic(const struct icpu *c, uint64_t gpa)
+{
+    return is_apic_page(c, gpa) && (c->vcpu->apic_ops->base(c->vcpu->apic) & 0xc00) == 0x800;
 }
 
 /* ---- translation ---- */
@@ -422,7 +451,6 @@ static void translate(struct icpu *c, const struct op *i, uint64_t linear, unsig
 {
     bool implicit = access & X86_ACCESS_SUPERVISOR;
     bool user = c->cpu.cpl == 3 && !implicit;
-    struct x86_walk_memory memory = interp_walk_memory;
     uint32_t fault;
     bool smap_open = !user && !implicit && (c->cpu.s.rflags & X86_FLAG_AC);
     struct tlb_entry *tlb = c->tlb;
@@ -432,37 +460,24 @@ static void translate(struct icpu *c, const struct op *i, uint64_t linear, unsig
         tlb = c->tlbs[TLB_KERNEL];
     else if (implicit && c->tlb_kind == TLB_KERNEL_SMAP_OPEN)
         tlb = c->tlbs[TLB_KERNEL];
-    memory.opaque = c;
     refresh_paging(c, smap_open);
     before = meter_to(c, METER_WALKS);
-    fault = x86_walk(&c->paging, &memory, linear, access, user, false, &out->walk);
+    fault = x86_walk(&c->paging, &c->walk_memory, linear, access, user, false, &out->walk);
     meter_to(c, before);
     if (unlikely(fault))
         page_fault(c, i, linear, fault & ~X86_WALK_FAULT);
     out->gpa = apply_a20(c, out->walk.gpa);
     out->range = find_range(c, out->gpa);
     out->host = range_host(out->range, out->gpa);
-    if (out->range && range_covers_page(out->range, out->gpa) && c->cpu.vcpu->apic_ops &&
-        unlikely(((c->cpu.vcpu->apic_ops->base(c->cpu.vcpu->apic) ^ out->gpa) & GUEST_PAGE_MASK) ==
-                 0))
-        return;
-    if (out->range && range_covers_page(out->range, out->gpa))
+    if (unlikely(is_apic_page(c, out->gpa))) { /* in front of what else is there, while it is on */
+        if (is_own_apic(c, out->gpa))
+            out->host = NULL;
+    } else if (out->range && range_covers_page(out->range, out->gpa)) {
         fill(c, tlb, linear, out);
+    }
 }
 
 /* ---- devices and the local APIC ---- */
-
-static bool is_own_apic(const struct icpu *c, uint64_t gpa)
-{
-    const struct vcpu *v = c->vcpu;
-    uint64_t base;
-
-    if (!v->apic_ops)
-        return false;
-    base = v->apic_ops->base(v->apic);
-    /* Globally enabled and not in x2APIC mode (SDM vol. 3, 11.12.1) */
-    return (base & 0xc00) == 0x800 && ((base ^ gpa) & 0x000ffffffffff000ull) == 0;
-}
 
 static uint64_t device_read(struct icpu *c, const struct op *i, uint64_t gpa, unsigned size)
 {
@@ -512,7 +527,7 @@ static uint64_t read_place(struct icpu *c, const struct op *i, const struct plac
 {
     uint64_t value = 0;
 
-    if (likely(p->host) && !is_own_apic(c, p->gpa)) {
+    if (likely(p->host)) {
         switch (size) { /* one access each, so that other vCPUs see and leave no torn values */
         case 1:
             return ram_load8(p->host);
@@ -572,7 +587,7 @@ static void write_ram(struct icpu *c, const struct place *p, const void *data, s
 static void write_place(struct icpu *c, const struct op *i, const struct place *p, uint64_t value,
                         unsigned size)
 {
-    if (likely(p->host) && !is_own_apic(c, p->gpa)) {
+    if (likely(p->host)) {
         if (p->range->region->kind == REGION_RAM)
             write_ram(c, p, &value, size); /* little-endian host */
         return;                            /* ROM ignores writes */
@@ -779,7 +794,7 @@ bool interp_compare_exchange(struct icpu *c, const struct op *i, uint64_t linear
 
     if (likely(!crosses_page(linear, size)))
         translate(c, i, linear, X86_ACCESS_WRITE, &p);
-    if (likely(p.host) && p.range->region->kind == REGION_RAM && !is_own_apic(c, p.gpa)) {
+    if (likely(p.host) && p.range->region->kind == REGION_RAM) {
         equal = exchange_ram(p.host, expected, value, size);
         if (equal)
             ram_was_written(c, &p, size);
@@ -825,7 +840,7 @@ void interp_load_bytes(struct icpu *c, const struct op *i, uint64_t linear, void
         } else {
             check_access(c, i, linear, 1);
             translate(c, i, linear, X86_ACCESS_READ, &p);
-            if (p.host && !is_own_apic(c, p.gpa))
+            if (p.host)
                 ram_copy(out, p.host, part);
             else
                 for (size_t n = 0; n < part; n += 8)
@@ -858,7 +873,7 @@ void interp_store_bytes(struct icpu *c, const struct op *i, uint64_t linear, con
         } else {
             check_access(c, i, linear, 1);
             translate(c, i, linear, X86_ACCESS_WRITE, &p);
-            if (p.host && !is_own_apic(c, p.gpa)) {
+            if (p.host) {
                 if (p.range->region->kind == REGION_RAM)
                     write_ram(c, &p, data, part);
             } else {
@@ -937,7 +952,7 @@ uint8_t interp_ops_set_bits(struct x86_cpu *cpu, uint64_t linear, uint8_t bits, 
     if (unlikely(!x86_is_canonical(linear)))
         x86_raise_code(cpu, X86_GP, 0);
     translate(c, NULL, linear, access | X86_ACCESS_WRITE, &p);
-    if (p.host && !is_own_apic(c, p.gpa) && p.range->region->kind == REGION_RAM) {
+    if (p.host && p.range->region->kind == REGION_RAM) {
         old = ram_atomic_or8(p.host, bits);
         ram_was_written(c, &p, 1);
         return old;
@@ -970,17 +985,15 @@ static struct fetch_entry *fetch_slot(struct icpu *c, uint64_t linear)
 static uint32_t fill_fetch(struct icpu *c, uint64_t linear)
 {
     struct fetch_entry *f = fetch_slot(c, linear);
-    struct x86_walk_memory memory = interp_walk_memory;
     const struct flat_range *r;
     enum meter_part before;
     struct x86_walk walk;
     uint32_t fault;
 
-    memory.opaque = c;
     refresh_paging(c, false);
     before = meter_to(c, METER_WALKS);
-    fault =
-        x86_walk(&c->paging, &memory, linear, X86_ACCESS_EXECUTE, c->cpu.cpl == 3, false, &walk);
+    fault = x86_walk(&c->paging, &c->walk_memory, linear, X86_ACCESS_EXECUTE, c->cpu.cpl == 3,
+                     false, &walk);
     meter_to(c, before);
     if (unlikely(fault))
         return fault;
@@ -989,6 +1002,8 @@ static uint32_t fill_fetch(struct icpu *c, uint64_t linear)
     f->host = r && range_covers_page(r, f->gpa) ? range_host(r, f->gpa) : NULL;
     f->page = f->host ? code_page_at(c->interpreter, r, f->gpa) : NULL;
     f->global = walk.global;
+    if (!walk.global)
+        bit_set(c->local_fetches, (unsigned)(f - c->fetches));
     f->key = jump_key(c, linear & GUEST_PAGE_MASK);
     return 0;
 }

@@ -210,8 +210,12 @@ static void switch_space(struct icpu *c, bool keep)
 
     if (by_pcid)
         translator_set_aside(c->translator, c->paging.cr3 & X86_CR3_PCID);
-    x86_paging_from(&c->paging, &c->cpu);
-    interp_flush_tlb(c, false);
+    c->paging.cr3 = c->cpu.s.cr3;
+    memcpy(c->paging.pdpte, c->cpu.s.pdpte, sizeof(c->paging.pdpte));
+    if (by_pcid && keep)
+        interp_leave_space(c);
+    else
+        interp_flush_tlb(c, false);
     if (by_pcid)
         translator_bring_back(c->translator, c->cpu.s.cr3 & X86_CR3_PCID, keep);
 }
@@ -805,7 +809,10 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
     c->walk_memory = interp_walk_memory;
     c->walk_memory.opaque = c;
     c->cpu.walk_memory = &c->walk_memory;
+    c->a20 = machine_a20_gate(t->machine);
     c->counted = machine_config(t->machine)->counted;
+    if (!c->counted)
+        c->paging.cache = &c->walk_cache;
     c->skip_breakpoint_rip = ~0ull;
     c->pauses_left = PAUSES_TO_YIELD;
     interp_empty_tlb(c);
