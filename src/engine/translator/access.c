@@ -11,7 +11,8 @@ struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
     struct cold *cold = &b->cold[b->cold_count++];
 
     assert(b->cold_count <= TR_MAX_COLD);
-    *cold = (struct cold){.kind = kind, .rel32 = rel32, .flags_saved = b->flags_saved};
+    *cold = (struct cold){
+        .kind = kind, .rel32 = rel32, .flags_saved = b->flags_saved, .rsp_ahead = b->rsp_ahead};
     return cold;
 }
 
@@ -56,6 +57,24 @@ unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch)
     emit_load(b->e, scratch, guest_slot(b, guest));
     scratch_lost(b, scratch);
     return scratch;
+}
+
+/* ---- RSP ---- */
+
+#define MAX_RSP_AHEAD 0x10000
+
+void settle_rsp(struct tr_builder *b)
+{
+    if (b->rsp_ahead)
+        emit_lea_word(b, RSP, mem_base(RSP, b->rsp_ahead));
+    b->rsp_ahead = 0;
+}
+
+void move_rsp(struct tr_builder *b, int32_t bytes)
+{
+    b->rsp_ahead += bytes;
+    if (b->rsp_ahead < -MAX_RSP_AHEAD || b->rsp_ahead > MAX_RSP_AHEAD)
+        settle_rsp(b);
 }
 
 /* ---- flags ---- */
@@ -120,6 +139,8 @@ static void emit_offset(struct tr_builder *b, const struct tr_insn *ti, unsigned
 
     if (base != NO_REG)
         host.base = (int)guest_value(b, base, TR_S0);
+    if (base == RSP)
+        host.disp += b->rsp_ahead;
     if (index != NO_REG) {
         host.index = (int)guest_value(b, index, TR_S1);
         host.scale = (unsigned)__builtin_ctz(m->mem.scale);
@@ -159,7 +180,9 @@ void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struc
 
     if (!a->is_operand) {
         emit_lea_word(b, TR_S0,
-                      mem_base(ti->kind == TR_LEAVE ? RBP : RSP, a->write ? -(int32_t)b->word : 0));
+                      ti->kind == TR_LEAVE
+                          ? mem_base(RBP, 0)
+                          : mem_base(RSP, b->rsp_ahead - (a->write ? (int32_t)b->word : 0)));
         return;
     }
     base = segment_base(b, ti->memory);
@@ -433,6 +456,7 @@ void finish_cold(struct tr_builder *b, struct cold *cold)
 {
     cold->resume = emit_address(b->e);
     cold->level = b->level;
+    cold->resume_rsp_ahead = b->rsp_ahead;
     all_scratch_lost(b);
 }
 

@@ -140,6 +140,7 @@ struct cold {
     struct tr_link *link;
     uint64_t rip;
     unsigned refund; /* given back to the budget: instructions that do not run */
+    int32_t rsp_ahead, resume_rsp_ahead; /* as in tr_builder, where it starts and at resume */
     bool flags_saved;
     enum tr_style to;
     bool could_follow;       /* COLD_LINK: the block would go on there if it followed branches */
@@ -175,6 +176,8 @@ struct tr_builder {
     uint64_t returns[TR_MAX_DEPTH]; /* of the calls that were followed */
     unsigned charged; /* counted mode: for the current instruction and behind; else 0 */
     bool flags_saved; /* the status flags are in t->flags, the host's are of no value */
+    /* The guest's RSP - the host's: PUSH, POP and the like only change this (settle_rsp). */
+    int32_t rsp_ahead;
 
     enum vector_level level; /* vector registers are at this level at least */
     enum tr_style style;
@@ -281,6 +284,10 @@ static inline void all_scratch_lost(struct tr_builder *b)
 {
     memset(b->held, NO_GROUP, sizeof(b->held));
 }
+/* RSP += bytes, by and by: flags and registers are kept. */
+void move_rsp(struct tr_builder *b, int32_t bytes);
+/* The guest's RSP is the host's afterwards; flags and other registers are kept. */
+void settle_rsp(struct tr_builder *b);
 /* Where a spilled register is. */
 struct host_mem guest_slot(struct tr_builder *b, int guest);
 /* The address of the memory operand, without its segment's base. */

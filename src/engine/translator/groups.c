@@ -392,6 +392,8 @@ static bool emit_low_address(struct tr_builder *b, const struct tr_insn *ti, con
 
     if (base != NO_REG)
         disp -= (uint64_t)(int64_t)ti->before[base].offset;
+    if (base == RSP)
+        disp += (uint64_t)(int64_t)b->rsp_ahead;
     if (index != NO_REG)
         disp -= (uint64_t)(int64_t)ti->before[index].offset << g->scale;
     if (!b->is_32bit && (int64_t)disp != (int32_t)disp)

@@ -16,6 +16,7 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
 {
     struct tr_op *op = insn_op(b, ti);
 
+    settle_rsp(b);
     emit_constant(b->e, TR_S2, (uintptr_t)op);
     all_scratch_lost(b);
     emit_thunk(b, b->flags_saved ? b->t->step_saved : b->t->step, NULL);
@@ -206,11 +207,6 @@ static void store_constant(struct tr_builder *b, const struct place *p, uint64_t
 static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
 {
     return emit_access(b, ti, &ti->access[ti->access_count - 1]);
-}
-
-static void move_rsp(struct tr_builder *b, int32_t bytes)
-{
-    emit_lea_word(b, RSP, mem_base(RSP, bytes));
 }
 
 static void move_rsp_down(struct tr_builder *b)
@@ -692,9 +688,86 @@ static bool keeps_scratch(const struct tr_insn *ti)
            ti->kind == TR_NOTHING || ti->kind == TR_JCC;
 }
 
+/* Does ti name RSP otherwise than as the base of an access? */
+static bool names_rsp(const struct tr_insn *ti)
+{
+    for (unsigned n = 0; n < ti->insn.info.operand_count_visible; n++) {
+        const struct insn_operand *o = &ti->insn.operands[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of(o->reg.value) == RSP)
+            return true;
+    }
+    return ti->verbatim && ti->memory && gpr_of(ti->memory->mem.base) == RSP;
+}
+
+/* Has the host's RSP to be the guest's for ti? Not for what leaves it alone, or adds to it. */
+static bool needs_rsp(const struct tr_insn *ti)
+{
+    const int64_t near = 1 << 20; /* what is added to a displacement must not be too much */
+
+    switch (ti->kind) {
+    case TR_COPY:
+    case TR_VECTOR:
+    case TR_X87:
+    case TR_LEA:
+    case TR_PUSH:
+    case TR_POP:
+        return names_rsp(ti) || (ti->memory && (ti->memory->mem.disp.value > near ||
+                                                ti->memory->mem.disp.value < -near));
+    case TR_NOTHING:
+    case TR_CALL:
+    case TR_RET:
+        return false;
+    case TR_JMP:
+        return !ti->followed;
+    default:
+        return true;
+    }
+}
+
+/* RSP += *bytes, and nothing else that counts. */
+static bool is_rsp_move(const struct tr_builder *b, const struct tr_insn *ti, int64_t *bytes)
+{
+    const struct insn_operand *o = ti->insn.operands;
+    bool flags_die = ti + 1 < b->insns + b->count && !ti[1].flags_live;
+
+    if (o[0].type != ZYDIS_OPERAND_TYPE_REGISTER || gpr_of(o[0].reg.value) != RSP ||
+        o[0].size != 8 * b->word)
+        return false;
+    switch (ti->insn.info.mnemonic) {
+    case ZYDIS_MNEMONIC_ADD:
+        *bytes = o[1].imm.value.s;
+        return flags_die && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case ZYDIS_MNEMONIC_SUB:
+        *bytes = -o[1].imm.value.s;
+        return flags_die && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case ZYDIS_MNEMONIC_LEA:
+        *bytes = o[1].mem.disp.value;
+        return gpr_of(o[1].mem.base) == RSP && o[1].mem.index == ZYDIS_REGISTER_NONE &&
+               ti->insn.info.address_width == 8 * b->word;
+    default:
+        return false;
+    }
+}
+
+/* True if that is all there is to do for ti. */
+static bool take_rsp_move(struct tr_builder *b, const struct tr_insn *ti)
+{
+    int64_t bytes;
+
+    if ((ti->kind != TR_COPY && ti->kind != TR_LEA) || !is_rsp_move(b, ti, &bytes) ||
+        bytes != (int16_t)bytes)
+        return false;
+    if (ti->kind == TR_COPY)
+        b->flags_saved = false; /* they are dead */
+    move_rsp(b, (int32_t)bytes);
+    return true;
+}
+
 void emit_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     bool flags_saved;
+    int32_t rsp_ahead;
     unsigned cold_count;
     uint8_t *at;
 
@@ -703,7 +776,12 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
     emit_page_check(b, ti);
     emit_vector_level(b, ti);
     emit_group_checks(b, ti);
+    if (take_rsp_move(b, ti))
+        return;
+    if (needs_rsp(ti))
+        settle_rsp(b);
     flags_saved = b->flags_saved;
+    rsp_ahead = b->rsp_ahead;
     cold_count = b->cold_count;
     at = b->e->at;
     if (emitters[ti->kind] && emitters[ti->kind](b, ti)) {
@@ -716,5 +794,6 @@ void emit_insn(struct tr_builder *b, struct tr_insn *ti)
     b->e->at = at;
     b->cold_count = cold_count;
     b->flags_saved = flags_saved;
+    b->rsp_ahead = rsp_ahead;
     emit_fallback(b, ti);
 }

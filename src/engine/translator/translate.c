@@ -14,6 +14,7 @@
 
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
 {
+    settle_rsp(b);
     if (condition >= 0)
         flags_to_host(b);
     aim_branch(b, condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition),
@@ -61,6 +62,7 @@ static void emit_table(struct tr_builder *b, unsigned mode)
 
 void emit_indirect_mode(struct tr_builder *b, struct tr_insn *ti, unsigned mode)
 {
+    settle_rsp(b);
     emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
     emit_table(b, mode);
 }
@@ -287,6 +289,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
 {
     struct emit *e = b->e;
     struct translator *t = b->t;
+    const uint8_t *back;
 
     b->flags_saved = cold->flags_saved;
     if (cold->kind == COLD_LINK && !cold->refund) {
@@ -297,12 +300,20 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     if (cold->hit)
         emit_find_near(b, cold);
     emit_refund(b, cold->refund);
+    b->rsp_ahead = cold->rsp_ahead;
+    if (cold->kind != COLD_RAISE)
+        settle_rsp(b);
     switch (cold->kind) {
     case COLD_STEP:
         emit_constant(e, TR_S2, (uintptr_t)cold->op);
-        emit_thunk(b, t->step_saved, cold->level ? NULL : cold->resume);
+        back = cold->resume_rsp_ahead ? NULL : cold->resume;
+        emit_thunk(b, t->step_saved, cold->level ? NULL : back);
         if (cold->level)
-            emit_thunk(b, t->load_vectors[cold->level], cold->resume);
+            emit_thunk(b, t->load_vectors[cold->level], back);
+        if (back)
+            break;
+        emit_lea_word(b, RSP, mem_base(RSP, -cold->resume_rsp_ahead));
+        emit_jmp_to(e, cold->resume);
         break;
     case COLD_EXIT:
         emit_constant(e, TR_S0, cold->rip);
@@ -336,6 +347,7 @@ static void emit_join(struct tr_builder *b, unsigned n)
 
     if (ti->joined_from == NO_INSN)
         return;
+    settle_rsp(b);
     if (ti->flags_live)
         flags_to_host(b);
     b->flags_saved = false;
@@ -360,6 +372,7 @@ static void emit_block(struct tr_builder *b)
 
     b->cold_count = 0;
     b->flags_saved = false;
+    b->rsp_ahead = 0;
     all_scratch_lost(b);
     b->level = VECTORS_NONE;
     emit_entries(b);
