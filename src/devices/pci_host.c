@@ -220,6 +220,13 @@ static void ecam_update(struct pci_host *s)
         log_error("pci-host: %s", err.text);
 }
 
+uint64_t pci_host_ecam(struct device *dev)
+{
+    const struct pci_host *s = pci_host_of(dev);
+
+    return s->ecam_mapped ? s->ecam_region.gpa : 0;
+}
+
 /* ---- shadow RAM ---- */
 
 static void shadow_update(struct pci_host *s)

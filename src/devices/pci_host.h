@@ -10,6 +10,9 @@
 
 #define PCI_HOST_PAM_BYTES 7
 
+/* Where the ECAM window is now; 0: it is off. */
+uint64_t pci_host_ecam(struct device *dev);
+
 /* The PAM registers may have changed: which parts of the BIOS area are RAM. */
 typedef void pci_host_shadow_fn(void *opaque, const uint8_t pam[PCI_HOST_PAM_BYTES]);
 /* Before the first reset; machine lock held in calls. NULL: nobody is told. */

@@ -5,7 +5,7 @@
  * 8-bit commands: read array, identifier, CFI query and status; program a byte; program a buffer;
  * erase a block. Programming clears bits, erasing sets them. Both take no time.
  *
- * Contents are in RAM, and on the drive if there is one: a change is written there before
+ * Contents are in memory, and on the drive if there is one: a change is written there before
  * the guest goes on, in whole sectors.
  *
  * Left out: locking, suspending, one-time programmable registers.
@@ -15,7 +15,6 @@
 #include "devices/pflash.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -61,7 +60,8 @@ struct pflash {
         left; /* of a buffer: where it begins, how many bytes, how many to come */
     uint8_t buffer[BUFFER_BYTES];
 
-    uint8_t *contents;
+    uint8_t *contents; /* guest-visible: in the RAM file, behind the RAM, and so saved with it */
+    uint64_t ram_offset;
     bool failed; /* to write; said once */
 };
 
@@ -104,6 +104,7 @@ static void store(struct pflash *s, uint32_t offset, uint32_t size_bytes)
     uint64_t end = align_up((uint64_t)offset + size_bytes, BLOCK_SECTOR_BYTES);
     int status;
 
+    memory_dirty_mark(device_memory(&s->dev), s->ram_offset + offset, size_bytes);
     if (!s->drive || block_is_read_only(s->drive))
         return;
     status = transfer(s, BLOCK_WRITE, first, end - first);
@@ -308,10 +309,9 @@ int pflash_set_contents(struct device *dev, const uint8_t *data, size_t size_byt
         return error_set(err, EINVAL,
                          "a flash of %zu bytes: it has whole blocks of %u bytes, up to %u MiB",
                          size_bytes, ERASE_BYTES, MAX_BYTES >> 20);
-    free(s->contents);
-    s->contents = malloc(size_bytes);
+    s->contents = memory_add_block(device_memory(dev), size_bytes, &s->ram_offset, err);
     if (!s->contents)
-        return error_set(err, ENOMEM, "out of memory");
+        return -ENOMEM;
     if (data)
         memcpy(s->contents, data, size_bytes);
     s->size_bytes = (uint32_t)size_bytes;
@@ -340,12 +340,6 @@ static int pflash_attach(struct device *dev, struct error *err)
     if (!s->gpa)
         s->gpa = 0x100000000ull - s->size_bytes;
     return device_map_memory(dev, s->gpa, s->size_bytes, &pflash_ops, err);
-}
-
-static void pflash_detach(struct device *dev)
-{
-    free(pflash_of(dev)->contents);
-    pflash_of(dev)->contents = NULL;
 }
 
 static void pflash_reset(struct device *dev)
@@ -393,6 +387,5 @@ const struct device_class pflash_class = {
     .properties = pflash_properties,
     .attach = pflash_attach,
     .reset = pflash_reset,
-    .detach = pflash_detach,
     .state = {.version = 1, .oldest = 1, .fields = pflash_state, .after_load = pflash_after_load},
 };

@@ -195,7 +195,7 @@ static void aml_cpus(struct aml *aml, unsigned count)
     }
 }
 
-static void aml_pci_windows(struct aml *aml)
+static void aml_pci_windows(struct aml *aml, uint64_t ecam)
 {
     struct aml_resources crs = aml_begin_resources(aml);
 
@@ -204,8 +204,14 @@ static void aml_pci_windows(struct aml *aml)
     aml_io_window(aml, 0, 0xcf7);
     aml_io_window(aml, 0xd00, 0xffff);
     aml_memory_window(aml, PC_EBDA_END, PC_VGA_END - 1, true);
-    aml_memory_window(aml, PC_PCI_WINDOW, PC_PCI_WINDOW + PC_PCI_WINDOW_SIZE - 1, false);
-    aml_memory_window(aml, PC_PCI_WINDOW2, PC_PCI_WINDOW2 + PC_PCI_WINDOW2_SIZE - 1, false);
+    /* Two descriptors in any case, so that the tables have one size: around the ECAM, or halves. */
+    if (ecam > PC_PCI_WINDOW && ecam < PC_PCI_WINDOW_END - PC_ECAM_SIZE) {
+        aml_memory_window(aml, PC_PCI_WINDOW, ecam - 1, false);
+        aml_memory_window(aml, ecam + PC_ECAM_SIZE, PC_PCI_WINDOW_END - 1, false);
+    } else {
+        aml_memory_window(aml, PC_PCI_WINDOW, PC_ECAM - 1, false);
+        aml_memory_window(aml, PC_ECAM, PC_PCI_WINDOW_END - 1, false);
+    }
     aml_end_resources(aml, crs);
 }
 
@@ -282,7 +288,7 @@ static void aml_pci_control(struct aml *aml)
     aml_end(aml, method);
 }
 
-static void aml_pci_host(struct aml *aml)
+static void aml_pci_host(struct aml *aml, uint64_t ecam)
 {
     size_t device = aml_begin_device(aml, "PCI0");
 
@@ -291,7 +297,7 @@ static void aml_pci_host(struct aml *aml)
     aml_name_integer(aml, "_UID", 0);
     aml_name_integer(aml, "_BBN", 0);
     aml_name_integer(aml, "_SEG", 0);
-    aml_pci_windows(aml);
+    aml_pci_windows(aml, ecam);
     aml_pci_routes(aml);
     aml_pci_control(aml);
     aml_end(aml, device);
@@ -350,9 +356,7 @@ static const struct fixed_device fixed_devices[] = {
      .uid = 0,
      .port = ACPI_PM_BASE,
      .port_count = ACPI_PM_SIZE,
-     .irq = -1,
-     .gpa = PC_ECAM,
-     .size_bytes = PC_ECAM_SIZE},
+     .irq = -1},
     {.name = "MBIO",
      .hid = "PNP0C02",
      .uid = 1,
@@ -387,6 +391,18 @@ static void aml_fixed_device(struct aml *aml, const struct fixed_device *fixed)
     aml_end(aml, device);
 }
 
+static void aml_ecam(struct aml *aml, uint64_t ecam)
+{
+    const struct fixed_device fixed = {.name = "ECAM",
+                                       .hid = "PNP0C02",
+                                       .uid = 2,
+                                       .irq = -1,
+                                       .gpa = (uint32_t)ecam,
+                                       .size_bytes = PC_ECAM_SIZE};
+
+    aml_fixed_device(aml, &fixed);
+}
+
 /* _S5 (7.4.2): what goes into SLP_TYP to switch off. */
 static void aml_soft_off(struct aml *aml)
 {
@@ -417,9 +433,10 @@ static uint8_t *write_dsdt(struct acpi_writer *w, const struct pc_layout *layout
     aml_soft_off(&aml);
     scope = aml_begin_scope(&aml, "\\_SB_");
     aml_cpus(&aml, layout->vcpu_count);
-    aml_pci_host(&aml);
+    aml_pci_host(&aml, layout->ecam_gpa);
     for (size_t i = 0; i < sizeof(fixed_devices) / sizeof(fixed_devices[0]); i++)
         aml_fixed_device(&aml, &fixed_devices[i]);
+    aml_ecam(&aml, layout->ecam_gpa);
     aml_end(&aml, scope);
     if (aml.overflow) {
         w->overflow = true;
@@ -540,13 +557,13 @@ static uint8_t *write_hpet(struct acpi_writer *w)
     return hpet;
 }
 
-static uint8_t *write_mcfg(struct acpi_writer *w)
+static uint8_t *write_mcfg(struct acpi_writer *w, const struct pc_layout *layout)
 {
     uint8_t *mcfg = begin_table(w, "MCFG", 1, 60);
 
     if (!mcfg)
         return NULL;
-    put_le64(mcfg + 44, PC_ECAM);
+    put_le64(mcfg + 44, layout->ecam_gpa);
     mcfg[55] = 255; /* buses 0-255 of segment 0 */
     seal(w, mcfg, 60);
     return mcfg;
@@ -606,7 +623,7 @@ int acpi_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffe
     tables[0] = write_fadt(&w, facs, dsdt);
     tables[1] = write_madt(&w, layout);
     tables[2] = write_hpet(&w);
-    tables[3] = write_mcfg(&w);
+    tables[3] = write_mcfg(&w, layout);
     tables[4] = write_waet(&w);
     if (!w.overflow) {
         rsdt = write_root(&w, "RSDT", 4, tables);

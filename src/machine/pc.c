@@ -49,6 +49,7 @@ struct pc_board {
     struct region ram_high;         /* from 4 GiB */
     struct firmware_rom rom;
     struct shadow shadow;
+    struct table_loader tables;
     struct boot_image image;
     struct isa_irqs isa;
     struct device *acpi_pm, *fw_cfg, *pci_host;
@@ -335,8 +336,9 @@ static int insert_firmware(struct pc_board *pc)
     static const uint8_t console_port[2] = {COM1_PORT & 0xff, COM1_PORT >> 8};
     int status = firmware_map_rom(&pc->rom, device_memory(&pc->dev), pc->config->firmware, pc->err);
 
+    pc->tables = (struct table_loader){.layout = &pc->layout, .pci_host = pc->pci_host};
     if (status == 0)
-        status = table_loader_add(pc->fw_cfg, &pc->layout, pc->err);
+        status = table_loader_add(&pc->tables, pc->fw_cfg, pc->err);
     if (status == 0) /* SeaBIOS: there is no screen, text goes there */
         status = fw_cfg_add_file(pc->fw_cfg, "etc/sercon-port", console_port, sizeof(console_port),
                                  NULL, NULL, NULL, pc->err);
@@ -396,7 +398,8 @@ static int pc_attach(struct device *dev, struct error *err)
     struct pc_board *pc = pc_of(dev);
     const struct machine_config *config = machine_config(dev->machine);
 
-    pc_layout_init(&pc->layout, config->ram_bytes, machine_vcpu_count(dev->machine));
+    (pc->config->firmware ? pc_layout_init_for_firmware : pc_layout_init)(
+        &pc->layout, config->ram_bytes, machine_vcpu_count(dev->machine));
     boot_image_init(&pc->image, &pc->layout);
     pc->err = err;
     wire_memory(pc);
@@ -430,12 +433,12 @@ int pc_build(struct machine *machine, const struct pc_config *config, struct err
 
     if (!dev)
         return -ENOMEM;
-    status = device_attach(dev, err);
-    if (status)
-        return status;
     pc = pc_of(dev);
     pc->config = config;
     pc->err = err;
+    status = device_attach(dev, err);
+    if (status)
+        return status;
     machine_lock(machine);
     status = wire_everything(pc);
     machine_unlock(machine);

@@ -21,28 +21,28 @@
 #define PC_FIRMWARE_LOW_SIZE 0x20000ull
 #define PC_BIOS_END          0x100000ull
 #define PC_LOW_RAM_MAX       0xc0000000ull /* the rest of the RAM goes above 4 GiB */
-#define PC_HIGH_RAM          0x100000000ull
-#define PC_PCI_WINDOW        0xc0000000ull /* for BARs */
-#define PC_PCI_WINDOW_SIZE   0x20000000ull
-#define PC_ECAM              0xe0000000ull /* 1 MiB for each of 256 buses */
-#define PC_ECAM_SIZE         0x10000000ull
-#define PC_PCI_WINDOW2       0xf0000000ull
-#define PC_PCI_WINDOW2_SIZE  0x0ec00000ull
-#define PC_IOAPIC            0xfec00000ull
-#define PC_HPET              0xfed00000ull
-#define PC_LAPIC             0xfee00000ull
-#define PC_FIRMWARE_MAX      0x1000000ull /* the ROM ends at 4 GiB */
+#define PC_LOW_RAM_FIRMWARE                                                                        \
+    0x80000000ull /* the same with firmware: SeaBIOS's ECAM is at 0xb0000000 */
+#define PC_HIGH_RAM       0x100000000ull
+#define PC_PCI_WINDOW     0xc0000000ull /* for BARs, but where the ECAM is */
+#define PC_PCI_WINDOW_END 0xfec00000ull
+#define PC_ECAM           0xe0000000ull /* 1 MiB for each of 256 buses */
+#define PC_ECAM_SIZE      0x10000000ull
+#define PC_IOAPIC         0xfec00000ull
+#define PC_HPET           0xfed00000ull
+#define PC_LAPIC          0xfee00000ull
+#define PC_FIRMWARE_MAX   0x1000000ull /* the ROM ends at 4 GiB */
 
 /* ---- interrupts ---- */
-#define PC_IRQ_PIT           0
-#define PC_IRQ_KEYBOARD      1
-#define PC_IRQ_COM2          3
-#define PC_IRQ_COM1          4
-#define PC_IRQ_RTC           8
-#define PC_IRQ_MOUSE         12
-#define PC_GSI_PIT           2  /* IRQ 0 comes in here on the I/O APIC */
-#define PC_GSI_PCI           16 /* the eight lines of the PCI bus: 16-23 */
-#define PC_IOAPIC_ID         0
+#define PC_IRQ_PIT        0
+#define PC_IRQ_KEYBOARD   1
+#define PC_IRQ_COM2       3
+#define PC_IRQ_COM1       4
+#define PC_IRQ_RTC        8
+#define PC_IRQ_MOUSE      12
+#define PC_GSI_PIT        2  /* IRQ 0 comes in here on the I/O APIC */
+#define PC_GSI_PCI        16 /* the eight lines of the PCI bus: 16-23 */
+#define PC_IOAPIC_ID      0
 
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
 
@@ -58,11 +58,14 @@ struct pc_layout {
     uint64_t low_ram_bytes;  /* from address 0, up to PC_LOW_RAM_MAX */
     uint64_t high_ram_bytes; /* from 4 GiB */
     unsigned vcpu_count;
+    uint64_t ecam_gpa;
     struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
     size_t e820_count;
 };
 
 /* ram_bytes is a multiple of 1 MiB and not 0. */
 void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count);
+/* What firmware is told: the RAM. It sees itself what it reserves, and where the ECAM is to be. */
+void pc_layout_init_for_firmware(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count);
 
 #endif

@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "devices/fw_cfg.h"
+#include "devices/pci_host.h"
 #include "machine/acpi.h"
 
 #define TABLES_FILE   "etc/acpi/tables"
@@ -83,23 +85,44 @@ static void clear_checksums(uint8_t *tables, const struct acpi_fixups *fixups)
             tables[fixups->items[n].offset] = 0;
 }
 
-int table_loader_add(struct device *fw_cfg, const struct pc_layout *layout, struct error *err)
+/* PCI is set up by then: the tables say where the ECAM is, and what is left for BARs. */
+static void tables_selected(void *opaque)
+{
+    struct table_loader *loader = opaque;
+    struct acpi_fixups fixups = {.count = 0};
+    uint64_t ecam = pci_host_ecam(loader->pci_host);
+    struct error err = {0};
+    size_t size_bytes;
+
+    if (ecam)
+        loader->layout->ecam_gpa = ecam;
+    if (acpi_build(loader->layout, 0, loader->tables, loader->size_bytes, &size_bytes, &fixups,
+                   &err))
+        log_error("%s", err.text); /* they have one size, so this is not */
+    clear_checksums(loader->tables, &fixups);
+}
+
+static const struct fw_cfg_item_ops tables_ops = {.selected = tables_selected};
+
+int table_loader_add(struct table_loader *loader, struct device *fw_cfg, struct error *err)
 {
     static uint8_t tables[ACPI_TABLES_MAX_BYTES];
     struct acpi_fixups *fixups = calloc(1, sizeof(*fixups));
     struct script *script = calloc(1, sizeof(*script));
-    size_t size_bytes;
     int status = fixups && script ? 0 : error_set(err, ENOMEM, "out of memory");
 
     if (!status)
-        status = acpi_build(layout, 0, tables, sizeof(tables), &size_bytes, fixups, err);
+        status =
+            acpi_build(loader->layout, 0, tables, sizeof(tables), &loader->size_bytes, fixups, err);
     if (!status) {
         write_script(script, fixups);
-        clear_checksums(tables, fixups);
-        status = fw_cfg_add_file(fw_cfg, TABLES_FILE, tables, size_bytes, NULL, NULL, NULL, err);
+        status = fw_cfg_add_file(fw_cfg, TABLES_FILE, tables, loader->size_bytes, &tables_ops,
+                                 loader, &loader->tables, err);
     }
-    if (!status)
+    if (!status) {
+        clear_checksums(tables, fixups);
         status = fw_cfg_add_file(fw_cfg, RSDP_FILE, tables, ACPI_RSDP_BYTES, NULL, NULL, NULL, err);
+    }
     if (!status)
         status = fw_cfg_add_file(fw_cfg, "etc/table-loader", script->commands,
                                  script->count * COMMAND_BYTES, NULL, NULL, NULL, err);

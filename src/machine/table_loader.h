@@ -8,7 +8,18 @@
 #include "trapeze/device.h"
 #include "trapeze/error.h"
 
-/* Add the ACPI tables, and the script that says what to do with them, to the fw_cfg device. */
-int table_loader_add(struct device *fw_cfg, const struct pc_layout *layout, struct error *err);
+struct table_loader {
+    struct pc_layout *layout;
+    struct device *pci_host; /* which knows where firmware has put the ECAM */
+    uint8_t *tables;         /* fw_cfg's */
+    size_t size_bytes;
+};
+
+/*
+ * Add the ACPI tables, and the script that says what to do with them, to the fw_cfg device. The
+ * tables are made again when firmware takes them. loader, whose layout and pci_host are set, stays
+ * where it is.
+ */
+int table_loader_add(struct table_loader *loader, struct device *fw_cfg, struct error *err);
 
 #endif

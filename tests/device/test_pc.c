@@ -234,6 +234,190 @@ static void a_rom_ends_at_four_gib_and_shows_below_one_mib(void **state)
     assert_int_equal(machine_vcpu(f->machine, 0)->state.rip, 0xfff0);
 }
 
+/* Registers of the host bridge. */
+static void write_host(struct fixture *f, unsigned offset, uint32_t value, unsigned size)
+{
+    bus_port_write(f->machine, 0xcf8, 0x80000000 | (offset & ~3u), 4);
+    bus_port_write(f->machine, (uint16_t)(0xcfc + (offset & 3)), value, size);
+}
+
+static void start_rom(struct fixture *f, uint64_t ram_bytes)
+{
+    static uint8_t rom[256 * 1024];
+
+    memset(rom, 0x77, sizeof(rom));
+    write_file(f, rom, sizeof(rom));
+    f->config.firmware = f->path;
+    start(f, ram_bytes, 1);
+}
+
+static void shadow_ram_is_what_the_pam_registers_say(void **state)
+{
+    struct fixture *f = *state;
+    struct memory *memory;
+    uint8_t byte = 0x5a;
+
+    start_rom(f, 64 * MIB);
+    memory = machine_memory(f->machine);
+    assert_int_equal(bus_memory_read(f->machine, 0xc8000, 1), 0xff); /* nobody is there */
+    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
+    write_host(f, 0x90, 0x30, 1); /* 0xf0000: RAM */
+    write_host(f, 0x93, 0x03, 1); /* 0xd0000 */
+    assert_int_equal(peek(f, 0xf0000, 1), 0);
+    assert_int_equal(memory_write(memory, 0xf0000, &byte, 1), 0);
+    assert_int_equal(memory_write(memory, 0xd3fff, &byte, 1), 0);
+    assert_int_equal(peek(f, 0xf0000, 1), 0x5a);
+    assert_int_equal(peek(f, 0xd3fff, 1), 0x5a);
+    assert_int_equal(bus_memory_read(f->machine, 0xd4000, 1), 0xff);
+    assert_int_equal(peek(f, 0xeffff, 1), 0x77);
+    assert_int_equal(peek(f, 0xffff0000, 1), 0x77);
+    write_host(f, 0x90, 0x10, 1); /* to read only */
+    byte = 1;
+    memory_write(memory, 0xf0000, &byte, 1);
+    assert_int_equal(peek(f, 0xf0000, 1), 0x5a);
+    write_host(f, 0x90, 0x20, 1); /* to write only: the ROM */
+    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
+    write_host(f, 0x90, 0x30, 1);
+    assert_int_equal(peek(f, 0xf0000, 1), 0x5a);
+    machine_reset(f->machine);
+    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
+    assert_int_equal(bus_memory_read(f->machine, 0xd3fff, 1), 0xff);
+}
+
+/* ---- what firmware does with the table loader ---- */
+
+struct rom_file {
+    char name[56];
+    uint8_t bytes[0x8000];
+    size_t size_bytes;
+    uint64_t gpa; /* where it was "allocated" */
+};
+
+static uint32_t read_be32(struct fixture *f)
+{
+    uint32_t value = 0;
+
+    for (unsigned n = 0; n < 4; n++)
+        value = value << 8 | bus_port_read(f->machine, 0x511, 1);
+    return value;
+}
+
+static void read_rom_file(struct fixture *f, struct rom_file *file, const char *name)
+{
+    unsigned key = 0;
+    uint32_t count;
+
+    bus_port_write(f->machine, 0x510, 0x19, 2);
+    count = read_be32(f);
+    memset(file, 0, sizeof(*file));
+    for (uint32_t n = 0; n < count; n++) {
+        uint32_t size = read_be32(f), selector = read_be32(f) >> 16;
+
+        for (unsigned k = 0; k < 56; k++)
+            file->name[k] = (char)bus_port_read(f->machine, 0x511, 1);
+        if (strcmp(file->name, name) == 0) {
+            key = selector;
+            file->size_bytes = size;
+        }
+    }
+    assert_int_not_equal(key, 0);
+    assert_true(file->size_bytes <= sizeof(file->bytes));
+    strcpy(file->name, name);
+    bus_port_write(f->machine, 0x510, key, 2);
+    for (size_t n = 0; n < file->size_bytes; n++)
+        file->bytes[n] = (uint8_t)bus_port_read(f->machine, 0x511, 1);
+}
+
+static struct rom_file files[2];
+
+static struct rom_file *rom_file(const uint8_t *name)
+{
+    for (unsigned n = 0; n < 2; n++)
+        if (strcmp(files[n].name, (const char *)name) == 0)
+            return &files[n];
+    fail_msg("no file '%s'", (const char *)name);
+    return NULL;
+}
+
+static void run_command(const uint8_t *c)
+{
+    struct rom_file *file = rom_file(c + 4);
+
+    if (get_le32(c) == 2) {
+        uint32_t offset = get_le32(c + 116);
+        uint64_t gpa = rom_file(c + 60)->gpa;
+
+        assert_true(offset + c[120] <= file->size_bytes);
+        if (c[120] == 8)
+            put_le64(file->bytes + offset, get_le64(file->bytes + offset) + gpa);
+        else
+            put_le32(file->bytes + offset, get_le32(file->bytes + offset) + (uint32_t)gpa);
+    } else if (get_le32(c) == 3) {
+        uint32_t offset = get_le32(c + 60), first = get_le32(c + 64), size = get_le32(c + 68);
+        uint8_t sum = 0;
+
+        assert_true(first + size <= file->size_bytes && offset < file->size_bytes);
+        for (uint32_t n = 0; n < size; n++)
+            sum = (uint8_t)(sum + file->bytes[first + n]);
+        file->bytes[offset] = (uint8_t)(file->bytes[offset] - sum);
+    }
+}
+
+static bool sums_to_zero(const uint8_t *bytes, size_t size_bytes)
+{
+    uint8_t sum = 0;
+
+    while (size_bytes--)
+        sum = (uint8_t)(sum + *bytes++);
+    return sum == 0;
+}
+
+/* The table at an address that a root table has. */
+static const uint8_t *table_at(uint64_t gpa)
+{
+    assert_true(gpa >= files[1].gpa && gpa < files[1].gpa + files[1].size_bytes);
+    return files[1].bytes + (gpa - files[1].gpa);
+}
+
+static void firmware_puts_the_tables_in_place(void **state)
+{
+    static struct rom_file script;
+    struct fixture *f = *state;
+    const uint8_t *xsdt, *mcfg = NULL;
+
+    start_rom(f, 4096 * MIB);
+    write_host(f, 0x64, 0, 4);
+    write_host(f, 0x60, 0xb0000001, 4); /* as SeaBIOS does */
+    read_rom_file(f, &script, "etc/table-loader");
+    read_rom_file(f, &files[0], "etc/acpi/rsdp");
+    read_rom_file(f, &files[1], "etc/acpi/tables");
+    files[0].gpa = 0xf5000;
+    files[1].gpa = 0x7fff0040;
+    assert_int_equal(script.size_bytes % 128, 0);
+    for (size_t n = 0; n < script.size_bytes; n += 128)
+        run_command(script.bytes + n);
+    assert_memory_equal(files[0].bytes, "RSD PTR ", 8);
+    assert_true(sums_to_zero(files[0].bytes, 20));
+    assert_true(sums_to_zero(files[0].bytes, 36));
+    assert_memory_equal(table_at(get_le32(files[0].bytes + 16)), "RSDT", 4);
+    xsdt = table_at(get_le64(files[0].bytes + 24));
+    assert_memory_equal(xsdt, "XSDT", 4);
+    assert_true(sums_to_zero(xsdt, get_le32(xsdt + 4)));
+    for (uint32_t n = 36; n < get_le32(xsdt + 4); n += 8) {
+        const uint8_t *table = table_at(get_le64(xsdt + n));
+
+        assert_true(sums_to_zero(table, get_le32(table + 4)));
+        if (memcmp(table, "MCFG", 4) == 0)
+            mcfg = table;
+        if (memcmp(table, "FACP", 4) == 0)
+            assert_memory_equal(table_at(get_le64(table + 140)), "DSDT", 4);
+    }
+    assert_non_null(mcfg);
+    assert_int_equal(get_le64(mcfg + 44), 0xb0000000);
+    /* RAM ends below what SeaBIOS takes for the ECAM. */
+    assert_int_not_equal(bus_memory_read(f->machine, 0xb0000000, 4), UINT32_MAX);
+}
+
 static void a_small_rom_shows_as_far_as_it_goes(void **state)
 {
     struct fixture *f = *state;
@@ -476,6 +660,8 @@ int main(void)
         TEST(a_reset_restores_kernel_tables_and_bss),
         TEST(tables_are_found_by_searching),
         TEST(a_rom_ends_at_four_gib_and_shows_below_one_mib),
+        TEST(shadow_ram_is_what_the_pam_registers_say),
+        TEST(firmware_puts_the_tables_in_place),
         TEST(a_small_rom_shows_as_far_as_it_goes),
         TEST(a_rom_that_is_cut_short_is_refused),
         TEST(a_kernel_that_is_not_there_is_named),
