@@ -43,7 +43,7 @@ BASE = ('base-passwd base-files libc-bin debianutils dash bash coreutils util-li
 IMAGES = {
     'tools': 'gcc libc6-dev make libzydis-dev libjansson-dev zlib1g-dev openssl sqlite3 gzip bzip2'
              ' xz-utils zstd stress-ng strace',
-    'python': 'python3 libpython3.11-testsuite openssl',
+    'python': 'python3 libpython3.11-testsuite openssl netbase',
     'jit': 'nodejs luajit pypy3 pypy3-lib-testsuite valgrind gdb gcc libc6-dev',
     'java': 'openjdk-17-jdk-headless',
     'go': 'golang-1.19-go golang-1.19-src',
@@ -80,27 +80,46 @@ WORK = [
     Work('python-language', 'python', 900, 'python.sh python3 test_bytes test_unicode test_re test_json'
          ' test_pickle test_sort test_heapq test_itertools test_set test_dict test_generators'
          ' test_exceptions test_gc test_compile test_ast test_coroutines test_functools'
-         ' test_dataclasses test_typing test_sqlite3 test_ctypes test_mmap'),
+         ' test_dataclasses test_typing test_ctypes test_mmap'),
     Work('python-system', 'python', 1200, 'python.sh python3 test_threading test_thread test_signal'
          ' test_threadsignals test_subprocess test_fork1 test_queue test_select test_selectors'
          ' test_posix test_os test_faulthandler test_socket test_eintr test_time test_tempfile'
          ' test_shutil test_io'),
-    Work('python-parallel', 'python', 1800, 'python.sh python3 test_multiprocessing_fork'
-         ' test_multiprocessing_spawn test_concurrent_futures test_asyncio'),
+    Work('python-fork', 'python', 900, 'python.sh python3 test_multiprocessing_fork'),
+    Work('python-spawn', 'python', 900, 'python.sh python3 test_multiprocessing_spawn'),
+    Work('python-parallel', 'python', 900, 'python.sh python3 test_concurrent_futures test_asyncio'),
     Work('node', 'jit', 600, 'node.sh'),
     Work('luajit', 'jit', 300, 'luajit.sh'),
-    Work('pypy', 'jit', 900, 'python.sh pypy3 test_long test_float test_math test_json test_re test_struct'
-         ' test_itertools test_generators test_threading test_decimal test_hashlib test_pickle'),
+    Work('pypy', 'jit', 900, 'python.sh pypy3 test_long test_math test_json test_re test_struct'
+         ' test_itertools test_threading test_decimal test_pickle'),
     Work('valgrind', 'jit', 600, 'valgrind.sh'),
     Work('gdb', 'jit', 600, 'gdb.sh'),
     Work('java', 'java', 900, 'java.sh'),
-    Work('go', 'go', 1800, 'go.sh', memory='4G'),
+    Work('go-runtime', 'go', 900, 'go.sh sync sync/atomic runtime/internal/atomic internal/bytealg context time'
+         ' os/signal reflect', memory='4G'),
+    Work('go-library', 'go', 900, 'go.sh sort strconv unicode/utf8 bytes strings bufio container/heap'
+         ' encoding/json encoding/gob encoding/base64 regexp text/template go/parser go/scanner'
+         ' index/suffixarray', memory='4G'),
+    Work('go-numbers', 'go', 900, 'go.sh math math/bits math/big math/rand crypto/aes crypto/sha256'
+         ' crypto/sha512 crypto/md5 crypto/ed25519 crypto/elliptic hash/crc32 hash/maphash compress/flate',
+         memory='4G'),
     Work('postgres', 'postgres', 900, 'postgres.sh'),
-    Work('mariadb', 'mariadb', 1800, 'mariadb.sh', memory='4G'),
+    Work('mariadb-functions', 'mariadb', 900, 'mariadb.sh bigint bool case cast compare compress ctype_latin1'
+         ' ctype_utf8 date_formats func_compress func_concat func_crypt func_date_add func_default func_if'
+         ' func_in func_json func_math func_op func_regexp func_str func_time null round type_bit type_blob'
+         ' type_date type_decimal type_enum type_float type_newdecimal type_uint xml', memory='4G'),
+    Work('mariadb-queries', 'mariadb', 900, 'mariadb.sh alias comments count_distinct cte_recursive derived'
+         ' distinct endspace fulltext group_by having join join_cache key limit olap order_by parser'
+         ' precedence range select subselect union win', memory='4G'),
+    Work('mariadb-tables', 'mariadb', 900, 'mariadb.sh alter_table auto_increment bulk_replace create delete'
+         ' insert lock ps sp stat_tables trigger truncate update innodb.innodb innodb.innodb-lock',
+         memory='4G'),
     Work('stress-cpu', 'tools', 900, 'stress_ng.sh cpu cpu-cache', native=False),
     Work('stress-memory', 'tools', 900, 'stress_ng.sh memory vm', native=False),
-    Work('stress-system', 'tools', 900, 'stress_ng.sh os interrupt scheduler', native=False),
-    Work('stress-files', 'tools', 900, 'stress_ng.sh filesystem io pipe network', native=False),
+    Work('stress-system', 'tools', 900, 'stress_ng.sh os', native=False),
+    Work('stress-scheduler', 'tools', 900, 'stress_ng.sh interrupt scheduler', native=False),
+    Work('stress-files', 'tools', 900, 'stress_ng.sh filesystem io', native=False),
+    Work('stress-network', 'tools', 900, 'stress_ng.sh pipe network', native=False),
     Work('kernel-keys', 'kernel', 300, 'kernel_keys.sh', native=False, kernel='generic'),
     Work('kernel-ftrace', 'kernel', 600, 'kernel_ftrace.sh', native=False, kernel='generic'),
     Work('kernel-probes', 'trace', 600, 'kernel_probes.sh', native=False, kernel='generic'),

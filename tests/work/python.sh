@@ -3,8 +3,8 @@
 
 python=$1
 shift
-run() {
-    timeout 1800 "$python" -m test -u none "$1" >log 2>&1 && return
+run() { # without what needs a compiler, and a device that hosts have and guests not
+    timeout 1800 "$python" -m test -u none -i '*test_find_library_with_*' -i '*VSOCK*' "$1" >log 2>&1 && return
     cat log >&2
     grep -aE '^(FAIL|ERROR): ' log | sort -u
     return 1
