@@ -925,13 +925,22 @@ void pci_bus_reset_done(struct pci_bus *bus)
         }
 }
 
+/* MSI's pending bits are the function's own; pci_update_wire sets those of the status. */
+static bool pci_is_pending(const struct pci_function *function, unsigned offset)
+{
+    return function->msi_offset && offset / 4 == (function->msi_offset + MSI_PENDING) / 4u;
+}
+
 /* Bits that no guest can have changed come from the description, whatever the stream says. */
 int pci_after_load(struct pci_function *function, struct error *err)
 {
     (void)err;
-    for (unsigned i = 0; i < PCI_HEADER_END; i++)
+    for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++) {
+        if (pci_is_pending(function, i))
+            continue;
         function->config[i] = (uint8_t)((function->initial[i] & ~function->writable[i]) |
                                         (function->config[i] & function->writable[i]));
+    }
     for (unsigned i = 0; i < PCI_MSIX_MAX; i++)
         function->msix_table[i].control &= MSIX_VECTOR_MASK;
     pci_update_bars(function);

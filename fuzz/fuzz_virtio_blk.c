@@ -1,0 +1,333 @@
+/*
+ * fuzz_virtio_blk.c - a hostile driver of the virtio disk
+ *
+ * Steps are accesses to configuration space, registers, rings and descriptors, well-formed
+ * requests, and saved states. Queues may lie at the end of RAM. Claims: what was given back was
+ * given; states survive a round trip; whatever happened, a reset makes it a disk again that reads
+ * what it holds.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/guest_ram.h"
+#include "devices/devices.h"
+#include "fuzz_device.h"
+#include "trapeze/block.h"
+#include "virtio_driver.h"
+
+#define SLOT       3
+#define RAM_BYTES  (1u << 20)
+#define DISK_BYTES (256u << 10)
+#define QUEUES     2
+#define AREA       0x8000u /* rings and tables begin there */
+#define AREA_BYTES 0x4000u
+#define HEADERS    0x80000u
+#define DATA       0x90000u
+
+struct rig {
+    struct device_test *t;
+    struct device *blk;
+    struct virtio_driver d;
+    struct driver_queue queues[QUEUES];
+    bool is_honest; /* the input has only used the driver: all of its requests end */
+};
+
+/* An address: mostly in the area, else at the end of RAM, in registers or anywhere. */
+static uint64_t take_gpa(struct fuzz_input *in)
+{
+    uint16_t value = (uint16_t)fuzz_take(in, 2);
+
+    switch (value >> 13) {
+    case 0:
+        return RAM_BYTES - (value & 0x1fff);
+    case 1:
+        return value & 0x1000 ? 0xc0400000u + (value & 0xfff) : fuzz_take(in, 8);
+    default:
+        return AREA + value % AREA_BYTES;
+    }
+}
+
+static uint32_t take_size(struct fuzz_input *in)
+{
+    static const uint32_t sizes[8] = {16, 1, 512, 4096, 513, 0, 0x10000, 0xffffffff};
+    uint8_t value = (uint8_t)fuzz_take(in, 1);
+
+    return value < 0x80 ? sizes[value % 8] : (value & 0x7fu) * 16;
+}
+
+/* The first time is a guest's whole beginning; features and sizes come from the input. */
+static void begin_driver(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t how = (uint8_t)fuzz_take(in, 1);
+    uint64_t features = VIRTIO_F_VERSION_1 | (how & 1 ? VIRTIO_F_RING_PACKED : 0) |
+                        (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
+                        (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | (how & 8 ? 0x7e00 : 0);
+
+    virtio_driver_find(&r->d, r->t, SLOT);
+    r->d.next_gpa = how & 0x10 ? RAM_BYTES - 0x2000 : AREA;
+    if (how & 0x20)
+        virtio_driver_use_msix(&r->d);
+    virtio_driver_negotiate(&r->d, features);
+    for (unsigned n = 0; n < QUEUES; n++)
+        driver_queue_set_up(&r->queues[n], &r->d, n,
+                            how & 1 ? 1 + (unsigned)fuzz_take(in, 1) % 20 : 1u << (how >> 6));
+    virtio_driver_start(&r->d);
+    r->is_honest = true;
+}
+
+static struct driver_queue *queue(struct rig *r, unsigned which)
+{
+    return &r->queues[which % QUEUES];
+}
+
+static bool has_queues(const struct rig *r)
+{
+    return r->queues[0].driver;
+}
+
+/* Of data: memory that holds nothing else, or anything. */
+static struct driver_buffer take_buffer(struct rig *r, struct fuzz_input *in, bool write)
+{
+    uint8_t value = (uint8_t)fuzz_take(in, 1);
+
+    if (value < 0xc0)
+        return (struct driver_buffer){DATA + value * 64u, value % 4 ? 512 : 128u << 10, write};
+    r->is_honest = false;
+    return (struct driver_buffer){take_gpa(in), take_size(in), write};
+}
+
+/* A request as a driver makes it, but for its numbers. */
+static void add_request(struct rig *r, struct fuzz_input *in, struct driver_queue *q)
+{
+    static const uint8_t types[8] = {0, 1, 4, 8, 11, 13, 0, 99};
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
+    uint64_t header = HEADERS + (what >> 6) * 0x100u, range = header + 32;
+    unsigned type = types[what & 7], used = 1;
+    struct driver_buffer buffers[5] = {{header, 16, false}};
+
+    test_write(r->t, header, type, 4);
+    test_write(r->t, header + 8, fuzz_take(in, 2), 8);
+    if (type == 11 || type == 13) {
+        test_write(r->t, range, fuzz_take(in, 2), 8);
+        test_write(r->t, range + 8, fuzz_take(in, 2), 4);
+        test_write(r->t, range + 12, fuzz_take(in, 1) % 4, 4);
+        buffers[used++] = (struct driver_buffer){range, 16, false};
+    }
+    for (unsigned n = what >> 3 & 3; n && used < 4; n--)
+        buffers[used++] = take_buffer(r, in, type != 1);
+    buffers[used++] = (struct driver_buffer){header + 16, 1, true};
+    if (what & 0x20 && q->free && r->d.features & VIRTIO_F_INDIRECT_DESC &&
+        r->d.next_gpa + 16 * used + 16 < (r->d.next_gpa < HEADERS ? HEADERS : RAM_BYTES))
+        driver_queue_add_indirect(q, buffers, used);
+    else if (q->free >= used)
+        driver_queue_add(q, buffers, used);
+}
+
+static void write_descriptor(struct rig *r, struct fuzz_input *in, const struct driver_queue *q)
+{
+    uint8_t at = (uint8_t)fuzz_take(in, 1);
+    uint64_t where = at & 0x80 ? take_gpa(in) & ~15ull : q->descriptors + 16u * (at % q->size);
+    uint64_t gpa = take_gpa(in);
+    uint32_t size = take_size(in);
+    uint16_t last = (uint16_t)fuzz_take(in, 2);
+
+    if (where <= RAM_BYTES - 16)
+        driver_put_descriptor(&r->d, where, q->packed, gpa, size, last & 0x8087u, last >> 3 & 0x1f);
+}
+
+/* Take what was used, as long as its ids can be believed. */
+static void take_used(struct rig *r, struct driver_queue *q)
+{
+    uint16_t id;
+    uint32_t length;
+
+    while (r->is_honest && driver_queue_take(q, &id, &length))
+        ;
+}
+
+static void drain(struct rig *r)
+{
+    FUZZ_LOCKED(r->t, r->blk->class->quiesce(r->blk));
+}
+
+static void access_registers(struct rig *r, struct fuzz_input *in, uint8_t what)
+{
+    static const uint32_t bases[4] = {0xc0400000, 0xc0400000, 0xc0402000, 0xc0100000};
+    uint64_t gpa = bases[what >> 6] + (what & 0x20 ? fuzz_take(in, 2) & 0x3fff : fuzz_take(in, 1));
+    unsigned size = 1u << (what >> 3 & 3);
+
+    if (what & 4)
+        test_read(r->t, gpa, size);
+    else
+        test_write(r->t, gpa, fuzz_take(in, size), size);
+}
+
+static void access_config(struct rig *r, struct fuzz_input *in, uint8_t what)
+{
+    unsigned size = 1u << (what >> 3 & 3) % 3;
+    uint64_t gpa = DRIVER_ECAM + (SLOT << 15) + fuzz_take(in, 1);
+
+    if (what & 0x20)
+        test_read(r->t, gpa, size);
+    else
+        test_write(r->t, gpa, fuzz_take(in, size), size);
+}
+
+static void step(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
+    struct driver_queue *q = queue(r, what >> 7);
+
+    switch (what % 16) {
+    case 0:
+        begin_driver(r, in);
+        break;
+    case 1:
+    case 2:
+    case 3:
+        if (has_queues(r))
+            add_request(r, in, q);
+        break;
+    case 4:
+    case 5:
+        test_write(r->t, 0xc0403000u + 4 * (what >> 7), what >> 7, 2);
+        take_used(r, q);
+        break;
+    case 6:
+    case 7:
+        r->is_honest = false;
+        if (has_queues(r))
+            write_descriptor(r, in, q);
+        break;
+    case 8:
+        r->is_honest = false;
+        if (has_queues(r) && !q->packed)
+            driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
+        break;
+    case 9:
+        r->is_honest = false;
+        access_registers(r, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 10:
+        r->is_honest = false;
+        access_config(r, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 11:
+        r->is_honest = false;
+        test_write(r->t, take_gpa(in), fuzz_take(in, 2), 2);
+        break;
+    case 12:
+        drain(r);
+        if (has_queues(r))
+            take_used(r, q);
+        break;
+    case 13:
+        device_test_advance_ns(r->t, 1000);
+        device_test_loop(r->t);
+        break;
+    case 14:
+        if (has_queues(r))
+            driver_queue_set_used_event(q, (unsigned)fuzz_take(in, 1), what & 0x40);
+        break;
+    default:
+        drain(r);
+        r->is_honest = false;
+        if (what & 0x80) {
+            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->blk));
+            in->left = 0;
+        } else {
+            device_test_round_trip(r->t, r->blk);
+        }
+        break;
+    }
+}
+
+/* All that an honest driver has asked for has ended. */
+static void check_end(struct rig *r)
+{
+    drain(r);
+    for (unsigned n = 0; n < QUEUES && r->is_honest; n++) {
+        struct driver_queue *q = queue(r, n);
+
+        test_write(r->t, 0xc0403000u + 4 * n, n, 2);
+        drain(r);
+        take_used(r, q);
+        FUZZ_CLAIM(driver_status(&r->d) == 0x0f);
+        FUZZ_CLAIM(q->free == q->size);
+    }
+}
+
+static void check_mended(struct rig *r)
+{
+    struct driver_queue *q = &r->queues[0];
+    uint64_t header, status;
+    struct driver_buffer buffers[3];
+
+    virtio_driver_find(&r->d, r->t, SLOT);
+    FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
+    driver_queue_set_up(q, &r->d, 0, 4);
+    virtio_driver_start(&r->d);
+    header = virtio_driver_alloc(&r->d, 16, 16);
+    status = virtio_driver_alloc(&r->d, 1, 1);
+    *(r->t->ram.hva + status) = 0xaa;
+    buffers[0] = (struct driver_buffer){header, 16, false};
+    buffers[1] = (struct driver_buffer){virtio_driver_alloc(&r->d, 512, 1), 512, true};
+    buffers[2] = (struct driver_buffer){status, 1, true};
+    driver_queue_add(q, buffers, 3);
+    driver_queue_kick(q);
+    drain(r);
+    take_used(r, q);
+    FUZZ_CLAIM(r->t->ram.hva[status] == 0);
+}
+
+/* Its image is in memory. */
+static struct block *new_disk(struct rig *r)
+{
+    struct error err = {0};
+    char path[32];
+    int fd = memfd_create("disk", MFD_CLOEXEC);
+
+    FUZZ_CLAIM(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return block_open(r->t->loop, path, &err);
+}
+
+static struct rig *rig(void)
+{
+    static struct rig r;
+    struct error err = {0};
+
+    if (!r.t) {
+        r.t = device_test_new(RAM_BYTES);
+        device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
+        r.blk = device_test_create(r.t, &virtio_blk_class, "addr=3,queues=2");
+        FUZZ_CLAIM(device_set_pointer(r.blk, "drive", new_disk(&r), &err) == 0);
+        device_test_attach(r.blk);
+        device_test_start(r.t);
+    }
+    device_test_reset(r.t);
+    memset(r.queues, 0, sizeof(r.queues));
+    memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
+    r.is_honest = false;
+    return &r;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input in = {data, size};
+    struct rig *r = rig();
+
+    while (in.left)
+        step(r, &in);
+    if (has_queues(r))
+        check_end(r);
+    else
+        drain(r);
+    if (size % 8 == 0) /* which takes as long as many steps */
+        device_test_round_trip(r->t, r->blk);
+    r->is_honest = true;
+    check_mended(r);
+    return 0;
+}

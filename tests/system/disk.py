@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""disk.py TRAPEZE CASE - a guest makes a file system on a disk, the host checks it, the guest reads it
+
+The guest is tools/guest.sh's cloud kernel with its virtio modules. The first boot makes a file system, fills it,
+gives room back and switches off; e2fsck, debugfs and a checksum of the image look at what it left. The
+second boot reads all of it, past its cache too. Without the guest the test is skipped (status 77).
+"""
+import glob
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from boot import BAD, CACHE
+
+CASES = {
+    "disk": {"options": [], "mib": 16, "numbers": 200000, "files": 300},
+    "disk-smp2": {"options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300},
+    "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
+}
+LIMIT_S = 300
+MODULES = [
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
+    "drivers/block/virtio_blk",
+]
+
+INIT = """#!/bin/busybox sh
+PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+exec </dev/console >/dev/console 2>&1
+value() { sed -n "s/.*disk\\.$1=\\([a-z0-9]*\\).*/\\1/p" /proc/cmdline; }
+write() {
+    mke2fs -q /dev/vda && mount -t ext4 -o discard /dev/vda /mnt && cd /mnt || return
+    seq "$(value numbers)" >numbers
+    dd if=/dev/urandom of=random bs=64k count=16 2>/dev/null
+    mkdir tree
+    for n in $(seq "$(value files)"); do echo "file $n" >"tree/$n"; done
+    sync
+    rm tree/*7
+    find . -type f ! -name sums -exec sha256sum {} + >/tmp/sums
+    mv /tmp/sums sums
+    fstrim -v .
+    cd / && umount /mnt
+}
+look() {
+    mount -t ext4 -o ro /dev/vda /mnt && cd /mnt && sha256sum -c sums >/tmp/log || cat /tmp/log
+    echo "disk: $(wc -l <sums) files"
+    cd / && umount /mnt
+}
+for module in /modules/*; do insmod "$module" || echo "disk: no $module"; done
+echo "disk: serial $(cat /sys/block/vda/serial), queues $(ls /sys/block/vda/mq | wc -l)"
+"$(value phase)" && echo "disk: $(value phase) is done"
+echo "disk: sum $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
+poweroff -f
+"""
+
+
+def fail(why, text=""):
+    print(f"{text}\ndisk: {why}")
+    sys.exit(1)
+
+
+def make_overlay(folder):
+    """The modules and the script, as an archive behind the guest's own."""
+    root = os.path.join(folder, "root")
+    os.makedirs(os.path.join(root, "modules"))
+    os.makedirs(os.path.join(root, "mnt"))
+    for place, name in enumerate(MODULES):
+        found = glob.glob(f"{CACHE}/cloud/linux-image-*/lib/modules/*/kernel/{name}.ko")
+        if not found:
+            print(f"disk: {name}.ko is not there; run tools/guests.sh")
+            sys.exit(77)
+        shutil.copy(found[0], os.path.join(root, "modules", f"{place}-{os.path.basename(name)}.ko"))
+    with open(os.path.join(root, "disk-init"), "w") as script:
+        script.write(INIT)
+    os.chmod(os.path.join(root, "disk-init"), 0o755)
+    overlay = os.path.join(folder, "overlay.cpio")
+    with open(overlay, "wb") as out:
+        subprocess.run(
+            "find . | cpio --quiet -o -H newc -R 0:0", shell=True, cwd=root, stdout=out, check=True
+        )
+    return overlay
+
+
+def boot(trapeze, row, overlay, disk, phase):
+    """What the guest prints, which ends by itself."""
+    guest = os.path.join(CACHE, "cloud")
+    append = f"console=ttyS0 quiet rdinit=/disk-init disk.phase={phase}"
+    append += f" disk.numbers={row['numbers']} disk.files={row['files']}"
+    command = [trapeze, "run", "--kernel", f"{guest}/vmlinuz", "--append", append]
+    command += ["--initrd", f"{guest}/initramfs.cpio,{overlay}", "-m", "256M"]
+    command += ["--disk", f"{disk.replace(',', ',,')},serial=disk-7"] + row["options"]
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S
+    )
+    text = result.stdout.decode("utf-8", "replace").replace("\r", "")
+    bad = BAD.search(text) or re.search(r"I/O error|EXT4-fs error|disk: no ", text)
+    if result.returncode or bad:
+        fail(f"status {result.returncode}, {bad and bad.group(0)}", text)
+    if f"disk: {phase} is done" not in text or "serial disk-7" not in text:
+        fail(f"'{phase}' did not end well", text)
+    with open(disk, "rb") as image:
+        digest = hashlib.file_digest(image, "sha256").hexdigest()
+    if f"disk: sum {digest}" not in text:
+        fail(f"the guest read another disk than {digest}", text)
+    return text
+
+
+def check_image(disk, row):
+    check = subprocess.run(["e2fsck", "-fn", disk], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if check.returncode:
+        fail(f"e2fsck: {check.returncode}", check.stdout.decode())
+    numbers = subprocess.run(["debugfs", "-R", "cat /numbers", disk], capture_output=True).stdout
+    if numbers != "".join(f"{n}\n" for n in range(1, row["numbers"] + 1)).encode():
+        fail("what debugfs reads is not what the guest wrote")
+
+
+def main():
+    trapeze, name = sys.argv[1:]
+    row = CASES[name]
+    if not os.path.exists(f"{CACHE}/cloud/vmlinuz") or not shutil.which("debugfs"):
+        print("disk: the guest or debugfs is not there; run tools/guests.sh")
+        sys.exit(77)
+    with tempfile.TemporaryDirectory() as folder:
+        overlay = make_overlay(folder)
+        disk = os.path.join(folder, "a=disk,if=none.img")  # as unpleasant as a name can be
+        with open(disk, "wb") as image:
+            image.truncate(row["mib"] << 20)
+        text = boot(trapeze, row, overlay, disk, "write")
+        check_image(disk, row)
+        used = os.stat(disk).st_blocks * 512
+        if used > row["mib"] << 19:
+            fail(f"{used} bytes of a sparse image are used", text)
+        text = boot(trapeze, row, overlay, disk, "look")
+    queues = 2 if "2" in row["options"] else 1
+    files = row["files"] - sum(str(n).endswith("7") for n in range(1, row["files"] + 1)) + 2
+    if f"disk: {files} files" not in text or f"queues {queues}" not in text:
+        fail(f"expected {files} files, {queues} queues", text)
+
+
+if __name__ == "__main__":
+    main()

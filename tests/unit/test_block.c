@@ -1,0 +1,505 @@
+/*
+ * test_block.c - block devices: opening, requests against a model, errors
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+#include "host/loop.h"
+#include "trapeze/block.h"
+
+#define BYTES (1u << 20)
+
+struct fixture {
+    struct loop *loop;
+    struct block *block;
+    char folder[64], path[96];
+    unsigned seed;
+};
+
+static struct fixture f;
+
+/* Instead of the system's: fails once when a test says so. */
+static _Atomic int sync_error;
+static _Atomic unsigned syncs;
+
+int fdatasync(int fd)
+{
+    (void)fd;
+    atomic_fetch_add(&syncs, 1);
+    errno = atomic_exchange(&sync_error, 0);
+    return errno ? -1 : 0;
+}
+
+static void make_file(off_t size)
+{
+    int fd = open(f.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0 && ftruncate(fd, size) == 0);
+    close(fd);
+}
+
+static int set_up(void **state)
+{
+    struct error err = {0};
+
+    (void)state;
+    f = (struct fixture){.folder = "/tmp/test-block-XXXXXX", .seed = 1};
+    assert_non_null(mkdtemp(f.folder));
+    snprintf(f.path, sizeof(f.path), "%s/disk", f.folder);
+    f.loop = loop_new(&err);
+    make_file(BYTES);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    block_free(f.block);
+    loop_free(f.loop);
+    unlink(f.path);
+    rmdir(f.folder);
+    return 0;
+}
+
+/* ---- opening ---- */
+
+static struct block *try_open(const char *options, struct error *err)
+{
+    char description[128];
+
+    *err = (struct error){0};
+    snprintf(description, sizeof(description), "%s%s", f.path, options);
+    return block_open(f.loop, description, err);
+}
+
+static void open_it(const char *options)
+{
+    struct error err;
+
+    f.block = try_open(options, &err);
+    if (!f.block)
+        fail_msg("%s", err.text);
+}
+
+static void expect_error(const char *options, int code, const char *text)
+{
+    struct error err;
+
+    assert_null(try_open(options, &err));
+    assert_int_equal(err.code, code);
+    if (!strstr(err.text, text))
+        fail_msg("'%s' is not in: %s", text, err.text);
+}
+
+static void what_is_no_image_is_refused(void **state)
+{
+    (void)state;
+    expect_error("2", ENOENT, f.path);
+    expect_error(",format=vdj", ENOENT, "no image format 'vdj'");
+    expect_error(",readnly=on", ENOENT, "readonly"); /* the nearest */
+    expect_error(",readonly=perhaps", EINVAL, "perhaps");
+    make_file(0);
+    expect_error("", EINVAL, "empty");
+    make_file(511);
+    expect_error("", EINVAL, "empty");
+    unlink(f.path);
+    assert_int_equal(mkdir(f.path, 0700), 0);
+    expect_error("", EINVAL, "neither a file nor a block device");
+    expect_error(",readonly=on", EINVAL, "neither a file nor a block device");
+    rmdir(f.path);
+    assert_int_equal(mkfifo(f.path, 0600), 0); /* opening it would wait for a writer */
+    expect_error(",readonly=on", EINVAL, "neither a file nor a block device");
+}
+
+static void a_description_names_a_file(void **state)
+{
+    struct error err = {0};
+
+    (void)state;
+    assert_null(block_open(f.loop, "", &err));
+    assert_int_equal(err.code, EINVAL);
+    assert_null(block_open(f.loop, "readonly=on", &err));
+    unlink(f.path);
+    snprintf(f.path, sizeof(f.path), "%s/a=b,,c", f.folder);
+    expect_error("", ENOENT, "a=b,c'");
+    snprintf(f.path, sizeof(f.path), "file=%s/x", f.folder);
+    expect_error(",readonly=on", ENOENT, "/x'");
+}
+
+static void a_last_part_of_a_sector_is_not_there(void **state)
+{
+    (void)state;
+    make_file(3 * 512 + 100);
+    open_it("");
+    assert_int_equal(block_size_bytes(f.block), 3 * 512);
+    assert_false(block_is_read_only(f.block));
+    assert_true(block_can_discard(f.block));
+}
+
+static void a_file_that_cannot_be_written_can_be_read(void **state)
+{
+    (void)state;
+    if (geteuid() == 0)
+        skip(); /* may write everything */
+    chmod(f.path, 0400);
+    expect_error("", EACCES, "readonly=on");
+    open_it(",readonly=on");
+    assert_true(block_is_read_only(f.block));
+}
+
+static void an_image_has_one_writer_or_many_readers(void **state)
+{
+    struct block *second;
+    struct error err;
+    pid_t child;
+    int status;
+
+    (void)state;
+    open_it("");
+    expect_error("", EBUSY, "somebody else has it open");
+    expect_error(",readonly=on", EBUSY, "for writing");
+    second = try_open(",lock=off", &err);
+    assert_non_null(second);
+    block_free(second);
+    child = fork(); /* another process */
+    if (child == 0)
+        _exit(try_open("", &err) == NULL && err.code == EBUSY ? 7 : 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    block_free(f.block);
+    open_it(",readonly=on");
+    second = try_open(",readonly=on", &err);
+    assert_non_null(second);
+    expect_error("", EBUSY, "somebody else");
+    block_free(second);
+}
+
+/* ---- requests ---- */
+
+struct test_request {
+    struct block_request block;
+    struct io_piece pieces[100];
+    int status;
+    bool ended;
+};
+
+static void ended(struct block_request *block, int status)
+{
+    struct test_request *r = (struct test_request *)block;
+
+    assert_false(r->ended);
+    r->status = status;
+    r->ended = true;
+}
+
+static void submit(struct test_request *r, enum block_op op, uint64_t offset, uint64_t size)
+{
+    r->block.op = op;
+    r->block.offset = offset;
+    r->block.size_bytes = size;
+    r->block.pieces = r->pieces;
+    r->block.done = ended;
+    r->ended = false;
+    block_submit(f.block, &r->block);
+}
+
+/* One piece, or many of odd sizes. */
+static void cut(struct test_request *r, uint8_t *data, size_t size, unsigned max_pieces)
+{
+    unsigned count = 0;
+
+    while (size) {
+        size_t part = count + 1 < max_pieces ? (size_t)rand_r(&f.seed) % (size / 2 + 1) : size;
+
+        r->pieces[count++] = (struct io_piece){data, part};
+        data += part;
+        size -= part;
+    }
+    r->block.piece_count = count;
+}
+
+static int run(enum block_op op, uint64_t offset, uint64_t size, uint8_t *data)
+{
+    struct test_request r = {0};
+
+    if (data)
+        cut(&r, data, size, 1);
+    submit(&r, op, offset, size);
+    block_drain(f.block);
+    assert_true(r.ended);
+    return r.status;
+}
+
+static uint8_t model[BYTES], buffer[BYTES], file[BYTES];
+
+static void read_file(void)
+{
+    int fd = open(f.path, O_RDONLY | O_CLOEXEC);
+
+    assert_int_equal(pread(fd, file, BYTES, 0), BYTES);
+    close(fd);
+}
+
+static void random_request(void)
+{
+    static const enum block_op ops[] = {BLOCK_READ, BLOCK_READ,    BLOCK_WRITE, BLOCK_WRITE,
+                                        BLOCK_ZERO, BLOCK_DISCARD, BLOCK_FLUSH};
+    enum block_op op = ops[rand_r(&f.seed) % 7];
+    uint64_t max = rand_r(&f.seed) % 4 ? 100 : BYTES / 512; /* small, or up to all */
+    uint64_t size = ((uint64_t)rand_r(&f.seed) % max + 1) * 512;
+    uint64_t offset = (uint64_t)rand_r(&f.seed) % ((BYTES - size) / 512 + 1) * 512;
+    struct test_request r = {0};
+
+    if (op == BLOCK_WRITE)
+        for (uint64_t n = 0; n < size; n++)
+            buffer[n] = (uint8_t)rand_r(&f.seed);
+    cut(&r, buffer, size, 1 + (unsigned)rand_r(&f.seed) % 100);
+    submit(&r, op, offset, size);
+    block_drain(f.block);
+    assert_true(r.ended);
+    assert_int_equal(r.status, 0);
+    if (op == BLOCK_READ)
+        assert_memory_equal(buffer, model + offset, size);
+    else if (op == BLOCK_WRITE)
+        memcpy(model + offset, buffer, size);
+    else if (op == BLOCK_ZERO)
+        memset(model + offset, 0, size);
+    if (op != BLOCK_DISCARD)
+        return;
+    assert_int_equal(run(BLOCK_READ, offset, size, buffer), 0); /* as it was, or zeros */
+    for (uint64_t n = 0; n < size; n++)
+        if (buffer[n] != 0 && buffer[n] != model[offset + n])
+            fail_msg("byte %llu", (unsigned long long)(offset + n));
+    memcpy(model + offset, buffer, size);
+}
+
+static void random_requests(const char *options)
+{
+    memset(model, 0, sizeof(model));
+    open_it(options);
+    for (unsigned n = 0; n < 600; n++)
+        random_request();
+    read_file();
+    assert_memory_equal(file, model, BYTES);
+}
+
+static void random_requests_agree_with_a_model(void **state)
+{
+    (void)state;
+    random_requests("");
+}
+
+static void so_they_do_without_discarding(void **state)
+{
+    (void)state;
+    random_requests(",discard=off");
+}
+
+static void many_are_under_way(void **state)
+{
+    static struct test_request r[64];
+
+    (void)state;
+    open_it("");
+    for (unsigned n = 0; n < BYTES; n++)
+        buffer[n] = (uint8_t)(n / 1000 + n);
+    for (unsigned n = 0; n < 64; n++) {
+        cut(&r[n], buffer + n * (BYTES / 64), BYTES / 64, 10);
+        submit(&r[n], BLOCK_WRITE, n * (BYTES / 64), BYTES / 64);
+    }
+    block_drain(f.block);
+    for (unsigned n = 0; n < 64; n++)
+        assert_true(r[n].ended && r[n].status == 0);
+    read_file();
+    assert_memory_equal(file, buffer, BYTES);
+    for (unsigned n = 0; n < 8; n++) { /* larger: on worker threads, ended by the loop */
+        cut(&r[n], model + n * (BYTES / 8), BYTES / 8, 3);
+        submit(&r[n], BLOCK_READ, n * (BYTES / 8), BYTES / 8);
+    }
+    for (unsigned n = 0; n < 8; n++)
+        while (!r[n].ended)
+            loop_once(f.loop, 10000000);
+    assert_memory_equal(model, buffer, BYTES);
+}
+
+static void what_is_out_of_range_is_refused(void **state)
+{
+    static const enum block_op ops[] = {BLOCK_READ, BLOCK_WRITE, BLOCK_DISCARD, BLOCK_ZERO};
+
+    (void)state;
+    open_it("");
+    for (unsigned n = 0; n < 4; n++) {
+        assert_int_equal(run(ops[n], BYTES - 512, 1024, buffer), -EINVAL);
+        assert_int_equal(run(ops[n], BYTES + 512, 0, NULL), -EINVAL);
+        assert_int_equal(run(ops[n], UINT64_MAX - 511, 1024, buffer), -EINVAL);
+        assert_int_equal(run(ops[n], 512, UINT64_MAX - 511, NULL), -EINVAL);
+        assert_int_equal(run(ops[n], BYTES, 0, NULL), 0);
+    }
+    read_file();
+}
+
+static void a_read_only_disk_stays(void **state)
+{
+    (void)state;
+    open_it(",readonly=on");
+    assert_false(block_can_discard(f.block));
+    assert_int_equal(run(BLOCK_READ, 0, 512, buffer), 0);
+    assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), -EROFS);
+    assert_int_equal(run(BLOCK_ZERO, 0, 512, NULL), -EROFS);
+    assert_int_equal(run(BLOCK_DISCARD, 0, 512, NULL), -EROFS);
+    assert_int_equal(run(BLOCK_FLUSH, 0, 0, NULL), 0);
+}
+
+/* ---- errors ---- */
+
+static void a_file_that_was_cut_short_is_an_error(void **state)
+{
+    (void)state;
+    open_it("");
+    assert_int_equal(truncate(f.path, BYTES / 2), 0);
+    assert_int_equal(run(BLOCK_READ, BYTES / 2 - 512, 512, buffer), 0);
+    assert_int_equal(run(BLOCK_READ, BYTES / 2, 512, buffer), -EIO);
+    assert_int_equal(run(BLOCK_READ, BYTES / 2 - 512, 1024, buffer), -EIO);
+    assert_int_equal(run(BLOCK_READ, 0, BYTES, buffer), -EIO);     /* on a worker */
+    assert_int_equal(run(BLOCK_WRITE, BYTES / 2, 512, buffer), 0); /* which makes it longer */
+}
+
+static void a_limit_of_the_file_is_an_error(void **state)
+{
+    struct rlimit old, limit;
+    int small, large, zero;
+
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    open_it(",discard=off");
+    limit = (struct rlimit){BYTES / 2, old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = run(BLOCK_WRITE, BYTES / 2, 512, buffer);
+    large = run(BLOCK_WRITE, BYTES / 4, BYTES / 2, buffer);
+    zero = run(BLOCK_ZERO, BYTES / 4, BYTES / 2, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(small, -EFBIG);
+    assert_int_equal(large, -EFBIG);
+    assert_int_equal(zero, -EFBIG);
+    assert_int_equal(run(BLOCK_WRITE, BYTES / 2, 512, buffer), 0);
+}
+
+static void a_flush_that_failed_fails_for_ever(void **state)
+{
+    (void)state;
+    open_it("");
+    assert_int_equal(run(BLOCK_FLUSH, 0, 0, NULL), 0);
+    atomic_store(&sync_error, EIO);
+    assert_int_equal(run(BLOCK_FLUSH, 0, 0, NULL), -EIO);
+    assert_int_equal(run(BLOCK_FLUSH, 0, 0, NULL),
+                     -EIO); /* the system would say that all is well */
+    assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), 0);
+}
+
+static void closing_flushes(void **state)
+{
+    unsigned before = atomic_load(&syncs);
+
+    (void)state;
+    open_it("");
+    block_free(f.block);
+    assert_int_equal(atomic_load(&syncs), before + 1);
+    open_it(",readonly=on");
+    block_free(f.block);
+    f.block = NULL;
+    assert_int_equal(atomic_load(&syncs), before + 1);
+}
+
+/* ---- holes ---- */
+
+static uint64_t allocated(void)
+{
+    struct stat stat_of;
+    int fd = open(f.path, O_RDONLY | O_CLOEXEC);
+
+    assert_int_equal(fsync(fd), 0); /* room is given when it is written */
+    close(fd);
+    assert_int_equal(stat(f.path, &stat_of), 0);
+    return (uint64_t)stat_of.st_blocks * 512;
+}
+
+static void sparse_files_stay_sparse(void **state)
+{
+    uint64_t empty = allocated();
+
+    (void)state;
+    if (empty >= BYTES)
+        skip(); /* a file system without holes */
+    open_it("");
+    memset(buffer, 0x55, BYTES);
+    assert_int_equal(run(BLOCK_ZERO, 0, BYTES, NULL), 0);
+    assert_int_equal(run(BLOCK_READ, 0, BYTES, file), 0);
+    assert_int_equal(allocated(), empty);
+    assert_int_equal(run(BLOCK_WRITE, 0, BYTES, buffer), 0);
+    if (allocated() < BYTES)
+        skip(); /* or one that compresses */
+    assert_int_equal(run(BLOCK_DISCARD, 0, BYTES / 2, NULL), 0);
+    assert_true(allocated() <= BYTES / 2 + empty + 65536);
+    assert_int_equal(run(BLOCK_ZERO, BYTES / 2, BYTES / 2, NULL), 0);
+    assert_true(allocated() <= empty + 65536);
+}
+
+static void without_discard_a_file_keeps_its_room(void **state)
+{
+    (void)state;
+    open_it(",discard=off");
+    assert_false(block_can_discard(f.block));
+    memset(buffer, 0x55, BYTES);
+    assert_int_equal(run(BLOCK_WRITE, 0, BYTES, buffer), 0);
+    if (allocated() < BYTES)
+        skip();
+    assert_int_equal(run(BLOCK_DISCARD, 0, BYTES, NULL), 0);
+    assert_int_equal(run(BLOCK_ZERO, 0, BYTES, NULL), 0);
+    assert_true(allocated() >= BYTES);
+    assert_int_equal(run(BLOCK_READ, 0, BYTES, file), 0);
+    for (unsigned n = 0; n < BYTES; n++)
+        assert_int_equal(file[n], 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(what_is_no_image_is_refused),
+        TEST(a_description_names_a_file),
+        TEST(a_last_part_of_a_sector_is_not_there),
+        TEST(a_file_that_cannot_be_written_can_be_read),
+        TEST(an_image_has_one_writer_or_many_readers),
+        TEST(random_requests_agree_with_a_model),
+        TEST(so_they_do_without_discarding),
+        TEST(many_are_under_way),
+        TEST(what_is_out_of_range_is_refused),
+        TEST(a_read_only_disk_stays),
+        TEST(a_file_that_was_cut_short_is_an_error),
+        TEST(a_limit_of_the_file_is_an_error),
+        TEST(a_flush_that_failed_fails_for_ever),
+        TEST(closing_flushes),
+        TEST(sparse_files_stay_sparse),
+        TEST(without_discard_a_file_keeps_its_room),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
