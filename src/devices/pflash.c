@@ -135,6 +135,7 @@ static void erase(struct pflash *s, uint32_t offset)
 static void fail(struct pflash *s)
 {
     s->status |= STATUS_READY | STATUS_ERROR;
+    s->first = s->count = s->left = 0;
     s->state = STATE_COMMAND;
     s->mode = CMD_READ_STATUS;
 }
@@ -174,7 +175,8 @@ static void take_data(struct pflash *s, uint32_t offset, uint8_t value)
 {
     if (s->left == s->count)
         s->first = offset;
-    if (offset < s->first || offset - s->first >= s->count || (offset ^ s->first) / ERASE_BYTES) {
+    if (offset < s->first || offset - s->first >= s->count ||
+        (s->first ^ (s->first + s->count - 1)) / ERASE_BYTES) {
         fail(s);
         return;
     }
