@@ -48,12 +48,13 @@ struct machine_config {
     const char *cpu_model; /* NULL: "max" */
     bool counted;          /* virtual time = executed instructions; one vCPU */
     bool no_reboot;        /* stop instead of reset */
-    bool start_paused;   /* machine_start leaves the machine paused before the first instruction */
-    const char *listing; /* file for what the engine translates; NULL: none */
-    bool stats;          /* the engine measures where time goes */
-    bool perf_map;       /* names for perf, /tmp/perf-PID.map */
-    uint64_t wall_start_ns; /* 0 = the host's time of day */
-    struct loop *loop;      /* borrowed; must outlive the machine */
+    bool start_paused; /* machine_start leaves the machine paused before the first instruction */
+    uint64_t code_cache_bytes; /* of each vCPU, for translated code; 0: by ram_bytes */
+    const char *listing;       /* file for what the engine translates; NULL: none */
+    bool stats;                /* the engine measures where time goes */
+    bool perf_map;             /* names for perf, /tmp/perf-PID.map */
+    uint64_t wall_start_ns;    /* 0 = the host's time of day */
+    struct loop *loop;         /* borrowed; must outlive the machine */
 };
 
 /* Build the empty machine (no board). Threads start with machine_start. */

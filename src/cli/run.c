@@ -47,7 +47,7 @@ struct run_options {
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device, disk;
-    uint64_t memory_bytes, cpus, pause_at, digest, digest_from;
+    uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map;
     const char *listing, *stats, *sandbox, *nvram;
 };
@@ -687,6 +687,7 @@ static int new_machine(struct run *run, struct error *err)
         .cpu_model = options->cpu,
         .counted = options->counted,
         .no_reboot = options->no_reboot,
+        .code_cache_bytes = options->code_cache_bytes,
         .listing = options->listing,
         .perf_map = options->perf_map,
         .stats = options->stats != NULL,
@@ -1032,6 +1033,10 @@ const struct cli_option cli_run_options[] = {
      .choices = stats_choices, .only_choices = true,
      .help = "print what the engine has counted and where its time went, at the end, to standard "
              "error"},
+    {"code-cache", 0, CLI_SIZE, AT(code_cache_bytes), "SIZE", .min = 2ull << 20,
+     .max = 1536ull << 20,
+     .help = "memory for translated code of each processor, up to 1536M together (default: an "
+             "eighth of RAM, but 160M to 640M)"},
     {"listing", 0, CLI_TEXT, AT(listing), "FILE", .file = true,
      .help = "write each translated block there: guest instructions, and the host's under them"},
     {"perf-map", 0, CLI_FLAG, AT(perf_map),

@@ -46,6 +46,9 @@ CASES = {
     "interpreter-smp2": case(
         "cloud", "smp", [INIT, "^2\r", "processors are done", OFF], ["--engine", "interpreter", "--cpus", "2"]
     ),
+    "cloud-small-cache": case(
+        "cloud", "smp", [INIT, "^2\r", "processors are done", OFF], ["--cpus", "2", "--code-cache", "4M"]
+    ),
     "cloud-128m": case("cloud", "demo", DEMO, ["-m", "128M"]),
     "cloud-4g": case("cloud", "demo", [r"0x0*13fffffff\] usable"] + DEMO, ["-m", "4G"]),
     "cloud-32-bit-entry": case("cloud", "demo", DEMO, ["--kernel-entry", "32"]),

@@ -3,7 +3,11 @@
  *
  * A block is found by its page and RIP. When code is written, the blocks that come from the same
  * 64 bytes are dropped: unlinked from everything that leads to them. Their code and data stay
- * until everything is flushed, so a block that is being left may be dropped.
+ * until their part of the cache is needed, so a block that is being left may be dropped.
+ *
+ * The cache is a ring of TR_REGIONS regions, each with room for code and for what belongs to it.
+ * When one is full, the next one is emptied: its blocks are dropped, and nothing knows of them any
+ * more. Pages are not in it: they are freed when no block comes from them.
  */
 #include "engine/translator/cache.h"
 
@@ -14,12 +18,25 @@
 
 /* ---- memory for blocks ---- */
 
+/* The region's code, write view, and data; those of TR_REGIONS are the ends. */
+static uint8_t *region_code(const struct translator *t, unsigned region)
+{
+    size_t bytes = t->code.size_bytes - (size_t)(t->first_block - t->code.write);
+
+    return t->first_block + bytes / TR_REGIONS * region;
+}
+
+static uint8_t *region_data(const struct translator *t, unsigned region)
+{
+    return t->data + t->data_bytes / TR_REGIONS * region;
+}
+
 void *translator_data(struct translator *t, size_t bytes)
 {
-    void *data = t->data + t->data_used;
+    void *data = t->data_at;
 
-    t->data_used += (bytes + 15) & ~(size_t)15;
-    assert(t->data_used <= t->data_bytes);
+    t->data_at += (bytes + 15) & ~(size_t)15;
+    assert(t->data_at <= region_data(t, t->region + 1));
     return data;
 }
 
@@ -32,35 +49,6 @@ static void clear_jumps(struct translator *t, bool saved, unsigned mode)
 {
     for (unsigned n = 0; n < TR_JUMP_SIZE; n++)
         t->jumps[saved][mode][n] = jump_miss(t, saved);
-}
-
-void translator_flush(struct translator *t)
-{
-    t->emit.at = t->first_block;
-    t->data_used = 0;
-    t->next_id = 0;
-    t->pages = t->maybe_current[0] = t->maybe_current[1] = NULL;
-    memset(t->current, 0, sizeof(t->current));
-    translator_forget_spaces(t);
-    memset(t->page_hash, 0, sizeof(t->page_hash));
-    memset(t->code_hash, 0, sizeof(t->code_hash));
-    memset(t->recent, 0, sizeof(t->recent));
-    memset(t->block_hash, 0, sizeof(t->block_hash));
-    memset(t->hot, 0, sizeof(t->hot));
-    memset(t->tame, 0, sizeof(t->tame));
-    t->link = NULL;
-    t->site = NULL;
-    for (unsigned n = 0; n < 2 * TR_MODE_COUNT; n++)
-        if (t->jumps[n & 1][n / 2])
-            clear_jumps(t, n & 1, n / 2);
-    t->stats.flushes++;
-}
-
-static bool has_room(const struct translator *t)
-{
-    return (size_t)(t->emit.at - t->code.write) + TR_MAX_BLOCK_CODE <= t->code.size_bytes &&
-           t->data_used + TR_MAX_BLOCK_DATA <= t->data_bytes &&
-           t->next_id + TR_MAX_PARTS < TR_PAGE_IDS;
 }
 
 /* ---- finding and dropping ---- */
@@ -90,13 +78,67 @@ bool translator_may_follow(const struct translator *t, const struct tr_page *pag
     return !get_bit(t->tame, block_index(page, rip));
 }
 
+/* It may have been taken out before. */
 static void take_out(struct translator *t, struct tr_block *b)
 {
     struct tr_block **slot = block_slot(t, b->page, b->rip);
 
-    while (*slot != b)
+    while (*slot && *slot != b)
         slot = &(*slot)->hash_next;
-    *slot = b->hash_next;
+    if (*slot)
+        *slot = b->hash_next;
+}
+
+static void add_parts(struct tr_block *b)
+{
+    for (unsigned n = 0; n < b->part_count; n++) {
+        struct tr_part *part = &b->parts[n];
+
+        part->block = b;
+        part->next = part->page->parts;
+        part->link = &part->page->parts;
+        if (part->next)
+            part->next->link = &part->next;
+        part->page->parts = part;
+    }
+}
+
+static void remove_parts(struct tr_block *b)
+{
+    for (unsigned n = 0; n < b->part_count; n++) {
+        struct tr_part *part = &b->parts[n];
+
+        *part->link = part->next;
+        if (part->next)
+            part->next->link = part->link;
+    }
+}
+
+static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
+{
+    enum tr_entry entry = link->block->page != b->page ? TR_CROSS
+                          : b->rip <= link->block->rip ? TR_CHECKED
+                                                       : TR_DIRECT;
+
+    emit_aim(&t->emit, link->rel32, b->entries[link->saved][entry]);
+    link->next = b->incoming;
+    link->link = &b->incoming;
+    if (link->next)
+        link->next->link = &link->next;
+    b->incoming = link;
+    t->stats.links++;
+}
+
+/* It leads to its stub again. */
+static void unlink_from_target(struct translator *t, struct tr_link *link)
+{
+    if (!link->link)
+        return;
+    emit_aim(&t->emit, link->rel32, link->stub);
+    *link->link = link->next;
+    if (link->next)
+        link->next->link = link->link;
+    link->link = NULL;
 }
 
 /* Nothing leads to the block any more. It can still be found if it has a source. */
@@ -107,15 +149,105 @@ static void drop_block(struct translator *t, struct tr_block *b)
     b->dropped = true;
     if (!b->source)
         take_out(t, b);
-    for (struct tr_link *link = b->incoming; link; link = link->next)
-        emit_aim(&t->emit, link->rel32, link->stub);
-    b->incoming = NULL;
+    remove_parts(b);
+    while (b->incoming)
+        unlink_from_target(t, b->incoming);
     for (unsigned saved = 0; saved < 2; saved++) {
         const uint8_t **jump = &t->jumps[saved][b->page->mode][b->rip & (TR_JUMP_SIZE - 1)];
 
         if (*jump == b->entries[saved][TR_INDIRECT])
             *jump = jump_miss(t, saved);
     }
+}
+
+/* ---- filling and emptying ---- */
+
+static void fill(struct translator *t, unsigned region)
+{
+    t->region = region;
+    t->emit.at = region_code(t, region);
+    t->data_at = region_data(t, region);
+}
+
+/* What is known of hot blocks is of one turn. */
+static void fill_first(struct translator *t)
+{
+    fill(t, 0);
+    memset(t->hot, 0, sizeof(t->hot));
+    memset(t->tame, 0, sizeof(t->tame));
+}
+
+void start_filling(struct translator *t)
+{
+    t->first_block = t->emit.at;
+    fill_first(t);
+    recycle_pages(t);
+}
+
+/* Nothing knows of the region's blocks any more, but t->recent and how generated code was left. */
+static void empty(struct translator *t, struct tr_region *region)
+{
+    for (struct tr_block *b = region->blocks; b; b = b->region_next) {
+        drop_block(t, b);
+        take_out(t, b);
+        for (unsigned n = 0; n < b->link_count; n++)
+            unlink_from_target(t, &b->links[n]);
+        for (unsigned n = 0; n < b->part_count; n++)
+            b->parts[n].page->uses--;
+    }
+    *region = (struct tr_region){0};
+}
+
+static void emptied(struct translator *t)
+{
+    memset(t->recent, 0, sizeof(t->recent));
+    t->link = NULL;
+    t->site = NULL;
+    recycle_pages(t);
+}
+
+void translator_flush(struct translator *t)
+{
+    for (unsigned n = 0; n < TR_REGIONS; n++)
+        empty(t, &t->regions[n]);
+    emptied(t);
+    fill_first(t);
+    t->stats.flushes++;
+}
+
+static void fill_next(struct translator *t)
+{
+    struct tr_region *full = &t->regions[t->region], *next;
+
+    full->code_bytes = (size_t)(t->emit.at - region_code(t, t->region));
+    full->data_bytes = (size_t)(t->data_at - region_data(t, t->region));
+    if (t->region + 1 < TR_REGIONS)
+        fill(t, t->region + 1);
+    else
+        fill_first(t);
+    next = &t->regions[t->region];
+    t->stats.evictions += next->blocks != NULL;
+    empty(t, next);
+    emptied(t);
+}
+
+static bool has_room(const struct translator *t)
+{
+    return t->emit.at + TR_MAX_BLOCK_CODE <= region_code(t, t->region + 1) &&
+           t->data_at + TR_MAX_BLOCK_DATA <= region_data(t, t->region + 1) &&
+           t->pages_left > TR_MAX_PARTS;
+}
+
+struct tr_region memory_used(const struct translator *t)
+{
+    struct tr_region used = {.code_bytes = (size_t)(t->emit.at - region_code(t, t->region)),
+                             .data_bytes = (size_t)(t->data_at - region_data(t, t->region))};
+
+    for (unsigned n = 0; n < TR_REGIONS; n++) {
+        used.code_bytes += t->regions[n].code_bytes;
+        used.data_bytes += t->regions[n].data_bytes;
+    }
+    return used;
 }
 
 /* ---- changes of code ---- */
@@ -132,23 +264,21 @@ void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t ch
     atomic_store(&t->stale, 1);
     atomic_store(&c->attention, ATTENTION_EVENT);
 }
+
 /* Drop the blocks that come from these chunks. */
 static void drop_blocks(struct translator *t, struct tr_page *page, uint64_t chunks)
 {
-    struct tr_part **link = &page->parts;
+    struct tr_part *next;
 
-    while (*link) {
-        struct tr_part *part = *link;
+    for (struct tr_part *part = page->parts; part; part = next) {
+        struct tr_block *b = part->block;
 
-        if (part->chunks & chunks) {
-            if (part->block->follows)
-                set_bit(t->tame, block_index(part->block->page, part->block->rip));
-            drop_block(t, part->block);
-        }
-        if (part->block->dropped)
-            *link = part->next;
-        else
-            link = &part->next;
+        next = part->next;
+        if (!(part->chunks & chunks))
+            continue;
+        if (b->follows)
+            set_bit(t->tame, block_index(b->page, b->rip));
+        drop_block(t, b);
     }
     t->stats.pages_changed++;
 }
@@ -164,7 +294,7 @@ static void take_change(struct translator *t, struct code_page *changed, uint64_
 
 static void take_all_changes(struct translator *t)
 {
-    for (struct tr_page *page = t->pages; page; page = page->all_next)
+    for (struct tr_page *page = t->pages; page < t->pages + t->page_count; page++)
         if (atomic_load(&page->page->generation) != page->generation) {
             drop_blocks(t, page, ~0ull);
             page->generation = atomic_load(&page->page->generation);
@@ -187,20 +317,12 @@ void take_changes(struct translator *t)
 
 /* ---- blocks ---- */
 
-static void add_parts(struct tr_block *b)
-{
-    for (unsigned n = 0; n < b->part_count; n++) {
-        b->parts[n].block = b;
-        b->parts[n].next = b->parts[n].page->parts;
-        b->parts[n].page->parts = &b->parts[n];
-    }
-}
-
 static struct tr_block *block_new(struct translator *t, struct tr_page *page,
                                   const struct fetch_entry *f, uint64_t rip, enum tr_style style,
                                   const struct tr_source *before)
 {
     struct tr_block **slot = block_slot(t, page, rip);
+    struct tr_region *region = &t->regions[t->region];
     enum meter_part part;
     struct tr_block *b;
 
@@ -214,7 +336,11 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
         return NULL;
     b->hash_next = *slot;
     *slot = b;
+    b->region_next = region->blocks;
+    region->blocks = b;
     add_parts(b);
+    for (unsigned n = 0; n < b->part_count; n++)
+        b->parts[n].page->uses++;
     return b;
 }
 
@@ -297,8 +423,8 @@ struct tr_block *find_block(struct translator *t, enum tr_style style)
     f = interp_fetch(c, rip);
     if (unlikely(!f->page) || unlikely(!translator_make_jumps(t, current_mode(c))))
         return NULL;
-    if (unlikely(!has_room(t)))
-        translator_flush(t);
+    while (unlikely(!has_room(t)))
+        fill_next(t);
     page = translator_page(t, f, page_rip);
     for (b = *block_slot(t, page, rip); b; b = b->hash_next)
         if (b->page == page && b->rip == rip && b->style == style &&
@@ -316,18 +442,6 @@ struct tr_block *find_block(struct translator *t, enum tr_style style)
 }
 
 /* ---- links ---- */
-
-static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
-{
-    enum tr_entry entry = link->block->page != b->page ? TR_CROSS
-                          : b->rip <= link->block->rip ? TR_CHECKED
-                                                       : TR_DIRECT;
-
-    emit_aim(&t->emit, link->rel32, b->entries[link->saved][entry]);
-    link->next = b->incoming;
-    b->incoming = link;
-    t->stats.links++;
-}
 
 /*
  * A block that ends with a branch which could be followed is made again when the branch was taken

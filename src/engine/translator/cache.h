@@ -28,9 +28,18 @@ static inline struct tr_page **code_slot(struct translator *t, const struct code
 
 /* The block at RIP; NULL if the interpreter has to run the instruction there. */
 struct tr_block *find_block(struct translator *t, enum tr_style style);
+/* Where the first block will be: once, behind the thunks. */
+void start_filling(struct translator *t);
+/* Code and data of all regions. */
+struct tr_region memory_used(const struct translator *t);
 /* Where generated code left off: what leads here may lead here directly the next time. */
 void remember_way(struct translator *t, struct tr_block *b);
 /* Drop the blocks whose code was written. */
 void take_changes(struct translator *t);
+
+/* ---- pages.c ---- */
+
+/* Pages that no block comes from are free for others; those that spaces name are forgotten. */
+void recycle_pages(struct translator *t);
 
 #endif

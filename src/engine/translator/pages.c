@@ -92,24 +92,59 @@ void translator_forget_spaces(struct translator *t)
         t->spaces[n].is_set = false;
 }
 
+/* ---- all of them ---- */
+
+static void enter_page(struct translator *t, struct tr_page *page)
+{
+    struct tr_page **slot = page_slot(t, page->rip), **code = code_slot(t, page->page);
+
+    page->hash_next = *slot;
+    page->code_next = *code;
+    *slot = *code = page;
+}
+
+void recycle_pages(struct translator *t)
+{
+    memset(t->page_hash, 0, sizeof(t->page_hash));
+    memset(t->code_hash, 0, sizeof(t->code_hash));
+    t->maybe_current[0] = t->maybe_current[1] = t->free_pages = NULL;
+    t->pages_left = TR_PAGE_IDS;
+    translator_forget_spaces(t);
+    for (unsigned n = t->page_count; n-- > 0;) {
+        struct tr_page *page = &t->pages[n];
+
+        page->listed = 0;
+        if (!page->uses) {
+            t->current[page->id] = 0;
+            page->hash_next = t->free_pages;
+            t->free_pages = page;
+            continue;
+        }
+        t->pages_left--;
+        enter_page(t, page);
+        if (t->current[page->id])
+            make_current(t, page, page->global);
+    }
+}
+
 static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
-    struct tr_page *page = translator_data(t, sizeof(*page));
-    struct tr_page **slot = page_slot(t, rip), **code = code_slot(t, f->page);
+    struct tr_page *page = t->free_pages;
 
-    *page = (struct tr_page){.hash_next = *slot,
-                             .all_next = t->pages,
-                             .rip = rip,
+    if (page)
+        t->free_pages = page->hash_next;
+    else
+        page = &t->pages[t->page_count++];
+    assert(t->page_count <= TR_PAGE_IDS);
+    t->pages_left--;
+    *page = (struct tr_page){.rip = rip,
                              .gpa = f->gpa,
                              .page = f->page,
                              .generation = atomic_load(&f->page->generation),
-                             .id = t->next_id++,
+                             .id = (uint32_t)(page - t->pages),
                              .kind = t->c->tlb_kind,
                              .mode = current_mode(t->c)};
-    page->code_next = *code;
-    *code = page;
-    *slot = page;
-    t->pages = page;
+    enter_page(t, page);
     return page;
 }
 

@@ -16,7 +16,8 @@
 #include "engine/translator/builder.h"
 #include "trapeze/machine.h"
 
-#define NO_RIP (1ull << 63) /* not canonical */
+#define NO_RIP      (1ull << 63) /* not canonical */
+#define PAGES_BYTES (TR_PAGE_IDS * sizeof(struct tr_page))
 
 /* ---- flags: generated code's word and EFLAGS ---- */
 
@@ -234,6 +235,7 @@ void translator_stats(struct translator *t,
                       void (*put)(void *opaque, const char *name, uint64_t count), void *opaque)
 {
     const struct tr_stats *s = &t->stats;
+    const struct tr_region used = memory_used(t);
     const struct {
         const char *name;
         uint64_t count;
@@ -245,10 +247,11 @@ void translator_stats(struct translator *t,
         {"blocks brought back as their code was", s->revived},
         {"blocks that check their code", s->self_checking},
         {"flushes of the code cache", s->flushes},
+        {"evictions of an eighth of it", s->evictions},
         {"entries into generated code", s->enters},
         {"branches linked", s->links},
-        {"bytes of code", (uint64_t)(t->emit.at - t->code.write)},
-        {"bytes of data", t->data_used},
+        {"bytes of code", used.code_bytes},
+        {"bytes of data", used.data_bytes},
         {"instructions interpreted: real or virtual-8086 mode", s->interpreted[INTERP_REAL_MODE]},
         {"instructions interpreted: 16-bit code", s->interpreted[INTERP_16BIT]},
         {"instructions interpreted: segments that are not flat", s->interpreted[INTERP_NOT_FLAT]},
@@ -293,27 +296,48 @@ int translator_probe(struct error *err)
     return error_set(err, ENOTSUP, "the translator makes code for x86-64-v3 processors");
 }
 
+/* Pages appear when they are touched. NULL: no room. */
+static void *reserve(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* Of a vCPU. A compiler is at work in several 100 MiB, which a small machine should not cost. */
+static size_t cache_size(const struct machine *machine)
+{
+    const struct machine_config *config = machine_config(machine);
+    size_t wanted = config->code_cache_bytes, most = TR_CACHE_ALL / machine_vcpu_count(machine);
+
+    if (!wanted) {
+        wanted = config->ram_bytes / 8;
+        wanted = wanted < TR_CACHE_SMALL   ? TR_CACHE_SMALL
+                 : wanted > TR_CACHE_LARGE ? TR_CACHE_LARGE
+                                           : wanted;
+    }
+    return wanted < most ? wanted : most;
+}
+
 int translator_new(struct icpu *c, struct error *err)
 {
     struct translator *t = host_low_memory_new(sizeof(*t), err);
-    size_t code_bytes = TR_CODE_ALL / machine_vcpu_count(c->interpreter->machine);
+    size_t cache_bytes = cache_size(c->interpreter->machine);
 
     if (!t)
         return -ENOMEM;
-    if (code_bytes > TR_CODE_MOST)
-        code_bytes = TR_CODE_MOST;
     c->translator = t;
     t->c = c;
     t->host_has_adx = x86_host_has(X86_FEATURE_ADX);
     t->builder = translator_builder_new(t);
-    t->data_bytes = 2 * code_bytes;
-    t->data = mmap(NULL, t->data_bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (t->data == MAP_FAILED)
-        t->data = NULL;
-    else
+    t->data_bytes = cache_bytes / 2;
+    t->data = reserve(t->data_bytes);
+    if (t->data)
         madvise(t->data, t->data_bytes, MADV_HUGEPAGE);
-    if (!t->builder || !t->data || host_code_new(&t->code, code_bytes, true, err)) {
+    t->pages = reserve(PAGES_BYTES);
+    if (!t->builder || !t->data || !t->pages ||
+        host_code_new(&t->code, cache_bytes / 2, true, err)) {
         translator_free(c);
         return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
     }
@@ -323,7 +347,7 @@ int translator_new(struct icpu *c, struct error *err)
     }
     t->emit = (struct emit){.at = t->code.write, .execute = t->code.execute - t->code.write};
     translator_make_thunks(t);
-    t->first_block = t->emit.at;
+    start_filling(t);
     return 0;
 }
 
@@ -340,6 +364,8 @@ void translator_free(struct icpu *c)
     host_code_free(&t->code);
     if (t->data)
         munmap(t->data, t->data_bytes);
+    if (t->pages)
+        munmap(t->pages, PAGES_BYTES);
     host_low_memory_free(t, sizeof(*t));
     c->translator = NULL;
 }

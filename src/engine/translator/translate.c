@@ -272,6 +272,9 @@ static void make_link(struct tr_builder *b, struct cold *cold)
     struct translator *t = b->t;
     struct tr_link *link = translator_data(t, sizeof(*link));
 
+    if (!b->block->link_count++)
+        b->block->links = link;
+    assert(link == &b->block->links[b->block->link_count - 1]);
     *link = (struct tr_link){.block = b->block,
                              .rel32 = cold->rel32,
                              .stub = emit_address(b->e),
@@ -394,7 +397,8 @@ static void emit_block(struct tr_builder *b)
 
 static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
 {
-    struct tr_block *block = translator_data(b->t, sizeof(*block));
+    struct tr_block *block =
+        translator_data(b->t, sizeof(*block) + b->part_count * sizeof(block->parts[0]));
 
     *block = (struct tr_block){.page = b->page,
                                .part_count = b->part_count,

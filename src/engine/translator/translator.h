@@ -41,11 +41,16 @@ static inline bool is_spilled(int guest)
     return guest == TR_S0 || guest == TR_S1 || guest == TR_S2;
 }
 
-/* Generated code of one vCPU at most, and of all: their code lies below 2 GiB. gcc needs 40 MiB. */
-#define TR_CODE_MOST      (64u << 20)
-#define TR_CODE_ALL       (768u << 20)
+/*
+ * Bytes for generated code of a vCPU and what belongs to it, unless they are configured, and for
+ * that of all at most. Half of it is code, which lies below 2 GiB.
+ */
+#define TR_CACHE_SMALL    (160u << 20)
+#define TR_CACHE_LARGE    (640u << 20)
+#define TR_CACHE_ALL      (1536u << 20)
 #define TR_JUMP_SIZE      65536u /* jump table: by the low 16 bits of RIP */
-#define TR_PAGE_IDS       131072u
+#define TR_PAGE_IDS       65536u
+#define TR_REGIONS        8u /* of the code cache: the oldest is emptied for new blocks */
 #define TR_BLOCK_HASH     65536u
 #define TR_PAGE_HASH      4096u
 #define TR_RECENT         1024u /* blocks found lately, by RIP */
@@ -69,15 +74,15 @@ struct tr_op {
 };
 
 struct tr_page {
-    struct tr_page *hash_next;
-    struct tr_page *all_next;
+    struct tr_page *hash_next;       /* or, of no use, in free_pages */
     struct tr_page *current_next[2]; /* that may be current: [1] mapped globally, [0] not */
-    struct tr_part *parts;           /* of blocks that come from here */
+    struct tr_part *parts;           /* of blocks that come from here, but dropped ones */
     uint64_t rip, gpa;               /* of the first byte */
     struct tr_page *code_next;       /* of the same code page, nearly */
     struct code_page *page;
     uint32_t generation; /* of page, up to which its changes are known here */
     uint32_t id;         /* below TR_PAGE_IDS */
+    uint32_t uses;       /* parts of blocks, also of dropped ones */
     uint8_t listed;      /* bit n: in the list of current_next[n] */
     bool global;         /* the mapping was, when it was looked at */
     enum tlb_kind kind;
@@ -98,7 +103,7 @@ enum tr_entry { TR_INDIRECT, TR_CROSS, TR_CHECKED, TR_DIRECT, TR_ENTRY_COUNT };
 
 /* What of a page a block was translated from. */
 struct tr_part {
-    struct tr_part *next; /* of the same page */
+    struct tr_part *next, **link; /* in the page's list, unless the block was dropped */
     struct tr_page *page;
     struct tr_block *block;
     uint64_t chunks;
@@ -128,35 +133,41 @@ struct tr_source {
 #define TR_PATCHES 3u /* until a block checks itself instead */
 
 struct tr_block {
-    struct tr_block *hash_next;
+    struct tr_block *hash_next, *region_next;
     struct tr_page *page; /* it begins in */
-    struct tr_part parts[TR_MAX_PARTS];
-    unsigned part_count;
+    struct tr_link *links, *incoming;
+    unsigned link_count, part_count;
     bool crosses; /* its only instruction runs into parts[1].page */
     bool dropped;
     bool follows;             /* branches */
     bool checks_itself;       /* compares its bytes each time: writes to them are of no concern */
     enum tr_style style;      /* but TR_FOLLOWING */
     struct tr_source *source; /* or NULL */
-    struct tr_link *incoming;
     uint64_t rip;
     const uint8_t *entries[2][TR_ENTRY_COUNT]; /* execute view; [1]: the flags are saved */
+    struct tr_part parts[];
 };
 
 /* A direct branch out of a block; until it is linked, it leads to its own stub. */
 struct tr_link {
-    struct tr_link *next;   /* into the same block */
-    uint8_t *rel32;         /* write view */
-    const uint8_t *stub;    /* execute view */
-    struct tr_block *block; /* it is in */
-    enum tr_style to;       /* the target's */
-    bool saved;             /* the flags are, where it branches */
+    struct tr_link *next, **link; /* into the same block; link is NULL while it is not linked */
+    uint8_t *rel32;               /* write view */
+    const uint8_t *stub;          /* execute view */
+    struct tr_block *block;       /* it is in */
+    enum tr_style to;             /* the target's */
+    bool saved;                   /* the flags are, where it branches */
     uint8_t heat; /* how often it has to be taken before its block is made anew; 0: not at all */
 };
 #define TR_HEAT 16u
 
+/* What the blocks of a part of the code cache are in, and next to it their data. */
+struct tr_region {
+    struct tr_block *blocks;
+    size_t code_bytes, data_bytes; /* used; not of the region that is being filled */
+};
+
 struct tr_stats {
-    uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes;
+    uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes, evictions;
     uint64_t revived, self_checking;
     uint64_t enters, links;
     uint64_t interpreted[INTERP_REASON_COUNT],
@@ -217,10 +228,13 @@ struct translator {
     const uint8_t *find_near;
     const uint8_t **jumps[2][TR_MODE_COUNT]; /* as entries; NULL until used */
 
-    uint8_t *data;
-    size_t data_used, data_bytes; /* ops, blocks, links: reserved, touched as they fill */
-    uint32_t next_id;
-    struct tr_page *pages;
+    uint8_t *data, *data_at; /* ops, blocks, links: reserved, touched as they fill; the next ones */
+    size_t data_bytes;
+    struct tr_region regions[TR_REGIONS];
+    unsigned region;       /* that is being filled */
+    struct tr_page *pages; /* TR_PAGE_IDS; of the first page_count some may be in free_pages */
+    struct tr_page *free_pages;
+    unsigned page_count, pages_left;
     struct tr_page *maybe_current[2];        /* lists by current_next */
     struct tr_page *page_hash[TR_PAGE_HASH]; /* by linear address */
     struct tr_space spaces[TR_SPACES];
@@ -275,6 +289,7 @@ void translator_flush(struct translator *t);
 /* These chunks of a page with decoded code were written. Any thread; code_lock is held. */
 void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks);
 
+/* Memory beside the block that is being made, as long as it lives. */
 void *translator_data(struct translator *t, size_t bytes);
 /* The jump tables of a mode. False: no memory. */
 bool translator_make_jumps(struct translator *t, unsigned mode);
