@@ -17,6 +17,7 @@ build pkgconf         find libraries
 build libzydis-dev    decode guest instructions
 build libjansson-dev  read and write JSON
 build zlib1g-dev      checksum and compress saved state
+build libzstd-dev     read qcow2 images that are compressed with it
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages
 check git             list the sources
@@ -30,6 +31,7 @@ check nasm            assemble the guest tests
 check binutils        link the guest tests
 check shellcheck      check the shell scripts
 check python3         drive the system tests
+check qemu-utils      compare images with those of QEMU
 check lz4             unpack a kernel to test the PVH entry
 bench python3         run the benchmarks and print the table
 bench qemu-system-x86 the emulator to compare with

@@ -1,5 +1,5 @@
 /*
- * bytes.h - little-endian numbers in byte arrays, and arithmetic that notices overflow
+ * bytes.h - little- and big-endian numbers in byte arrays, and arithmetic that notices overflow
  *
  * For file formats and tables in guest memory: no alignment, no host byte order.
  */
@@ -40,6 +40,39 @@ static inline void put_le64(uint8_t *p, uint64_t value)
 {
     put_le32(p, (uint32_t)value);
     put_le32(p + 4, (uint32_t)(value >> 32));
+}
+
+static inline uint16_t get_be16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t get_be32(const uint8_t *p)
+{
+    return (uint32_t)get_be16(p) << 16 | get_be16(p + 2);
+}
+
+static inline uint64_t get_be64(const uint8_t *p)
+{
+    return (uint64_t)get_be32(p) << 32 | get_be32(p + 4);
+}
+
+static inline void put_be16(uint8_t *p, uint16_t value)
+{
+    p[0] = (uint8_t)(value >> 8);
+    p[1] = (uint8_t)value;
+}
+
+static inline void put_be32(uint8_t *p, uint32_t value)
+{
+    put_be16(p, (uint16_t)(value >> 16));
+    put_be16(p + 2, (uint16_t)value);
+}
+
+static inline void put_be64(uint8_t *p, uint64_t value)
+{
+    put_be32(p, (uint32_t)(value >> 32));
+    put_be32(p + 4, (uint32_t)value);
 }
 
 /* True when the sum fits; *out_sum is only then what it should be. */

@@ -74,28 +74,6 @@ static struct fw_cfg *fw_cfg_of(struct device *dev)
     return container_of(dev, struct fw_cfg, dev);
 }
 
-static void put_be16(uint8_t *p, uint16_t value)
-{
-    p[0] = (uint8_t)(value >> 8);
-    p[1] = (uint8_t)value;
-}
-
-static void put_be32(uint8_t *p, uint32_t value)
-{
-    put_be16(p, (uint16_t)(value >> 16));
-    put_be16(p + 2, (uint16_t)value);
-}
-
-static uint32_t get_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static uint64_t get_be64(const uint8_t *p)
-{
-    return (uint64_t)get_be32(p) << 32 | get_be32(p + 4);
-}
-
 /* ---- items ---- */
 
 static int fw_cfg_set(struct fw_cfg *s, unsigned key, const void *data, size_t size_bytes,

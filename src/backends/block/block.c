@@ -34,14 +34,14 @@ struct block {
     unsigned spare_count;
 };
 
-static const struct block_node_ops *const formats[] = {&block_raw};
-#define FORMAT_COUNT (sizeof(formats) / sizeof(formats[0]))
-
 const struct property block_properties[] = {
     PROPERTY_STRING(struct block_options, file, NULL, "image file or device"),
-    PROPERTY_STRING(struct block_options, format, "raw", "format of the image: raw"),
+    PROPERTY_STRING(struct block_options, format, NULL,
+                    "format of the image: raw or qcow2; found out if it is not given"),
     PROPERTY_BOOL(struct block_options, readonly, 0, "open it for reading only"),
     PROPERTY_BOOL(struct block_options, discard, 1, "give room back that the guest discards"),
+    PROPERTY_BOOL(struct block_options, snapshot, 0,
+                  "write nothing to the image: changes are gone at the end"),
     PROPERTY_BOOL(struct block_options, lock, 1, "refuse an image that somebody else has open"),
     PROPERTY_END,
 };
@@ -79,25 +79,18 @@ static int parse_options(struct block_options *options, const char *description,
     return result;
 }
 
-static const struct block_node_ops *find_format(const char *name, struct error *err)
-{
-    for (size_t n = 0; n < FORMAT_COUNT; n++)
-        if (strcmp(formats[n]->name, name) == 0)
-            return formats[n];
-    error_set(err, ENOENT, "there is no image format '%s'; known is raw", name);
-    return NULL;
-}
-
 static struct block_node *open_node(const char *description, struct error *err)
 {
     struct block_options options = {0};
-    const struct block_node_ops *format = NULL;
     struct block_node *node = NULL;
 
-    if (!parse_options(&options, description, err))
-        format = find_format(options.format, err);
-    if (format)
-        node = format->open(&options, err);
+    if (!parse_options(&options, description, err)) {
+        if (options.snapshot)
+            options.readonly = true;
+        node = block_node_open(&options, NULL, err);
+        if (node && options.snapshot)
+            node = block_snapshot_new(node, err);
+    }
     properties_done(block_properties, &options);
     return node;
 }

@@ -3,6 +3,9 @@
  *
  * A node reads and writes by calls that may wait, from any number of threads at once. block.c makes
  * them on worker threads, and so gives devices requests that do not wait.
+ *
+ * Nodes stack: a format or a filter owns the nodes under it. The lowest one is a file; its length
+ * is in bytes, it is read as zeros behind its end, and grows where it is written.
  */
 #ifndef BACKENDS_BLOCK_INTERNAL_H
 #define BACKENDS_BLOCK_INTERNAL_H
@@ -10,10 +13,13 @@
 #include "trapeze/block.h"
 #include "trapeze/property.h"
 
+#define BLOCK_MAX_PIECES 64u   /* of a part of a request, as nodes hand it on */
+#define BLOCK_NAME_BYTES 1024u /* of a backing file or format, with the end mark */
+
 /* How an image is opened. */
 struct block_options {
     char *file, *format; /* properties */
-    bool readonly, discard, lock;
+    bool readonly, discard, lock, snapshot;
 };
 
 struct block_node {
@@ -21,13 +27,18 @@ struct block_node {
     uint64_t size_bytes; /* whole sectors */
     bool read_only;
     bool can_discard;
+    bool is_container; /* files: another format is in it */
+};
+
+/* What some bytes of a node are. */
+struct block_extent {
+    uint64_t size_bytes;
+    bool is_zero;  /* they read as zeros */
+    bool is_below; /* they are the backing image's, or nobody's */
 };
 
 struct block_node_ops {
     const char *name; /* of the format */
-    const char *summary;
-    /* Open it: a new node, or NULL. */
-    struct block_node *(*open)(const struct block_options *options, struct error *err);
     void (*close)(struct block_node *node);
     /*
      * READ, WRITE, FLUSH, DISCARD, ZERO of request; done() is not called. 0 or -errno. Checked
@@ -37,8 +48,70 @@ struct block_node_ops {
     /* The same without waiting for the disk; -EAGAIN if that is not possible, and execute() will
      * do. */
     int (*try_execute)(struct block_node *node, const struct block_request *request);
+    /* What is at offset, for at most size_bytes (more than 0). May say too little of is_zero. */
+    int (*map)(struct block_node *node, uint64_t offset, uint64_t size_bytes,
+               struct block_extent *out_extent);
+    /* Files only. Nothing else may be under way in set_length. */
+    int (*length)(struct block_node *node, uint64_t *out_bytes);
+    int (*set_length)(struct block_node *node, uint64_t size_bytes);
 };
 
-extern const struct block_node_ops block_raw;
+/* The files above an image, from the one that named it as its backing file upwards. */
+struct block_chain {
+    const struct block_chain *above;
+    const char *path; /* canonical */
+    unsigned depth;
+};
+
+struct block_format {
+    const char *name, *summary;
+    bool (*probe)(const uint8_t *header, size_t size_bytes);
+    /*
+     * An image in file, which is the node's from now on, also if this fails. chain begins with
+     * this file; NULL: backing files are not opened.
+     */
+    struct block_node *(*open)(struct block_node *file, const struct block_options *options,
+                               const struct block_chain *chain, struct error *err);
+};
+
+/* ---- open.c ---- */
+
+extern const struct block_format *const block_formats[]; /* ends with NULL */
+const struct block_format *block_format_find(const char *name, struct error *err);
+/* The format of what is in file; raw if it is no other. NULL if it cannot be read. */
+const struct block_format *block_format_probe(struct block_node *file, struct error *err);
+/* Open an image with all that it stands on. format NULL: found out. chain NULL: for the topmost. */
+struct block_node *block_node_open(const struct block_options *options,
+                                   const struct block_chain *above, struct error *err);
+/* The path of a backing file as the image at path names it; freed by the caller. */
+char *block_backing_path(const char *path, const char *backing, struct error *err);
+
+/* ---- node.c: requests by nodes. 0 or -errno ---- */
+
+int block_node_read(struct block_node *node, uint64_t offset, void *data, size_t size_bytes);
+int block_node_write(struct block_node *node, uint64_t offset, const void *data, size_t size_bytes);
+int block_node_flush(struct block_node *node);
+int block_node_clear(struct block_node *node, enum block_op op, uint64_t offset,
+                     uint64_t size_bytes);      /* DISCARD or ZERO */
+void block_node_close(struct block_node *node); /* NULL is fine */
+/*
+ * request's pieces from byte skip on, for at most max_bytes and BLOCK_MAX_PIECES. Returns how many
+ * pieces went to out, and their bytes.
+ */
+unsigned block_slice(const struct block_request *request, uint64_t skip, uint64_t max_bytes,
+                     struct io_piece *out, uint64_t *out_bytes);
+void block_fill_zeros(const struct block_request *request, uint64_t skip, uint64_t size_bytes);
+
+/* ---- raw.c ---- */
+
+/* A regular file or block device as a node; create: a new file, or an old one made empty. */
+struct block_node *block_file_open(const struct block_options *options, bool create,
+                                   struct error *err);
+extern const struct block_format block_raw;
+
+/* ---- snapshot.c ---- */
+
+/* What is written goes to a nameless file in $TMPDIR. below is the new node's, also on failure. */
+struct block_node *block_snapshot_new(struct block_node *below, struct error *err);
 
 #endif

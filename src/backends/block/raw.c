@@ -1,8 +1,8 @@
 /*
- * raw.c - an image whose bytes are the disk's
+ * raw.c - files: raw images, and what other formats are in
  *
  * A regular file or a block device. A file may be sparse: what is discarded or zeroed becomes a
- * hole where the file system can. A last part of a sector cannot be reached.
+ * hole where the file system can. The last part of a sector of a raw image cannot be reached.
  */
 #include <assert.h>
 #include <errno.h>
@@ -46,6 +46,8 @@ struct raw {
     _Atomic int flush_error;        /* of the first flush that failed */
 };
 
+static const struct block_node_ops raw_ops;
+
 static struct raw *raw_of(struct block_node *node)
 {
     return (struct raw *)node;
@@ -68,28 +70,34 @@ static int lock_image(int fd, bool read_only, struct error *err)
 }
 
 /* Before it is opened, which may wait or have effects where it is something else. */
-static int check_kind(const char *file, struct error *err)
+static int check_kind(const char *file, bool create, struct error *err)
 {
     struct stat kind;
 
     if (stat(file, &kind))
-        return error_set(err, errno, "%s", strerror(errno));
+        return create && errno == ENOENT ? 0 : error_set(err, errno, "%s", strerror(errno));
     if (!S_ISREG(kind.st_mode) && !S_ISBLK(kind.st_mode))
         return error_set(err, EINVAL, "it is neither a file nor a block device");
     return 0;
 }
 
+static int raw_length(struct block_node *node, uint64_t *out_bytes)
+{
+    off_t end = lseek(raw_of(node)->fd, 0, SEEK_END);
+
+    *out_bytes = end < 0 ? 0 : (uint64_t)end;
+    return end < 0 ? -errno : 0;
+}
+
 static int find_size(struct raw *raw, struct error *err)
 {
     struct statfs statfs;
-    off_t end = lseek(raw->fd, 0, SEEK_END);
+    uint64_t length;
 
-    if (end < 0)
+    if (raw_length(&raw->node, &length))
         return error_set(err, errno, "%s", strerror(errno));
     raw->is_in_ram = fstatfs(raw->fd, &statfs) == 0 && statfs.f_type == TMPFS_MAGIC;
-    raw->node.size_bytes = (uint64_t)end & ~(uint64_t)(BLOCK_SECTOR_BYTES - 1);
-    if (!raw->node.size_bytes)
-        return error_set(err, EINVAL, "it is empty: a disk has one sector of 512 bytes at least");
+    raw->node.size_bytes = length & ~(uint64_t)(BLOCK_SECTOR_BYTES - 1);
     return 0;
 }
 
@@ -102,18 +110,30 @@ static void raw_close(struct block_node *node)
     free(raw);
 }
 
-static int open_file(struct raw *raw, const struct block_options *options, struct error *err)
+static int open_file(struct raw *raw, const struct block_options *options, bool create,
+                     struct error *err)
 {
-    raw->fd = open(options->file, (options->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    int flags = (options->readonly ? O_RDONLY : O_RDWR) | (create ? O_CREAT : 0) | O_CLOEXEC;
+
+    raw->fd = open(options->file, flags, 0666);
     if (raw->fd >= 0)
         return 0;
     return error_set(err, errno, "%s%s", strerror(errno),
-                     (errno == EACCES || errno == EROFS) && !options->readonly
+                     (errno == EACCES || errno == EROFS) && !options->readonly && !create
                          ? "; readonly=on opens it for reading"
                          : "");
 }
 
-static struct block_node *raw_open(const struct block_options *options, struct error *err)
+/* The file is emptied when it is locked. */
+static int empty_file(struct raw *raw, struct error *err)
+{
+    if (ftruncate(raw->fd, 0) == 0 || errno == EINVAL) /* a device stays as long as it is */
+        return 0;
+    return error_set(err, errno, "cannot empty it: %s", strerror(errno));
+}
+
+struct block_node *block_file_open(const struct block_options *options, bool create,
+                                   struct error *err)
 {
     struct raw *raw = calloc(1, sizeof(*raw));
 
@@ -121,15 +141,27 @@ static struct block_node *raw_open(const struct block_options *options, struct e
         error_set(err, ENOMEM, "out of memory");
         return NULL;
     }
-    raw->node.ops = &block_raw;
+    raw->node.ops = &raw_ops;
     raw->node.read_only = options->readonly;
     raw->node.can_discard = options->discard;
     raw->fd = -1;
-    if (!check_kind(options->file, err) && !open_file(raw, options, err) &&
-        !(options->lock && lock_image(raw->fd, options->readonly, err)) && !find_size(raw, err))
+    if (!check_kind(options->file, create, err) && !open_file(raw, options, create, err) &&
+        !(options->lock && lock_image(raw->fd, options->readonly, err)) &&
+        !(create && empty_file(raw, err)) && !find_size(raw, err))
         return &raw->node;
     error_prefix(err, "'%s': ", options->file);
     raw_close(&raw->node);
+    return NULL;
+}
+
+static struct block_node *raw_open(struct block_node *file, const struct block_options *options,
+                                   const struct block_chain *chain, struct error *err)
+{
+    if (file->size_bytes)
+        return file;
+    error_set(err, EINVAL, "'%s': it is empty: a disk has one sector of 512 bytes at least",
+              options->file);
+    block_node_close(file);
     return NULL;
 }
 
@@ -165,7 +197,10 @@ static ssize_t transfer(struct raw *raw, const struct block_request *request, si
                                      : pwritev2(raw->fd, iov, (int)count, offset, flags);
 }
 
-/* A file that was cut short behind our back reads as an error, not as zeros. */
+/*
+ * A raw image that was cut short behind our back reads as an error, not as zeros; but a file that
+ * another format is in may end anywhere.
+ */
 static int move_all(struct raw *raw, const struct block_request *request, size_t done)
 {
     while (done < request->size_bytes) {
@@ -173,8 +208,14 @@ static int move_all(struct raw *raw, const struct block_request *request, size_t
 
         if (size < 0 && errno == EINTR)
             continue;
-        if (size <= 0)
-            return size ? -errno : -EIO;
+        if (size < 0)
+            return -errno;
+        if (size == 0 && !raw->node.is_container)
+            return -EIO;
+        if (size == 0) {
+            block_fill_zeros(request, done, request->size_bytes - done);
+            return 0;
+        }
         done += (size_t)size;
     }
     return 0;
@@ -293,11 +334,44 @@ static int raw_execute(struct block_node *node, const struct block_request *requ
     }
 }
 
-const struct block_node_ops block_raw = {
+static int raw_map(struct block_node *node, uint64_t offset, uint64_t size_bytes,
+                   struct block_extent *out_extent)
+{
+    int fd = raw_of(node)->fd;
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA), end;
+
+    *out_extent = (struct block_extent){.size_bytes = size_bytes};
+    if (data < 0) {
+        out_extent->is_zero = errno == ENXIO;
+        return errno == ENXIO || errno == EINVAL ? 0 : -errno;
+    }
+    out_extent->is_zero = (uint64_t)data > offset;
+    end = out_extent->is_zero ? data : lseek(fd, (off_t)offset, SEEK_HOLE);
+    if (end >= 0 && (uint64_t)end > offset && (uint64_t)end - offset < size_bytes)
+        out_extent->size_bytes = (uint64_t)end - offset;
+    return 0;
+}
+
+static int raw_set_length(struct block_node *node, uint64_t size_bytes)
+{
+    if (ftruncate(raw_of(node)->fd, (off_t)size_bytes))
+        return -errno;
+    node->size_bytes = size_bytes & ~(uint64_t)(BLOCK_SECTOR_BYTES - 1);
+    return 0;
+}
+
+static const struct block_node_ops raw_ops = {
     .name = "raw",
-    .summary = "the bytes of the disk, one after the other",
-    .open = raw_open,
     .close = raw_close,
     .execute = raw_execute,
     .try_execute = raw_try,
+    .map = raw_map,
+    .length = raw_length,
+    .set_length = raw_set_length,
+};
+
+const struct block_format block_raw = {
+    .name = "raw",
+    .summary = "the bytes of the disk, one after the other",
+    .open = raw_open,
 };
