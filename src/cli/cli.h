@@ -73,9 +73,14 @@ struct cli_verb {
     int (*run)(const struct cli_verb *verb, char **words); /* words after the verb; exit status */
 };
 
-/* All verbs, ends with a NULL name. */
+/* All verbs, ends with a NULL name. A name may be two words: "image create". */
 extern const struct cli_verb cli_verbs[];
-const struct cli_verb *cli_verb_find(const char *name);
+/* The verb that words (ends with NULL) begin with, and how many of them it is; NULL if none. */
+const struct cli_verb *cli_verb_find(char *const *words, size_t *out_count);
+/* words begin with no verb: say so, with the nearest. -EINVAL. */
+int cli_no_verb(char *const *words, struct error *err);
+/* Is word the first of the verb's two? */
+bool cli_is_in_group(const struct cli_verb *verb, const char *word);
 void cli_verb_choices(cli_put_choice *put, void *opaque);
 
 /* The whole command; argv as main() gets it. Returns the exit status. */
@@ -107,6 +112,7 @@ int cli_failed(const struct cli_verb *verb, const struct error *err);
 /* ---- help.c ---- */
 
 void cli_print_overview(FILE *out);
+bool cli_print_group(FILE *out, const char *word); /* verbs that begin with word; false if none */
 void cli_print_help(FILE *out, const struct cli_verb *verb);
 void cli_print_man(FILE *out, const struct cli_verb *verb); /* NULL: trapeze.1 */
 /* Name and summary columns, wrapped at 80 characters. */
@@ -144,6 +150,19 @@ void cli_print_properties(FILE *out, const struct device_class *class);
 
 int cli_run_run(const struct cli_verb *verb, char **words);
 extern const struct cli_option cli_run_options[];
+
+/* ---- image.c ---- */
+
+int cli_image_create_run(const struct cli_verb *verb, char **words);
+int cli_image_info_run(const struct cli_verb *verb, char **words);
+int cli_image_convert_run(const struct cli_verb *verb, char **words);
+int cli_image_check_run(const struct cli_verb *verb, char **words);
+int cli_image_resize_run(const struct cli_verb *verb, char **words);
+int cli_image_commit_run(const struct cli_verb *verb, char **words);
+int cli_image_rebase_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_image_create_options[], cli_image_info_options[],
+    cli_image_convert_options[], cli_image_check_options[], cli_image_resize_options[],
+    cli_image_commit_options[], cli_image_rebase_options[];
 
 /* ---- client.c: verbs that talk to a running machine ---- */
 

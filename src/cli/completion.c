@@ -94,20 +94,42 @@ static void complete_word(FILE *out, const struct cli_verb *verb, const char *pr
     }
 }
 
+/* First words of verbs; or the second ones, if group is the first. */
+static void complete_verb(FILE *out, const char *group, const char *prefix)
+{
+    struct candidates candidates = {.out = out, .prefix = prefix, .before = ""};
+    char last[64] = "";
+
+    for (const struct cli_verb *verb = cli_verbs; verb->name; verb++) {
+        char name[64];
+
+        if (group && cli_is_in_group(verb, group)) {
+            candidates_put(&candidates, strchr(verb->name, ' ') + 1, NULL);
+        } else if (!group) {
+            snprintf(name, sizeof(name), "%.*s", (int)strcspn(verb->name, " "), verb->name);
+            if (strcmp(name, last))
+                candidates_put(&candidates, name, NULL);
+            strcpy(last, name);
+        }
+    }
+}
+
 void cli_complete(FILE *out, char **words)
 {
     const struct cli_verb *verb;
-    size_t count = 0;
+    size_t count = 0, used;
 
     while (words[count])
         count++;
     if (count <= 1) {
-        complete_value(out, cli_verb_choices, false, count ? words[0] : "", "");
+        complete_verb(out, NULL, count ? words[0] : "");
         return;
     }
-    verb = cli_verb_find(words[0]);
-    if (verb)
-        complete_word(out, verb, count > 2 ? words[count - 2] : NULL, words[count - 1]);
+    verb = cli_verb_find(words, &used);
+    if (!verb && count == 2)
+        complete_verb(out, words[0], words[1]);
+    else if (verb && count > used)
+        complete_word(out, verb, count > used + 1 ? words[count - 2] : NULL, words[count - 1]);
 }
 
 static const char bash_script[] =

@@ -13,6 +13,7 @@
 
 #define LINE_WIDTH    80
 #define OPTION_COLUMN 27
+#define VERB_COLUMN   18
 
 struct help_options {
     bool man;
@@ -147,8 +148,20 @@ void cli_print_overview(FILE *out)
 {
     fprintf(out, "trapeze - run x86 virtual machines\n\nUsage: trapeze VERB [OPTIONS] ...\n\n");
     for (const struct cli_verb *verb = cli_verbs; verb->name; verb++)
-        cli_print_row(out, 2, 16, verb->name, verb->summary);
+        cli_print_row(out, 2, VERB_COLUMN, verb->name, verb->summary);
     fprintf(out, "\n'trapeze help VERB' explains one of them.\n");
+}
+
+bool cli_print_group(FILE *out, const char *word)
+{
+    bool found = false;
+
+    for (const struct cli_verb *verb = cli_verbs; verb->name; verb++)
+        if (cli_is_in_group(verb, word)) {
+            cli_print_row(out, 2, VERB_COLUMN, verb->name, verb->summary);
+            found = true;
+        }
+    return found;
 }
 
 /* ---- manual pages ---- */
@@ -244,11 +257,20 @@ static void man_exit_status(FILE *out)
             "value \\(mu 2 + 1; a machine ended by a signal gives 128 + the signal's number.\n");
 }
 
+/* "trapeze-image-create" */
+static void man_page_name(const struct cli_verb *verb, char *name, size_t size)
+{
+    snprintf(name, size, "trapeze-%s", verb->name);
+    for (char *c = name; *c; c++)
+        if (*c == ' ')
+            *c = '-';
+}
+
 static void man_verb(FILE *out, const struct cli_verb *verb)
 {
     char page[64];
 
-    snprintf(page, sizeof(page), "trapeze-%s", verb->name);
+    man_page_name(verb, page, sizeof(page));
     man_head(out, page, verb->summary);
     fprintf(out, ".SH SYNOPSIS\n.B trapeze ");
     man_text(out, verb->name);
@@ -275,7 +297,12 @@ static void man_overview(FILE *out)
                   "operating systems run. One process is one machine.");
     fprintf(out, "\n.SH VERBS\n");
     for (const struct cli_verb *verb = cli_verbs; verb->name; verb++) {
-        fprintf(out, ".TP\n.BR trapeze\\-%s (1)\n", verb->name);
+        char page[64];
+
+        man_page_name(verb, page, sizeof(page));
+        fprintf(out, ".TP\n.BR ");
+        man_text(out, page);
+        fprintf(out, " (1)\n");
         man_text(out, verb->summary);
         fprintf(out, ".\n");
     }
@@ -307,14 +334,21 @@ int cli_help_run(const struct cli_verb *verb, char **words)
     struct error err = {0};
     int parsed = cli_parse(verb, &options, words, &operands, &err);
     const struct cli_verb *about = NULL;
+    char *names[3] = {NULL};
+    size_t count = 0;
 
     if (parsed == CLI_ANSWERED)
         return CLI_DONE;
-    if (parsed == 0 && operands.count > 0) {
-        parsed = cli_check_choice("verb", operands.items[0], cli_verb_choices, &err);
-        about = cli_verb_find(operands.items[0]);
-    }
+    for (size_t n = 0; parsed == 0 && n < operands.count; n++)
+        names[n] = (char *)(uintptr_t)operands.items[n];
     cli_texts_free(&operands);
+    if (parsed == 0 && names[0]) {
+        about = cli_verb_find(names, &count);
+        if (!about && !names[1] && cli_print_group(stdout, names[0]))
+            return CLI_DONE;
+        if (!about || (names[1] && count == 1))
+            parsed = cli_no_verb(names, &err);
+    }
     if (parsed)
         return cli_misused(verb, &err);
     if (options.man)

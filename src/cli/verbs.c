@@ -3,6 +3,7 @@
  */
 #include "cli/cli.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct cli_example run_examples[] = {
@@ -31,6 +32,18 @@ static const struct cli_example inspect_examples[] = {
     {NULL},
 };
 
+static const struct cli_example image_create_examples[] = {
+    {"trapeze image create disk.qcow2 20G", "a disk of 20 GiB that takes room as it is written"},
+    {"trapeze image create -b debian.qcow2 mine.qcow2", "changes to an image that stays as it is"},
+    {NULL},
+};
+
+static const struct cli_example image_convert_examples[] = {
+    {"trapeze image convert -c disk.raw disk.qcow2", "a raw image becomes a compressed one"},
+    {"trapeze image convert -O raw disk.qcow2 /dev/sdx --force", "onto a real disk"},
+    {NULL},
+};
+
 static const struct cli_example devices_examples[] = {
     {"trapeze devices", "the list"},
     {"trapeze devices rtc", "the properties of one"},
@@ -56,6 +69,94 @@ const struct cli_verb cli_verbs[] = {
         .operand_file = true,
         .examples = run_examples,
         .run = cli_run_run,
+    },
+    {
+        .name = "image create",
+        .summary = "make a disk image",
+        .operands = "FILE [SIZE]",
+        .description = "SIZE is in bytes, or with a suffix K, M, G or T. With a backing file it "
+                       "can be left out, and is that file's.",
+        .options = cli_image_create_options,
+        .min_operands = 1,
+        .max_operands = 2,
+        .operand_file = true,
+        .examples = image_create_examples,
+        .run = cli_image_create_run,
+    },
+    {
+        .name = "image info",
+        .summary = "say what an image is",
+        .operands = "IMAGE",
+        .description = "Prints format and sizes, and for qcow2 what its header says. A machine "
+                       "may be using the image.",
+        .options = cli_image_info_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .run = cli_image_info_run,
+    },
+    {
+        .name = "image convert",
+        .summary = "copy a disk into a new image of any format",
+        .operands = "IMAGE FILE",
+        .description = "The new image has all that the disk has, with what is in backing files. "
+                       "What is zero takes no room.",
+        .options = cli_image_convert_options,
+        .min_operands = 2,
+        .max_operands = 2,
+        .operand_file = true,
+        .examples = image_convert_examples,
+        .run = cli_image_convert_run,
+    },
+    {
+        .name = "image check",
+        .summary = "look for errors in a qcow2 image",
+        .operands = "IMAGE",
+        .description = "Compares what the image uses with what it counts. Clusters that are "
+                       "counted and not used are lost room: a crash may leave such, and they do "
+                       "no harm. The status is 1 if there are other errors that were not repaired.",
+        .options = cli_image_check_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .run = cli_image_check_run,
+    },
+    {
+        .name = "image resize",
+        .summary = "make a disk larger or smaller",
+        .operands = "IMAGE [+|-]SIZE",
+        .description = "SIZE is in bytes, or with a suffix K, M, G or T; with + or - by that much. "
+                       "Partitions and file systems in it are not changed. After -- a size may "
+                       "begin with -.",
+        .options = cli_image_resize_options,
+        .min_operands = 2,
+        .max_operands = 2,
+        .operand_file = true,
+        .run = cli_image_resize_run,
+    },
+    {
+        .name = "image commit",
+        .summary = "move what is in an image into its backing file",
+        .operands = "IMAGE",
+        .description = "Other images over the same backing file are destroyed by this.",
+        .options = cli_image_commit_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .run = cli_image_commit_run,
+    },
+    {
+        .name = "image rebase",
+        .summary = "put an image on another backing file",
+        .operands = "IMAGE",
+        .description = "The disk stays the same: where the two backing files differ, what was "
+                       "seen becomes part of the image. With an empty name the image then stands "
+                       "alone.",
+        .options = cli_image_rebase_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .run = cli_image_rebase_run,
     },
     {
         .name = "engines",
@@ -139,7 +240,7 @@ const struct cli_verb cli_verbs[] = {
         .operands = "[VERB]",
         .description = "Without VERB, lists the verbs.",
         .options = cli_help_options,
-        .max_operands = 1,
+        .max_operands = 2,
         .operand_choices = cli_verb_choices,
         .run = cli_help_run,
     },
@@ -153,12 +254,39 @@ const struct cli_verb cli_verbs[] = {
     {NULL},
 };
 
-const struct cli_verb *cli_verb_find(const char *name)
+/* Two words first, so that one that is another's beginning can be a verb too. */
+const struct cli_verb *cli_verb_find(char *const *words, size_t *out_count)
 {
-    for (const struct cli_verb *verb = cli_verbs; verb->name; verb++)
-        if (strcmp(verb->name, name) == 0)
-            return verb;
+    char name[64] = "";
+
+    for (size_t count = words[0] && words[1] ? 2 : 1; words[0] && count; count--) {
+        snprintf(name, sizeof(name), "%s%s%s", words[0], count > 1 ? " " : "",
+                 count > 1 ? words[1] : "");
+        *out_count = count;
+        for (const struct cli_verb *verb = cli_verbs; verb->name; verb++)
+            if (strcmp(verb->name, name) == 0)
+                return verb;
+    }
     return NULL;
+}
+
+bool cli_is_in_group(const struct cli_verb *verb, const char *word)
+{
+    size_t length = strlen(word);
+
+    return strncmp(verb->name, word, length) == 0 && verb->name[length] == ' ';
+}
+
+int cli_no_verb(char *const *words, struct error *err)
+{
+    char name[64];
+    bool is_group = false;
+
+    for (const struct cli_verb *verb = cli_verbs; verb->name; verb++)
+        is_group |= cli_is_in_group(verb, words[0]);
+    snprintf(name, sizeof(name), "%s%s%s", words[0], is_group && words[1] ? " " : "",
+             is_group && words[1] ? words[1] : "");
+    return cli_check_choice("verb", name, cli_verb_choices, err);
 }
 
 void cli_verb_choices(cli_put_choice *put, void *opaque)
@@ -181,17 +309,21 @@ static int run_verb(char **argv)
 {
     const struct cli_verb *verb;
     struct error err = {0};
-    const char *name;
+    char *words[3] = {NULL};
+    size_t count;
 
     if (!argv[0] || !argv[1]) {
         cli_print_overview(stderr);
         return CLI_MISUSED;
     }
-    name = verb_name(argv[1]);
-    verb = cli_verb_find(name);
+    words[0] = (char *)(uintptr_t)verb_name(argv[1]);
+    words[1] = argv[2];
+    verb = cli_verb_find(words, &count);
     if (verb)
-        return verb->run(verb, argv + 2);
-    cli_check_choice("verb", name, cli_verb_choices, &err);
+        return verb->run(verb, argv + 1 + count);
+    if (!words[1] && cli_print_group(stderr, words[0]))
+        return CLI_MISUSED;
+    cli_no_verb(words, &err);
     fprintf(stderr, "trapeze: %s\nTry 'trapeze help'.\n", err.text);
     return CLI_MISUSED;
 }

@@ -20,6 +20,8 @@
 struct block_options {
     char *file, *format; /* properties */
     bool readonly, discard, lock, snapshot;
+    bool as_it_is;   /* to be checked: it may be damaged, and is not changed by being opened */
+    bool no_backing; /* its backing file is not opened */
 };
 
 struct block_node {
@@ -66,10 +68,8 @@ struct block_chain {
 struct block_format {
     const char *name, *summary;
     bool (*probe)(const uint8_t *header, size_t size_bytes);
-    /*
-     * An image in file, which is the node's from now on, also if this fails. chain begins with
-     * this file; NULL: backing files are not opened.
-     */
+    /* An image in file, which is the node's from now on, also if this fails. chain begins with
+     * this file. */
     struct block_node *(*open)(struct block_node *file, const struct block_options *options,
                                const struct block_chain *chain, struct error *err);
 };

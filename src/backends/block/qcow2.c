@@ -388,7 +388,7 @@ static int open_backing(struct qcow2 *q, const struct block_options *options,
 {
     struct block_options below = {.readonly = true, .lock = options->lock};
 
-    if (!q->info.backing || !chain)
+    if (!q->info.backing || options->no_backing)
         return 0;
     below.file = block_backing_path(options->file, q->backing_name, err);
     if (!below.file)
@@ -419,7 +419,7 @@ static struct block_node *qcow2_open(struct block_node *file, const struct block
     if (!q)
         return NULL;
     result = open_node(q, err);
-    if (!result && !options->readonly)
+    if (!result && !options->readonly && !options->as_it_is)
         result = prepare_to_write(q, err);
     if (result)
         error_prefix(err, "'%s': ", options->file);

@@ -65,8 +65,9 @@ struct qcow2_check_result {
 };
 
 /*
- * Compare refcounts with what is referenced; a problem goes to report(opaque, text). repair: set
- * them right. 0 also if there are problems; an error if it could not be checked or repaired.
+ * Compare refcounts with what is used; a problem goes to report(opaque, text). repair: set them
+ * right; then node can only be closed. It was opened as_it_is, and nothing was done with it. 0
+ * also if there are problems; an error if it could not be checked or repaired.
  */
 int qcow2_check(struct block_node *node, bool repair,
                 void (*report)(void *opaque, const char *text), void *opaque,

@@ -11,8 +11,7 @@
 #include "backends/block/qcow2_internal.h"
 #include "base/bytes.h"
 
-#define REFCOUNT_ORDER           4u
-#define EXTENSION_BACKING_FORMAT 0xe2792acau
+#define REFCOUNT_ORDER 4u
 
 struct layout {
     unsigned cluster_bits;
@@ -55,31 +54,6 @@ static int plan(const struct qcow2_create_options *options, struct layout *layou
     }
 }
 
-/* The backing file's format and name follow the header. */
-static int put_backing(uint8_t *header, size_t room, uint32_t at, const char *backing,
-                       const char *format, struct error *err)
-{
-    size_t size = backing ? strlen(backing) : 0, format_size = format ? strlen(format) : 0;
-
-    if (size >= BLOCK_NAME_BYTES || format_size >= 16 ||
-        at + 16 + align_up(format_size, 8) + size > room)
-        return error_set(err, ENAMETOOLONG, "the name of the backing file is too long");
-    put_be64(header + QCOW2_AT_BACKING_OFFSET, 0);
-    put_be32(header + QCOW2_AT_BACKING_SIZE, (uint32_t)size);
-    if (format_size && size) {
-        put_be32(header + at, EXTENSION_BACKING_FORMAT);
-        put_be32(header + at + 4, (uint32_t)format_size);
-        memcpy(header + at + 8, format, format_size);
-        at += 8 + (uint32_t)align_up(format_size, 8);
-    }
-    at += 8; /* an empty extension is the last */
-    if (size) {
-        put_be64(header + QCOW2_AT_BACKING_OFFSET, at);
-        memcpy(header + at, backing, size);
-    }
-    return 0;
-}
-
 static int fill_header(uint8_t *header, const struct qcow2_create_options *options,
                        const struct layout *layout, struct error *err)
 {
@@ -105,7 +79,7 @@ static int fill_header(uint8_t *header, const struct qcow2_create_options *optio
         put_be64(header + QCOW2_AT_INCOMPATIBLE, QCOW2_COMPRESSION);
         header[QCOW2_AT_COMPRESSION] = (uint8_t)options->compression;
     }
-    return put_backing(header, cluster, size, options->backing, options->backing_format, err);
+    return qcow2_put_backing(header, cluster, size, options->backing, options->backing_format, err);
 }
 
 static int write_all(struct block_node *file, const uint8_t *header, const struct layout *layout)
@@ -142,7 +116,7 @@ static int write_all(struct block_node *file, const uint8_t *header, const struc
 int qcow2_create(struct block_node *file, const struct qcow2_create_options *options,
                  struct error *err)
 {
-    struct layout layout;
+    struct layout layout = {0};
     uint8_t *header;
     int result;
 

@@ -227,6 +227,15 @@ int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint32_t offset,
 int qcow2_unpacked_new(struct qcow2 *q);
 void qcow2_unpacked_free(struct qcow2 *q);
 
+/* ---- qcow2_edit.c ---- */
+
+/*
+ * Backing file and format (may be NULL) into a header of room bytes: its fields, and what follows
+ * the extensions that end at byte at.
+ */
+int qcow2_put_backing(uint8_t *header, size_t room, uint32_t at, const char *backing,
+                      const char *format, struct error *err);
+
 /* ---- qcow2.c ---- */
 
 /* Fields of the header that were changed go to the file: one write within its first sector. */

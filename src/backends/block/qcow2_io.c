@@ -429,6 +429,11 @@ static int clear_range(struct qcow2 *q, uint64_t offset, uint64_t end, uint64_t 
     return result;
 }
 
+int qcow2_forget(struct qcow2 *q, uint64_t offset, uint64_t end)
+{
+    return clear_range(q, offset, end, 0);
+}
+
 /* Zeros everywhere, or with DISCARD where it costs nothing. */
 static int do_clear(struct qcow2 *q, const struct block_request *request)
 {
