@@ -18,6 +18,7 @@ build libzydis-dev    decode guest instructions
 build libjansson-dev  read and write JSON
 build zlib1g-dev      checksum and compress saved state
 build libzstd-dev     read qcow2 images that are compressed with it
+build libslirp-dev    user networking
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages
 check git             list the sources

@@ -9,7 +9,7 @@
  * taken down (and the terminal restored) like after any other stop. While the terminal is raw,
  * Ctrl-C is a byte for the guest and no signal.
  */
-#include "cli/cli.h"
+#include "cli/run.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -46,7 +46,7 @@ struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device, disk;
+    struct cli_texts initrd, serial, device, disk, net, publish;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map;
     const char *listing, *stats, *sandbox, *nvram;
@@ -65,6 +65,7 @@ struct run {
     char *image_disk; /* IMAGE as --disk has it, if it is one */
     struct block *variables;
     const char *variables_file;     /* what they are at first; NULL: the firmware has none */
+    struct run_networks networks;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
@@ -462,9 +463,7 @@ static char *property_end(char *property)
     return property;
 }
 
-/* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
- */
-static const char *take_property(char *properties, const char *key, char out[32])
+const char *run_take_property(char *properties, const char *key, char out[32])
 {
     size_t key_length = strlen(key);
 
@@ -492,7 +491,7 @@ static int add_device(struct machine *machine, const char *text, struct error *e
     int result = -EINVAL;
 
     if (class && properties) {
-        const char *chosen_id = take_property(properties, "id=", id);
+        const char *chosen_id = run_take_property(properties, "id=", id);
 
         dev = device_new(machine, class, chosen_id, err);
         result = dev ? 0 : -EINVAL;
@@ -555,9 +554,9 @@ static int add_disk(struct run *run, const char *text, struct block **out_disk, 
 
     if (!rest)
         return error_set(err, ENOMEM, "out of memory");
-    class = disk_class(take_property(rest, "if=", interface), err);
+    class = disk_class(run_take_property(rest, "if=", interface), err);
     if (class) {
-        const char *number = take_property(rest, "serial=", serial);
+        const char *number = run_take_property(rest, "serial=", serial);
 
         *out_disk = block_open(run->loop, rest, err);
         dev = *out_disk ? device_new(run->machine, class, NULL, err) : NULL;
@@ -583,6 +582,30 @@ static int add_disks(struct run *run, struct error *err)
         if (add_disk(run, run->options.disk.items[i], next++, err))
             return -EINVAL;
     return 0;
+}
+
+/* ---- networks ---- */
+
+/* The same for the same machine: of its name and its disks. */
+static uint64_t machine_seed(const struct run_options *options)
+{
+    uint64_t seed = 0xcbf29ce484222325ull; /* FNV-1a */
+
+    for (size_t i = 0; i <= options->disk.count; i++) {
+        const char *word = i ? options->disk.items[i - 1] : options->name;
+
+        for (const char *p = word; *p; p++)
+            seed = (seed ^ (unsigned char)*p) * 0x100000001b3ull;
+    }
+    return seed;
+}
+
+static int add_networks(struct run *run, struct error *err)
+{
+    const struct run_options *options = &run->options;
+
+    return run_add_networks(&run->networks, run->machine, &options->net, &options->publish,
+                            !options->kernel, machine_seed(options), err);
 }
 
 /* ---- character devices ---- */
@@ -777,13 +800,18 @@ static bool has_names(const struct run_options *options)
 
     for (size_t i = 0; i < options->serial.count; i++)
         has |= strchr(options->serial.items[i], '=') != NULL;
+    for (size_t i = 0; i < options->net.count; i++)
+        has |= strstr(options->net.items[i], "listen=") != NULL;
     return has;
 }
 
 static int drop_rights(const struct run *run, struct error *err)
 {
-    return strcmp(run->options.sandbox, "off") == 0 ? 0
-                                                    : host_sandbox(has_names(&run->options), err);
+    unsigned rights = (has_names(&run->options) ? HOST_MAY_REMOVE : 0) |
+                      (run_networks_connect(&run->networks) ? HOST_MAY_CONNECT : 0) |
+                      (run->networks.reads_files ? HOST_MAY_READ : 0);
+
+    return strcmp(run->options.sandbox, "off") == 0 ? 0 : host_sandbox(rights, err);
 }
 
 static int start(struct run *run, struct error *err)
@@ -794,7 +822,7 @@ static int start(struct run *run, struct error *err)
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
     if (open_variables(run, err) || build_board(run, err) || add_disks(run, err) ||
-        add_devices(run, err) || open_control(run, err) || set_timers(run, err))
+        add_networks(run, err) || add_devices(run, err) || open_control(run, err) || set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))
@@ -816,6 +844,7 @@ static void take_down(struct run *run)
         block_free(run->disks[i]);
     free(run->image_disk);
     block_free(run->variables);
+    run_free_networks(&run->networks);
     loop_remove_fd(run->signal_handler);
     if (run->loop)
         loop_free(run->loop);
@@ -883,6 +912,9 @@ static int check_options(struct run *run, struct error *err)
                          "run vmlinuz --append ...) or --firmware FILE");
     for (size_t i = 0; i < options->device.count; i++)
         if (!find_class(options->device.items[i], err))
+            return -EINVAL;
+    for (size_t i = 0; i < options->net.count; i++)
+        if (run_check_net(options->net.items[i], err))
             return -EINVAL;
     return check_values(options, err);
 }
@@ -1023,6 +1055,14 @@ const struct cli_option cli_run_options[] = {
          "its number, readonly=on leaves FILE as it is, discard=off keeps room that the guest "
          "gives "
          "back, lock=off shares FILE; ',,' stands for a comma; may be repeated"},
+    {"net", 'N', CLI_TEXTS, AT(net), "KIND[,P=VALUE]...", .choices = run_net_choices,
+     .help = "a network card and what it is connected to; if=virtio is how the guest sees it, "
+             "mac=ADDRESS its address, queues=N and mtu=N more of the card (default: user if the "
+             "guest boots from firmware and libslirp was there when trapeze was built, else none); "
+             "may be repeated"},
+    {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",
+     .help = "lead a port of the host to the guest, on the first network, which is user; HOST is "
+             "127.0.0.1 unless said; may be repeated"},
     {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
      .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
              "(default: now; 2024-01-01T00:00:00 with --counted)"},

@@ -24,6 +24,7 @@ const struct device_class *const device_classes[] = {
     &rtc_class,
     &uart16550_class,
     &virtio_blk_class,
+    &virtio_net_class,
     NULL,
 };
 

@@ -26,5 +26,6 @@ extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
 extern const struct device_class virtio_blk_class;
+extern const struct device_class virtio_net_class;
 
 #endif

@@ -100,11 +100,15 @@ int host_code_guard(const struct host_code *code,
 void host_code_unguard(const struct host_code *code);
 
 /* ---- sandbox ---- */
+/* What some machines need beside. */
+#define HOST_MAY_REMOVE  0x1u /* files */
+#define HOST_MAY_CONNECT 0x2u /* to other hosts, by IPv4 and IPv6 */
+#define HOST_MAY_READ    0x4u /* any file */
 /*
  * From here on every thread of this process, those to come too, can do only what a running machine
- * does: with what is open, with memory that is not executed. may_remove: and remove files. Other
+ * does: with what is open, with memory that is not executed. rights: and HOST_MAY_... Other
  * system calls fail or end the process with a message. For good. Does nothing under sanitizers.
  */
-int host_sandbox(bool may_remove, struct error *err);
+int host_sandbox(unsigned rights, struct error *err);
 
 #endif

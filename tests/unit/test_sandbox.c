@@ -34,7 +34,7 @@ struct attempt {
     int (*try)(void); /* 0 or -1 and errno */
     enum end end;
     int code; /* of FAILED */
-    bool may_remove;
+    unsigned rights;
 };
 
 static int try_execute(void)
@@ -128,23 +128,23 @@ static int try_in_thread(void)
 }
 
 static const struct attempt attempts[] = {
-    {"execute a program", try_execute, STOPPED, 0, true},
-    {"trace", try_trace, STOPPED, 0, true},
-    {"open a new file for writing", try_create, FAILED, EACCES, true},
-    {"open a file for reading", try_open, FAILED, EACCES, true},
-    {"open one in a new thread", try_in_thread, FAILED, EACCES, true},
-    {"make a socket", try_socket, STOPPED, 0, true},
-    {"fork", try_fork, FAILED, EPERM, true},
-    {"map executable memory", try_map_executable, FAILED, EPERM, true},
-    {"make memory executable", try_make_executable, FAILED, EPERM, true},
-    {"signal another process", try_signal_parent, FAILED, EPERM, true},
-    {"signal itself", try_signal_self, WORKED, 0, false},
-    {"type into the terminal", try_type, FAILED, EPERM, true},
-    {"rename a file", try_rename, STOPPED, 0, true},
-    {"remove a file", try_remove, STOPPED, 0, false},
-    {"remove a file where that is allowed", try_remove, WORKED, 0, true},
-    {"change what the process is", try_drop_filter, FAILED, EPERM, true},
-    {"use much memory", try_memory, WORKED, 0, false},
+    {"execute a program", try_execute, STOPPED, 0, HOST_MAY_REMOVE},
+    {"trace", try_trace, STOPPED, 0, HOST_MAY_REMOVE},
+    {"open a new file for writing", try_create, FAILED, EACCES, HOST_MAY_REMOVE},
+    {"open a file for reading", try_open, FAILED, EACCES, HOST_MAY_REMOVE},
+    {"open one in a new thread", try_in_thread, FAILED, EACCES, HOST_MAY_REMOVE},
+    {"make a socket", try_socket, STOPPED, 0, HOST_MAY_REMOVE},
+    {"fork", try_fork, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"map executable memory", try_map_executable, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"make memory executable", try_make_executable, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"signal another process", try_signal_parent, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"signal itself", try_signal_self, WORKED, 0, 0},
+    {"type into the terminal", try_type, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"rename a file", try_rename, STOPPED, 0, HOST_MAY_REMOVE},
+    {"remove a file", try_remove, STOPPED, 0, 0},
+    {"remove a file where that is allowed", try_remove, WORKED, 0, HOST_MAY_REMOVE},
+    {"change what the process is", try_drop_filter, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"use much memory", try_memory, WORKED, 0, 0},
 };
 
 /* In a child; never returns. Its standard error is a pipe. */
@@ -153,7 +153,7 @@ static void attempt_it(const struct attempt *a, int fd)
     struct error err = {0};
 
     dup2(fd, STDERR_FILENO);
-    if (host_sandbox(a->may_remove, &err))
+    if (host_sandbox(a->rights, &err))
         _exit(100);
     errno = 0;
     _exit(a->try() == 0 ? 0 : errno);
@@ -199,7 +199,7 @@ static bool there_is_a_sandbox(void)
         int status_fd = open("/proc/self/status", O_RDONLY); /* no longer possible in it */
         char text[8192] = "";
 
-        if (host_sandbox(false, &err))
+        if (host_sandbox(0, &err))
             _exit(2);
         if (read(status_fd, text, sizeof(text) - 1) < 0)
             _exit(3);

@@ -223,15 +223,18 @@ static void add_news(struct virtqueue *queue, unsigned count)
     queue->news = (uint16_t)(queue->news + count < UINT16_MAX ? queue->news + count : UINT16_MAX);
 }
 
-static void push_split(struct virtqueue *queue, const struct virtio_chain *chain, uint32_t written)
+static void push_split(struct virtqueue *queue, const struct virtio_used *used, unsigned count)
 {
-    uint8_t *used = queue->device_ram + RING_OFFSET + 8u * (queue->next_used & (queue->size - 1u));
+    for (unsigned n = 0; n < count; n++) {
+        uint8_t *ram =
+            queue->device_ram + RING_OFFSET + 8u * (queue->next_used & (queue->size - 1u));
 
-    ram_store32(used, chain->id);
-    ram_store32(used + 4, written);
-    memory_unpin(memory_of(queue), used, 8);
-    queue->next_used++;
-    add_news(queue, 1);
+        ram_store32(ram, used[n].id);
+        ram_store32(ram + 4, used[n].written_bytes);
+        memory_unpin(memory_of(queue), ram, 8);
+        queue->next_used++;
+    }
+    add_news(queue, count);
     ram_atomic_store16(queue->device_ram + 2, queue->next_used);
     memory_unpin(memory_of(queue), queue->device_ram + 2, 2);
 }
@@ -296,17 +299,31 @@ static const char *pop_packed(struct virtqueue *queue, struct virtio_chain *chai
     return wrong;
 }
 
-static void push_packed(struct virtqueue *queue, const struct virtio_chain *chain, uint32_t written)
+static void store_packed(struct virtqueue *queue, const struct virtio_used *used, uint16_t at,
+                         bool wrap)
 {
-    uint8_t *ram = queue->descriptor_ram + queue->next_used * DESCRIPTOR_BYTES;
+    uint8_t *ram = queue->descriptor_ram + at * DESCRIPTOR_BYTES;
 
-    ram_store32(ram + 8, written);
-    ram_store16(ram + 12, chain->id);
-    ram_atomic_store16(ram + 14, (uint16_t)((queue->used_wrap ? DESC_AVAIL | DESC_USED : 0) |
-                                            (written ? DESC_WRITE : 0)));
+    ram_store32(ram + 8, used->written_bytes);
+    ram_store16(ram + 12, used->id);
+    ram_atomic_store16(ram + 14, (uint16_t)((wrap ? DESC_AVAIL | DESC_USED : 0) |
+                                            (used->written_bytes ? DESC_WRITE : 0)));
     memory_unpin(memory_of(queue), ram, DESCRIPTOR_BYTES);
-    advance(queue, &queue->next_used, &queue->used_wrap, chain->descriptors);
-    add_news(queue, chain->descriptors);
+}
+
+/* The first one last: the guest looks at no other before. */
+static void push_packed(struct virtqueue *queue, const struct virtio_used *used, unsigned count)
+{
+    uint16_t first = queue->next_used;
+    bool first_wrap = queue->used_wrap;
+
+    for (unsigned n = 0; n < count; n++) {
+        if (n)
+            store_packed(queue, &used[n], queue->next_used, queue->used_wrap);
+        advance(queue, &queue->next_used, &queue->used_wrap, used[n].descriptors);
+        add_news(queue, used[n].descriptors);
+    }
+    store_packed(queue, &used[0], first, first_wrap);
 }
 
 static bool wants_packed(const struct virtqueue *queue)
@@ -328,7 +345,8 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
     const char *wrong;
     bool found;
 
-    if (!virtio_is_running(queue->dev) || !queue->enabled)
+    if (!virtio_is_running(queue->dev) || !queue->enabled ||
+        !queue->dev->transport->can_access_memory(queue->dev))
         return false;
     do {
         chain->out_count = chain->in_count = 0;
@@ -342,8 +360,21 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
     return false;
 }
 
-void virtqueue_push(struct virtqueue *queue, const struct virtio_chain *chain,
-                    uint64_t written_bytes)
+void virtqueue_unpop(struct virtqueue *queue, uint16_t descriptors)
+{
+    if (!is_packed(queue)) {
+        queue->next_avail--;
+        return;
+    }
+    if (queue->next_avail < descriptors) {
+        queue->next_avail += queue->size;
+        queue->avail_wrap = !queue->avail_wrap;
+    }
+    queue->next_avail -= descriptors;
+}
+
+struct virtio_used virtqueue_written(struct virtqueue *queue, const struct virtio_chain *chain,
+                                     uint64_t written_bytes)
 {
     uint64_t left = written_bytes;
 
@@ -354,12 +385,25 @@ void virtqueue_push(struct virtqueue *queue, const struct virtio_chain *chain,
         memory_unpin(memory_of(queue), piece->data, part);
         left -= part;
     }
-    if (!virtio_is_running(queue->dev))
+    return (struct virtio_used){chain->id, chain->descriptors, (uint32_t)written_bytes};
+}
+
+void virtqueue_push_used(struct virtqueue *queue, const struct virtio_used *used, unsigned count)
+{
+    if (!count || !virtio_is_running(queue->dev))
         return;
     if (is_packed(queue))
-        push_packed(queue, chain, (uint32_t)written_bytes);
+        push_packed(queue, used, count);
     else
-        push_split(queue, chain, (uint32_t)written_bytes);
+        push_split(queue, used, count);
+}
+
+void virtqueue_push(struct virtqueue *queue, const struct virtio_chain *chain,
+                    uint64_t written_bytes)
+{
+    struct virtio_used used = virtqueue_written(queue, chain, written_bytes);
+
+    virtqueue_push_used(queue, &used, 1);
 }
 
 void virtqueue_notify(struct virtqueue *queue)

@@ -153,6 +153,19 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain);
 void virtqueue_push(struct virtqueue *queue, const struct virtio_chain *chain,
                     uint64_t written_bytes);
 void virtqueue_notify(struct virtqueue *queue);
+/* Undo the last virtqueue_pop() that was not undone; nothing was pushed since. */
+void virtqueue_unpop(struct virtqueue *queue, uint16_t descriptors);
+
+/* A chain that was popped, and how much was written into it. */
+struct virtio_used {
+    uint16_t id, descriptors; /* of the chain */
+    uint32_t written_bytes;
+};
+/* Tell what was written, for virtqueue_push_used(). */
+struct virtio_used virtqueue_written(struct virtqueue *queue, const struct virtio_chain *chain,
+                                     uint64_t written_bytes);
+/* Give several back, which the guest sees all at once. */
+void virtqueue_push_used(struct virtqueue *queue, const struct virtio_used *used, unsigned count);
 
 /* Copy from what the guest wrote, or to what it reads, from byte offset on. Returns how many bytes.
  */

@@ -28,6 +28,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 #include "host/host.h"
 
@@ -117,6 +118,7 @@ static const struct rule rules[] = {
     CALL_IF(ioctl, 1, ALL, TIOCGPGRP),
     CALL_IF(ioctl, 1, ALL, TIOCGWINSZ),
     CALL_IF(ioctl, 1, ALL, FIONREAD),
+    CALL_IF(ioctl, 1, ALL, FIONBIO),
     CALL(ppoll),
     CALL(epoll_ctl),
     CALL(epoll_create1),
@@ -173,6 +175,23 @@ static const struct rule removing[] = {
     CALL(unlinkat),
 };
 
+/* Where the guest's connections are sockets of this process. stat() tells whether the host has other
+ * name servers now. */
+static const struct rule connecting[] = {
+    CALL_IF(socket, 0, ALL, AF_INET), CALL_IF(socket, 0, ALL, AF_INET6), CALL(connect),
+    CALL(accept),                     CALL(newfstatat),
+#ifdef __NR_stat
+    CALL(stat),
+#endif
+};
+
+static const struct rule reading[] = {
+    CALL_IF(openat, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY),
+#ifdef __NR_open
+    CALL_IF(open, 1, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY),
+#endif
+};
+
 /* What libraries try; they go on without. */
 static const struct {
     uint32_t call, code;
@@ -189,7 +208,9 @@ static const struct {
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 /* Five instructions a rule at most, and one to refuse; two for each refused call. */
-#define PROGRAM_MAX  (8 + 6 * (COUNT(rules) + COUNT(removing)) + 2 * COUNT(refused))
+#define PROGRAM_MAX                                                                                \
+    (8 + 6 * (COUNT(rules) + COUNT(removing) + COUNT(connecting) + COUNT(reading)) +               \
+     2 * COUNT(refused))
 
 struct program {
     struct sock_filter code[PROGRAM_MAX];
@@ -239,15 +260,20 @@ static void put_rules(struct program *p, const struct rule *list, size_t count)
     }
 }
 
-static void make_program(struct program *p, bool may_remove)
+static void make_program(struct program *p, unsigned rights)
 {
     put_load(p, offsetof(struct seccomp_data, arch));
     put(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
     put_result(p, SECCOMP_RET_KILL_PROCESS);
     put_load(p, offsetof(struct seccomp_data, nr));
-    put_rules(p, rules, COUNT(rules));
-    if (may_remove)
+    /* Before the rules of all, which refuse what they do not allow of a call. */
+    if (rights & HOST_MAY_CONNECT)
+        put_rules(p, connecting, COUNT(connecting));
+    if (rights & HOST_MAY_READ)
+        put_rules(p, reading, COUNT(reading));
+    if (rights & HOST_MAY_REMOVE)
         put_rules(p, removing, COUNT(removing));
+    put_rules(p, rules, COUNT(rules));
     for (size_t n = 0; n < COUNT(refused); n++) {
         put(p, BPF_JMP | BPF_JEQ | BPF_K, refused[n].call, 0, 1);
         put_result(p, SECCOMP_RET_ERRNO | refused[n].code);
@@ -273,7 +299,7 @@ static void on_forbidden(int signal, siginfo_t *info, void *context)
     abort(); /* whose handler gives the terminal back */
 }
 
-int host_sandbox(bool may_remove, struct error *err)
+int host_sandbox(unsigned rights, struct error *err)
 {
     struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
     struct program p = {.length = 0};
@@ -281,7 +307,7 @@ int host_sandbox(bool may_remove, struct error *err)
 
     if (SANITIZED)
         return 0;
-    make_program(&p, may_remove);
+    make_program(&p, rights);
     program.len = p.length;
     action.sa_sigaction = on_forbidden;
     sigaction(SIGSYS, &action, NULL);
@@ -298,9 +324,9 @@ int host_sandbox(bool may_remove, struct error *err)
 
 #else
 
-int host_sandbox(bool may_remove, struct error *err)
+int host_sandbox(unsigned rights, struct error *err)
 {
-    (void)may_remove;
+    (void)rights;
     return error_set(err, ENOTSUP,
                      "there is no sandbox for this processor; '--sandbox off' runs without");
 }

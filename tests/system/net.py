@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""net.py TRAPEZE CASE - the cloud kernel's virtio-net driver on a user network
+
+The guest (tools/guest.sh cloud, with the modules of its package) gets an address by DHCP, fetches a file
+from a server on the host and serves one through a published port; both are compared. Then it answers
+many small requests. CASES has the options. Skipped (status 77) without the guest.
+"""
+import glob
+import hashlib
+import http.server
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+import boot
+
+CASES = {
+    "user": [],
+    "user-smp2": ["--cpus", "2"],
+    "user-interpreter": ["--engine", "interpreter"],
+}
+SIZE = 16 << 20
+REQUESTS = 50
+MODULES = (
+    "virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev"
+    " virtio/virtio_pci net/core/failover net/net_failover net/virtio_net"
+)
+INIT = """#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+exec </dev/console >/dev/console 2>&1
+for module in MODULES; do insmod /modules/$module.ko || echo "net: no $module"; done
+printf '#!/bin/sh\\n[ "$1" = bound ] || exit 0\\nifconfig $interface $ip netmask $subnet\\n' >/udhcpc
+printf 'route add default gw $router\\necho "nameserver $dns" >/etc/resolv.conf\\n' >>/udhcpc
+chmod +x /udhcpc
+mkdir -p /etc /www
+ip link set lo up
+ip link set eth0 up
+udhcpc -i eth0 -s /udhcpc -n -q
+ip address show dev eth0
+echo "net: address $(ip -4 -o address show dev eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/')"
+fetch() { wget -q -O "$1" "http://10.0.2.2:$port/$2"; }
+port=$(sed -n 's/.*net\\.port=\\([0-9]*\\).*/\\1/p' /proc/cmdline)
+fetch /www/file file && echo "net: fetched $(sha256sum </www/file)"
+httpd -p 80 -h /www && echo "net: serving"
+nc -l -p 81
+echo "net: done"
+poweroff -f
+"""
+
+
+def entry(name, mode, data):
+    """One file of an initramfs, in the format newc."""
+    fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]
+    head = b"070701" + b"".join(b"%08x" % f for f in fields) + name.encode() + b"\0"
+    head += b"\0" * (-len(head) % 4)
+    return head + data + b"\0" * (-len(data) % 4)
+
+
+def make_initramfs(target, init):
+    """The modules and /net-init, to be put behind the guest's own initramfs."""
+    folder = glob.glob(os.path.join(boot.CACHE, "cloud", "linux-image-*", "lib", "modules", "*", "kernel"))
+    if not folder:
+        print("net: the cloud kernel's modules are not there; run tools/guest.sh cloud")
+        sys.exit(77)
+    with open(target, "wb") as out:
+        out.write(entry("net-init", 0o100755, init.encode()))
+        out.write(entry("modules", 0o40755, b""))
+        for module in MODULES.split():
+            path = module if module.startswith("net/core") else f"drivers/{module}"
+            with open(os.path.join(folder[0], path + ".ko"), "rb") as file:
+                out.write(entry(f"modules/{os.path.basename(path)}.ko", 0o100644, file.read()))
+        out.write(entry("TRAILER!!!", 0, b""))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def serve(data):
+    """A server on the host; returns its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
+
+
+def get(port, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=120) as answer:
+        return answer.read()
+
+
+def main():
+    trapeze, name = sys.argv[1:]
+    deadline = time.monotonic() + 600
+    data = os.urandom(SIZE)
+    digest = hashlib.sha256(data).hexdigest()
+    web, end = free_port(), free_port()
+    init = INIT.replace("MODULES", " ".join(os.path.basename(m) for m in MODULES.split()))
+    with tempfile.TemporaryDirectory() as folder:
+        make_initramfs(f"{folder}/net.cpio", init)
+        row = boot.case("cloud", "", [], append=f"rdinit=/net-init net.port={serve(data)}")
+        command = boot.command_for(trapeze, row)
+        at = command.index("--initrd") + 1
+        command[at] += f",{folder}/net.cpio"
+        command += ["--net", "user", "--publish", f"{web}:80", "--publish", f"{end}:81"] + CASES[name]
+        console = boot.Console(command)
+        for pattern in (r"net: address 10\.0\.2\.15", f"net: fetched {digest}", "net: serving"):
+            if not console.wait_for(pattern, deadline):
+                boot.fail(console, f"'{pattern}' did not appear")
+        if get(web, "file") != data:
+            boot.fail(console, "what it serves is not what it fetched")
+        start = time.monotonic()
+        for _ in range(REQUESTS):
+            try:
+                get(web, "none")
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    boot.fail(console, f"a request ends with {error}")
+        print(f"{name}: {REQUESTS / (time.monotonic() - start):.0f} requests a second")
+        with socket.create_connection(("127.0.0.1", end)):
+            pass
+        if console.finish(deadline) != 0:
+            boot.fail(console, "it does not end")
+        boot.check_console(console)
+
+
+if __name__ == "__main__":
+    main()
