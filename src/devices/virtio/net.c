@@ -152,11 +152,6 @@ static struct virtio_net *net_of_device(struct device *dev)
     return container_of(dev, struct virtio_net, pci.function.dev);
 }
 
-static unsigned get_be16(const uint8_t *p)
-{
-    return (unsigned)p[0] << 8 | p[1];
-}
-
 static struct virtqueue *receive_queue(struct virtio_net *s, unsigned pair)
 {
     return &s->virtio.queues[2 * pair];
@@ -174,11 +169,6 @@ static struct virtqueue *control_queue(struct virtio_net *s)
 }
 
 /* ---- flows ---- */
-
-static uint32_t get_be32(const uint8_t *p)
-{
-    return get_be16(p) << 16 | get_be16(p + 2);
-}
 
 /* The same for both directions of a connection. size bytes of the frame's start. */
 static unsigned flow_of(const uint8_t *frame, size_t size)
