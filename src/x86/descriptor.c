@@ -7,6 +7,8 @@
  */
 #include "x86/descriptor.h"
 
+#include "base/guest_ram.h"
+
 uint32_t x86_descriptor_limit(const struct x86_descriptor *d)
 {
     uint32_t limit = (uint32_t)((d->low & 0xffffu) | (d->low >> 32 & 0xf0000u));
@@ -50,6 +52,17 @@ uint8_t x86_set_bits_system(struct x86_cpu *cpu, uint64_t linear, uint8_t bits)
     return old;
 }
 
+uint8_t *x86_host_at(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access)
+{
+    uint64_t offset = linear & 0xfff;
+    uint8_t *page;
+
+    if (offset + size_bytes > 0x1000 || !cpu->ops->page)
+        return NULL;
+    page = cpu->ops->page(cpu, linear, access);
+    return page ? page + offset : NULL;
+}
+
 /* ---- descriptors ---- */
 
 /* Linear address of size_bytes at the selector's index; false if not within the table. */
@@ -79,6 +92,23 @@ bool x86_descriptor_find(struct x86_cpu *cpu, uint16_t selector, struct x86_desc
         return false;
     *out = (struct x86_descriptor){.low = x86_read_system(cpu, linear, 8), .linear = linear};
     return true;
+}
+
+bool x86_plain_descriptor(struct x86_cpu *cpu, uint16_t selector, unsigned dpl, uint16_t mask,
+                          uint16_t want, struct x86_descriptor *out)
+{
+    const uint16_t always = X86_SEG_P | X86_SEG_DPL | X86_SEG_ACCESSED;
+    const uint8_t *host = NULL;
+
+    if (!(selector & 4) && !x86_selector_is_null(selector) &&
+        table_entry(cpu, selector, 8, &out->linear))
+        host = x86_host_at(cpu, out->linear, 8, X86_ACCESS_READ | X86_ACCESS_SUPERVISOR);
+    if (!host)
+        return false;
+    out->low = ram_load64(host);
+    out->high = 0;
+    return (x86_descriptor_attributes(out) & (mask | always)) ==
+           (want | X86_SEG_P | X86_SEG_ACCESSED | dpl << X86_SEG_DPL_SHIFT);
 }
 
 void x86_descriptor_get(struct x86_cpu *cpu, uint16_t selector, uint8_t vector, unsigned ext,

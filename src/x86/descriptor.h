@@ -116,6 +116,22 @@ void x86_write_system(struct x86_cpu *cpu, uint64_t linear, uint64_t value, unsi
 uint8_t x86_set_bits_system(struct x86_cpu *cpu, uint64_t linear, uint8_t bits);
 
 /*
+ * Host memory of size_bytes at linear for an access that nothing is to be said of, or NULL: then
+ * the functions above do it, or find what is wrong.
+ */
+uint8_t *x86_host_at(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access);
+/*
+ * The descriptor that selector names in the GDT, if it is present, accessed and of privilege dpl,
+ * and its bits in mask are those of want (attributes, as in struct x86_segment). Else, or if it is
+ * not at hand, false.
+ */
+bool x86_plain_descriptor(struct x86_cpu *cpu, uint16_t selector, unsigned dpl, uint16_t mask,
+                          uint16_t want, struct x86_descriptor *out);
+#define X86_PLAIN_CODE_MASK                                                                        \
+    (X86_SEG_S | X86_SEG_CODE | X86_SEG_CONFORMING | X86_SEG_L | X86_SEG_DB) /* of 64 bits */
+#define X86_PLAIN_CODE (X86_SEG_S | X86_SEG_CODE | X86_SEG_L)
+
+/*
  * The 8 bytes that selector names in the GDT or LDT. find returns false if the selector is beyond
  * the table; get raises vector with the selector's error code then. Null is not treated specially.
  */

@@ -18,6 +18,7 @@
  */
 #include <stddef.h>
 
+#include "base/guest_ram.h"
 #include "x86/descriptor.h"
 #include "x86/segments.h"
 
@@ -387,10 +388,91 @@ static void deliver_gate(struct x86_cpu *cpu, const struct x86_event *event,
     enter_handler(cpu, &e);
 }
 
+/* A gate of the IDT in long mode that leads to 64-bit code at ring 0; e->event is set. */
+static bool plain_gate(struct x86_cpu *cpu, struct entry *e)
+{
+    const uint32_t offset = e->event->vector * 16u;
+    struct x86_descriptor gate = {0};
+    const uint8_t *host;
+    unsigned type;
+
+    if (offset + 15 > cpu->s.idtr.limit)
+        return false;
+    host = x86_host_at(cpu, cpu->s.idtr.base + offset, 16, X86_ACCESS_READ | X86_ACCESS_SUPERVISOR);
+    if (!host)
+        return false;
+    gate.low = ram_load64(host);
+    gate.high = (uint32_t)ram_load64(host + 8);
+    type = x86_descriptor_system_type(&gate);
+    e->disable = !(type & 1);
+    e->ist = x86_gate_ist(&gate);
+    e->selector = x86_gate_selector(&gate);
+    e->rip = x86_gate_offset(&gate);
+    return x86_descriptor_present(&gate) &&
+           (type == X86_TYPE_INTERRUPT_GATE || type == X86_TYPE_TRAP_GATE) &&
+           x86_is_canonical(e->rip) &&
+           x86_plain_descriptor(cpu, e->selector, 0, X86_PLAIN_CODE_MASK, X86_PLAIN_CODE, &e->code);
+}
+
+/* Where the frame goes of so many words: sets e->stack; NULL if it is not at hand. */
+static uint8_t *plain_frame(struct x86_cpu *cpu, struct entry *e, unsigned words)
+{
+    unsigned access = X86_ACCESS_WRITE;
+    uint64_t sp = cpu->s.gpr[X86_RSP];
+
+    if (e->switches || e->ist) {
+        const struct x86_segment *tr = &cpu->s.tr;
+        uint32_t offset = e->ist ? e->ist * 8 + 28 : 4;
+        const uint8_t *host;
+
+        if (!(tr->attributes & X86_SEG_P) || offset + 7 > tr->limit)
+            return NULL;
+        host = x86_host_at(cpu, tr->base + offset, 8, X86_ACCESS_READ | X86_ACCESS_SUPERVISOR);
+        if (!host)
+            return NULL;
+        sp = ram_load64(host);
+        access |= X86_ACCESS_SUPERVISOR;
+    }
+    e->stack.sp = (sp & ~UINT64_C(15)) - 8 * words;
+    e->stack.ss = x86_null_segment(0, 0);
+    return x86_host_at(cpu, e->stack.sp, 8 * words, access);
+}
+
+/*
+ * An exception or interrupt in long mode where everything is at hand and as usual: does what
+ * deliver_gate() does, or nothing.
+ */
+static bool deliver_plain(struct x86_cpu *cpu, const struct x86_event *event)
+{
+    struct entry e = {.event = event, .switches = cpu->cpl != 0};
+    const struct x86_state *s = &cpu->s;
+    uint8_t *frame;
+
+    if (!x86_in_long_mode(cpu) || x86_in_v86_mode(cpu) || is_requested(event) ||
+        !plain_gate(cpu, &e))
+        return false;
+    frame = plain_frame(cpu, &e, 5 + event->has_error_code);
+    if (!frame)
+        return false;
+    if (event->has_error_code) {
+        ram_store64(frame, event->error_code);
+        frame += 8;
+    }
+    ram_store64(frame, event->return_rip);
+    ram_store64(frame + 8, s->seg[X86_CS].selector);
+    ram_store64(frame + 16, x86_event_flags(cpu, event));
+    ram_store64(frame + 24, s->gpr[X86_RSP]);
+    ram_store64(frame + 32, s->seg[X86_SS].selector);
+    enter_handler(cpu, &e);
+    return true;
+}
+
 static void deliver_protected(struct x86_cpu *cpu, const struct x86_event *event)
 {
     struct x86_descriptor gate;
 
+    if (deliver_plain(cpu, event))
+        return;
     read_gate(cpu, event, &gate);
     if (x86_descriptor_system_type(&gate) == X86_TYPE_TASK_GATE)
         x86_task_switch(cpu, x86_gate_selector(&gate), X86_TASK_EVENT, event->return_rip,

@@ -11,6 +11,7 @@
  *
  * Left out: shadow stacks and indirect branch tracking.
  */
+#include "base/guest_ram.h"
 #include "x86/descriptor.h"
 #include "x86/segments.h"
 
@@ -617,9 +618,44 @@ static void iret_protected(struct x86_cpu *cpu, unsigned operand_size)
                                (back.has_stack ? X86_CHANGED_SEGMENTS : 0));
 }
 
+/*
+ * IRETQ of ring 0 to 64-bit code where everything is at hand and as usual: does what
+ * iret_protected() does, or nothing.
+ */
+static bool iret_plain(struct x86_cpu *cpu)
+{
+    const uint64_t mask = iret_flags(8) | X86_FLAG_IF | X86_FLAG_IOPL | X86_FLAG_VIF | X86_FLAG_VIP;
+    struct way_back back = {.has_stack = true};
+    const uint8_t *frame;
+    unsigned rpl;
+
+    if (cpu->cpl != 0 || !x86_in_64bit_mode(cpu) || (cpu->s.rflags & X86_FLAG_NT))
+        return false;
+    frame = x86_host_at(cpu, cpu->s.gpr[X86_RSP], 40, X86_ACCESS_READ);
+    if (!frame)
+        return false;
+    back.rip = ram_load64(frame);
+    back.cs = (uint16_t)ram_load64(frame + 8);
+    back.rsp = ram_load64(frame + 24);
+    back.ss = (uint16_t)ram_load64(frame + 32);
+    rpl = x86_rpl(back.cs);
+    if (!x86_is_canonical(back.rip) || x86_rpl(back.ss) != rpl ||
+        !x86_plain_descriptor(cpu, back.cs, rpl, X86_PLAIN_CODE_MASK, X86_PLAIN_CODE, &back.code) ||
+        !x86_plain_descriptor(cpu, back.ss, rpl, X86_SEG_S | X86_SEG_CODE | X86_SEG_WRITABLE,
+                              X86_SEG_S | X86_SEG_WRITABLE, &back.data))
+        return false;
+    back.outer = rpl > 0;
+    go_back(cpu, &back);
+    load_flags(cpu, ram_load64(frame + 16), mask);
+    cpu->ops->changed(cpu, X86_CHANGED_CODE | X86_CHANGED_FLAGS | X86_CHANGED_SEGMENTS);
+    return true;
+}
+
 void x86_iret(struct x86_cpu *cpu, unsigned operand_size, uint64_t next_rip)
 {
     cpu->s.pending.nmi_blocked = false;
+    if (operand_size == 8 && iret_plain(cpu))
+        return;
     if (!x86_in_protected_mode(cpu))
         iret_real(cpu, operand_size);
     else if (x86_in_v86_mode(cpu))

@@ -10,8 +10,8 @@
  * looks at the registers, so it never says "in use" without need. Outside 64-bit mode only
  * registers 0-7 take part, and the upper 16 ZMM registers do not exist (13.5).
  *
- * Faults: stores are probed before the first byte is written, loads go into a copy which
- * becomes the state at the end, so that an instruction that faults has changed nothing.
+ * Faults: stores are probed before the first byte is written, loads that may fault go into a copy
+ * which becomes the state at the end, so that an instruction that faults has changed nothing.
  */
 #include <stddef.h>
 #include <string.h>
@@ -397,12 +397,23 @@ static void load_components(const struct area *a, struct x86_fpu *f, uint64_t re
             load_extended(a, f, i, stored >> i & 1, component_offset(i, present));
 }
 
-/* The loaded copy becomes the state. A new PKRU changes what pages allow. */
-static void commit(struct x86_cpu *cpu, const struct x86_fpu *f)
+/* Is all of the largest area in host memory, so that loads do not fault? */
+static bool is_at_hand(const struct area *a)
 {
-    bool keys_changed = f->pkru != cpu->s.fpu.pkru;
+    const struct x86_xsave_component *last = &x86_xsave_components[COMPONENT_PKRU];
 
-    cpu->s.fpu = *f;
+    return a->pages[0] &&
+           (a->pages[1] ||
+            (a->linear & (PAGE_BYTES - 1)) + last->offset + last->size_bytes <= PAGE_BYTES);
+}
+
+/* What was loaded becomes the state, if it is not. A new PKRU changes what pages allow. */
+static void commit(struct x86_cpu *cpu, const struct x86_fpu *f, uint32_t pkru_before)
+{
+    bool keys_changed = f->pkru != pkru_before;
+
+    if (f != &cpu->s.fpu)
+        cpu->s.fpu = *f;
     cpu->ops->changed(cpu, X86_CHANGED_FPU | (keys_changed ? X86_CHANGED_PAGING : 0));
 }
 
@@ -442,7 +453,7 @@ void x86_fxrstor(struct x86_cpu *cpu, uint64_t linear, bool wide)
         next.mxcsr = load_mxcsr(&a);
         load_vectors(&a, &next, true, FX_XMM, 0, a.register_count, 0, 16);
     }
-    commit(cpu, &next);
+    commit(cpu, &next, next.pkru);
 }
 
 /* ---- XSAVE family ---- */
@@ -562,7 +573,8 @@ static uint32_t next_mxcsr(const struct area *a, uint64_t requested, const struc
 void x86_xrstor(struct x86_cpu *cpu, uint64_t linear, bool wide, bool supervisor)
 {
     struct area a = area_at(cpu, linear, wide);
-    struct x86_fpu next;
+    struct x86_fpu copy, *next = &cpu->s.fpu;
+    uint32_t mxcsr, pkru = cpu->s.fpu.pkru;
     struct header h;
     uint64_t requested;
 
@@ -570,8 +582,12 @@ void x86_xrstor(struct x86_cpu *cpu, uint64_t linear, bool wide, bool supervisor
     find_pages(&a, X86_ACCESS_READ);
     read_header(&a, supervisor, &h);
     requested = requested_components(cpu, supervisor);
-    next = cpu->s.fpu;
-    next.mxcsr = next_mxcsr(&a, requested, &h);
-    load_components(&a, &next, requested, h.state_bv, h.comp_bv);
-    commit(cpu, &next);
+    mxcsr = next_mxcsr(&a, requested, &h);
+    if (!is_at_hand(&a)) {
+        copy = cpu->s.fpu;
+        next = &copy;
+    }
+    next->mxcsr = mxcsr;
+    load_components(&a, next, requested, h.state_bv, h.comp_bv);
+    commit(cpu, next, pkru);
 }

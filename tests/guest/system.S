@@ -260,6 +260,193 @@ main:
     dec %ebp
     jnz 4b
     CHECK "a second NMI behind the IRET of the first", interrupts, $(2*TIMES)
+
+    /* ---- IRET of ring 0, and events: what is not as usual ---- */
+    .macro BACK ip=back_here, cs=CODE64, flags=2, sp=back_stack, ss=DATA, high=0
+    movq $\ss, back_frame + 32
+    movq $\sp, back_frame + 24
+    movq $\flags, back_frame + 16
+    movq $\cs, back_frame + 8
+    movq $\ip, back_frame
+    movl $\high, back_frame + 4
+    TRY "mov $back_frame, %rsp; jmp back"
+    .endm
+    .macro BACK_FAULTS name:req, vector:req, error:req
+    CHECK_FAULT "IRET, \name", \vector, \error
+    CHECK "IRET, \name: there", fault_ip, $back
+    BACK
+    CHECK_FAULT "IRET as before", 6, 0
+    .endm
+    .macro DESCRIPTOR high:req
+    movl $0x0000ffff, gdt + SPARE
+    movl $\high, gdt + SPARE + 4
+    .endm
+    orb $4, pd
+    mov %cr3, %rax
+    mov %rax, %cr3
+    mov $TIMES, %r12d
+1:
+    BACK
+    dec %r12d
+    jnz 1b
+    CHECK_FAULT "IRET at ring 0 and an exception", 6, 0
+    CHECK "IRET at ring 0 and an exception: where", fault_ip, $back_here
+    CHECK "IRET at ring 0 and an exception: RSP", fault_sp, $back_stack
+    CHECK "IRET at ring 0 and an exception: SS", fault_ss, $DATA
+    mov fault_frame, %rax
+    and $15, %eax
+    CHECK "the frame of an exception is aligned", %rax, $8
+    BACK sp=(back_stack-4)
+    mov fault_frame, %rax
+    and $15, %eax
+    CHECK "the frame of an exception is aligned at another RSP", %rax, $8
+    CHECK "and holds RSP", fault_sp, $(back_stack-4)
+    mov $TIMES, %r12d
+2:
+    BACK cs=USER_CODE64, ss=USER_DATA
+    dec %r12d
+    jnz 2b
+    CHECK_FAULT "IRET to ring 3 and an exception", 6, 0
+    CHECK "IRET to ring 3 and an exception: CS", fault_cs, $USER_CODE64
+    CHECK "IRET to ring 3 and an exception: SS", fault_ss, $USER_DATA
+    mov %ds, %eax
+    CHECK "IRET to ring 3 takes DS away", %rax, $0
+    mov $DATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    BACK flags=0x2aad7
+    CHECK "IRET: flags", fault_flags, $0x12ad7
+    BACK flags=0x383ad7, cs=USER_CODE64, ss=USER_DATA
+    CHECK "IRET: IOPL, VIF, VIP, ID", fault_flags, $0x393ad7
+    BACK ip=0x1000, high=0x8000
+    BACK_FAULTS "to an address that is not canonical", 13, 0
+    BACK ss=(DATA+3)
+    BACK_FAULTS "SS of another RPL", 13, DATA
+    BACK ss=USER_DATA
+    BACK_FAULTS "SS of ring 3", 13, (USER_DATA-3)
+    BACK ss=CODE64
+    BACK_FAULTS "SS that is code", 13, CODE64
+    DESCRIPTOR 0x00cf9100
+    BACK ss=SPARE
+    BACK_FAULTS "SS that is read-only", 13, SPARE
+    DESCRIPTOR 0x00cf1300
+    BACK ss=SPARE
+    BACK_FAULTS "SS that is not present", 12, SPARE
+    BACK cs=0
+    BACK_FAULTS "a null CS", 13, 0
+    BACK cs=(CODE64+4)
+    BACK_FAULTS "CS of an LDT that there is not", 13, (CODE64+4)
+    BACK cs=0x7f8
+    BACK_FAULTS "CS beyond the GDT", 13, 0x7f8
+    BACK cs=(USER_CODE64-3)
+    BACK_FAULTS "CS of ring 3 with RPL 0", 13, (USER_CODE64-3)
+    BACK cs=DATA
+    BACK_FAULTS "CS that is data", 13, DATA
+    DESCRIPTOR 0x00ef9b00
+    BACK cs=SPARE
+    BACK_FAULTS "CS with L and D", 13, SPARE
+    DESCRIPTOR 0x00af1b00
+    BACK cs=SPARE
+    BACK_FAULTS "CS that is not present", 11, SPARE
+    DESCRIPTOR 0x00af9a00
+    BACK cs=SPARE
+    CHECK "IRET sets A in CS", gdt + SPARE + 4, $0x00af9b00
+    DESCRIPTOR 0x00cf9200
+    BACK ss=SPARE
+    CHECK "IRET sets A in SS", gdt + SPARE + 4, $0x00cf9300
+    DESCRIPTOR 0x00af9f00
+    BACK cs=(SPARE+3), ss=USER_DATA
+    CHECK "IRET to ring 3 in conforming code", fault_cs, $(SPARE+3)
+    mov $DATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    BACK cs=CODE32, ip=back_code32
+    CHECK "IRET to 32-bit code", fault_ip, $(back_code32+2)
+    BACK ss=0
+    CHECK "IRET to a null SS", fault_ss, $0
+    BACK cs=CODE32, ip=0x1000, high=1
+    BACK_FAULTS "to 32-bit code beyond its limit", 13, 0
+    push $0x4002
+    popf
+    TRY "mov $back_frame, %rsp; jmp back"
+    BACK_FAULTS "with NT", 13, 0
+    movl $frame_a + 7, window_pt + 8
+    mov $WINDOW, %eax
+    invlpg (%rax)
+    mov $WINDOW + 0x1000, %eax
+    invlpg (%rax)
+    BACK
+    mov $back_frame, %esi
+    mov $WINDOW + 0xff0, %edi
+    mov $10, %ecx
+    rep movsl
+    TRY "mov $WINDOW + 0xff0, %esp; jmp back"
+    CHECK "IRET of a frame in two pages", fault_ip, $back_here
+    movl $0, window_pt + 8
+    mov $WINDOW + 0x1000, %eax
+    invlpg (%rax)
+    TRY "mov $WINDOW + 0xff0, %esp; jmp back"
+    CHECK_FAULT "IRET of a frame of which the second page is not there", 14, 0
+
+    movw $6 * 16 - 1, idt64_pointer
+    lidt idt64_pointer
+    movl $NO_FAULT, fault
+    movw $14 * 16 + 15, idt64_pointer
+    lidt idt64_pointer
+    TRY "int $0x30"
+    CHECK_FAULT "INT beyond the IDT", 13, 0x30*8+2
+    movw $256 * 16 - 1, idt64_pointer
+    lidt idt64_pointer
+    movb $0x0e, idt64 + 6 * 16 + 5
+    BACK
+    CHECK_FAULT "a gate that is not present", 11, 6*8+3
+    movb $0x8c, idt64 + 6 * 16 + 5
+    BACK
+    CHECK_FAULT "a call gate in the IDT", 13, 6*8+3
+    movb $0x8e, idt64 + 6 * 16 + 5
+    movl $0x8000, idt64 + 6 * 16 + 8
+    BACK
+    CHECK_FAULT "a gate to an address that is not canonical", 13, 1
+    movl $0, idt64 + 6 * 16 + 8
+    movw $DATA, idt64 + 6 * 16 + 2
+    BACK
+    CHECK_FAULT "a gate to data", 13, (DATA+1)
+    movw $CODE32, idt64 + 6 * 16 + 2
+    BACK
+    CHECK_FAULT "a gate to 32-bit code", 13, (CODE32+1)
+    movw $CODE64, idt64 + 6 * 16 + 2
+    movb $1, idt64 + 6 * 16 + 4
+    BACK
+    mov fault_frame, %rax
+    sub $ist1_top - 64, %eax
+    CHECK "a gate with an IST", %rax, $8
+    BACK cs=USER_CODE64, ss=USER_DATA
+    mov fault_frame, %rax
+    sub $ist1_top - 64, %eax
+    CHECK "a gate with an IST from ring 3", %rax, $8
+    mov $DATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    movb $0, idt64 + 6 * 16 + 4
+    BACK flags=0x202
+    CHECK "an interrupt gate: IF was set", fault_flags, $0x10202
+    movl $trap_gate, hooks + 4 * 6
+    movb $0x8f, idt64 + 6 * 16 + 5
+    BACK flags=0x202
+    CHECK "a trap gate leaves IF", seen_if, $0x200
+    movb $0x8e, idt64 + 6 * 16 + 5
+    BACK flags=0x202
+    CHECK "an interrupt gate clears it", seen_if, $0
+    movl $0, hooks + 4 * 6
+    cli
+    movb $1, idt64 + 14 * 16 + 4 /* a stack for the page fault */
+    movl $frame_a + 5, window_pt + 8
+    mov $WINDOW + 0x1000, %eax
+    invlpg (%rax)
+    mov WINDOW + 0x1000, %eax
+    BACK sp=(WINDOW+0x1800)
+    CHECK_FAULT "an exception whose stack is read-only", 14, 3
+    movb $0, idt64 + 14 * 16 + 4
     jmp finish64
 
     .balign 64
@@ -355,6 +542,23 @@ moving_end:
     .set MOVING_VALUE, moving_value - moving + 1
     .set INVALIDATING_VALUE, invalidating_value - moving + 1
 
+    .balign 64
+back: iretq
+back_here: ud2
+    BITS32
+back_code32:
+    .byte 0x40, 0x90 /* INC %eax, NOP; in 64-bit code one instruction */
+    ud2
+    BITS64
+trap_gate: /* behind UD2 it goes on */
+    pushf
+    pop %rsi
+    and $0x200, %esi
+    mov %esi, seen_if
+    mov resume_ip, %eax
+    mov %rax, 16(%rbx)
+    ret
+
 interrupted:
     incl interrupts
     mov 16(%rbx), %rax
@@ -383,6 +587,10 @@ nmi:
 interrupts: .quad 0
 nmis: .quad 0
 last_ip: .quad 0
+seen_if: .quad 0
+    .balign 64
+    .space 256 /* faults of IRET */
+back_frame: .quad 0, 0, 0, 0, 0
     .bss
     .balign 4096
 window_pd: .space 4096
@@ -393,4 +601,7 @@ other_pd: .space 4096
 other_pt: .space 4096
 frame_a: .space 4096
 frame_b: .space 4096
+    .space 1024
+back_stack:
+    .space 64
     .text
