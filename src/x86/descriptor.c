@@ -100,8 +100,7 @@ bool x86_plain_descriptor(struct x86_cpu *cpu, uint16_t selector, unsigned dpl, 
     const uint16_t always = X86_SEG_P | X86_SEG_DPL | X86_SEG_ACCESSED;
     const uint8_t *host = NULL;
 
-    if (!(selector & 4) && !x86_selector_is_null(selector) &&
-        table_entry(cpu, selector, 8, &out->linear))
+    if (!x86_selector_is_null(selector) && table_entry(cpu, selector, 8, &out->linear))
         host = x86_host_at(cpu, out->linear, 8, X86_ACCESS_READ | X86_ACCESS_SUPERVISOR);
     if (!host)
         return false;

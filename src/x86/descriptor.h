@@ -121,7 +121,7 @@ uint8_t x86_set_bits_system(struct x86_cpu *cpu, uint64_t linear, uint8_t bits);
  */
 uint8_t *x86_host_at(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access);
 /*
- * The descriptor that selector names in the GDT, if it is present, accessed and of privilege dpl,
+ * The descriptor that selector names, if it is present, accessed and of privilege dpl,
  * and its bits in mask are those of want (attributes, as in struct x86_segment). Else, or if it is
  * not at hand, false.
  */

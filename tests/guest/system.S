@@ -334,6 +334,11 @@ main:
     BACK_FAULTS "SS that is not present", 12, SPARE
     BACK cs=0
     BACK_FAULTS "a null CS", 13, 0
+    mov gdt + CODE64, %rax
+    mov %rax, gdt
+    BACK cs=0
+    BACK_FAULTS "a null CS, whatever the GDT begins with", 13, 0
+    movq $0, gdt
     BACK cs=(CODE64+4)
     BACK_FAULTS "CS of an LDT that there is not", 13, (CODE64+4)
     BACK cs=0x7f8
@@ -380,17 +385,22 @@ main:
     mov $WINDOW + 0xff0, %edi
     mov $10, %ecx
     rep movsl
+    movq $2, frame_b /* no part of it */
+    movq $back_stack - 64, frame_b + 8
+    movq $DATA, frame_b + 16
     TRY "mov $WINDOW + 0xff0, %esp; jmp back"
     CHECK "IRET of a frame in two pages", fault_ip, $back_here
+    CHECK "IRET of a frame in two pages: RSP", fault_sp, $back_stack
     movl $0, window_pt + 8
     mov $WINDOW + 0x1000, %eax
     invlpg (%rax)
     TRY "mov $WINDOW + 0xff0, %esp; jmp back"
     CHECK_FAULT "IRET of a frame of which the second page is not there", 14, 0
 
-    movw $6 * 16 - 1, idt64_pointer
+    movw $14 * 16 - 1, idt64_pointer
     lidt idt64_pointer
-    movl $NO_FAULT, fault
+    TRY "mov WINDOW + 0x1000, %eax"
+    CHECK_FAULT "a page fault beyond the IDT: a double fault", 8, 0
     movw $14 * 16 + 15, idt64_pointer
     lidt idt64_pointer
     TRY "int $0x30"
@@ -427,7 +437,22 @@ main:
     mov $DATA, %eax
     mov %eax, %ds
     mov %eax, %es
+    movw $0x20, gdt + TSS64
+    movb $0x89, gdt + TSS64 + 5
+    mov $TSS64, %eax
+    ltr %ax
+    BACK
+    CHECK_FAULT "a gate with an IST beyond the TSS", 10, (TSS64+1)
+    movw $0x67, gdt + TSS64
+    movb $0x89, gdt + TSS64 + 5
+    mov $TSS64, %eax
+    ltr %ax
     movb $0, idt64 + 6 * 16 + 4
+    TRY_USER64 user_int
+    CHECK_FAULT "INT of ring 3 through a gate of ring 0", 13, 0x81*8+2
+    mov $DATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
     BACK flags=0x202
     CHECK "an interrupt gate: IF was set", fault_flags, $0x10202
     movl $trap_gate, hooks + 4 * 6
@@ -446,6 +471,7 @@ main:
     mov WINDOW + 0x1000, %eax
     BACK sp=(WINDOW+0x1800)
     CHECK_FAULT "an exception whose stack is read-only", 14, 3
+    CHECK "an exception whose stack is read-only: there", fault_ip, $back_here
     movb $0, idt64 + 14 * 16 + 4
     jmp finish64
 
@@ -527,6 +553,7 @@ return_and_read:
     mov WINDOW, %ecx
     ret
 user_control: mov %cr2, %r10
+user_int: int $0x81
     .balign 64
     /* These run at WINDOW. */
 moving:
