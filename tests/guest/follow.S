@@ -109,7 +109,84 @@ main:
     xorl $0x1000, window_pt
     LOOP TIMES, "xorl $0x1000, window_pt; invlpg 0x40000000; xor %eax, %eax; call 0x40000000"
     CHECK "flags of a call, to another page", %rdi, $TIMES/2
+
+    /*
+     * Branches that are seldom taken, to a page that is another one the second time. At some of them
+     * an access came while the flags were of use, whose register was not known before.
+     */
+    mov $0x1000, %esi
+    movl $page_one + 7, window_pt
+    invlpg WINDOW
+    .irp way, branches, jumps_with_flags, returns, returns_with_flags
+    mov $4, %ecx
+    call \way
+    CHECK "\way to the window", %rdi, $4
+    movl $page_two + 7, window_pt
+    invlpg WINDOW
+    mov $4, %ecx
+    call \way
+    CHECK "\way to another page", %rdi, $8
+    movl $page_one + 7, window_pt
+    invlpg WINDOW
+    .endr
+    movl $page_before + 7, window_pt + 8 * 32
+    movl $page_one + 7, window_pt + 8 * 33
+    mov $4, %ecx
+    call runs_over
+    CHECK "running into the next page", %rdi, $4
+    movl $page_two + 7, window_pt + 8 * 33
+    invlpg WINDOW + 0x21000
+    mov $4, %ecx
+    call runs_over
+    CHECK "running into another next page", %rdi, $8
+    /* From one place to two that are 64 KiB apart, so that both have the same place in a table. */
+    movl $page_two + 7, window_pt + 8 * 16
+    invlpg WINDOW + 0x10000
+    .irp way, calls, calls_with_flags
+    mov $8, %ecx
+    call \way
+    CHECK "\way 64 KiB apart", %rdi, $4*1+4*2
+    .endr
+    LOOP TIMES, "call astray_unasked; sub $5, %eax; 2: nop"
+    CHECK "a return address that is changed without flags", %rdi, $100*TIMES/4+(100-5)*TIMES*3/4
     jmp finish64
+
+    .macro TURNS text:req
+    xor %edi, %edi
+1:
+    \text
+2:
+    add %eax, %edi
+    dec %ecx
+    jnz 1b
+    ret
+    .endm
+branches:
+    TURNS "push $2f; xor %edx, %edx; jz 0x40000000"
+jumps_with_flags:
+    TURNS "push $2f; stc; movzwl %si, %edx; mov (%rdx), %r8d; jmp 0x40000000"
+returns:
+    TURNS "push $2f; push %rbx; xor %edx, %edx; ret"
+returns_with_flags:
+    TURNS "push $2f; stc; movzwl %si, %edx; mov (%rdx), %r8d; push %rbx; ret"
+runs_over:
+    TURNS "push $2f; lea 0x20000 + 4096 - 7(%rbx), %rdx; jmp *%rdx"
+calls:
+    TURNS "xor $0x10000, %ebx; call *%rbx"
+calls_with_flags:
+    TURNS "xor $0x10000, %ebx; stc; movzwl %si, %edx; mov (%rdx), %r8d; call *%rbx"
+astray_unasked: /* as astray, but it has no look at the flags */
+    movzbl skips(%rcx), %edx
+    mov (%rsp), %rax
+    lea (%rax, %rdx), %rax
+    mov %rax, (%rsp)
+    mov $100, %eax
+    ret
+skips: /* by ECX */
+    .rept TIMES / 4
+    .byte 3, 0, 0, 0
+    .endr
+    .byte 3
 
 near_one:
     mov $1, %eax
@@ -193,5 +270,8 @@ page_kills:
 page_adds:
     .byte 0x83, 0xd0, 0, 0xc3 /* adc $0, %eax; ret */
     .balign 4096
+page_before:
+    .skip 4096 - 7
+    .byte 0xf9, 0x0f, 0xb7, 0xd6, 0x44, 0x8b, 0x02 /* stc; movzwl %si, %edx; mov (%rdx), %r8d */
 window_pd: .fill 512, 8, 0
 window_pt: .fill 512, 8, 0

@@ -44,7 +44,7 @@ void translator_forget_page(struct translator *t, uint64_t linear)
 
 static void make_current(struct translator *t, struct tr_page *page, bool global)
 {
-    t->current[page->id] = 1;
+    t->current[page->id] = ~page->rip;
     page->global = global;
     if (page->listed >> global & 1)
         return;

@@ -101,7 +101,17 @@ static void emit_difference(struct emit *e, uint64_t rip)
 /* RCX is not 0 if the page is current. */
 static void emit_load_current(struct tr_builder *b, const struct tr_page *page)
 {
-    emit_rm(b->e, false, 0x0fb6, RCX, mem_field(&b->t->current[page->id])); /* movzx */
+    emit_load(b->e, RCX, mem_field(&b->t->current[page->id]));
+}
+
+/* CMP: equal if the page is not current. */
+static void emit_compare_current(struct tr_builder *b, const struct tr_page *page)
+{
+    struct host_mem current = mem_field(&b->t->current[page->id]);
+
+    current.immediate_bytes = 1;
+    emit_rm(b->e, true, 0x83, ALU_CMP, current);
+    put8(b->e, 0);
 }
 
 void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
@@ -109,6 +119,12 @@ void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
     struct emit *e = b->e;
     uint8_t *matches;
 
+    if (b->flags_saved && (int64_t)ti->leads == (int32_t)ti->leads) {
+        emit_alu_imm(e, true, ALU_CMP, TR_S0, (int32_t)ti->leads);
+        cold_new(b, COLD_MISS, emit_jcc(e, CC_NE))->op = insn_op(b, ti);
+        all_scratch_lost(b);
+        return;
+    }
     emit_difference(e, ti->leads);
     matches = emit_jrcxz(e);
     emit_mov(e, RCX, TR_S1);
@@ -126,6 +142,13 @@ void emit_page_check(struct tr_builder *b, struct tr_insn *ti)
 
     if (!ti->enters)
         return;
+    if (b->flags_saved) {
+        emit_compare_current(b, ti->enters);
+        cold = cold_new(b, COLD_EXIT, emit_jcc(e, CC_E));
+        cold->rip = ti->rip;
+        cold->refund = b->charged;
+        return;
+    }
     emit_mov(e, TR_S1, RCX);
     emit_load_current(b, ti->enters);
     is_another = emit_jrcxz(e);
@@ -183,12 +206,8 @@ static void emit_refund(struct tr_builder *b, unsigned count)
 
 void emit_page_exit(struct tr_builder *b, uint64_t rip)
 {
-    struct host_mem current = mem_field(&b->t->current[b->page->id]);
-
-    current.immediate_bytes = 1;
-    emit_rm(b->e, false, 0x80, ALU_CMP, current);
-    put8(b->e, 1);
-    emit_exit_if(b, CC_NE, rip);
+    emit_compare_current(b, b->page);
+    emit_exit_if(b, CC_E, rip);
 }
 
 /* Does the first instruction read the flags before anything else changes the host's? */
@@ -205,30 +224,61 @@ static bool begins_with_flags(const struct tr_builder *b)
 
 /*
  * The entries that may find that another block is meant, one which may care for the flags although
- * this one does not. Goes on behind them.
+ * this one does not. The indirect one's two questions are one: current[] + 1 + RIP - offset is 0 if
+ * the page is current and this is the block's RIP, and never if it is not current, because
+ * the low bits of RIP are right.
  */
-static void emit_page_entries(struct tr_builder *b, bool saved)
-{
-    const uint8_t **entries = b->block->entries[saved];
-    struct translator *t = b->t;
-    struct emit *e = b->e;
-    uint8_t *is_rip, *is_another, *another;
 
-    b->flags_saved = saved;
+/* reg += TR_S0 + 1 - the block's offset in its page */
+static void emit_add_rip(struct tr_builder *b, int reg)
+{
+    emit_lea(b->e, true, (unsigned)reg,
+             mem_index(reg, TR_S0, 0, 1 - (int32_t)(b->block->rip & 0xfff)));
+}
+
+/* The flags are saved. Returns the jumps to what comes behind these entries. */
+static void emit_page_entries_saved(struct tr_builder *b, uint8_t *to_next[2])
+{
+    const uint8_t **entries = b->block->entries[1];
+    struct emit *e = b->e;
+
+    b->flags_saved = true;
     entries[TR_INDIRECT] = emit_address(e);
-    emit_difference(e, b->block->rip);
-    is_rip = emit_jrcxz(e);
+    emit_load(e, TR_S1, mem_field(&b->t->current[b->page->id]));
+    emit_add_rip(b, TR_S1);
+    emit_rr(e, true, 0x85, TR_S1, TR_S1); /* test */
+    to_next[0] = emit_jcc(e, CC_E);
+    emit_jmp_to(e, b->t->exit_indirect_saved);
+    entries[TR_CROSS] = emit_address(e);
+    emit_compare_current(b, b->page);
+    emit_exit_if(b, CC_E, b->block->rip);
+    to_next[1] = emit_jmp(e);
+}
+
+/* They are in the host's, and are kept. Goes on behind these entries. */
+static void emit_page_entries(struct tr_builder *b)
+{
+    const uint8_t **entries = b->block->entries[0];
+    struct emit *e = b->e;
+    uint8_t *is_this, *is_another, *another;
+
+    b->flags_saved = false;
+    entries[TR_INDIRECT] = emit_address(e);
+    emit_mov(e, TR_S1, RCX);
+    emit_load_current(b, b->page);
+    emit_add_rip(b, RCX);
+    is_this = emit_jrcxz(e);
     emit_mov(e, RCX, TR_S1);
-    emit_jmp_to(e, saved ? t->exit_indirect_saved : t->exit_indirect);
+    emit_jmp_to(e, b->t->exit_indirect);
     another = e->at;
     emit_mov(e, RCX, TR_S1);
     cold_new(b, COLD_EXIT, emit_jmp(e))->rip = b->block->rip;
     entries[TR_CROSS] = emit_address(e);
     emit_mov(e, TR_S1, RCX);
-    aim_short(e, is_rip);
     emit_load_current(b, b->page);
     is_another = emit_jrcxz(e);
     is_another[-1] = (uint8_t)(another - is_another);
+    aim_short(e, is_this);
     emit_mov(e, RCX, TR_S1);
 }
 
@@ -238,16 +288,16 @@ static void emit_entries(struct tr_builder *b)
     const uint8_t *(*entries)[TR_ENTRY_COUNT] = b->block->entries;
     bool live = b->insns[0].flags_live;
     struct emit *e = b->e;
-    uint8_t *to_next;
+    uint8_t *to_next, *to_checked[2];
 
-    emit_page_entries(b, true);
-    to_next = emit_jmp(e);
-    emit_page_entries(b, false);
+    emit_page_entries_saved(b, to_checked);
+    emit_page_entries(b);
     entries[0][TR_CHECKED] = emit_address(e);
     if (live)
         emit_save_flags(b->t, e);
-    emit_aim(e, to_next, emit_address(e));
     entries[1][TR_CHECKED] = emit_address(e);
+    emit_aim(e, to_checked[0], entries[1][TR_CHECKED]);
+    emit_aim(e, to_checked[1], entries[1][TR_CHECKED]);
     b->flags_saved = live;
     emit_attention(b);
     entries[0][TR_DIRECT] = entries[1][TR_DIRECT] = emit_address(e);

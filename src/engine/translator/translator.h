@@ -17,7 +17,7 @@
  * A block belongs to a page (struct tr_page): a linear page, the guest-physical page behind
  * it, the privilege and the code size. Its code has up to four entries, each going on in the next:
  *   indirect  TR_S0 = RIP: is it this block's? reached through a jump table
- *   cross     is this page still what the linear page is mapped to? (one byte of current[])
+ *   cross     is this page still what the linear page is mapped to? (one word of current[])
  *   checked   does anything ask for attention?
  *   direct    jumps within the page, forward
  * each twice: with the status flags in the host's, and saved in translator.flags. Where the block
@@ -210,7 +210,8 @@ struct translator {
     const struct tr_op *site;   /* or the indirect branch, or NULL */
     uint64_t styled_rip; /* where a group's check failed, so that a block of a later style comes */
     enum tr_style style; /* next: this one; or no RIP */
-    uint8_t current[TR_PAGE_IDS]; /* by id: is this page what its linear page is mapped to? */
+    /* By id: ~rip if this page is what its linear page is mapped to, else 0. */
+    uint64_t current[TR_PAGE_IDS];
 
     struct icpu *c;
     struct host_code code;
