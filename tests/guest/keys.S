@@ -29,12 +29,6 @@
     xor %edx, %edx
     wrmsr
     .endm
-    .macro CR4 set:req, clear:req
-    mov %cr4, %rax
-    and $~\clear, %eax
-    or $\set, %eax
-    mov %rax, %cr4
-    .endm
     .macro WP_OFF
     mov %cr0, %rax
     and $~0x10000, %eax

@@ -45,12 +45,6 @@
     TRY "invpcid descriptor, %rdx"
     CHECK_FAULT "\name", 13, 0
     .endm
-    .macro CR4 set:req, clear:req
-    mov %cr4, %rax
-    and $~\clear, %eax
-    or $\set, %eax
-    mov %rax, %cr4
-    .endm
 
 main:
     call enter_long

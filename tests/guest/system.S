@@ -25,12 +25,6 @@
     dec %ebp
     jnz 1b
     .endm
-    .macro CR4 set:req, clear:req
-    mov %cr4, %rax
-    and $~\clear, %rax
-    or $\set, %rax
-    mov %rax, %cr4
-    .endm
 
 main:
     call enter_long

@@ -30,12 +30,6 @@
     CHECK_FAULT "\name", USER_EXIT, 0
     CHECK "\name: how many", calls, $TIMES
     .endm
-    .macro CR4 set:req, clear:req
-    mov %cr4, %rax
-    and $~\clear, %eax
-    or $\set, %eax
-    mov %rax, %cr4
-    .endm
     .macro MORE_AND_LESS_TSD name:req
     mov $USER + user_rdtsc - user_code, %ecx
     mov $0x202, %edx
