@@ -56,16 +56,13 @@ struct rule {
     uint32_t call, argument, mask, value;
 };
 #define ALL UINT32_MAX
-#define CALL(name)                                                                                 \
-    {                                                                                              \
-        __NR_##name, 0, 0, 0                                                                       \
-    }
 #define CALL_IF(name, argument, mask, value)                                                       \
     {                                                                                              \
         __NR_##name, argument, mask, value                                                         \
     }
-#define THREAD (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD)
-#define OWN    0u /* value: this process's id */
+#define CALL(name) CALL_IF(name, 0, 0, 0)
+#define THREAD     (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD)
+#define OWN        0u /* value: this process's id */
 
 /* Rules of one call stand together; frequent ones first. */
 static const struct rule rules[] = {
