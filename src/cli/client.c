@@ -12,8 +12,6 @@
 #include "control/monitor.h"
 #include "control/stream.h"
 
-#define MAX_WORDS 16
-
 struct client_options {
     bool json;
 };
@@ -130,16 +128,6 @@ static int ask_words(const struct connection *connection, const char *const *wor
     return result;
 }
 
-static size_t split_words(char *line, const char **words)
-{
-    size_t count = 0;
-
-    for (char *rest = line, *word; count < MAX_WORDS && (word = strsep(&rest, " \t\r\n"));)
-        if (*word)
-            words[count++] = word;
-    return count;
-}
-
 /* Commands from standard input; a mistake is reported and the next one done. */
 static int ask_lines(const struct cli_verb *verb, const struct connection *connection)
 {
@@ -148,8 +136,8 @@ static int ask_lines(const struct cli_verb *verb, const struct connection *conne
     size_t capacity = 0;
 
     while (getline(&line, &capacity, stdin) > 0) {
-        const char *words[MAX_WORDS];
-        size_t count = split_words(line, words);
+        const char *words[MONITOR_MAX_WORDS];
+        size_t count = monitor_split_words(line, words);
         struct error err = {0};
 
         if (count == 0 || words[0][0] == '#')

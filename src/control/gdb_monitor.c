@@ -10,7 +10,6 @@
 
 #include "control/monitor.h"
 
-#define MAX_WORDS          16
 #define OUTPUT_CHUNK_BYTES 4096
 
 /* Output of "monitor ..." goes ahead of the reply, in pieces. */
@@ -83,20 +82,10 @@ static void monitor_words(struct gdbstub *stub, const char *const *words, size_t
     json_decref(request);
 }
 
-static size_t split_words(char *line, const char **words)
-{
-    size_t count = 0;
-
-    for (char *rest = line, *word; count < MAX_WORDS && (word = strsep(&rest, " \t\r\n"));)
-        if (*word)
-            words[count++] = word;
-    return count;
-}
-
 static void monitor_line(struct gdbstub *stub, char *line)
 {
-    const char *words[MAX_WORDS + 1] = {NULL};
-    size_t count = split_words(line, words);
+    const char *words[MONITOR_MAX_WORDS + 1] = {NULL};
+    size_t count = monitor_split_words(line, words);
 
     if (count == 0 || strcmp(words[0], "help") == 0)
         monitor_help(stub);

@@ -953,6 +953,16 @@ static int add_word(json_t *request, const struct command *command, unsigned pos
     return value ? json_object_set_new(request, argument->name, value) : -EINVAL;
 }
 
+size_t monitor_split_words(char *line, const char *words[MONITOR_MAX_WORDS])
+{
+    size_t count = 0;
+
+    for (char *rest = line, *word; count < MONITOR_MAX_WORDS && (word = strsep(&rest, " \t\r\n"));)
+        if (*word)
+            words[count++] = word;
+    return count;
+}
+
 json_t *monitor_parse_words(const char *const *words, size_t count, struct error *err)
 {
     const struct command *command = count ? find_command(words[0], err) : NULL;

@@ -35,6 +35,10 @@ json_t *monitor_execute(struct machine *machine, const json_t *request);
 /* The same from and to text: one line without its newline; the reply is freed with free(). */
 char *monitor_execute_line(struct machine *machine, const char *line, size_t length);
 
+/* Cut a line into at most so many words, which point into it; returns how many. Any thread. */
+#define MONITOR_MAX_WORDS 16
+size_t monitor_split_words(char *line, const char *words[MONITOR_MAX_WORDS]);
+
 /*
  * Make a request from words as a person types them: "memory-read gpa=0x7c00 size=16",
  * "inspect pit". Checks names and types against the command table, so mistakes are found
