@@ -153,6 +153,7 @@ extern const struct cli_option cli_run_options[];
 
 /* ---- image.c ---- */
 
+int cli_image_build_run(const struct cli_verb *verb, char **words);
 int cli_image_create_run(const struct cli_verb *verb, char **words);
 int cli_image_info_run(const struct cli_verb *verb, char **words);
 int cli_image_convert_run(const struct cli_verb *verb, char **words);
@@ -160,6 +161,8 @@ int cli_image_check_run(const struct cli_verb *verb, char **words);
 int cli_image_resize_run(const struct cli_verb *verb, char **words);
 int cli_image_commit_run(const struct cli_verb *verb, char **words);
 int cli_image_rebase_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_image_build_options[];
+void cli_image_build_choices(cli_put_choice *put, void *opaque);
 extern const struct cli_option cli_image_create_options[], cli_image_info_options[],
     cli_image_convert_options[], cli_image_check_options[], cli_image_resize_options[],
     cli_image_commit_options[], cli_image_rebase_options[];

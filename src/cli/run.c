@@ -64,7 +64,7 @@ struct run {
     struct block *disks[MAX_DISKS + 1];
     char *image_disk; /* IMAGE as --disk has it, if it is one */
     struct block *variables;
-    const char *variables_file;     /* what they are at first; NULL: the firmware has none */
+    const char *variables_file; /* what they are at first; NULL: the firmware has none */
     struct run_networks networks;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
@@ -822,7 +822,8 @@ static int start(struct run *run, struct error *err)
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
     if (open_variables(run, err) || build_board(run, err) || add_disks(run, err) ||
-        add_networks(run, err) || add_devices(run, err) || open_control(run, err) || set_timers(run, err))
+        add_networks(run, err) || add_devices(run, err) || open_control(run, err) ||
+        set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))

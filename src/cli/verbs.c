@@ -32,6 +32,13 @@ static const struct cli_example inspect_examples[] = {
     {NULL},
 };
 
+static const struct cli_example image_build_examples[] = {
+    {"trapeze image build debian debian.qcow2 --ssh-key ~/.ssh/id_ed25519.pub",
+     "a disk to log in to"},
+    {"trapeze run debian.qcow2 --publish 2222:22", "and how: ssh -p 2222 root@localhost"},
+    {NULL},
+};
+
 static const struct cli_example image_create_examples[] = {
     {"trapeze image create disk.qcow2 20G", "a disk of 20 GiB that takes room as it is written"},
     {"trapeze image create -b debian.qcow2 mine.qcow2", "changes to an image that stays as it is"},
@@ -69,6 +76,24 @@ const struct cli_verb cli_verbs[] = {
         .operand_file = true,
         .examples = run_examples,
         .run = cli_run_run,
+    },
+    {
+        .name = "image build",
+        .summary = "make a bootable disk from a distribution's packages",
+        .operands = "SYSTEM FILE",
+        .description =
+            "SYSTEM is 'debian'. The disk starts by BIOS and by UEFI, has its console on the "
+            "first serial port and on the screen, takes an address by DHCP, and lets "
+            "ssh in. FILE becomes a qcow2 image if its name ends so, else a raw one. "
+            "Needs no root where user namespaces are allowed, and a few of Debian's "
+            "programs, which it names if they are not there.",
+        .options = cli_image_build_options,
+        .min_operands = 2,
+        .max_operands = 2,
+        .operand_choices = cli_image_build_choices,
+        .operand_file = true,
+        .examples = image_build_examples,
+        .run = cli_image_build_run,
     },
     {
         .name = "image create",

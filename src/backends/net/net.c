@@ -103,8 +103,7 @@ struct net *net_open(struct loop *loop, const char *description, struct error *e
     net->loop = loop;
     net->last = &net->first;
     if (!properties_init(kind->properties, net, err) &&
-        (!*settings || !properties_parse(kind->properties, net, settings, err)) &&
-        !start(net, err))
+        (!*settings || !properties_parse(kind->properties, net, settings, err)) && !start(net, err))
         return net;
     error_prefix(err, "%s: ", kind->name);
     net_free(net);

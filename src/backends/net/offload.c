@@ -138,7 +138,8 @@ static bool parse(struct segments *s, const uint8_t *frame, size_t size,
 static uint16_t pseudo_sum(const struct segments *s, const uint8_t *frame, unsigned tcp_bytes)
 {
     uint8_t rest[4] = {0, PROTOCOL_TCP};
-    uint16_t sum = s->is_ipv6 ? net_sum(0, frame + s->ip + 8, 32) : net_sum(0, frame + s->ip + 12, 8);
+    uint16_t sum =
+        s->is_ipv6 ? net_sum(0, frame + s->ip + 8, 32) : net_sum(0, frame + s->ip + 12, 8);
 
     put_be16(rest + 2, tcp_bytes);
     return net_sum(sum, rest, sizeof(rest));

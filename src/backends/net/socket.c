@@ -74,7 +74,8 @@ static int deliver_input(struct socket_net *s)
 
     while (s->input_bytes - done >= LENGTH_BYTES) {
         const uint8_t *head = s->input + done;
-        size_t size = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+        size_t size =
+            (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
         struct io_piece piece = {s->input + done + LENGTH_BYTES, size};
         struct net_frame frame = {.pieces = &piece, .piece_count = 1, .size_bytes = size};
 

@@ -119,8 +119,7 @@ static void tap_send(struct net *net, const struct net_frame *frame)
         parts[count++] = (struct iovec){net->scratch, frame->size_bytes};
     } else {
         for (unsigned n = 0; n < frame->piece_count; n++)
-            parts[count++] =
-                (struct iovec){frame->pieces[n].data, frame->pieces[n].size_bytes};
+            parts[count++] = (struct iovec){frame->pieces[n].data, frame->pieces[n].size_bytes};
     }
     if (writev(tap_of(net)->tap_fd, parts, count) < 0)
         return;

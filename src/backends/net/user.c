@@ -14,10 +14,10 @@
  * guest, ready descriptors, timers. Ready descriptors are collected in a round of the loop, and
  * handed over at its end.
  *
- * libslirp knows no offload, but it is an end of every TCP connection, so no segment has to be cut: it
- * takes what the guest has not cut, and believes that the guest takes segments of 64 KiB
- * (raise_mss), which reach the card as such that are to be cut. Whatever else is longer than the link
- * is cut into fragments (send_fragments).
+ * libslirp knows no offload, but it is an end of every TCP connection, so no segment has to be cut:
+ * it takes what the guest has not cut, and believes that the guest takes segments of 64 KiB
+ * (raise_mss), which reach the card as such that are to be cut. Whatever else is longer than the
+ * link is cut into fragments (send_fragments).
  *
  * The guest's frames come on the thread of a processor, where handlers cannot be freed: those of
  * closed descriptors wait for the loop. The name servers of the host are read once, at open
@@ -559,12 +559,21 @@ static void read_name_server(struct user *s)
 {
     uint8_t frame[NET_HEADER_BYTES + 28] = {
         [12] = 0x08, /* IPv4 */
-        [14] = 0x45, [17] = 28, [22] = 2, [23] = IPPROTO_UDP,
-        [26] = FIRST_LEASE >> 24, FIRST_LEASE >> 16 & 0xff, FIRST_LEASE >> 8 & 0xff,
+        [14] = 0x45,
+        [17] = 28,
+        [22] = 2,
+        [23] = IPPROTO_UDP,
+        [26] = FIRST_LEASE >> 24,
+        FIRST_LEASE >> 16 & 0xff,
+        FIRST_LEASE >> 8 & 0xff,
         FIRST_LEASE & 0xff,
-        [30] = NAME_SERVER >> 24, NAME_SERVER >> 16 & 0xff, NAME_SERVER >> 8 & 0xff,
+        [30] = NAME_SERVER >> 24,
+        NAME_SERVER >> 16 & 0xff,
+        NAME_SERVER >> 8 & 0xff,
         NAME_SERVER & 0xff,
-        [35] = DISCARD_PORT, [37] = DNS_PORT, [39] = 8,
+        [35] = DISCARD_PORT,
+        [37] = DNS_PORT,
+        [39] = 8,
     };
     uint16_t sum = (uint16_t)~net_sum(0, frame + NET_HEADER_BYTES, 20);
 

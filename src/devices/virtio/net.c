@@ -22,30 +22,30 @@
 #include "trapeze/machine.h"
 #include "trapeze/net.h"
 
-#define ID_NETWORK          1
-#define PCI_CLASS_ETHERNET  0x020000
+#define ID_NETWORK         1
+#define PCI_CLASS_ETHERNET 0x020000
 
-#define F_CSUM              (1ull << 0)
-#define F_GUEST_CSUM        (1ull << 1)
-#define F_CTRL_OFFLOADS     (1ull << 2)
-#define F_MTU               (1ull << 3)
-#define F_MAC               (1ull << 5)
-#define F_GUEST_TSO4        (1ull << 7)
-#define F_GUEST_TSO6        (1ull << 8)
-#define F_GUEST_ECN         (1ull << 9)
-#define F_HOST_TSO4         (1ull << 11)
-#define F_HOST_TSO6         (1ull << 12)
-#define F_HOST_ECN          (1ull << 13)
-#define F_MRG_RXBUF         (1ull << 15)
-#define F_STATUS            (1ull << 16)
-#define F_CTRL_VQ           (1ull << 17)
-#define F_CTRL_RX           (1ull << 18)
-#define F_CTRL_VLAN         (1ull << 19)
-#define F_CTRL_RX_EXTRA     (1ull << 20)
-#define F_GUEST_ANNOUNCE    (1ull << 21)
-#define F_MQ                (1ull << 22)
-#define F_CTRL_MAC_ADDR     (1ull << 23)
-#define GUEST_OFFLOADS      (F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN)
+#define F_CSUM             (1ull << 0)
+#define F_GUEST_CSUM       (1ull << 1)
+#define F_CTRL_OFFLOADS    (1ull << 2)
+#define F_MTU              (1ull << 3)
+#define F_MAC              (1ull << 5)
+#define F_GUEST_TSO4       (1ull << 7)
+#define F_GUEST_TSO6       (1ull << 8)
+#define F_GUEST_ECN        (1ull << 9)
+#define F_HOST_TSO4        (1ull << 11)
+#define F_HOST_TSO6        (1ull << 12)
+#define F_HOST_ECN         (1ull << 13)
+#define F_MRG_RXBUF        (1ull << 15)
+#define F_STATUS           (1ull << 16)
+#define F_CTRL_VQ          (1ull << 17)
+#define F_CTRL_RX          (1ull << 18)
+#define F_CTRL_VLAN        (1ull << 19)
+#define F_CTRL_RX_EXTRA    (1ull << 20)
+#define F_GUEST_ANNOUNCE   (1ull << 21)
+#define F_MQ               (1ull << 22)
+#define F_CTRL_MAC_ADDR    (1ull << 23)
+#define GUEST_OFFLOADS     (F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN)
 
 /* struct virtio_net_config (5.1.4). */
 enum config_field {
@@ -55,8 +55,8 @@ enum config_field {
     CONFIG_MTU = 10,
     CONFIG_BYTES = 12,
 };
-#define STATUS_LINK_UP   0x1u
-#define STATUS_ANNOUNCE  0x2u
+#define STATUS_LINK_UP  0x1u
+#define STATUS_ANNOUNCE 0x2u
 
 /* struct virtio_net_hdr (5.1.6). */
 enum header_field {
@@ -69,14 +69,14 @@ enum header_field {
     HEADER_BUFFERS = 10,
     HEADER_BYTES = 12,
 };
-#define NEEDS_CSUM       0x1u
-#define DATA_VALID       0x2u
-#define GSO_TCP4         1u
-#define GSO_TCP6         4u
-#define GSO_ECN          0x80u
+#define NEEDS_CSUM    0x1u
+#define DATA_VALID    0x2u
+#define GSO_TCP4      1u
+#define GSO_TCP6      4u
+#define GSO_ECN       0x80u
 
 /* Commands: class, command (5.1.6.5). */
-#define COMMAND(c, n)    ((c) << 8 | (n))
+#define COMMAND(c, n) ((c) << 8 | (n))
 enum command {
     RX_PROMISCUOUS = COMMAND(0, 0),
     RX_ALL_MULTICAST = COMMAND(0, 1),
@@ -92,20 +92,20 @@ enum command {
     PAIRS_SET = COMMAND(4, 0),
     OFFLOADS_SET = COMMAND(5, 0),
 };
-#define COMMAND_BYTES    2u
-#define ACK_OK           0u
-#define ACK_ERROR        1u
+#define COMMAND_BYTES   2u
+#define ACK_OK          0u
+#define ACK_ERROR       1u
 
-#define MAX_PAIRS        ((VIRTIO_MAX_QUEUES - 1) / 2)
-#define TABLE_SIZE       64u
-#define VLAN_COUNT       4096u
-#define ETHERTYPE_VLAN   0x8100u
-#define ETHERTYPE_IPV4   0x0800u
-#define ETHERTYPE_IPV6   0x86ddu
-#define FLOW_COUNT       256u
-#define MAX_BUFFERS      VIRTIO_QUEUE_SIZE /* of one frame */
-#define PEEK_BYTES       64u               /* enough for addresses and ports */
-#define FRAMES_PER_KICK  VIRTIO_QUEUE_SIZE
+#define MAX_PAIRS       ((VIRTIO_MAX_QUEUES - 1) / 2)
+#define TABLE_SIZE      64u
+#define VLAN_COUNT      4096u
+#define ETHERTYPE_VLAN  0x8100u
+#define ETHERTYPE_IPV4  0x0800u
+#define ETHERTYPE_IPV6  0x86ddu
+#define FLOW_COUNT      256u
+#define MAX_BUFFERS     VIRTIO_QUEUE_SIZE /* of one frame */
+#define PEEK_BYTES      64u               /* enough for addresses and ports */
+#define FRAMES_PER_KICK VIRTIO_QUEUE_SIZE
 
 /* Addresses to receive, of one kind; too_many: all of them. */
 struct mac_table {

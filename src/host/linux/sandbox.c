@@ -172,11 +172,14 @@ static const struct rule removing[] = {
     CALL(unlinkat),
 };
 
-/* Where the guest's connections are sockets of this process. stat() tells whether the host has other
- * name servers now. */
+/* Where the guest's connections are sockets of this process. stat() tells whether the host has
+ * other name servers now. */
 static const struct rule connecting[] = {
-    CALL_IF(socket, 0, ALL, AF_INET), CALL_IF(socket, 0, ALL, AF_INET6), CALL(connect),
-    CALL(accept),                     CALL(newfstatat),
+    CALL_IF(socket, 0, ALL, AF_INET),
+    CALL_IF(socket, 0, ALL, AF_INET6),
+    CALL(connect),
+    CALL(accept),
+    CALL(newfstatat),
 #ifdef __NR_stat
     CALL(stat),
 #endif
