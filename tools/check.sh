@@ -134,7 +134,7 @@ fi
 if want "thread boot" && step "thread guest" tools/guest.sh cloud; then
     step "thread boot" python3 tests/system/boot.py build-thread/trapeze cloud-smp2
 fi
-if want system && step "system guests" tools/guests.sh; then
+if want system && TRAPEZE=build-gcc/trapeze step "system guests" tools/guests.sh; then
     tests "system tests" build-gcc system
 fi
 

@@ -1,11 +1,13 @@
 #!/bin/sh
-# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs]
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian]
 #
 # cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
 # i386            Debian's linux-image-686-pae
 # initramfs       only the initramfs (64-bit; i386 brings its own)
 #
 # vmlinux         the kernel of cloud, unpacked to an ELF file
+#
+# debian          a disk with Debian, as "trapeze image build debian" makes it; TRAPEZE is the program
 #
 # Packages are downloaded and unpacked below TRAPEZE_CACHE (default ~/.cache/trapeze),
 # never installed. Prints the folder, which then holds vmlinuz and initramfs.cpio.
@@ -29,8 +31,25 @@ cloud | vmlinux) meta=linux-image-cloud-amd64 arch=amd64 ;;
 generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
 initramfs) meta='' arch=amd64 ;;
-*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs" ;;
+debian) ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian" ;;
 esac
+
+# The disk goes with the script that made it.
+if [ "$kind" = debian ]; then
+    folder=$cache/debian
+    made_by=$(cksum <"$here/../share/image/debian.sh")
+    mkdir -p "$folder"
+    if [ ! -f "$folder/disk.qcow2" ] || [ "$(cat "$folder/made-by" 2>/dev/null)" != "$made_by" ]; then
+        say "making a Debian disk (some minutes)"
+        "${TRAPEZE:-$here/../build/trapeze}" image build debian "$folder/new.qcow2" --force --password trapeze \
+            --no-cloud-init >&2
+        mv "$folder/new.qcow2" "$folder/disk.qcow2"
+        echo "$made_by" >"$folder/made-by"
+    fi
+    echo "$folder"
+    exit 0
+fi
 
 [ "$arch" = i386 ] && machine=-m32 || machine=-m64
 

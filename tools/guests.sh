@@ -2,6 +2,6 @@
 # guests.sh - get every guest that the system tests boot
 set -eu
 
-for guest in cloud vmlinux generic i386; do
+for guest in cloud vmlinux generic i386 debian; do
     "$(dirname "$0")/guest.sh" "$guest"
 done

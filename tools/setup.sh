@@ -32,6 +32,15 @@ check nasm            assemble the guest tests
 check binutils        link the guest tests
 check shellcheck      check the shell scripts
 check python3         drive the system tests
+check mmdebstrap      make a Debian disk
+check dosfstools      make its EFI partition
+check mtools          fill it
+check fdisk           divide the disk
+check grub-common     make its boot loaders
+check grub-pc-bin     the one for a BIOS
+check grub-efi-amd64-bin  the one for UEFI
+check seabios         start it
+check ovmf            start it by UEFI
 check qemu-utils      compare images with those of QEMU
 check lz4             unpack a kernel to test the PVH entry
 bench python3         run the benchmarks and print the table

@@ -106,8 +106,6 @@ menuentry "Debian, to mend it" {
 }
 GRUB
 rm -rf "\$root"/var/cache/apt/archives/*.deb "\$root"/var/lib/apt/lists/*_*
-mke2fs -q -t ext4 -L system -U '$uuid' -E root_owner=0:0 -d "\$root" '$work/root.img' ${root_mib}M
-chmod 644 '$work/root.img'
 EOF
 chmod 755 "$work/customize"
 if [ -n "$PASSWORD" ]; then
@@ -115,14 +113,28 @@ if [ -n "$PASSWORD" ]; then
 fi
 
 echo "fetching and installing packages (some minutes)"
-mmdebstrap --quiet --variant=minbase --format=null --include="$include" \
+mmdebstrap --quiet --variant=minbase --format=tar --include="$include" \
     --aptopt='Acquire::Retries "3"' --dpkgopt=path-exclude=/usr/share/man/* \
-    --customize-hook="$work/customize \"\$1\"" "$SUITE" /dev/null ${MIRROR:+"$MIRROR"} ||
+    --customize-hook="$work/customize \"\$1\"" "$SUITE" "$work/root.tar" ${MIRROR:+"$MIRROR"} ||
     fail "mmdebstrap could not make the system"
 
 # ---- the disk ----
 
 echo "writing $FILE"
+cat >"$work/populate" <<EOF
+set -eu
+mkdir '$work/root'
+tar -C '$work/root' --numeric-owner -xpf '$work/root.tar' --exclude='./dev/*'
+mke2fs -q -t ext4 -L system -U '$uuid' -E root_owner=0:0 -d '$work/root' '$work/root.img' ${root_mib}M
+chmod 644 '$work/root.img'
+rm -rf '$work/root'
+EOF
+if [ "$(id -u)" = 0 ]; then
+    sh "$work/populate"
+else
+    mmdebstrap --unshare-helper sh "$work/populate" # files of many owners
+fi >/dev/null
+rm "$work/root.tar"
 truncate -s "${SIZE_MIB}M" "$work/disk.img"
 printf 'label: gpt\nstart=2048, size=2048, type=21686148-6449-6E6F-744E-656564454649\nstart=4096, size=%s, type=U\nstart=%s, size=%s, type=L\n' \
     $((esp_mib * 2048)) $((root_at_mib * 2048)) $((root_mib * 2048)) |

@@ -16,8 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
-
 #define MIB (1ull << 20)
 
 struct build_options {
@@ -119,7 +117,7 @@ static int build(const struct build_options *options, const char *system, const 
         return -EINVAL;
     if (!options->force && access(file, F_OK) == 0)
         return error_set(err, EEXIST, "'%s' is there already; --force writes over it", file);
-    snprintf(size, sizeof(size), "%" PRIu64, align_down(options->size_bytes, MIB) / MIB);
+    snprintf(size, sizeof(size), "%" PRIu64, (uint64_t)(options->size_bytes / MIB));
     hand_over("FILE", file);
     hand_over("SIZE_MIB", size);
     hand_over("SUITE", options->suite);
