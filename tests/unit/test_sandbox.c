@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -56,6 +57,26 @@ static int try_open(void)
 static int try_socket(void)
 {
     return socket(AF_INET, SOCK_STREAM, 0) < 0 ? -1 : 0;
+}
+static int try_local_socket(void)
+{
+    return socket(AF_UNIX, SOCK_STREAM, 0) < 0 ? -1 : 0;
+}
+static int try_bind(void)
+{
+    return bind(0, (const struct sockaddr *)"", 0);
+}
+static int try_connect(void)
+{
+    struct sockaddr_in nobody = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+    nobody.sin_port = htons(9);
+    return connect(fd, (const struct sockaddr *)&nobody, sizeof(nobody));
+}
+static int try_write(void)
+{
+    return open(PATH, O_WRONLY) < 0 ? -1 : 0;
 }
 static int try_fork(void)
 {
@@ -134,6 +155,14 @@ static const struct attempt attempts[] = {
     {"open a file for reading", try_open, FAILED, EACCES, HOST_MAY_REMOVE},
     {"open one in a new thread", try_in_thread, FAILED, EACCES, HOST_MAY_REMOVE},
     {"make a socket", try_socket, STOPPED, 0, HOST_MAY_REMOVE},
+    {"make a socket where that is allowed", try_socket, WORKED, 0, HOST_MAY_CONNECT},
+    {"connect where that is allowed", try_connect, WORKED, 0, HOST_MAY_CONNECT},
+    {"make a local socket", try_local_socket, FAILED, EPERM, HOST_MAY_CONNECT},
+    {"give a socket a name", try_bind, STOPPED, 0, HOST_MAY_CONNECT},
+    {"open a file where only connecting is allowed", try_open, FAILED, EACCES, HOST_MAY_CONNECT},
+    {"open a file for reading where that is allowed", try_open, WORKED, 0, HOST_MAY_READ},
+    {"open a file for writing there", try_write, FAILED, EPERM, HOST_MAY_READ},
+    {"open a new file there", try_create, FAILED, EPERM, HOST_MAY_READ},
     {"fork", try_fork, FAILED, EPERM, HOST_MAY_REMOVE},
     {"map executable memory", try_map_executable, FAILED, EPERM, HOST_MAY_REMOVE},
     {"make memory executable", try_make_executable, FAILED, EPERM, HOST_MAY_REMOVE},

@@ -111,12 +111,13 @@ static void read_peer(struct socket_net *s)
 static void write_peer(struct socket_net *s)
 {
     ssize_t size = send(s->peer_fd, s->output, s->output_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    bool was_busy = s->output_bytes > BUSY_BYTES;
 
     if (size < 0)
         return; /* reading says what is wrong */
     s->output_bytes -= (size_t)size;
     memmove(s->output, s->output + size, s->output_bytes);
-    if (s->output_bytes <= BUSY_BYTES)
+    if (was_busy && s->output_bytes <= BUSY_BYTES)
         net_notify_can_send(&s->net);
 }
 

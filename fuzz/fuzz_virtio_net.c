@@ -1,0 +1,272 @@
+/*
+ * fuzz_virtio_net.c - a hostile driver of the virtio network card, and a hostile peer
+ *
+ * Steps are accesses to configuration space, registers, rings and descriptors, well-formed chains
+ * of frames and commands, frames and bytes from the other end of the link, and saved states. The
+ * other end is a stream socket. Claims: states survive a round trip; whatever happened, a reset
+ * makes it a card again that receives and sends.
+ */
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "devices/devices.h"
+#include "fuzz_device.h"
+#include "trapeze/net.h"
+#include "virtio_driver.h"
+
+#define SLOT       3
+#define RAM_BYTES  (1u << 20)
+#define QUEUES     5
+#define AREA       0x8000u /* rings and tables begin there */
+#define AREA_BYTES 0x8000u
+#define DATA       0x80000u
+
+struct rig {
+    struct device_test *t;
+    struct device *card;
+    struct net *net;
+    int peer;
+    struct virtio_driver d;
+    struct driver_queue queues[QUEUES];
+};
+
+/* An address: mostly in the area, else at the end of RAM, in registers or anywhere. */
+static uint64_t take_gpa(struct fuzz_input *in)
+{
+    uint16_t value = (uint16_t)fuzz_take(in, 2);
+
+    switch (value >> 13) {
+    case 0:
+        return RAM_BYTES - (value & 0x1fff);
+    case 1:
+        return value & 0x1000 ? 0xc0400000u + (value & 0xfff) : fuzz_take(in, 8);
+    default:
+        return AREA + value % AREA_BYTES;
+    }
+}
+
+static void begin_driver(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t how = (uint8_t)fuzz_take(in, 1);
+    uint64_t features = (VIRTIO_F_VERSION_1 | (how & 1 ? VIRTIO_F_RING_PACKED : 0) |
+                         (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
+                         (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | fuzz_take(in, 3)) &
+                        virtio_driver_offered(&r->d);
+
+    virtio_driver_find(&r->d, r->t, SLOT);
+    r->d.next_gpa = how & 0x10 ? RAM_BYTES - 0x4000 : AREA;
+    if (how & 0x20)
+        virtio_driver_use_msix(&r->d);
+    virtio_driver_negotiate(&r->d, features);
+    for (unsigned n = 0; n < QUEUES; n++)
+        driver_queue_set_up(&r->queues[n], &r->d, n,
+                            how & 1 ? 1 + (unsigned)fuzz_take(in, 1) % 20 : 1u << (how >> 6) << 1);
+    virtio_driver_start(&r->d);
+}
+
+static bool has_queues(const struct rig *r)
+{
+    return r->queues[0].driver;
+}
+
+/* Bytes of the input in guest memory, in up to four buffers. */
+static void add_chain(struct rig *r, struct fuzz_input *in, struct driver_queue *q)
+{
+    struct driver_buffer buffers[4];
+    unsigned count = 1 + (unsigned)fuzz_take(in, 1) % 4;
+
+    for (unsigned n = 0; n < count; n++) {
+        uint8_t what = (uint8_t)fuzz_take(in, 1);
+        uint64_t gpa = DATA + (what & 0x3fu) * 0x400;
+        uint32_t size = what & 0x40 ? (uint32_t)fuzz_take(in, 2) : (uint32_t)fuzz_take(in, 1);
+
+        buffers[n] = (struct driver_buffer){gpa, size, what & 0x80};
+        for (uint32_t k = 0; k < size && k < 80 && in->left && !(what & 0x80); k++)
+            r->t->ram.hva[gpa + k] = (uint8_t)fuzz_take(in, 1);
+    }
+    if (q->free >= count)
+        driver_queue_add(q, buffers, count);
+}
+
+static void write_descriptor(struct rig *r, struct fuzz_input *in, const struct driver_queue *q)
+{
+    uint8_t at = (uint8_t)fuzz_take(in, 1);
+    uint64_t where = at & 0x80 ? take_gpa(in) & ~15ull : q->descriptors + 16u * (at % q->size);
+    uint64_t gpa = take_gpa(in);
+    uint32_t size = (uint32_t)fuzz_take(in, 2);
+    uint16_t last = (uint16_t)fuzz_take(in, 2);
+
+    if (where <= RAM_BYTES - 16)
+        driver_put_descriptor(&r->d, where, q->packed, gpa, size, last & 0x8087u, last >> 3 & 0x1f);
+}
+
+static void access_registers(struct rig *r, struct fuzz_input *in, uint8_t what)
+{
+    static const uint32_t bases[4] = {0xc0400000, 0xc0400000, 0xc0402000, 0xc0100000};
+    uint64_t gpa = bases[what >> 6] + (what & 0x20 ? fuzz_take(in, 2) & 0x3fff : fuzz_take(in, 1));
+    unsigned size = 1u << (what >> 3 & 3);
+
+    if (what & 4)
+        test_read(r->t, gpa, size);
+    else
+        test_write(r->t, gpa, fuzz_take(in, size), size);
+}
+
+static void access_config(struct rig *r, struct fuzz_input *in, uint8_t what)
+{
+    unsigned size = 1u << (what >> 3 & 3) % 3;
+    uint64_t gpa = DRIVER_ECAM + (SLOT << 15) + fuzz_take(in, 1);
+
+    if (what & 0x20)
+        test_read(r->t, gpa, size);
+    else
+        test_write(r->t, gpa, fuzz_take(in, size), size);
+}
+
+/* What the peer was sent is thrown away. */
+static void run(struct rig *r)
+{
+    static uint8_t bytes[1 << 16];
+
+    device_test_loop(r->t);
+    while (recv(r->peer, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+        device_test_loop(r->t);
+}
+
+static void peer_sends(struct rig *r, struct fuzz_input *in, size_t size)
+{
+    uint8_t stream[4 + 2048] = {0, 0, (uint8_t)(size >> 8), (uint8_t)size};
+
+    for (size_t n = 0; n < size && n < 40 && in->left; n++)
+        stream[4 + n] = (uint8_t)fuzz_take(in, 1);
+    if (send(r->peer, stream, size + 4, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+        run(r);
+}
+
+static void step(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
+    struct driver_queue *q = &r->queues[(what >> 4) % QUEUES];
+
+    switch (what % 16) {
+    case 0:
+        begin_driver(r, in);
+        break;
+    case 1:
+    case 2:
+    case 3:
+        if (has_queues(r))
+            add_chain(r, in, q);
+        break;
+    case 4:
+    case 5:
+        test_write(r->t, 0xc0403000u + 4 * (what >> 4), what >> 4, 2);
+        break;
+    case 6:
+        if (has_queues(r))
+            write_descriptor(r, in, q);
+        break;
+    case 7:
+        if (has_queues(r) && !q->packed)
+            driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
+        break;
+    case 8:
+        access_registers(r, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 9:
+        access_config(r, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 10:
+        test_write(r->t, take_gpa(in), fuzz_take(in, 2), 2);
+        break;
+    case 11:
+    case 12:
+        peer_sends(r, in, 1 + fuzz_take(in, what & 0x10 ? 2 : 1) % 2048);
+        break;
+    case 13:
+        device_test_advance_ns(r->t, 1000);
+        run(r);
+        break;
+    case 14:
+        FUZZ_LOCKED(r->t, r->card->class->quiesce(r->card));
+        run(r);
+        FUZZ_LOCKED(r->t, r->card->class->resume(r->card));
+        break;
+    default:
+        if (what & 0x80) {
+            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->card));
+            in->left = 0;
+        } else {
+            device_test_round_trip(r->t, r->card);
+        }
+        break;
+    }
+}
+
+/* Each end sends one, and the other gets it. */
+static void check_mended(struct rig *r)
+{
+    struct driver_buffer in = {DATA, 2048, true}, out = {DATA + 4096, 12 + 60, false};
+    uint8_t frame[64] = {0, 0, 0, 60, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, got[64];
+    uint16_t id;
+    uint32_t length = 0;
+
+    FUZZ_LOCKED(r->t, net_accept(r->net)); /* what waited for buffers goes, the driver is away */
+    virtio_driver_find(&r->d, r->t, SLOT);
+    FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
+    driver_queue_set_up(&r->queues[0], &r->d, 0, 4);
+    driver_queue_set_up(&r->queues[1], &r->d, 1, 4);
+    run(r);
+    virtio_driver_start(&r->d);
+    driver_queue_add(&r->queues[0], &in, 1);
+    driver_queue_kick(&r->queues[0]);
+    FUZZ_CLAIM(send(r->peer, frame, 64, MSG_DONTWAIT) == 64);
+    device_test_loop(r->t);
+    FUZZ_CLAIM(driver_queue_take(&r->queues[0], &id, &length) && length == 72);
+    memset(r->t->ram.hva + out.gpa, 0, 12 + 60);
+    driver_queue_add(&r->queues[1], &out, 1);
+    driver_queue_kick(&r->queues[1]);
+    FUZZ_CLAIM(recv(r->peer, got, 64, MSG_DONTWAIT) == 64);
+}
+
+static struct rig *rig(void)
+{
+    static struct rig r;
+    struct error err = {0};
+    char description[32];
+    int fds[2];
+
+    if (!r.t) {
+        r.t = device_test_new(RAM_BYTES);
+        FUZZ_CLAIM(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+        snprintf(description, sizeof(description), "socket,fd=%d", fds[0]);
+        r.peer = fds[1];
+        r.net = net_open(r.t->loop, description, &err);
+        device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
+        r.card = device_test_create(r.t, &virtio_net_class, "addr=3,queues=2");
+        FUZZ_CLAIM(device_set_pointer(r.card, "network", r.net, &err) == 0);
+        device_test_attach(r.card);
+        device_test_start(r.t);
+    }
+    device_test_reset(r.t);
+    FUZZ_LOCKED(r.t, net_accept(r.net));
+    run(&r);
+    memset(r.queues, 0, sizeof(r.queues));
+    memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
+    virtio_driver_find(&r.d, r.t, SLOT);
+    return &r;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct fuzz_input in = {data, size};
+    struct rig *r = rig();
+
+    while (in.left)
+        step(r, &in);
+    device_test_reset(r->t);
+    check_mended(r);
+    return 0;
+}
