@@ -467,6 +467,16 @@ static void broken_chains_break_the_card(void **state)
     assert_true(passes(OWN, 0x0800));
 }
 
+/* They are refused when the driver is done with them, not before. */
+static void features_that_are_not_offered_can_be_saved(void **state)
+{
+    (void)state;
+    driver_write(&f.d, COMMON_ACCEPTED, 1u << 6, 4);
+    device_test_round_trip(f.t, f.card);
+    assert_false(virtio_driver_negotiate(&f.d, V1 | 1 << 6));
+    start(V1, 8);
+}
+
 static void the_link_goes_with_the_peer(void **state)
 {
     (void)state;
@@ -518,6 +528,7 @@ int main(void)
         TEST(frames_are_filtered_by_vlan),
         TEST(wrong_commands_fail),
         TEST(broken_chains_break_the_card),
+        TEST(features_that_are_not_offered_can_be_saved),
         TEST(the_link_goes_with_the_peer),
         TEST(many_frames_are_one_interrupt),
     };

@@ -168,7 +168,7 @@ static bool is_consistent(const struct virtio_device *dev, const struct virtqueu
 
 int virtio_after_load(struct virtio_device *dev, struct error *err)
 {
-    if (dev->features & ~dev->offered)
+    if (dev->status & VIRTIO_FEATURES_OK && dev->features & ~dev->offered)
         return error_set(err, EINVAL, "%s: features 0x%llx that this device has not", dev->dev->id,
                          (unsigned long long)(dev->features & ~dev->offered));
     for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++) {
