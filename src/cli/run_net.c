@@ -139,6 +139,7 @@ static int publish_all(struct run_networks *networks, const struct cli_texts *pu
             error_prefix(err, "--publish %s: ", publish->items[n]);
             return -EINVAL;
         }
+        log_info("%s: the host's port leads to the guest's", publish->items[n]);
     }
     return 0;
 }

@@ -23,7 +23,10 @@ typedef void loop_call_fn(void *opaque);
 struct loop *loop_new(struct error *err);
 void loop_free(struct loop *loop);
 
-/* fd stays the caller's. Loop thread or before loop_run. */
+/*
+ * fd stays the caller's. Handlers are removed on the loop's thread or before loop_run; they are
+ * added and changed there, or on any thread with the lock of the hooks held.
+ */
 struct loop_fd *loop_add_fd(struct loop *loop, int fd, unsigned events, loop_fd_fn *fn,
                             void *opaque, struct error *err);
 void loop_set_events(struct loop_fd *handler, unsigned events);

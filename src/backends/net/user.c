@@ -78,7 +78,8 @@ struct user {
     struct user_fd *fds, *closed;
     struct user_fd **by_number; /* fd to its entry */
     size_t number_count;
-    bool is_due; /* pass_on() was deferred */
+    bool is_due;         /* pass_on() was deferred */
+    bool has_complained; /* about the guest */
     struct user_timer *timers;
     int timer_fd;
     uint64_t armed_ns; /* when timer_fd wakes us: never later than something is due */
@@ -336,10 +337,14 @@ static ssize_t send_packet(const void *bytes, size_t size, void *opaque)
     return (ssize_t)size;
 }
 
+/* Once: it may be said of every frame. */
 static void guest_error(const char *message, void *opaque)
 {
-    (void)opaque;
-    log_guest("user network: %s", message);
+    struct user *s = opaque;
+
+    if (!s->has_complained)
+        log_guest("user network: %s", message);
+    s->has_complained = true;
 }
 
 static int64_t get_clock_ns(void *opaque)
