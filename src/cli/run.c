@@ -41,6 +41,7 @@
 #define MAX_SERIAL           PC_SERIAL_COUNT
 #define MAX_INITRDS          64
 #define MAX_DISKS            26
+#define SNAPSHOT             ",snapshot=on" /* to a disk */
 
 struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
@@ -48,7 +49,7 @@ struct run_options {
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device, disk, net, publish;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
-    bool paused, counted, no_reboot, perf_map;
+    bool paused, counted, no_reboot, perf_map, snapshot;
     const char *listing, *stats, *sandbox, *nvram;
 };
 
@@ -547,13 +548,15 @@ static const struct device_class *disk_class(const char *interface, struct error
 /* "FILE[,if=virtio][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
 static int add_disk(struct run *run, const char *text, struct block **out_disk, struct error *err)
 {
-    char *rest = strdup(text), interface[32], serial[32];
+    size_t size = strlen(text) + sizeof(SNAPSHOT);
+    char *rest = malloc(size), interface[32], serial[32];
     const struct device_class *class = NULL;
     struct device *dev = NULL;
     int result = -EINVAL;
 
     if (!rest)
         return error_set(err, ENOMEM, "out of memory");
+    snprintf(rest, size, "%s%s", text, run->options.snapshot ? SNAPSHOT : "");
     class = disk_class(run_take_property(rest, "if=", interface), err);
     if (class) {
         const char *number = run_take_property(rest, "serial=", serial);
@@ -1051,11 +1054,14 @@ const struct cli_option cli_run_options[] = {
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
-     .help =
-         "a disk: a raw image or a block device; if=virtio is how the guest sees it, serial=TEXT "
-         "its number, readonly=on leaves FILE as it is, discard=off keeps room that the guest "
-         "gives "
-         "back, lock=off shares FILE; ',,' stands for a comma; may be repeated"},
+     .help = "a disk: a raw or qcow2 image or a block device; if=virtio is how the guest sees it, "
+             "serial=TEXT its number, format=raw or qcow2 what FILE is (default: found out), "
+             "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
+             "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
+             "may be repeated"},
+    {"snapshot", .kind = CLI_FLAG, AT(snapshot),
+     .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "
+             "are gone at the end"},
     {"net", 'N', CLI_TEXTS, AT(net), "KIND[,P=VALUE]...", .choices = run_net_choices,
      .help = "a network card and what it is connected to; if=virtio is how the guest sees it, "
              "mac=ADDRESS its address, queues=N and mtu=N more of the card (default: user if the "
