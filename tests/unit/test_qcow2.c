@@ -115,7 +115,8 @@ static int request(struct block_node *node, enum block_op op, uint64_t offset, u
                    uint64_t size)
 {
     /* two pieces, and the way without waiting first */
-    struct io_piece pieces[2] = {{data, size / 3}, {data + size / 3, size - size / 3}};
+    size_t third = data ? size / 3 : 0;
+    struct io_piece pieces[2] = {{data, third}, {data ? data + third : NULL, size - third}};
     struct block_request r = {
         .op = op, .offset = offset, .size_bytes = size, .pieces = pieces, .piece_count = 2};
     int result = op == BLOCK_READ || op == BLOCK_WRITE ? node->ops->try_execute(node, &r) : -EAGAIN;

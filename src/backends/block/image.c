@@ -177,6 +177,7 @@ int image_info(const char *file, const char *format, struct image_info *out_info
         out_info->qcow2 = *qcow2;
         strcpy(out_info->backing, qcow2->backing ? qcow2->backing : "");
         strcpy(out_info->backing_format, qcow2->backing_format ? qcow2->backing_format : "");
+        out_info->qcow2.backing = out_info->qcow2.backing_format = NULL; /* the node's */
     }
     block_node_close(node);
     return 0;
@@ -288,6 +289,13 @@ static int copy_all(struct copy *copy, const struct image_progress *progress)
     return result ? result : block_node_flush(copy->to);
 }
 
+static bool is_device(const char *file)
+{
+    struct stat kind;
+
+    return stat(file, &kind) == 0 && S_ISBLK(kind.st_mode);
+}
+
 static int copy_to_new(struct block_node *from, const struct image_new *new, bool compress,
                        const struct image_progress *progress, struct error *err)
 {
@@ -303,6 +311,10 @@ static int copy_to_new(struct block_node *from, const struct image_new *new, boo
         copy.grain = info->cluster_bytes;
     copy.data = malloc(PART_BYTES);
     if (copy.data)
+        result = is_device(new->file) && !info /* where it is not zero yet */
+                     ? block_node_clear(copy.to, BLOCK_ZERO, 0, copy.to->size_bytes)
+                     : 0;
+    if (!result)
         result = copy_all(&copy, progress);
     free(copy.data);
     block_node_close(copy.to);
@@ -325,7 +337,7 @@ int image_convert(const char *source, const char *format, const struct image_new
         result = create(&all, err);
     if (!result) {
         result = copy_to_new(from, new, compress, progress, err);
-        if (result)
+        if (result && !is_device(new->file))
             unlink(new->file); /* a part of an image is worse than none */
     }
     block_node_close(from);

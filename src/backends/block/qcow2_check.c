@@ -26,6 +26,7 @@ struct check {
     struct qcow2_set tables; /* of the active image */
     struct qcow2_check_result *result;
     bool repair, has_reftable;
+    bool is_lost; /* there are errors that cannot be repaired */
     void (*report)(void *opaque, const char *text);
     void *opaque;
     unsigned reports;
@@ -82,15 +83,26 @@ static bool use_table(struct check *c, const char *name, uint64_t offset, uint64
     return use(c, first, count);
 }
 
+/* Where an entry leads to; its last sector, if it is compressed, may be cut. */
+static void entry_clusters(const struct check *c, uint64_t entry, uint64_t *out_first,
+                           uint64_t *out_count)
+{
+    qcow2_entry_clusters(c->q, entry, out_first, out_count);
+    if (*out_count > 1 && *out_first + *out_count == c->clusters + 1)
+        --*out_count;
+}
+
 static bool is_entry_right(const struct check *c, uint64_t entry)
 {
     uint64_t first, count;
 
-    qcow2_entry_clusters(c->q, entry, &first, &count);
+    entry_clusters(c, entry, &first, &count);
     if (!(entry & QCOW2_COMPRESSED) && entry & QCOW2_OFFSET_MASK & (c->q->cluster_bytes - 1))
         return false;
+    if (count && !range_fits(first, count, c->clusters))
+        return false;
     for (uint64_t n = 0; n < count; n++)
-        if (first + n < c->clusters && qcow2_set_has(&c->tables, first + n))
+        if (qcow2_set_has(&c->tables, first + n))
             return false;
     return true;
 }
@@ -99,12 +111,8 @@ static void count_entry(struct check *c, uint64_t entry)
 {
     uint64_t first, count;
 
-    qcow2_entry_clusters(c->q, entry, &first, &count);
-    if (count && first + count == c->clusters + 1 && entry & QCOW2_COMPRESSED)
-        count--; /* its last sector may be cut */
-    if (!use(c, first, count))
-        corrupt(c, "data at 0x%llx is behind the end of the file",
-                (unsigned long long)(first << c->q->cluster_bits));
+    entry_clusters(c, entry, &first, &count);
+    use(c, first, count);
 }
 
 static int read_table(struct check *c, uint64_t offset, uint8_t *table, struct error *err)
@@ -162,7 +170,8 @@ static int check_active(struct check *c, uint8_t *table, struct error *err)
     struct qcow2 *q = c->q;
 
     use_table(c, "header", 0, q->cluster_bytes);
-    use_table(c, "L1 table", q->l1_offset, q->l1_size * 8ull);
+    if (!use_table(c, "L1 table", q->l1_offset, q->l1_size * 8ull))
+        c->is_lost = true;
     for (uint32_t n = 0; n < q->l1_size; n++) {
         uint64_t offset = q->l1[n] & QCOW2_OFFSET_MASK;
 
@@ -183,6 +192,17 @@ static int check_active(struct check *c, uint8_t *table, struct error *err)
 
 /* ---- snapshots in the image ---- */
 
+static void check_snapshot_entry(struct check *c, uint64_t entry)
+{
+    if (is_entry_right(c, entry)) {
+        count_entry(c, entry);
+        return;
+    }
+    corrupt(c, "data of a snapshot is at 0x%llx, where it cannot be",
+            (unsigned long long)(entry & QCOW2_OFFSET_MASK));
+    c->is_lost = true;
+}
+
 static int check_snapshot_l1(struct check *c, uint64_t offset, uint32_t size, uint8_t *table,
                              struct error *err)
 {
@@ -191,6 +211,7 @@ static int check_snapshot_l1(struct check *c, uint64_t offset, uint32_t size, ui
     if (size > QCOW2_MAX_L1_BYTES / 8 || offset & (q->cluster_bytes - 1) ||
         !use(c, offset >> q->cluster_bits, qcow2_clusters(q, size * 8ull))) {
         corrupt(c, "the L1 table of a snapshot is at 0x%llx", (unsigned long long)offset);
+        c->is_lost = true;
         return 0;
     }
     for (uint32_t n = 0; n < size; n++) {
@@ -204,12 +225,13 @@ static int check_snapshot_l1(struct check *c, uint64_t offset, uint32_t size, ui
             continue;
         if (l2 & (q->cluster_bytes - 1) || !use(c, l2 >> q->cluster_bits, 1)) {
             corrupt(c, "an L2 table of a snapshot is at 0x%llx", (unsigned long long)l2);
+            c->is_lost = true;
             continue;
         }
         if (read_table(c, l2, table, err))
             return -EIO;
         for (uint32_t m = 0; m < q->l2_entries; m++)
-            count_entry(c, get_be64(table + m * 8));
+            check_snapshot_entry(c, get_be64(table + m * 8));
     }
     return 0;
 }
@@ -230,8 +252,10 @@ static int check_snapshots(struct check *c, uint8_t *table, struct error *err)
         at += SNAPSHOT_BYTES + get_be32(head + 36) + get_be16(head + 12) + get_be16(head + 14);
     }
     if (q->info.snapshots && !use(c, q->snapshots_offset >> q->cluster_bits,
-                                  qcow2_clusters(q, at - q->snapshots_offset)))
+                                  qcow2_clusters(q, at - q->snapshots_offset))) {
         corrupt(c, "the table of snapshots is at 0x%llx", (unsigned long long)q->snapshots_offset);
+        c->is_lost = true;
+    }
     return 0;
 }
 
@@ -270,30 +294,38 @@ static int compare_counts(struct check *c, struct error *err)
         else if (count > used)
             leak(c, "cluster %llu is counted %llu times and used %llu times",
                  (unsigned long long)cluster, (unsigned long long)count, (unsigned long long)used);
-        if (used)
+        if (used || count)
             c->result->image_end = (cluster + 1) << q->cluster_bits;
     }
     return 0;
 }
 
-/* Is the copied flag of what entry leads to as its count says? */
-static bool is_flag_right(const struct check *c, uint64_t entry, uint64_t *out_entry)
+/* The entry as its copied flag should be: by what is counted, or after a repair what is used. */
+static int right_entry(struct check *c, uint64_t entry, uint64_t *out_entry)
 {
-    uint64_t first, count;
+    uint64_t first, clusters, count;
+    int result = 0;
 
     *out_entry = entry;
-    qcow2_entry_clusters(c->q, entry, &first, &count);
-    if (!count || entry & QCOW2_COMPRESSED || first >= c->clusters)
-        return true;
-    *out_entry = c->used[first] == 1 ? entry | QCOW2_COPIED : entry & ~QCOW2_COPIED;
-    return *out_entry == entry;
+    qcow2_entry_clusters(c->q, entry, &first, &clusters);
+    if (!clusters || entry & QCOW2_COMPRESSED || first >= c->clusters)
+        return 0;
+    if (c->repair)
+        count = c->used[first];
+    else
+        result = qcow2_refcount_get(c->q, first, &count);
+    if (!result)
+        *out_entry = count == 1 ? entry | QCOW2_COPIED : entry & ~QCOW2_COPIED;
+    return result;
 }
 
 static int check_flag(struct check *c, uint64_t at, uint64_t entry, struct error *err)
 {
     uint64_t right;
 
-    if (is_flag_right(c, entry, &right))
+    if (right_entry(c, entry, &right))
+        return error_set(err, EIO, "cannot read its refcounts");
+    if (right == entry)
         return 0;
     corrupt(c, "the entry at 0x%llx says that its cluster is used %s, and it is not",
             (unsigned long long)at, entry & QCOW2_COPIED ? "once" : "more than once");
@@ -472,6 +504,9 @@ static int run_check(struct check *c, uint8_t *table, struct error *err)
     check_refcount_tables(c);
     if (check_snapshots(c, table, err))
         return -EIO;
+    if (c->repair && c->is_lost)
+        return error_set(err, ENOTSUP,
+                         "its L1 table or its snapshots are damaged, which cannot be repaired");
     bad_counts = result->corruptions;
     if (compare_counts(c, err))
         return -EIO;
