@@ -808,6 +808,84 @@ static void test_failing_writes(void **state)
     }
 }
 
+/* ---- formats that are found out, and what is over an image ---- */
+
+/* A raw file of 64 KiB; its name in path. */
+static void make_raw(char path[static 32])
+{
+    uint8_t data[64 * KIB];
+    FILE *file;
+
+    strcpy(path, "/tmp/test-raw-XXXXXX");
+    file = fdopen(mkstemp(path), "wb");
+    memset(data, 3, sizeof(data));
+    assert_int_equal(fwrite(data, 1, sizeof(data), file), sizeof(data));
+    fclose(file);
+}
+
+static struct block_node *open_path(char *path, char *format, bool readonly)
+{
+    const struct block_options options = {
+        .file = path, .format = format, .readonly = readonly, .discard = true, .lock = true};
+    struct error err = {0};
+    struct block_node *node = block_node_open(&options, NULL, &err);
+
+    if (!node)
+        fail_msg("%s", err.text);
+    return node;
+}
+
+static void test_a_raw_disk_does_not_become_another_format(void **state)
+{
+    static const char *const starts[] = {"QFI\xfb\0\0\0\3", "KDMV\1\0\0", "conectix", "vhdxfile"};
+    char path[32], raw[] = "raw";
+    struct block_node *node;
+    uint8_t sector[1024];
+
+    make_raw(path);
+    node = open_path(path, NULL, false);
+    for (size_t n = 0; n < sizeof(starts) / sizeof(starts[0]); n++) {
+        memset(sector, 5, sizeof(sector));
+        memcpy(sector, starts[n], 8);
+        assert_int_equal(request(node, BLOCK_WRITE, 0, sector, sizeof(sector)), -EPERM);
+        assert_int_equal(block_node_write(node, 0, sector, 3), 0); /* the rest makes it one */
+        assert_int_equal(block_node_write(node, 3, sector + 3, 5), -EPERM);
+        assert_int_equal(request(node, BLOCK_WRITE, 512, sector, sizeof(sector)), 0);
+    }
+    memset(sector, 5, sizeof(sector));
+    assert_int_equal(request(node, BLOCK_WRITE, 0, sector, sizeof(sector)), 0);
+    block_node_close(node);
+    node = open_path(path, raw, false);
+    memcpy(sector, starts[0], 8);
+    assert_int_equal(request(node, BLOCK_WRITE, 0, sector, sizeof(sector)), 0);
+    block_node_close(node);
+    unlink(path);
+}
+
+static void test_a_snapshot_leaves_the_image(void **state)
+{
+    char path[32];
+    struct error err = {0};
+    struct block_node *node;
+    uint8_t data[5000], now[5000];
+
+    make_raw(path);
+    node = block_snapshot_new(open_path(path, NULL, true), &err);
+    assert_non_null(node);
+    memset(data, 9, sizeof(data));
+    assert_int_equal(block_node_write(node, 1000, data, sizeof(data)), 0);
+    assert_int_equal(block_node_flush(node), 0);
+    assert_int_equal(block_node_read(node, 1000, now, sizeof(now)), 0);
+    assert_memory_equal(data, now, sizeof(now));
+    block_node_close(node);
+    node = open_path(path, NULL, true);
+    assert_int_equal(block_node_read(node, 1000, now, sizeof(now)), 0);
+    memset(data, 3, sizeof(data));
+    assert_memory_equal(data, now, sizeof(now));
+    block_node_close(node);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -823,6 +901,8 @@ int main(void)
         cmocka_unit_test(test_free_tables_are_not_allocated),
         cmocka_unit_test(test_overlapping_tables_are_refused),
         cmocka_unit_test(test_failing_writes),
+        cmocka_unit_test(test_a_raw_disk_does_not_become_another_format),
+        cmocka_unit_test(test_a_snapshot_leaves_the_image),
     };
 
     setvbuf(stdout, NULL, _IONBF, 0);
