@@ -128,6 +128,8 @@ void cli_complete(FILE *out, char **words)
     verb = cli_verb_find(words, &used);
     if (!verb && count == 2)
         complete_verb(out, words[0], words[1]);
+    else if (verb && verb->operand_choices == cli_verb_choices && words[count - 1][0] != '-')
+        complete_verb(out, count > used + 1 ? words[used] : NULL, words[count - 1]);
     else if (verb && count > used)
         complete_word(out, verb, count > used + 1 ? words[count - 2] : NULL, words[count - 1]);
 }

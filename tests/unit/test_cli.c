@@ -411,9 +411,33 @@ static void completion_follows_the_tables(void **state)
     expect_completion("error\n", "run", "-l", "er", NULL);
     expect_completion("bash\n", "completion", "b", NULL);
     expect_completion("engines\n", "help", "eng", NULL);
+    expect_completion("image\n", "im", NULL);
+    expect_completion("create\nconvert\ncheck\ncommit\n", "image", "c", NULL);
+    expect_completion("--backing\n--backing-format\n", "image", "create", "--b", NULL);
+    expect_completion(":files\n", "image", "info", "x", NULL);
+    expect_completion("image\n", "help", "im", NULL);
+    expect_completion("create\n", "help", "image", "cr", NULL);
+    expect_completion("", "image", "nonesuch", "x", NULL);
     expect_completion("", "nonesuch", "x", NULL);
     expect_completion("", "run", "-Q", NULL);
     expect_completion("", "run", "--append", "x", NULL);
+}
+
+static void verbs_can_be_two_words(void **state)
+{
+    char *create[] = {"image", "create", "x", NULL}, *alone[] = {"image", NULL};
+    char *wrong[] = {"image", "creat", NULL}, *run[] = {"run", "image", NULL};
+    struct error err = {0};
+    size_t count;
+
+    assert_string_equal(cli_verb_find(create, &count)->name, "image create");
+    assert_int_equal(count, 2);
+    assert_string_equal(cli_verb_find(run, &count)->name, "run");
+    assert_int_equal(count, 1);
+    assert_null(cli_verb_find(alone, &count));
+    assert_null(cli_verb_find(wrong, &count));
+    assert_int_equal(cli_no_verb(wrong, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "did you mean 'image create'"));
 }
 
 int main(void)
@@ -433,6 +457,7 @@ int main(void)
         cmocka_unit_test(option_names_and_letters_are_unique),
         cmocka_unit_test(manual_pages_escape_what_troff_would_eat),
         cmocka_unit_test(completion_follows_the_tables),
+        cmocka_unit_test(verbs_can_be_two_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
