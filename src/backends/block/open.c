@@ -2,12 +2,14 @@
  * open.c - from the name of a file to the stack of nodes over it
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backends/block/internal.h"
 #include "backends/block/qcow2.h"
+#include "base/log.h"
 
 #define MAX_DEPTH    200u /* of backing files */
 #define HEADER_BYTES 512u
@@ -85,6 +87,7 @@ const struct block_format *block_format_probe(struct block_node *file, struct er
 struct guard {
     struct block_node node;
     struct block_node *below;
+    _Atomic bool is_said;
 };
 
 static struct block_node *below_guard(struct block_node *node)
@@ -123,6 +126,9 @@ static int guard_execute(struct block_node *node, const struct block_request *re
 
     if (request->op == BLOCK_WRITE && request->offset < HEADER_BYTES)
         result = check_start(below, request);
+    if (result == -EPERM && !atomic_exchange(&((struct guard *)node)->is_said, true))
+        log_warn("a write that would make a raw disk look like an image of another format was "
+                 "refused; format=raw in --disk allows it");
     return result ? result : below->ops->execute(below, request);
 }
 

@@ -181,10 +181,9 @@ static int write_new_table(struct qcow2 *q, uint64_t first, uint64_t blocks, uin
 }
 
 /*
- * The table's range ends before cluster. The new one is put behind that range, after blocks that
- * count both.
+ * The table's range is full. The new one is put behind that range, after blocks that count both.
  */
-static int grow_table(struct qcow2 *q, uint64_t cluster)
+static int grow_table(struct qcow2 *q)
 {
     uint64_t per_cluster = q->cluster_bytes / 8,
              first = (uint64_t)q->reftable_size << q->block_bits;
@@ -194,7 +193,6 @@ static int grow_table(struct qcow2 *q, uint64_t cluster)
     struct qcow2_table **of_index;
     int result = 0;
 
-    (void)cluster;
     while ((blocks << q->block_bits) < blocks + clusters)
         blocks++;
     if (clusters * q->cluster_bytes > QCOW2_MAX_REFTABLE_BYTES)
@@ -303,7 +301,7 @@ static int look_at(struct qcow2 *q, uint64_t cluster, bool *out_free)
     if (cluster >> (56 - q->cluster_bits))
         return -EFBIG;
     if (index >= q->reftable_size)
-        result = grow_table(q, cluster);
+        result = grow_table(q);
     else
         result = q->reftable[index] ? 0 : new_block(q, cluster);
     if (!result)
