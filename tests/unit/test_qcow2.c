@@ -780,6 +780,31 @@ static void test_overlapping_tables_are_refused(void **state)
     memory_free(file);
 }
 
+static void test_what_is_behind_the_end_of_the_file(void **state)
+{
+    uint64_t l2;
+    struct memory_file *file = image_with_data(&l2);
+    struct block_node *node;
+    struct qcow2_check_result result;
+    struct error err = {0};
+    bool loud = false;
+    uint8_t data[4096], zeros[4096] = {0};
+
+    put_be64(file->data + l2, 1ull << 40 | QCOW2_COPIED);
+    node = open_image(file, NULL);
+    assert_int_equal(block_node_read(node, 0, data, sizeof(data)), 0);
+    assert_memory_equal(data, zeros, sizeof(data));
+    block_node_close(node);
+    assert_true(check(file, true, false).corruptions > 0);
+    check_clean(file);
+    file->length = 4096; /* the header alone */
+    node = try_open(file, false, true, &err);
+    assert_non_null(node);
+    assert_int_equal(qcow2_check(node, true, ignore, &loud, &result, &err), -ENOTSUP);
+    block_node_close(node);
+    memory_free(file);
+}
+
 /* ---- errors of the file ---- */
 
 /* Each write to the file fails in turn: no crash, no hang, and at worst leaks. */
@@ -900,6 +925,7 @@ int main(void)
         cmocka_unit_test(test_tables_are_never_overwritten),
         cmocka_unit_test(test_free_tables_are_not_allocated),
         cmocka_unit_test(test_overlapping_tables_are_refused),
+        cmocka_unit_test(test_what_is_behind_the_end_of_the_file),
         cmocka_unit_test(test_failing_writes),
         cmocka_unit_test(test_a_raw_disk_does_not_become_another_format),
         cmocka_unit_test(test_a_snapshot_leaves_the_image),
