@@ -7,7 +7,7 @@
  *
  * SIGINT, SIGTERM and SIGHUP are read from a signalfd on the main loop, so that the machine is
  * taken down (and the terminal restored) like after any other stop. While the terminal is raw,
- * Ctrl-C is a byte for the guest and no signal.
+ * Ctrl-C is a byte for the guest and no signal. Under nohup SIGHUP stays ignored.
  */
 #include "cli/run.h"
 
@@ -680,6 +680,7 @@ static void read_signal(void *opaque, unsigned events)
 /* Before any thread starts, so that all of them inherit the mask. */
 static int block_signals(struct run *run, struct error *err)
 {
+    struct sigaction hang_up;
     sigset_t signals;
 
     signal(SIGPIPE, SIG_IGN);
@@ -687,7 +688,8 @@ static int block_signals(struct run *run, struct error *err)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
+    if (sigaction(SIGHUP, NULL, &hang_up) == 0 && hang_up.sa_handler != SIG_IGN)
+        sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, &run->old_signals);
     run->signal_fd = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     if (run->signal_fd < 0)

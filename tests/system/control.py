@@ -131,7 +131,9 @@ def case_inspect(trapeze, folder):
 
 
 def case_interrupt(trapeze, folder):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     machine = Machine(trapeze, folder, "--paused")
+    machine.child.send_signal(signal.SIGHUP)
     check(machine.counter() == 0, "it ran before the first instruction")
     check(machine.monitor("status")["state"] == "paused", "not paused")
     machine.child.send_signal(signal.SIGINT)
