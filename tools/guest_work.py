@@ -98,7 +98,7 @@ WORK = [
     Work('valgrind', 'jit', 600, 'valgrind.sh'),
     Work('gdb', 'jit', 600, 'gdb.sh'),
     Work('java', 'java', 900, 'java.sh'),
-    Work('go-runtime', 'go', 900, 'go.sh sync sync/atomic runtime/internal/atomic internal/bytealg context time'
+    Work('go-runtime', 'go', 900, 'go.sh sync sync/atomic runtime/internal/atomic internal/bytealg context'
          ' os/signal reflect', memory='4G'),
     Work('go-library', 'go', 900, 'go.sh sort strconv unicode/utf8 bytes strings bufio container/heap'
          ' encoding/json encoding/gob encoding/base64 regexp text/template go/parser go/scanner'
