@@ -74,9 +74,9 @@ uml) # system calls and faults cost it a hundred times more: less of them, or a 
 		"sys.getppid@0.1,sys.rw1@0.1,sys.open@0.3,sys.clock@0.05,sys.signal@0.2,sys.pipe_switch@0.2,sys.nanosleep@0.5,sys.tcp_loopback"
 		"pf.touch@0.3,pf.mprotect@0.15,pf.fork_exit@0.3,pf.fork_exec@0.3" "disk" "bb.sha256sum,bb.gzip,bb.gunzip,bb.tar@0.5"
 		"bb.awk,bb.awk_text,bb.sort_grep_sed" "bb.sh_pipes@0.3,bb.find_ls@0.5" "smp") ;;
-trapeze) # no disk yet
+trapeze)
 	plan=("none" "none" "none" "hold" "int@0.4,call@0.3" "fp@0.4,simd@0.3" "mem@0.3,jit@0.1"
-		"sys@0.3,sys.nanosleep@1" "pf@0.3" "bb@0.3")
+		"sys@0.3,sys.nanosleep@1" "pf@0.3" "disk@0.5" "bb@0.3")
 	[ "$smp" = 1 ] || plan+=("smp@0.3")
 	limit=600 ;;
 trapeze-interpreter) # sized for it
@@ -117,7 +117,7 @@ make_cmd() { # list scale
 		engine=${TENGINE:-auto}
 		[ "$vmm" = trapeze ] || engine=interpreter
 		cmd=("${TRAPEZE:-$here/../build/trapeze}" run --engine "$engine" --kernel "$build/vmlinuz" --initrd "$build/initrd"
-			-m "${mem}M" --cpus "$smp" --append "$kargs") ;;
+			-m "${mem}M" --cpus "$smp" --disk "$disk" --append "$kargs") ;;
 	qemu-tcg | qemu-tcg-pc)
 		cmd=("$QEMU" -accel tcg,thread=multi,tb-size=512 -machine pc,hpet=off,usb=off,vmport=off -cpu "${QCPU:-$tcgcpu}" -m "$mem" -smp "$smp"
 			-nodefaults -no-user-config -display none -serial stdio -monitor none -no-reboot -bios "${QBIOS:-qboot.rom}"

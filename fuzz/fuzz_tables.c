@@ -128,6 +128,14 @@ static void check_smbios(const struct tables *t)
     FUZZ_CLAIM(largest == get_le16(entry2 + 8));
 }
 
+static int build_acpi(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,
+                      size_t capacity_bytes, size_t *out_size_bytes, struct error *err)
+{
+    struct acpi_fixups fixups = {.count = 0};
+
+    return acpi_build(layout, base_gpa, buffer, capacity_bytes, out_size_bytes, &fixups, err);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -139,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct tables t = {.gpa = PC_ACPI_GPA + 64ull * where};
 
     pc_layout_init(&layout, ram_mib << 20, vcpus);
-    if (build(acpi_build, &layout, &t, capacity, ACPI_TABLES_MAX_BYTES))
+    if (build(build_acpi, &layout, &t, capacity, ACPI_TABLES_MAX_BYTES))
         check_acpi(&t, &layout);
     free(t.bytes);
     t.gpa = PC_SMBIOS_GPA + 16ull * where;

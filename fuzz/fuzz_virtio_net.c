@@ -10,16 +10,11 @@
 #include <unistd.h>
 
 #include "devices/devices.h"
-#include "fuzz_device.h"
+#include "fuzz_virtio.h"
 #include "trapeze/net.h"
-#include "virtio_driver.h"
 
-#define SLOT       3
-#define RAM_BYTES  (1u << 20)
-#define QUEUES     5
-#define AREA       0x8000u /* rings and tables begin there */
-#define AREA_BYTES 0x8000u
-#define DATA       0x80000u
+#define QUEUES 5
+#define DATA   0x80000u
 
 struct rig {
     struct device_test *t;
@@ -29,21 +24,6 @@ struct rig {
     struct virtio_driver d;
     struct driver_queue queues[QUEUES];
 };
-
-/* An address: mostly in the area, else at the end of RAM, in registers or anywhere. */
-static uint64_t take_gpa(struct fuzz_input *in)
-{
-    uint16_t value = (uint16_t)fuzz_take(in, 2);
-
-    switch (value >> 13) {
-    case 0:
-        return RAM_BYTES - (value & 0x1fff);
-    case 1:
-        return value & 0x1000 ? 0xc0400000u + (value & 0xfff) : fuzz_take(in, 8);
-    default:
-        return AREA + value % AREA_BYTES;
-    }
-}
 
 static void begin_driver(struct rig *r, struct fuzz_input *in)
 {
@@ -88,41 +68,6 @@ static void add_chain(struct rig *r, struct fuzz_input *in, struct driver_queue 
         driver_queue_add(q, buffers, count);
 }
 
-static void write_descriptor(struct rig *r, struct fuzz_input *in, const struct driver_queue *q)
-{
-    uint8_t at = (uint8_t)fuzz_take(in, 1);
-    uint64_t where = at & 0x80 ? take_gpa(in) & ~15ull : q->descriptors + 16u * (at % q->size);
-    uint64_t gpa = take_gpa(in);
-    uint32_t size = (uint32_t)fuzz_take(in, 2);
-    uint16_t last = (uint16_t)fuzz_take(in, 2);
-
-    if (where <= RAM_BYTES - 16)
-        driver_put_descriptor(&r->d, where, q->packed, gpa, size, last & 0x8087u, last >> 3 & 0x1f);
-}
-
-static void access_registers(struct rig *r, struct fuzz_input *in, uint8_t what)
-{
-    static const uint32_t bases[4] = {0xc0400000, 0xc0400000, 0xc0402000, 0xc0100000};
-    uint64_t gpa = bases[what >> 6] + (what & 0x20 ? fuzz_take(in, 2) & 0x3fff : fuzz_take(in, 1));
-    unsigned size = 1u << (what >> 3 & 3);
-
-    if (what & 4)
-        test_read(r->t, gpa, size);
-    else
-        test_write(r->t, gpa, fuzz_take(in, size), size);
-}
-
-static void access_config(struct rig *r, struct fuzz_input *in, uint8_t what)
-{
-    unsigned size = 1u << (what >> 3 & 3) % 3;
-    uint64_t gpa = DRIVER_ECAM + (SLOT << 15) + fuzz_take(in, 1);
-
-    if (what & 0x20)
-        test_read(r->t, gpa, size);
-    else
-        test_write(r->t, gpa, fuzz_take(in, size), size);
-}
-
 /* What the peer was sent is thrown away. */
 static void run(struct rig *r)
 {
@@ -164,17 +109,17 @@ static void step(struct rig *r, struct fuzz_input *in)
         break;
     case 6:
         if (has_queues(r))
-            write_descriptor(r, in, q);
+            write_descriptor(&r->d, in, q, (uint32_t)fuzz_take(in, 2));
         break;
     case 7:
         if (has_queues(r) && !q->packed)
             driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
         break;
     case 8:
-        access_registers(r, in, (uint8_t)fuzz_take(in, 1));
+        access_registers(r->t, in, (uint8_t)fuzz_take(in, 1));
         break;
     case 9:
-        access_config(r, in, (uint8_t)fuzz_take(in, 1));
+        access_config(r->t, in, (uint8_t)fuzz_take(in, 1));
         break;
     case 10:
         test_write(r->t, take_gpa(in), fuzz_take(in, 2), 2);

@@ -622,13 +622,18 @@ static void on_debug(void *opaque, struct vcpu *vcpu, const struct vcpu_exit *ex
         machine_resume(m);
 }
 
+/* Others run on until the fourth stop has parked them: they end nothing before it is over. */
+static _Atomic bool was_resumed;
+
 static void guest_hits_breakpoints(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
-    if (phase++ < 4)
+    if (phase < 4 && phase++ < 4)
         *exit = (struct vcpu_exit){.reason = EXIT_DEBUG,
                                    .debug = {.cause = DEBUG_BREAKPOINT, .gva = 0x1000}};
-    else
+    else if (was_resumed)
         out(exit, 0x80, 2);
+    else
+        exit->reason = EXIT_KICKED;
 }
 
 static bool four_debug_calls(void)
@@ -639,6 +644,7 @@ static bool four_debug_calls(void)
 static void the_debugger_sees_every_stop(void **state)
 {
     debug_calls = 0;
+    was_resumed = false;
     build((struct machine_config){.vcpu_count = 3}, guest_hits_breakpoints);
     machine_set_debugger(machine, on_debug, NULL);
     start();
@@ -648,6 +654,7 @@ static void the_debugger_sees_every_stop(void **state)
     assert_int_equal(machine_get_state(machine), MACHINE_PAUSED);
     loop_once(loop, MILLISECOND);
     assert_int_equal(machine_get_state(machine), MACHINE_PAUSED);
+    was_resumed = true;
     machine_resume(machine);
     assert_int_equal(machine_main(machine), 2);
 }

@@ -240,8 +240,7 @@ static void check_segment(void *opaque, const struct net_frame *frame)
     assert_int_equal(bytes[19], seen->count);
     assert_int_equal(net_sum(0, bytes + 14, 20), 0xffff);
     assert_true(tcp_sum_is_right(bytes, frame->size_bytes));
-    assert_int_equal((uint32_t)(tcp[4] << 24 | tcp[5] << 16 | tcp[6] << 8 | tcp[7]),
-                     0xffffff00u + (uint32_t)seen->bytes);
+    assert_int_equal(get_be32(tcp + 4), 0xffffff00u + (uint32_t)seen->bytes);
     /* CWR in the first, FIN and PSH in the last. */
     assert_int_equal(tcp[13], 0x10 | (seen->count ? 0 : 0x80) | (is_last ? 0x09 : 0));
     for (size_t n = 0; n < data; n++)

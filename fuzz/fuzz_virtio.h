@@ -1,0 +1,67 @@
+/*
+ * fuzz_virtio.h - what the fuzz targets of virtio devices share: a driver's memory, random accesses
+ */
+#ifndef FUZZ_FUZZ_VIRTIO_H
+#define FUZZ_FUZZ_VIRTIO_H
+
+#include "fuzz_device.h"
+#include "virtio_driver.h"
+
+#define SLOT       3
+#define RAM_BYTES  (1u << 20)
+#define AREA       0x8000u /* rings and tables begin there */
+#define AREA_BYTES 0x8000u
+
+/* An address: mostly in the area, else at the end of RAM, in registers or anywhere. */
+static inline uint64_t take_gpa(struct fuzz_input *in)
+{
+    uint16_t value = (uint16_t)fuzz_take(in, 2);
+
+    switch (value >> 13) {
+    case 0:
+        return RAM_BYTES - (value & 0x1fff);
+    case 1:
+        return value & 0x1000 ? 0xc0400000u + (value & 0xfff) : fuzz_take(in, 8);
+    default:
+        return AREA + value % AREA_BYTES;
+    }
+}
+
+/* An entry of the table, or anywhere. */
+static inline void write_descriptor(struct virtio_driver *d, struct fuzz_input *in,
+                                    const struct driver_queue *q, uint32_t size)
+{
+    uint8_t at = (uint8_t)fuzz_take(in, 1);
+    uint64_t where = at & 0x80 ? take_gpa(in) & ~15ull : q->descriptors + 16u * (at % q->size);
+    uint64_t gpa = take_gpa(in);
+    uint16_t last = (uint16_t)fuzz_take(in, 2);
+
+    if (where <= RAM_BYTES - 16)
+        driver_put_descriptor(d, where, q->packed, gpa, size, last & 0x8087u, last >> 3 & 0x1f);
+}
+
+static inline void access_memory(struct device_test *t, struct fuzz_input *in, uint64_t gpa,
+                                 unsigned size, bool read)
+{
+    if (read)
+        test_read(t, gpa, size);
+    else
+        test_write(t, gpa, fuzz_take(in, size), size);
+}
+
+static inline void access_registers(struct device_test *t, struct fuzz_input *in, uint8_t what)
+{
+    static const uint32_t bases[4] = {0xc0400000, 0xc0400000, 0xc0402000, 0xc0100000};
+    uint64_t gpa = bases[what >> 6] + (what & 0x20 ? fuzz_take(in, 2) & 0x3fff : fuzz_take(in, 1));
+
+    access_memory(t, in, gpa, 1u << (what >> 3 & 3), what & 4);
+}
+
+static inline void access_config(struct device_test *t, struct fuzz_input *in, uint8_t what)
+{
+    uint64_t gpa = DRIVER_ECAM + (SLOT << 15) + fuzz_take(in, 1);
+
+    access_memory(t, in, gpa, 1u << (what >> 3 & 3) % 3, what & 0x20);
+}
+
+#endif
