@@ -23,7 +23,9 @@ struct check {
     struct qcow2 *q;
     uint32_t *used; /* how often each cluster of the file is */
     uint64_t clusters;
-    struct qcow2_set tables; /* of the active image */
+    uint32_t beyond; /* how often the one behind the end of the file is: by entries that are cut */
+    struct qcow2_set tables;    /* of the active image */
+    struct qcow2_set l2_tables; /* those of them that snapshots may share */
     struct qcow2_check_result *result;
     bool repair, has_reftable;
     bool is_lost; /* there are errors that cannot be repaired */
@@ -109,10 +111,13 @@ static bool is_entry_right(const struct check *c, uint64_t entry)
 
 static void count_entry(struct check *c, uint64_t entry)
 {
-    uint64_t first, count;
+    uint64_t first, count, whole;
 
+    qcow2_entry_clusters(c->q, entry, &first, &whole);
     entry_clusters(c, entry, &first, &count);
     use(c, first, count);
+    if (whole > count && c->beyond != UINT32_MAX)
+        c->beyond++;
 }
 
 static int read_table(struct check *c, uint64_t offset, uint8_t *table, struct error *err)
@@ -175,8 +180,12 @@ static int check_active(struct check *c, uint8_t *table, struct error *err)
     for (uint32_t n = 0; n < q->l1_size; n++) {
         uint64_t offset = q->l1[n] & QCOW2_OFFSET_MASK;
 
-        if (!offset || use_table(c, "L2 table", offset, q->cluster_bytes))
+        if (!offset)
             continue;
+        if (use_table(c, "L2 table", offset, q->cluster_bytes)) {
+            qcow2_set_add(&c->l2_tables, offset >> q->cluster_bits);
+            continue;
+        }
         q->l1[n] = 0;
         if (!c->repair)
             continue;
@@ -191,6 +200,28 @@ static int check_active(struct check *c, uint8_t *table, struct error *err)
 }
 
 /* ---- snapshots in the image ---- */
+
+/* A table of a snapshot alone: whoever writes to one of the active image would change it. */
+static bool use_snapshot_table(struct check *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t first = offset >> c->q->cluster_bits, count = qcow2_clusters(c->q, bytes);
+
+    if (!use(c, first, count))
+        return false;
+    for (uint64_t n = 0; n < count; n++)
+        if (qcow2_set_has(&c->tables, first + n))
+            return false;
+    return true;
+}
+
+/* An L2 table, which may be the active image's too, but none of its other tables. */
+static bool use_snapshot_l2(struct check *c, uint64_t offset)
+{
+    uint64_t cluster = offset >> c->q->cluster_bits;
+
+    return !(offset & (c->q->cluster_bytes - 1)) && use(c, cluster, 1) &&
+           (!qcow2_set_has(&c->tables, cluster) || qcow2_set_has(&c->l2_tables, cluster));
+}
 
 static void check_snapshot_entry(struct check *c, uint64_t entry)
 {
@@ -209,7 +240,7 @@ static int check_snapshot_l1(struct check *c, uint64_t offset, uint32_t size, ui
     const struct qcow2 *q = c->q;
 
     if (size > QCOW2_MAX_L1_BYTES / 8 || offset & (q->cluster_bytes - 1) ||
-        !use(c, offset >> q->cluster_bits, qcow2_clusters(q, size * 8ull))) {
+        !use_snapshot_table(c, offset, size * 8ull)) {
         corrupt(c, "the L1 table of a snapshot is at 0x%llx", (unsigned long long)offset);
         c->is_lost = true;
         return 0;
@@ -223,7 +254,7 @@ static int check_snapshot_l1(struct check *c, uint64_t offset, uint32_t size, ui
         l2 = get_be64(bytes) & QCOW2_OFFSET_MASK;
         if (!l2)
             continue;
-        if (l2 & (q->cluster_bytes - 1) || !use(c, l2 >> q->cluster_bits, 1)) {
+        if (!use_snapshot_l2(c, l2)) {
             corrupt(c, "an L2 table of a snapshot is at 0x%llx", (unsigned long long)l2);
             c->is_lost = true;
             continue;
@@ -251,8 +282,8 @@ static int check_snapshots(struct check *c, uint8_t *table, struct error *err)
             return -EIO;
         at += SNAPSHOT_BYTES + get_be32(head + 36) + get_be16(head + 12) + get_be16(head + 14);
     }
-    if (q->info.snapshots && !use(c, q->snapshots_offset >> q->cluster_bits,
-                                  qcow2_clusters(q, at - q->snapshots_offset))) {
+    if (q->info.snapshots &&
+        !use_snapshot_table(c, q->snapshots_offset, at - q->snapshots_offset)) {
         corrupt(c, "the table of snapshots is at 0x%llx", (unsigned long long)q->snapshots_offset);
         c->is_lost = true;
     }
@@ -364,7 +395,8 @@ static void plan(const struct check *c, struct new_counts *new)
 {
     uint64_t per_table = c->q->cluster_bytes / 8, end;
 
-    *new = (struct new_counts){.blocks = 1, .table_clusters = 1, .first = c->clusters};
+    *new = (struct new_counts){
+        .blocks = 1, .table_clusters = 1, .first = c->clusters + (c->beyond ? 1 : 0)};
     for (;;) {
         end = new->first + new->blocks + new->table_clusters;
         if (new->blocks << c->q->block_bits < end)
@@ -396,7 +428,9 @@ static uint64_t new_count(const struct check *c, const struct new_counts *new, u
 {
     uint64_t end = new->first + new->blocks + new->table_clusters;
 
-    return cluster < c->clusters ? c->used[cluster] : cluster < end;
+    if (cluster < c->clusters)
+        return c->used[cluster];
+    return cluster < new->first ? c->beyond : cluster < end;
 }
 
 static int write_block(struct check *c, const struct new_counts *new, uint64_t n, uint8_t *block,
@@ -548,6 +582,7 @@ int qcow2_check(struct block_node *node, bool repair,
         q->node.read_only = true; /* its tables in memory are out of date */
     free(c.used);
     free(c.tables.slots);
+    free(c.l2_tables.slots);
     free(table);
     return result;
 }
