@@ -91,8 +91,8 @@ static void step(struct block_node *node, const uint8_t *step)
         block_node_flush(node);
         break;
     case 4:
-        node->ops->map(node, offset, left, &extent);
-        assert(extent.size_bytes);
+        if (node->ops->map(node, offset, left, &extent) == 0)
+            assert(extent.size_bytes);
         break;
     case 5:
         qcow2_resize(node, offset + 512, &err);
