@@ -37,6 +37,7 @@ need sfdisk fdisk
 need grub-mkimage grub-common
 need /usr/lib/grub/i386-pc/boot.img grub-pc-bin
 need /usr/lib/grub/x86_64-efi/moddep.lst grub-efi-amd64-bin
+[ "$(id -u)" = 0 ] || need newuidmap uidmap # a user namespace with many users
 [ -z "$missing" ] || fail "some programs are not here; install them: apt-get install$missing"
 [ "$root_mib" -ge 1024 ] || fail "a disk of $SIZE_MIB MiB is too small for Debian: it wants 1100 MiB at least"
 [ -z "$SSH_KEY" ] || [ -r "$SSH_KEY" ] || fail "--ssh-key '$SSH_KEY': it cannot be read"
