@@ -25,11 +25,9 @@
 #include "control/digest.h"
 #include "control/gdbstub.h"
 #include "control/monitor.h"
-#include "host/file.h"
 #include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
-#include "trapeze/block.h"
 #include "trapeze/chardev.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
@@ -40,8 +38,6 @@
 
 #define MAX_SERIAL           PC_SERIAL_COUNT
 #define MAX_INITRDS          64
-#define MAX_DISKS            26
-#define SNAPSHOT             ",snapshot=on" /* to a disk */
 
 struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
@@ -62,10 +58,7 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console;
-    struct block *disks[MAX_DISKS + 1];
-    char *image_disk; /* IMAGE as --disk has it, if it is one */
-    struct block *variables;
-    const char *variables_file; /* what they are at first; NULL: the firmware has none */
+    struct run_media media;
     struct run_networks networks;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
@@ -234,172 +227,6 @@ static const struct engine_ops *choose_engine(struct run *run, struct error *err
     return usable(engine, options->counted, err) == 0 ? engine : NULL;
 }
 
-/* ---- IMAGE ---- */
-
-static bool has_multiboot_header(const uint8_t *bytes, size_t size)
-{
-    uint32_t word;
-
-    for (size_t i = 0; i + 4 <= size; i += 4) {
-        memcpy(&word, bytes + i, 4);
-        if (word == 0x1badb002u)
-            return true;
-    }
-    return false;
-}
-
-static bool looks_like_kernel(const uint8_t *bytes, size_t size)
-{
-    if (size >= 4 && memcmp(bytes, "\177ELF", 4) == 0)
-        return true;
-    if (size >= 0x206 && memcmp(bytes + 0x202, "HdrS", 4) == 0)
-        return true;
-    return has_multiboot_header(bytes, size);
-}
-
-/* Is IMAGE a kernel? Else it is a disk. Negative: it cannot be read. */
-static int is_kernel(const char *path, struct error *err)
-{
-    static uint8_t head[8192];
-    FILE *file = fopen(path, "rb");
-    size_t size;
-
-    if (!file)
-        return error_set(err, errno, "'%s': %s", path, strerror(errno));
-    size = fread(head, 1, sizeof(head), file);
-    if (ferror(file)) {
-        int code = errno;
-
-        fclose(file);
-        return error_set(err, code, "'%s': %s", path, strerror(code));
-    }
-    fclose(file);
-    return looks_like_kernel(head, size);
-}
-
-/* A comma in a file name is doubled in --disk. */
-static char *disk_text(const char *path)
-{
-    char *text = malloc(2 * strlen(path) + 1), *to = text;
-
-    for (const char *from = path; text && *from; from++) {
-        if (*from == ',')
-            *to++ = ',';
-        *to++ = *from;
-    }
-    if (text)
-        *to = '\0';
-    return text;
-}
-
-static int choose_image(struct run *run, struct error *err)
-{
-    const char *image = run->operands.count ? run->operands.items[0] : NULL;
-    int kernel = image ? is_kernel(image, err) : 0;
-
-    if (!image || kernel < 0)
-        return kernel;
-    if (!kernel) {
-        run->image_disk = disk_text(image);
-        return run->image_disk ? 0 : error_set(err, ENOMEM, "out of memory");
-    }
-    if (run->options.kernel)
-        return error_set(err, EINVAL, "'%s' and --kernel %s: give one kernel", image,
-                         run->options.kernel);
-    run->options.kernel = image;
-    return 0;
-}
-
-/* ---- firmware ---- */
-
-/* Where distributions have it, and what it keeps its variables in. */
-static const struct firmware {
-    const char *name, *summary, *package, *file, *variables;
-} known_firmware[] = {
-    {"bios", "SeaBIOS", "seabios", "/usr/share/seabios/bios-256k.bin", NULL},
-    {"uefi", "OVMF", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
-    {.name = NULL},
-};
-
-static void firmware_choices(cli_put_choice *put, void *opaque)
-{
-    for (const struct firmware *f = known_firmware; f->name; f++)
-        put(opaque, f->name, f->summary);
-}
-
-/* Its file, and where its variables begin. A name that is not known is a file. */
-static int find_firmware(struct run *run, const char *name, struct error *err)
-{
-    const struct firmware *f = known_firmware;
-
-    while (f->name && strcmp(f->name, name))
-        f++;
-    run->options.firmware = f->name ? f->file : name;
-    if (!f->name)
-        return 0;
-    run->variables_file = f->variables;
-    if (access(f->file, R_OK) || (f->variables && access(f->variables, R_OK)))
-        return error_set(err, ENOENT,
-                         "--firmware %s: %s is not here; install it (apt-get install %s), or "
-                         "name a ROM image with --firmware FILE",
-                         f->name, f->summary, f->package);
-    return 0;
-}
-
-static int copy_file(const char *from, const char *to, struct error *err)
-{
-    uint8_t *data;
-    size_t size_bytes;
-    FILE *file;
-    int status = host_file_read(from, 16u << 20, &data, &size_bytes, err);
-
-    if (status)
-        return status;
-    file = fopen(to, "wbx");
-    if (!file || fwrite(data, 1, size_bytes, file) != size_bytes)
-        status = error_set(err, errno, "'%s': %s", to, strerror(errno));
-    if (file && fclose(file) && !status)
-        status = error_set(err, errno, "'%s': %s", to, strerror(errno));
-    free(data);
-    return status;
-}
-
-/* The file is made when it is named for the first time. */
-static int open_variables(struct run *run, struct error *err)
-{
-    const char *path = run->options.nvram;
-    char *text;
-
-    if (!path)
-        return 0;
-    if (!run->variables_file)
-        return error_set(err, EINVAL, "--nvram wants --firmware uefi: no other keeps variables");
-    if (access(path, F_OK) && copy_file(run->variables_file, path, err)) {
-        error_prefix(err, "--nvram: ");
-        return -EINVAL;
-    }
-    text = disk_text(path);
-    if (!text)
-        return error_set(err, ENOMEM, "out of memory");
-    run->variables = block_open(run->loop, text, err);
-    free(text);
-    if (!run->variables)
-        error_prefix(err, "--nvram: ");
-    return run->variables ? 0 : -EINVAL;
-}
-
-/* A disk is started by the firmware, unless there is a kernel to start. */
-static int choose_firmware(struct run *run, struct error *err)
-{
-    const struct run_options *options = &run->options;
-    bool has_disk = run->image_disk || options->disk.count;
-    const char *name = options->firmware;
-
-    if (!name && has_disk && !options->kernel)
-        name = known_firmware[0].name;
-    return name ? find_firmware(run, name, err) : 0;
-}
-
 /* "a,b" in every --initrd gives two files; a doubled comma stands for a comma. */
 static int split_initrd(struct run *run, const char *text, struct error *err)
 {
@@ -517,76 +344,6 @@ static int add_devices(struct run *run, struct error *err)
     return 0;
 }
 
-/* ---- disks ---- */
-
-static const struct {
-    const char *name, *summary, *class;
-} disk_interfaces[] = {
-    {"virtio", "virtio-blk on PCI", "virtio-blk"},
-    {NULL, NULL, NULL},
-};
-
-static void disk_interface_choices(cli_put_choice *put, void *opaque)
-{
-    for (unsigned i = 0; disk_interfaces[i].name; i++)
-        put(opaque, disk_interfaces[i].name, disk_interfaces[i].summary);
-}
-
-static const struct device_class *disk_class(const char *interface, struct error *err)
-{
-    unsigned i = 0;
-
-    if (!interface)
-        interface = disk_interfaces[0].name;
-    if (cli_check_choice("disk interface", interface, disk_interface_choices, err))
-        return NULL;
-    while (strcmp(disk_interfaces[i].name, interface))
-        i++;
-    return device_class_find(disk_interfaces[i].class);
-}
-
-/* "FILE[,if=virtio][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
-static int add_disk(struct run *run, const char *text, struct block **out_disk, struct error *err)
-{
-    size_t size = strlen(text) + sizeof(SNAPSHOT);
-    char *rest = malloc(size), interface[32], serial[32];
-    const struct device_class *class = NULL;
-    struct device *dev = NULL;
-    int result = -EINVAL;
-
-    if (!rest)
-        return error_set(err, ENOMEM, "out of memory");
-    snprintf(rest, size, "%s%s", text, run->options.snapshot ? SNAPSHOT : "");
-    class = disk_class(run_take_property(rest, "if=", interface), err);
-    if (class) {
-        const char *number = run_take_property(rest, "serial=", serial);
-
-        *out_disk = block_open(run->loop, rest, err);
-        dev = *out_disk ? device_new(run->machine, class, NULL, err) : NULL;
-        if (dev && number && device_set(dev, "serial", number, err))
-            dev = NULL;
-    }
-    if (dev && !device_set_pointer(dev, "drive", *out_disk, err))
-        result = device_attach(dev, err);
-    free(rest);
-    if (result)
-        error_prefix(err, "--disk %s: ", text);
-    return result;
-}
-
-/* IMAGE is the first one. */
-static int add_disks(struct run *run, struct error *err)
-{
-    struct block **next = run->disks;
-
-    if (run->image_disk && add_disk(run, run->image_disk, next++, err))
-        return -EINVAL;
-    for (size_t i = 0; i < run->options.disk.count; i++)
-        if (add_disk(run, run->options.disk.items[i], next++, err))
-            return -EINVAL;
-    return 0;
-}
-
 /* ---- networks ---- */
 
 /* The same for the same machine: of its name and its disks. */
@@ -608,7 +365,7 @@ static int add_networks(struct run *run, struct error *err)
     const struct run_options *options = &run->options;
 
     return run_add_networks(&run->networks, run->machine, &options->net, &options->publish,
-                            !options->kernel, machine_seed(options), err);
+                            !run->media.kernel, machine_seed(options), err);
 }
 
 /* ---- character devices ---- */
@@ -705,6 +462,17 @@ static int watch_signals(struct run *run, struct error *err)
 
 /* ---- the machine ---- */
 
+static int choose_media(struct run *run, struct error *err)
+{
+    const struct run_options *options = &run->options;
+
+    run->media = (struct run_media){.kernel = options->kernel,
+                                    .firmware = options->firmware,
+                                    .disk_texts = &options->disk,
+                                    .snapshot = options->snapshot};
+    return run_choose_media(&run->media, run->operands.count ? run->operands.items[0] : NULL, err);
+}
+
 static int new_machine(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
@@ -734,14 +502,14 @@ static int build_board(struct run *run, struct error *err)
 {
     struct pc_config config = {
         .debug_console = run->debug_console,
-        .kernel = run->options.kernel,
+        .kernel = run->media.kernel,
         .kernel_entry = parse_entry(run->options.kernel_entry),
         .append = run->options.append,
         .initrds = run->initrds.items,
         .initrd_count = run->initrds.count,
-        .firmware = run->options.firmware,
-        .variables = run->variables,
-        .variables_file = run->variables_file,
+        .firmware = run->media.firmware,
+        .variables = run->media.variables,
+        .variables_file = run->media.variables_file,
     };
 
     memcpy(config.serial, run->serial, sizeof(config.serial));
@@ -826,7 +594,8 @@ static int start(struct run *run, struct error *err)
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
-    if (open_variables(run, err) || build_board(run, err) || add_disks(run, err) ||
+    if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
+        build_board(run, err) || run_add_disks(&run->media, run->loop, run->machine, err) ||
         add_networks(run, err) || add_devices(run, err) || open_control(run, err) ||
         set_timers(run, err))
         return -EINVAL;
@@ -846,10 +615,7 @@ static void take_down(struct run *run)
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
     chardev_free(run->debug_console);
-    for (unsigned i = 0; i <= MAX_DISKS; i++)
-        block_free(run->disks[i]);
-    free(run->image_disk);
-    block_free(run->variables);
+    run_free_media(&run->media);
     run_free_networks(&run->networks);
     loop_remove_fd(run->signal_handler);
     if (run->loop)
@@ -909,9 +675,9 @@ static int check_options(struct run *run, struct error *err)
     if (options->serial.count > MAX_SERIAL)
         return error_set(err, EINVAL, "there are %d serial ports, and --serial is given %zu times",
                          MAX_SERIAL, options->serial.count);
-    if (options->disk.count > MAX_DISKS)
+    if (options->disk.count > RUN_MAX_DISKS)
         return error_set(err, E2BIG, "%zu disks are too many; up to %d can be given",
-                         options->disk.count, MAX_DISKS);
+                         options->disk.count, RUN_MAX_DISKS);
     if (!options->kernel && !options->firmware && !options->disk.count && !run->operands.count)
         return error_set(err, EINVAL,
                          "nothing to run: give a disk (trapeze run debian.img), a kernel (trapeze "
@@ -995,7 +761,7 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
         return CLI_DONE;
     if (check_options(run, &err) || set_up_logs(&run->options, &err))
         return cli_misused(verb, &err);
-    if (choose_image(run, &err) || choose_firmware(run, &err) || split_initrds(run, &err) ||
+    if (choose_media(run, &err) || split_initrds(run, &err) ||
         start(run, &err))
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
@@ -1036,7 +802,7 @@ const struct cli_option cli_run_options[] = {
     {"kernel-entry", 0, CLI_TEXT, AT(kernel_entry), "32|64", .initial = "auto",
      .choices = entry_choices, .only_choices = true, .help = "how a Linux bzImage is entered"},
     {"firmware", 'f', CLI_TEXT, AT(firmware), "bios|uefi|FILE", .file = true,
-     .choices = firmware_choices,
+     .choices = run_firmware_choices,
      .help = "what is entered at reset: SeaBIOS, OVMF, or a ROM image that ends at 4 GiB (default: "
              "bios if there is a disk and no kernel)"},
     {"nvram", 0, CLI_TEXT, AT(nvram), "FILE", .file = true,

@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 
+struct block;
 struct loop;
 struct machine;
 struct net;
@@ -13,6 +14,32 @@ struct net;
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
  */
 const char *run_take_property(char *properties, const char *key, char out[32]);
+
+/* ---- run_media.c ---- */
+
+#define RUN_MAX_DISKS 26
+
+/* What the machine starts from. The first four are set by the caller. */
+struct run_media {
+    const char *kernel, *firmware; /* given, then chosen; firmware: a file */
+    const struct cli_texts *disk_texts;
+    bool snapshot; /* no disk is written to */
+    struct block *disks[RUN_MAX_DISKS + 1];
+    char *image_disk; /* IMAGE as --disk has it, if it is one */
+    struct block *variables;
+    const char *variables_file; /* what they are at first; NULL: the firmware has none */
+};
+
+/* IMAGE (NULL: none) is a kernel or a disk; a disk without a kernel takes firmware. */
+int run_choose_media(struct run_media *media, const char *image, struct error *err);
+/* UEFI's variables are kept in the file path (NULL: nowhere), which is made when it is not there. */
+int run_open_variables(struct run_media *media, struct loop *loop, const char *path,
+                       struct error *err);
+/* Open all disks, IMAGE first, and plug them in. */
+int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
+                  struct error *err);
+void run_free_media(struct run_media *media); /* also if nothing was chosen */
+void run_firmware_choices(cli_put_choice *put, void *opaque);
 
 /* ---- run_net.c ---- */
 
