@@ -346,17 +346,22 @@ static int add_devices(struct run *run, struct error *err)
 
 /* ---- networks ---- */
 
-/* The same for the same machine: of its name and its disks. */
-static uint64_t machine_seed(const struct run_options *options)
+static uint64_t add_to_seed(uint64_t seed, const char *word)
 {
-    uint64_t seed = 0xcbf29ce484222325ull; /* FNV-1a */
+    for (const char *p = word; *p; p++)
+        seed = (seed ^ (unsigned char)*p) * 0x100000001b3ull; /* FNV-1a */
+    return seed;
+}
 
-    for (size_t i = 0; i <= options->disk.count; i++) {
-        const char *word = i ? options->disk.items[i - 1] : options->name;
+/* The same for the same machine: of its name and its disks. */
+static uint64_t machine_seed(const struct run *run)
+{
+    uint64_t seed = add_to_seed(0xcbf29ce484222325ull, run->options.name);
 
-        for (const char *p = word; *p; p++)
-            seed = (seed ^ (unsigned char)*p) * 0x100000001b3ull;
-    }
+    if (run->media.image_disk)
+        seed = add_to_seed(seed, run->media.image_disk);
+    for (size_t i = 0; i < run->options.disk.count; i++)
+        seed = add_to_seed(seed, run->options.disk.items[i]);
     return seed;
 }
 
@@ -365,7 +370,7 @@ static int add_networks(struct run *run, struct error *err)
     const struct run_options *options = &run->options;
 
     return run_add_networks(&run->networks, run->machine, &options->net, &options->publish,
-                            !run->media.kernel, machine_seed(options), err);
+                            !run->media.kernel, machine_seed(run), err);
 }
 
 /* ---- character devices ---- */
@@ -761,8 +766,7 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
         return CLI_DONE;
     if (check_options(run, &err) || set_up_logs(&run->options, &err))
         return cli_misused(verb, &err);
-    if (choose_media(run, &err) || split_initrds(run, &err) ||
-        start(run, &err))
+    if (choose_media(run, &err) || split_initrds(run, &err) || start(run, &err))
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
     if (run->options.stats)

@@ -32,7 +32,8 @@ struct run_media {
 
 /* IMAGE (NULL: none) is a kernel or a disk; a disk without a kernel takes firmware. */
 int run_choose_media(struct run_media *media, const char *image, struct error *err);
-/* UEFI's variables are kept in the file path (NULL: nowhere), which is made when it is not there. */
+/* UEFI's variables are kept in the file path (NULL: nowhere), which is made when it is not there.
+ */
 int run_open_variables(struct run_media *media, struct loop *loop, const char *path,
                        struct error *err);
 /* Open all disks, IMAGE first, and plug them in. */
