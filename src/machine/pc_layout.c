@@ -16,9 +16,10 @@ static void add(struct pc_layout *layout, uint64_t gpa, uint64_t end, enum e820_
         };
 }
 
-void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count)
+static void divide_ram(struct pc_layout *layout, uint64_t ram_bytes, uint64_t low_max,
+                       unsigned vcpu_count)
 {
-    uint64_t low = ram_bytes < PC_LOW_RAM_MAX ? ram_bytes : PC_LOW_RAM_MAX;
+    uint64_t low = ram_bytes < low_max ? ram_bytes : low_max;
 
     *layout = (struct pc_layout){
         .low_ram_bytes = low,
@@ -26,24 +27,22 @@ void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_
         .vcpu_count = vcpu_count,
         .ecam_gpa = PC_ECAM,
     };
+}
+
+void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count)
+{
+    divide_ram(layout, ram_bytes, PC_LOW_RAM_MAX, vcpu_count);
     add(layout, 0, PC_CONVENTIONAL_END, E820_RAM);
     add(layout, PC_CONVENTIONAL_END, PC_EBDA_END, E820_RESERVED);
     add(layout, PC_TABLES_GPA, PC_BIOS_END, E820_RESERVED);
-    add(layout, PC_BIOS_END, low, E820_RAM);
+    add(layout, PC_BIOS_END, layout->low_ram_bytes, E820_RAM);
     add(layout, PC_ECAM, PC_ECAM + PC_ECAM_SIZE, E820_RESERVED);
     add(layout, PC_HIGH_RAM, PC_HIGH_RAM + layout->high_ram_bytes, E820_RAM);
 }
 
 void pc_layout_init_for_firmware(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count)
 {
-    uint64_t low = ram_bytes < PC_LOW_RAM_FIRMWARE ? ram_bytes : PC_LOW_RAM_FIRMWARE;
-
-    *layout = (struct pc_layout){
-        .low_ram_bytes = low,
-        .high_ram_bytes = ram_bytes - low,
-        .vcpu_count = vcpu_count,
-        .ecam_gpa = PC_ECAM,
-    };
-    add(layout, 0, low, E820_RAM);
+    divide_ram(layout, ram_bytes, PC_LOW_RAM_FIRMWARE, vcpu_count);
+    add(layout, 0, layout->low_ram_bytes, E820_RAM);
     add(layout, PC_HIGH_RAM, PC_HIGH_RAM + layout->high_ram_bytes, E820_RAM);
 }

@@ -100,7 +100,9 @@ void block_node_close(struct block_node *node); /* NULL is fine */
  */
 unsigned block_slice(const struct block_request *request, uint64_t skip, uint64_t max_bytes,
                      struct io_piece *out, uint64_t *out_bytes);
-void block_fill_zeros(const struct block_request *request, uint64_t skip, uint64_t size_bytes);
+/* data (NULL: zeros) goes into size_bytes of request's memory, from byte skip on. */
+void block_fill(const uint8_t *data, const struct block_request *request, uint64_t skip,
+                uint64_t size_bytes);
 
 /* ---- raw.c ---- */
 

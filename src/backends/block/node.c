@@ -68,7 +68,8 @@ unsigned block_slice(const struct block_request *request, uint64_t skip, uint64_
     return count;
 }
 
-void block_fill_zeros(const struct block_request *request, uint64_t skip, uint64_t size_bytes)
+void block_fill(const uint8_t *data, const struct block_request *request, uint64_t skip,
+                uint64_t size_bytes)
 {
     for (unsigned n = 0; n < request->piece_count && size_bytes; n++) {
         uint64_t size = request->pieces[n].size_bytes;
@@ -78,7 +79,12 @@ void block_fill_zeros(const struct block_request *request, uint64_t skip, uint64
             continue;
         }
         size = size - skip < size_bytes ? size - skip : size_bytes;
-        memset((char *)request->pieces[n].data + skip, 0, size);
+        if (data) {
+            memcpy((char *)request->pieces[n].data + skip, data, size);
+            data += size;
+        } else {
+            memset((char *)request->pieces[n].data + skip, 0, size);
+        }
         size_bytes -= size;
         skip = 0;
     }

@@ -139,24 +139,6 @@ void qcow2_unpacked_free(struct qcow2 *q)
     free(q->unpacked);
 }
 
-static void copy_out(const uint8_t *data, const struct block_request *request, uint64_t skip,
-                     uint64_t size_bytes)
-{
-    for (unsigned n = 0; n < request->piece_count && size_bytes; n++) {
-        uint64_t size = request->pieces[n].size_bytes;
-
-        if (skip >= size) {
-            skip -= size;
-            continue;
-        }
-        size = size - skip < size_bytes ? size - skip : size_bytes;
-        memcpy((char *)request->pieces[n].data + skip, data, size);
-        data += size;
-        size_bytes -= size;
-        skip = 0;
-    }
-}
-
 static int find_unpacked(struct qcow2 *q, uint64_t entry, uint8_t **out_data)
 {
     struct qcow2_unpacked *unpacked = q->unpacked;
@@ -190,7 +172,7 @@ int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint32_t offset,
     pthread_mutex_lock(&q->unpacked->lock);
     result = find_unpacked(q, entry, &data);
     if (!result)
-        copy_out(data + offset, request, skip, size_bytes);
+        block_fill(data + offset, request, skip, size_bytes);
     pthread_mutex_unlock(&q->unpacked->lock);
     return result;
 }

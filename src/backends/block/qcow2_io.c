@@ -47,7 +47,7 @@ static int read_below(struct qcow2 *q, const struct block_request *request, uint
 
     *out_bytes = size_bytes;
     if (offset >= end) {
-        block_fill_zeros(request, skip, size_bytes);
+        block_fill(NULL, request, skip, size_bytes);
         return 0;
     }
     take_part(&part, request, skip, size_bytes < end - offset ? size_bytes : end - offset, offset);
@@ -73,7 +73,7 @@ static int read_mapped(struct qcow2 *q, const struct qcow2_mapping *m,
     case QCOW2_NOTHING:
         return read_below(q, request, skip, offset, m->size_bytes, out_bytes);
     default:
-        block_fill_zeros(request, skip, m->size_bytes);
+        block_fill(NULL, request, skip, m->size_bytes);
         return 0;
     }
 }
@@ -508,7 +508,7 @@ static int try_below(struct qcow2 *q, const struct block_request *request)
     uint64_t end = q->backing ? q->backing->size_bytes : 0;
 
     if (request->offset >= end) {
-        block_fill_zeros(request, 0, request->size_bytes);
+        block_fill(NULL, request, 0, request->size_bytes);
         return 0;
     }
     if (request->size_bytes > end - request->offset)
@@ -539,7 +539,7 @@ int qcow2_try_execute(struct block_node *node, const struct block_request *reque
     else if (m.kind == QCOW2_NOTHING)
         result = try_below(q, request);
     else
-        block_fill_zeros(request, 0, request->size_bytes);
+        block_fill(NULL, request, 0, request->size_bytes);
     end_claim(q, &claim);
     return result;
 }

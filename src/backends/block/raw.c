@@ -213,7 +213,7 @@ static int move_all(struct raw *raw, const struct block_request *request, size_t
         if (size == 0 && !raw->node.is_container)
             return -EIO;
         if (size == 0) {
-            block_fill_zeros(request, done, request->size_bytes - done);
+            block_fill(NULL, request, done, request->size_bytes - done);
             return 0;
         }
         done += (size_t)size;

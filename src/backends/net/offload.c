@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backends/net/internal.h"
+#include "base/bytes.h"
 #include "base/guest_ram.h"
 
 #define ETHERTYPE_OFFSET 12u
@@ -19,28 +20,6 @@
 #define TCP_PUSH         0x08u
 #define TCP_CWR          0x80u
 #define MAX_HEADER_BYTES 512u
-
-static uint32_t get_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void put_be16(uint8_t *p, unsigned value)
-{
-    p[0] = (uint8_t)(value >> 8);
-    p[1] = (uint8_t)value;
-}
-
-static void put_be32(uint8_t *p, uint32_t value)
-{
-    put_be16(p, value >> 16);
-    put_be16(p + 2, value & 0xffff);
-}
-
-static unsigned get_be16(const uint8_t *p)
-{
-    return (unsigned)p[0] << 8 | p[1];
-}
 
 void net_gather(const struct net_frame *frame, uint8_t *out)
 {

@@ -34,6 +34,7 @@
 #include <slirp/libslirp.h>
 
 #include "backends/net/internal.h"
+#include "base/bytes.h"
 #include "base/log.h"
 #include "host/host.h"
 
@@ -232,17 +233,6 @@ static void on_time(void *opaque, unsigned events)
 }
 
 /* ---- what libslirp calls ---- */
-
-static unsigned get_be16(const uint8_t *p)
-{
-    return (unsigned)p[0] << 8 | p[1];
-}
-
-static void put_be16(uint8_t *p, unsigned value)
-{
-    p[0] = (uint8_t)(value >> 8);
-    p[1] = (uint8_t)value;
-}
 
 /* Where the TCP header is that is complete; 0: there is none. */
 static size_t find_tcp(const uint8_t *frame, size_t size)

@@ -489,15 +489,21 @@ static bool set_tables(struct virtio_net *s, const struct virtio_chain *chain)
     return true;
 }
 
-static bool set_vlan(struct virtio_net *s, const struct virtio_chain *chain, bool add)
+/* A command's number of 16 bits; -1: it is cut short. */
+static int read_number(const struct virtio_chain *chain)
 {
     uint8_t number[2];
-    unsigned vlan;
 
     if (virtio_chain_read(chain, COMMAND_BYTES, number, 2) != 2)
-        return false;
-    vlan = get_le16(number);
-    if (vlan >= VLAN_COUNT)
+        return -1;
+    return get_le16(number);
+}
+
+static bool set_vlan(struct virtio_net *s, const struct virtio_chain *chain, bool add)
+{
+    int vlan = read_number(chain);
+
+    if (vlan < 0 || vlan >= (int)VLAN_COUNT)
         return false;
     if (add)
         s->vlans[vlan / 8] |= (uint8_t)(1u << vlan % 8);
@@ -508,13 +514,9 @@ static bool set_vlan(struct virtio_net *s, const struct virtio_chain *chain, boo
 
 static bool set_pairs(struct virtio_net *s, const struct virtio_chain *chain)
 {
-    uint8_t number[2];
-    unsigned pairs;
+    int pairs = read_number(chain);
 
-    if (virtio_chain_read(chain, COMMAND_BYTES, number, 2) != 2)
-        return false;
-    pairs = get_le16(number);
-    if (!virtio_has(&s->virtio, F_MQ) || !pairs || pairs > s->max_pairs)
+    if (!virtio_has(&s->virtio, F_MQ) || pairs <= 0 || pairs > s->max_pairs)
         return false;
     s->pairs = (uint16_t)pairs;
     return true;
