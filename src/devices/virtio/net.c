@@ -516,7 +516,7 @@ static bool set_pairs(struct virtio_net *s, const struct virtio_chain *chain)
 {
     int pairs = read_number(chain);
 
-    if (!virtio_has(&s->virtio, F_MQ) || pairs <= 0 || pairs > s->max_pairs)
+    if (!virtio_has(&s->virtio, F_MQ) || pairs <= 0 || pairs > (int)s->max_pairs)
         return false;
     s->pairs = (uint16_t)pairs;
     return true;
