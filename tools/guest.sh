@@ -42,8 +42,7 @@ if [ "$kind" = debian ]; then
     mkdir -p "$folder"
     if [ ! -f "$folder/disk.qcow2" ] || [ "$(cat "$folder/made-by" 2>/dev/null)" != "$made_by" ]; then
         say "making a Debian disk (some minutes)"
-        "${TRAPEZE:-$here/../build/trapeze}" image build debian "$folder/new.qcow2" --force --password trapeze \
-            --no-cloud-init >&2
+        "${TRAPEZE:-$here/../build/trapeze}" image build debian "$folder/new.qcow2" --force --password trapeze >&2
         mv "$folder/new.qcow2" "$folder/disk.qcow2"
         echo "$made_by" >"$folder/made-by"
     fi

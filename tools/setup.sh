@@ -19,6 +19,7 @@ build libjansson-dev  read and write JSON
 build zlib1g-dev      checksum and compress saved state
 build libzstd-dev     read qcow2 images that are compressed with it
 build libslirp-dev    user networking
+build libarchive-dev  make disks for cloud-init
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages
 check git             list the sources
@@ -41,6 +42,7 @@ check grub-pc-bin     the one for a BIOS
 check grub-efi-amd64-bin  the one for UEFI
 check seabios         start it
 check ovmf            start it by UEFI
+check openssh-client  log in to a guest
 check qemu-utils      compare images with those of QEMU
 check lz4             unpack a kernel to test the PVH entry
 bench python3         run the benchmarks and print the table

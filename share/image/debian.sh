@@ -53,7 +53,7 @@ esp_id=$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')
 
 include=linux-image-amd64,systemd-sysv,systemd-resolved,systemd-timesyncd,udev,dbus,libpam-systemd,init,login,passwd
 include=$include,e2fsprogs,fdisk,kmod,initramfs-tools,zstd,openssh-server,iproute2,iputils-ping,procps,less,nano,ca-certificates
-[ "$CLOUD_INIT" = no ] || include=$include,cloud-init,cloud-guest-utils,netplan.io
+[ "$CLOUD_INIT" = no ] || include=$include,cloud-init,cloud-guest-utils,netplan.io,sudo
 [ -z "$PACKAGES" ] || include=$include,$PACKAGES
 [ -z "$SSH_KEY" ] || cp "$SSH_KEY" "$work/key"
 chmod -R a+rX "$work"
@@ -81,10 +81,10 @@ WantedBy=multi-user.target
 UNIT
 chroot "\$root" systemctl --quiet enable ssh-keys.service systemd-networkd.service systemd-resolved.service
 ln -sf ../run/systemd/resolve/stub-resolv.conf "\$root/etc/resolv.conf"
-if [ '$CLOUD_INIT' = no ]; then
-    printf '[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n' >"\$root/etc/systemd/network/80-dhcp.network"
-else
-    echo 'datasource_list: [ NoCloud, ConfigDrive, None ]' >"\$root/etc/cloud/cloud.cfg.d/90-trapeze.cfg"
+# cloud-init's own network goes before this one. Without a seed it does not run.
+printf '[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n' >"\$root/etc/systemd/network/80-dhcp.network"
+if [ '$CLOUD_INIT' != no ]; then
+    echo 'datasource_list: [ NoCloud, ConfigDrive ]' >"\$root/etc/cloud/cloud.cfg.d/90-trapeze.cfg"
     echo 'disable_root: false' >>"\$root/etc/cloud/cloud.cfg.d/90-trapeze.cfg"
 fi
 [ ! -f '$work/key' ] || { install -d -m 700 "\$root/root/.ssh"; install -m 600 '$work/key' "\$root/root/.ssh/authorized_keys"; }

@@ -52,6 +52,7 @@ struct cli_option {
     cli_choices_fn *choices;         /* known values: "--name help" lists them; may be NULL */
     bool only_choices;               /* any other value is a mistake */
     bool file;                       /* completion offers file names */
+    bool is_no_config;               /* of this call; not kept in a configuration */
     const char *help;                /* one or more sentences without the last full stop */
 };
 
@@ -104,6 +105,9 @@ void cli_texts_free(struct cli_texts *texts);
 /* Is name one of the choices? Otherwise -EINVAL with the nearest one; what is "engine". */
 int cli_check_choice(const char *what, const char *name, cli_choices_fn *choices,
                      struct error *err);
+
+/* The option of a name (without dashes), or NULL. */
+const struct cli_option *cli_option_find(const struct cli_option *options, const char *name);
 
 /* Report an error of a verb on stderr, once; return the exit status to use. */
 int cli_misused(const struct cli_verb *verb, const struct error *err);
@@ -172,5 +176,17 @@ extern const struct cli_option cli_image_create_options[], cli_image_info_option
 int cli_monitor_run(const struct cli_verb *verb, char **words);
 int cli_inspect_run(const struct cli_verb *verb, char **words);
 extern const struct cli_option cli_client_options[];
+
+/* ---- config.c ---- */
+
+/* Print options that are set as JSON, with image (NULL: none). */
+int cli_config_print(FILE *out, const struct cli_option *options, const void *object,
+                     const char *image, struct error *err);
+/*
+ * Read such a file ("-" is standard input) into words of a command line; the image is left out when
+ * there is another. The words are the caller's, to free() one by one, also after an error.
+ */
+int cli_config_read(const char *path, const struct cli_option *options, bool has_image,
+                    struct cli_texts *out_words, struct error *err);
 
 #endif

@@ -41,7 +41,8 @@ const struct cli_option cli_image_build_options[] = {
     {"package", 'p', CLI_TEXTS, AT(packages), "NAME[,NAME]...",
      .help = "install this, too; may be repeated"},
     {"no-cloud-init", 0, CLI_FLAG, AT(no_cloud_init),
-     .help = "leave cloud-init out: the machine starts sooner, and takes DHCP from any card"},
+     .help = "leave cloud-init out, which sets a machine up at its first start (trapeze run "
+             "--cloud-init)"},
     {"force", 0, CLI_FLAG, AT(force), .help = "write over FILE if it is there"},
     {.kind = CLI_END},
 };

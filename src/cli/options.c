@@ -175,6 +175,11 @@ static const struct cli_option *find_name(const struct cli_option *options, cons
     return NULL;
 }
 
+const struct cli_option *cli_option_find(const struct cli_option *options, const char *name)
+{
+    return find_name(options, name, strlen(name));
+}
+
 static const struct cli_option *find_letter(const struct cli_option *options, char letter)
 {
     for (; options->kind != CLI_END; options++)

@@ -21,6 +21,7 @@
 
 #include <jansson.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "control/digest.h"
 #include "control/gdbstub.h"
@@ -39,26 +40,30 @@
 #define MAX_SERIAL           PC_SERIAL_COUNT
 #define MAX_INITRDS          64
 
+static const char default_name[] = "vm";
+
 struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device, disk, net, publish;
+    struct cli_texts initrd, serial, device, disk, net, publish, ssh_key;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
-    bool paused, counted, no_reboot, perf_map, snapshot;
-    const char *listing, *stats, *sandbox, *nvram;
+    bool paused, counted, no_reboot, perf_map, snapshot, dry_run;
+    const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config;
 };
 
 struct run {
     struct run_options options;
     struct cli_texts operands;
-    struct cli_texts initrds; /* --initrd split at commas; point into initrd_text */
+    struct cli_texts config_words; /* of --config */
+    struct cli_texts initrds;      /* --initrd split at commas; point into initrd_text */
     struct cli_texts initrd_copies;
 
     struct loop *loop;
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console;
     struct run_media media;
+    struct run_seed seed;
     struct run_networks networks;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
@@ -346,22 +351,15 @@ static int add_devices(struct run *run, struct error *err)
 
 /* ---- networks ---- */
 
-static uint64_t add_to_seed(uint64_t seed, const char *word)
-{
-    for (const char *p = word; *p; p++)
-        seed = (seed ^ (unsigned char)*p) * 0x100000001b3ull; /* FNV-1a */
-    return seed;
-}
-
 /* The same for the same machine: of its name and its disks. */
 static uint64_t machine_seed(const struct run *run)
 {
-    uint64_t seed = add_to_seed(0xcbf29ce484222325ull, run->options.name);
+    uint64_t seed = hash_add(HASH_START, run->options.name, strlen(run->options.name));
 
     if (run->media.image_disk)
-        seed = add_to_seed(seed, run->media.image_disk);
+        seed = hash_add(seed, run->media.image_disk, strlen(run->media.image_disk));
     for (size_t i = 0; i < run->options.disk.count; i++)
-        seed = add_to_seed(seed, run->options.disk.items[i]);
+        seed = hash_add(seed, run->options.disk.items[i], strlen(run->options.disk.items[i]));
     return seed;
 }
 
@@ -467,14 +465,24 @@ static int watch_signals(struct run *run, struct error *err)
 
 /* ---- the machine ---- */
 
+static bool wants_seed(const struct run_options *options)
+{
+    return options->cloud_init || options->ssh_key.count;
+}
+
 static int choose_media(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
 
+    run->seed = (struct run_seed){.user_data = options->cloud_init,
+                                  .host_name = options->name == default_name ? NULL : options->name,
+                                  .ssh_keys = &options->ssh_key};
+    run->networks.wants_ssh = options->ssh_key.count > 0;
     run->media = (struct run_media){.kernel = options->kernel,
                                     .firmware = options->firmware,
                                     .disk_texts = &options->disk,
-                                    .snapshot = options->snapshot};
+                                    .snapshot = options->snapshot,
+                                    .seed = wants_seed(options) ? &run->seed : NULL};
     return run_choose_media(&run->media, run->operands.count ? run->operands.items[0] : NULL, err);
 }
 
@@ -633,6 +641,9 @@ static void take_down(struct run *run)
         free((char *)run->initrd_copies.items[i]);
     cli_texts_free(&run->initrd_copies);
     cli_texts_free(&run->initrds);
+    for (size_t i = 0; i < run->config_words.count; i++)
+        free((char *)run->config_words.items[i]);
+    cli_texts_free(&run->config_words);
     cli_texts_free(&run->operands);
     cli_options_free(cli_run_options, &run->options);
 }
@@ -757,6 +768,23 @@ static void print_stats(struct machine *machine, const char *form)
         print_stats_text(machine);
 }
 
+/* What would be run, with what was chosen for what was left open. */
+static int print_config(struct run *run, struct error *err)
+{
+    struct run_options *options = &run->options;
+    const struct engine_ops *engine = choose_engine(run, err);
+
+    if (!engine)
+        return -ENOTSUP;
+    options->engine = engine->name;
+    options->firmware = run->media.firmware_name;
+    if (run_default_network(&options->net, &options->publish, !run->media.kernel) &&
+        cli_texts_add(&options->net, "user", err))
+        return -ENOMEM;
+    return cli_config_print(stdout, cli_run_options, options,
+                            run->operands.count ? run->operands.items[0] : NULL, err);
+}
+
 static int run_machine(struct run *run, const struct cli_verb *verb)
 {
     struct error err = {0};
@@ -766,7 +794,11 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
         return CLI_DONE;
     if (check_options(run, &err) || set_up_logs(&run->options, &err))
         return cli_misused(verb, &err);
-    if (choose_media(run, &err) || split_initrds(run, &err) || start(run, &err))
+    if (choose_media(run, &err) || split_initrds(run, &err))
+        return cli_failed(verb, &err);
+    if (run->options.dry_run)
+        return print_config(run, &err) ? cli_failed(verb, &err) : CLI_DONE;
+    if (start(run, &err))
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
     if (run->options.stats)
@@ -776,6 +808,29 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
     return status;
 }
 
+/* Once more, with the words of --config in front. */
+static int parse_with_config(struct run *run, const struct cli_verb *verb, char **words,
+                             struct error *err)
+{
+    struct cli_texts all = {0};
+    int result = cli_config_read(run->options.config, verb->options, run->operands.count > 0,
+                                 &run->config_words, err);
+
+    for (size_t i = 0; !result && i < run->config_words.count; i++)
+        result = cli_texts_add(&all, run->config_words.items[i], err);
+    for (char **word = words; !result && *word; word++)
+        result = cli_texts_add(&all, *word, err);
+    if (!result)
+        result = cli_texts_add(&all, NULL, err);
+    if (!result) {
+        cli_texts_free(&run->operands);
+        cli_options_free(verb->options, &run->options);
+        result = cli_parse(verb, &run->options, (char **)all.items, &run->operands, err);
+    }
+    cli_texts_free(&all);
+    return result;
+}
+
 int cli_run_run(const struct cli_verb *verb, char **words)
 {
     struct run run = {.signal_fd = -1};
@@ -783,11 +838,12 @@ int cli_run_run(const struct cli_verb *verb, char **words)
     int parsed = cli_parse(verb, &run.options, words, &run.operands, &err);
     int status;
 
-    if (parsed < 0)
-        return cli_misused(verb, &err);
-    if (parsed == CLI_ANSWERED)
-        return CLI_DONE;
-    status = run_machine(&run, verb);
+    if (parsed == 0 && run.options.config)
+        parsed = parse_with_config(&run, verb, words, &err);
+    if (parsed == 0)
+        status = run_machine(&run, verb);
+    else
+        status = parsed == CLI_ANSWERED ? CLI_DONE : cli_misused(verb, &err);
     take_down(&run);
     return status;
 }
@@ -814,7 +870,13 @@ const struct cli_option cli_run_options[] = {
              "forgotten)"},
 
     {"The machine", .kind = CLI_HEADING},
-    {"name", 'n', CLI_TEXT, AT(name), "NAME", .initial = "vm", .help = "name of the machine"},
+    {"config", 0, CLI_TEXT, AT(config), "FILE", .file = true, .is_no_config = true,
+     .help = "take options from this JSON file, as --dry-run prints it; those of the command line "
+             "win, or are added"},
+    {"dry-run", .kind = CLI_FLAG, AT(dry_run), .is_no_config = true,
+     .help = "print the machine as JSON, with what was chosen for it, and run nothing"},
+    {"name", 'n', CLI_TEXT, AT(name), "NAME", .initial = default_name,
+     .help = "name of the machine"},
     {"memory", 'm', CLI_SIZE, AT(memory_bytes), "SIZE", .initial = "512M", .min = 1ull << 20,
      .max = 1ull << 40, .help = "RAM; K, M, G or T may follow the number, and M is assumed"},
     {"cpus", 'c', CLI_NUMBER, AT(cpus), "N", .initial = "1", .min = 1, .max = MACHINE_MAX_VCPUS,
@@ -842,6 +904,14 @@ const struct cli_option cli_run_options[] = {
     {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",
      .help = "lead a port of the host to the guest, on the first network, which is user; HOST is "
              "127.0.0.1 unless said; may be repeated"},
+    {"cloud-init", 0, CLI_TEXT, AT(cloud_init), "FILE", .file = true,
+     .help =
+         "user data for cloud-init in the guest (#cloud-config ..., or a script), on a disk that "
+         "is made for it (NoCloud); --name is the guest's host name"},
+    {"ssh-key", 0, CLI_TEXTS, AT(ssh_key), "FILE", .file = true,
+     .help = "public keys that may log in, as cloud-init in the guest is told; a port of the host "
+             "leads to its SSH server (the first that is free from 2222 on, unless --publish says "
+             "otherwise); may be repeated"},
     {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
      .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
              "(default: now; 2024-01-01T00:00:00 with --counted)"},

@@ -19,13 +19,15 @@ const char *run_take_property(char *properties, const char *key, char out[32]);
 
 #define RUN_MAX_DISKS 26
 
-/* What the machine starts from. The first four are set by the caller. */
+/* What the machine starts from. The first five are set by the caller. */
 struct run_media {
     const char *kernel, *firmware; /* given, then chosen; firmware: a file */
+    const char *firmware_name;     /* as --firmware has it; NULL: none */
     const struct cli_texts *disk_texts;
-    bool snapshot; /* no disk is written to */
-    struct block *disks[RUN_MAX_DISKS + 1];
-    char *image_disk; /* IMAGE as --disk has it, if it is one */
+    bool snapshot;                          /* no disk is written to */
+    const struct run_seed *seed;            /* NULL: none */
+    struct block *disks[RUN_MAX_DISKS + 2]; /* IMAGE, --disk, the seed */
+    char *image_disk;                       /* IMAGE as --disk has it, if it is one */
     struct block *variables;
     const char *variables_file; /* what they are at first; NULL: the firmware has none */
 };
@@ -36,11 +38,23 @@ int run_choose_media(struct run_media *media, const char *image, struct error *e
  */
 int run_open_variables(struct run_media *media, struct loop *loop, const char *path,
                        struct error *err);
-/* Open all disks, IMAGE first, and plug them in. */
+/* Open all disks, IMAGE first and the seed last, and plug them in. */
 int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
                   struct error *err);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
 void run_firmware_choices(cli_put_choice *put, void *opaque);
+
+/* ---- run_seed.c ---- */
+
+/* What cloud-init in the guest is told. */
+struct run_seed {
+    const char *user_data;            /* a file; NULL: nothing */
+    const char *host_name;            /* NULL: the guest chooses */
+    const struct cli_texts *ssh_keys; /* files of public keys */
+};
+
+/* A descriptor of the disk that tells it, a raw image; the caller closes it. -errno with err. */
+int run_make_seed(const struct run_seed *seed, struct error *err);
 
 /* ---- run_net.c ---- */
 
@@ -49,6 +63,7 @@ void run_firmware_choices(cli_put_choice *put, void *opaque);
 struct run_networks {
     struct net *nets[RUN_MAX_NETS];
     size_t count;
+    bool wants_ssh;   /* set by the caller: a port of the host leads to the guest's 22 */
     bool reads_files; /* while the machine runs */
 };
 
@@ -59,6 +74,9 @@ struct run_networks {
 int run_add_networks(struct run_networks *networks, struct machine *machine,
                      const struct cli_texts *net, const struct cli_texts *publish, bool is_default,
                      uint64_t seed, struct error *err);
+/* Does a machine with these options get a user network? is_default as above. */
+bool run_default_network(const struct cli_texts *net, const struct cli_texts *publish,
+                         bool is_default);
 bool run_networks_connect(const struct run_networks *networks);
 void run_free_networks(struct run_networks *networks);
 void run_net_choices(cli_put_choice *put, void *opaque);

@@ -176,6 +176,7 @@ int run_choose_media(struct run_media *media, const char *image, struct error *e
         return result;
     if (!media->firmware && (media->image_disk || media->disk_texts->count) && !media->kernel)
         media->firmware = known_firmware[0].name;
+    media->firmware_name = media->firmware;
     return media->firmware ? find_firmware(media, err) : 0;
 }
 
@@ -237,6 +238,20 @@ static int add_disk(const struct run_media *media, struct loop *loop, struct mac
     return result;
 }
 
+static int add_seed(struct run_media *media, struct loop *loop, struct machine *machine,
+                    struct block **out_disk, struct error *err)
+{
+    char text[64];
+    int fd = run_make_seed(media->seed, err), result;
+
+    if (fd < 0)
+        return fd;
+    snprintf(text, sizeof(text), "/proc/self/fd/%d,format=raw,readonly=on", fd);
+    result = add_disk(media, loop, machine, text, out_disk, err);
+    close(fd);
+    return result;
+}
+
 int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
                   struct error *err)
 {
@@ -247,12 +262,12 @@ int run_add_disks(struct run_media *media, struct loop *loop, struct machine *ma
     for (size_t i = 0; i < media->disk_texts->count; i++)
         if (add_disk(media, loop, machine, media->disk_texts->items[i], next++, err))
             return -EINVAL;
-    return 0;
+    return media->seed ? add_seed(media, loop, machine, next, err) : 0;
 }
 
 void run_free_media(struct run_media *media)
 {
-    for (unsigned i = 0; i <= RUN_MAX_DISKS; i++)
+    for (unsigned i = 0; i < sizeof(media->disks) / sizeof(media->disks[0]); i++)
         block_free(media->disks[i]);
     block_free(media->variables);
     free(media->image_disk);

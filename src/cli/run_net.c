@@ -128,20 +128,76 @@ static int add_network(struct run_networks *networks, struct machine *machine, c
     return result;
 }
 
+/* ---- published ports ---- */
+
+#define FIRST_SSH_PORT 2222u
+#define LAST_SSH_PORT  2321u
+
+/* "[HOST:]PORT:22": is it the guest's SSH server? */
+static bool leads_to_ssh(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+
+    return colon && (strcmp(colon, ":22") == 0 || strcmp(colon, ":22/tcp") == 0);
+}
+
+static void tell(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    const char *host_end = colon ? memrchr(text, ':', (size_t)(colon - text)) : NULL;
+    const char *port = host_end ? host_end + 1 : text;
+
+    if (leads_to_ssh(text))
+        log_info("the guest's SSH server: ssh -p %.*s USER@%.*s", (int)(colon - port), port,
+                 host_end ? (int)(host_end - text) : 9, host_end ? text : "127.0.0.1");
+    else
+        log_info("%s: the host's port leads to the guest's", text);
+}
+
+static int publish_one(struct run_networks *networks, const char *text, struct error *err)
+{
+    int result = net_publish(networks->nets[0], text, err);
+
+    if (result)
+        error_prefix(err, "--publish %s: ", text);
+    else
+        tell(text);
+    return result;
+}
+
+/* At the first port that is free. A network that is no user network needs none. */
+static int publish_ssh(struct run_networks *networks, struct error *err)
+{
+    int result = -EADDRINUSE;
+    char text[32];
+
+    for (unsigned port = FIRST_SSH_PORT; result == -EADDRINUSE && port <= LAST_SSH_PORT; port++) {
+        snprintf(text, sizeof(text), "%u:22", port);
+        result = publish_one(networks, text, err);
+    }
+    return result == -ENOTSUP ? 0 : result;
+}
+
 static int publish_all(struct run_networks *networks, const struct cli_texts *publish,
                        struct error *err)
 {
+    bool has_ssh = false;
+
     for (size_t n = 0; n < publish->count; n++) {
         if (!networks->count)
             return error_set(err, EINVAL, "--publish %s: there is no network; use --net user",
                              publish->items[n]);
-        if (net_publish(networks->nets[0], publish->items[n], err)) {
-            error_prefix(err, "--publish %s: ", publish->items[n]);
+        if (publish_one(networks, publish->items[n], err))
             return -EINVAL;
-        }
-        log_info("%s: the host's port leads to the guest's", publish->items[n]);
+        has_ssh |= leads_to_ssh(publish->items[n]);
     }
-    return 0;
+    return networks->wants_ssh && !has_ssh && networks->count ? publish_ssh(networks, err) : 0;
+}
+
+bool run_default_network(const struct cli_texts *net, const struct cli_texts *publish,
+                         bool is_default)
+{
+    return !net->count && (is_default || publish->count) && has_kind("user");
 }
 
 int run_add_networks(struct run_networks *networks, struct machine *machine,
@@ -155,7 +211,7 @@ int run_add_networks(struct run_networks *networks, struct machine *machine,
         if (strcmp(net->items[n], "none") &&
             add_network(networks, machine, net->items[n], seed, err))
             return -EINVAL;
-    if (!net->count && (is_default || publish->count) && has_kind("user") &&
+    if (run_default_network(net, publish, is_default) &&
         add_network(networks, machine, "user", seed, err))
         return -EINVAL;
     return publish_all(networks, publish, err);

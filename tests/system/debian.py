@@ -3,10 +3,14 @@
 
 The disk is what "trapeze image build debian" makes; tools/guest.sh debian keeps one in the cache. Firmware starts
 GRUB, GRUB the kernel. Somebody logs in on the serial console, looks at disk and network, installs nothing, and
-switches off. The disk stays as it is (snapshot=on). CASES has the options. Skipped (status 77) without the disk.
+switches off. The disk stays as it is (snapshot=on). CASES has the options. "cloud-init" logs in over SSH instead, with
+a key that cloud-init was given. Skipped (status 77) without the disk.
 """
 import os
+import re
+import subprocess
 import sys
+import tempfile
 import time
 
 import boot
@@ -30,12 +34,41 @@ STEPS = (
 LIMIT_S = 600
 
 
+def cloud_init(trapeze, folder):
+    """A name, a key and a command by cloud-init; in by SSH as its user, who may switch off."""
+    key, user_data = os.path.join(folder, "key"), os.path.join(folder, "user-data")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    with open(user_data, "w", encoding="ascii") as file:
+        file.write("#cloud-config\nruncmd:\n - echo seed $(hostname) do''ne >/dev/ttyS0\n")
+    deadline = time.monotonic() + LIMIT_S
+    command = [trapeze, "run", "-m", "1G", "--snapshot", "--name", "web1", "--cloud-init", user_data, "--ssh-key"]
+    console = boot.Console([*command, f"{key}.pub", DISK])
+    if not console.wait_for(r"ssh -p (\d+) USER@127\.0\.0\.1", deadline):
+        boot.fail(console, "no port leads to the guest's SSH server")
+    port = re.search(r"ssh -p (\d+)", console.text).group(1)
+    if not console.wait_for(r"seed web1 done", deadline):
+        boot.fail(console, "cloud-init did not run its command")
+    ssh = ["ssh", "-p", port, "-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    done = subprocess.run(
+        [*ssh, "debian@127.0.0.1", "hostname; sudo systemctl poweroff"], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.stdout.split() != ["web1"]:
+        boot.fail(console, f"ssh gave {done.stdout!r} and {done.stderr!r}")
+    if not console.wait_for(boot.OFF, deadline) or console.finish(deadline) != 0:
+        boot.fail(console, "it did not switch off")
+    boot.check_console(console)
+    return 0
+
+
 def main():
     trapeze, name = sys.argv[1:]
-    options, firmware = CASES[name]
     if not os.path.exists(DISK):
         print(f"debian: {DISK} is not there; run tools/guest.sh debian")
         return 77
+    if name == "cloud-init":
+        with tempfile.TemporaryDirectory() as folder:
+            return cloud_init(trapeze, folder)
+    options, firmware = CASES[name]
     deadline = time.monotonic() + LIMIT_S
     command = [trapeze, "run", "-m", "1G", "--disk", f"{DISK},snapshot=on", "--net", "user", *options]
     console = boot.Console(command, interactive=True)

@@ -206,6 +206,89 @@ static void missing_operands_are_named(void **state)
     assert_string_equal(err.text, "something is missing: trapeze try [A [B]]");
 }
 
+/* ---- configurations ---- */
+
+static void write_config(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void free_words(struct cli_texts *words)
+{
+    for (size_t n = 0; n < words->count; n++)
+        free((char *)words->items[n]);
+    cli_texts_free(words);
+}
+
+static void options_survive_a_configuration(void **state)
+{
+    char path[] = "/tmp/trapeze-config-XXXXXX";
+    struct cli_texts words;
+    FILE *file;
+    LOCALS;
+
+    close(mkstemp(path));
+    assert_int_equal(
+        PARSE("-F", "--text", "a=b \"c\"", "-o", "-l", "x", "--list=-y", "-m", "3G", "--number=9"),
+        CLI_PARSED);
+    file = fopen(path, "w");
+    assert_int_equal(cli_config_print(file, options, &values, "-image", &err), 0);
+    fclose(file);
+    DONE;
+    assert_int_equal(cli_config_read(path, options, false, &words, &err), 0);
+    assert_int_equal(cli_texts_add(&words, NULL, &err), 0);
+    assert_int_equal(cli_parse(&verb, &values, (char **)words.items, &operands, &err), CLI_PARSED);
+    assert_true(values.flag);
+    assert_string_equal(values.text, "a=b \"c\"");
+    assert_string_equal(values.optional, "7");
+    assert_string_equal(values.colour, "red");
+    assert_int_equal(values.list.count, 2);
+    assert_string_equal(values.list.items[1], "-y");
+    assert_int_equal(values.size, 3ull << 30);
+    assert_int_equal(values.number, 9);
+    assert_string_equal(operands.items[0], "./-image");
+    free_words(&words);
+    DONE;
+    assert_int_equal(cli_config_read(path, options, true, &words, &err), 0);
+    for (size_t n = 0; n < words.count; n++)
+        assert_null(strstr(words.items[n], "image"));
+    free_words(&words);
+    unlink(path);
+}
+
+static void configurations_with_mistakes_are_refused(void **state)
+{
+    static const char *const wrong[] = {
+        "",
+        "[]",
+        "{\"txet\": \"a\"}",
+        "{\"flag\": \"on\"}",
+        "{\"text\": [\"a\"]}",
+        "{\"text\": {}}",
+        "{\"list\": [[\"a\"]]}",
+        "{\"image\": 7}",
+        "{\"number\": 1.5}",
+        "{\"number\": 1, \"number\": 2}",
+    };
+    char path[] = "/tmp/trapeze-config-XXXXXX";
+    struct cli_texts words;
+    struct error err;
+
+    close(mkstemp(path));
+    for (size_t n = 0; n < sizeof(wrong) / sizeof(wrong[0]); n++) {
+        err = (struct error){0};
+        write_config(path, wrong[n]);
+        assert_int_equal(cli_config_read(path, options, false, &words, &err), -EINVAL);
+        assert_non_null(strstr(err.text, path));
+        free_words(&words);
+    }
+    unlink(path);
+}
+
 /* ---- output ---- */
 
 /* What the command prints on stdout; *out_status is its exit status. */
@@ -451,6 +534,8 @@ int main(void)
         cmocka_unit_test(mistakes_name_the_nearest),
         cmocka_unit_test(mistakes_are_refused),
         cmocka_unit_test(missing_operands_are_named),
+        cmocka_unit_test(options_survive_a_configuration),
+        cmocka_unit_test(configurations_with_mistakes_are_refused),
         cmocka_unit_test(exit_status_tells_misuse_from_failure),
         cmocka_unit_test(lists_are_json_with_a_sentence_each),
         cmocka_unit_test(help_describes_every_option_within_80_columns),

@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/hash.h"
+
 #define STUB_BUFFER_BYTES 128
 
 static uint8_t model_vector_bytes(const struct cpu_model *model)
@@ -71,11 +73,8 @@ void host_stubs_free(struct icpu *c)
 
 static struct host_stub **hash_slot(struct host_stubs *s, const struct stub_plan *plan)
 {
-    const uint8_t *byte = (const uint8_t *)plan;
-    uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a */
+    uint64_t hash = hash_add(HASH_START, plan, sizeof(*plan));
 
-    for (size_t n = 0; n < sizeof(*plan); n++)
-        hash = (hash ^ byte[n]) * 0x100000001b3ull;
     return &s->hash[(hash ^ hash >> 32) % STUB_HASH_SIZE];
 }
 
