@@ -1,5 +1,5 @@
 /*
- * file.h - read a whole file that the user named
+ * file.h - read whole files that the user named
  *
  * For kernels, modules and firmware. Implemented by host/linux/ now; on bare metal
  * the boot loader's modules will stand for files.
@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "trapeze/error.h"
 
@@ -19,5 +20,22 @@
  */
 int host_file_read(const char *path, uint64_t max_bytes, uint8_t **out_data, size_t *out_size_bytes,
                    struct error *err);
+
+/* A file whose bytes are in memory, unless they were let go of until they are needed again. */
+struct host_file {
+    int fd;
+    uint8_t *data; /* stays where it is */
+    size_t size_bytes;
+    struct timespec modified;
+};
+
+/* As host_file_read. Closed with host_file_close; *file is not initialised on failure. */
+int host_file_open(const char *path, uint64_t max_bytes, struct host_file *file, struct error *err);
+void host_file_close(struct host_file *file);
+/* The bytes at data are undefined, and cost no memory, until they are read again. */
+void host_file_let_go(struct host_file *file);
+/* 0, or -errno with undefined bytes: -ESTALE if somebody has changed the file since it was opened.
+ */
+int host_file_read_again(struct host_file *file, struct error *err);
 
 #endif

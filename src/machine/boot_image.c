@@ -17,6 +17,7 @@ void boot_image_init(struct boot_image *image, const struct pc_layout *layout)
 {
     memset(image, 0, sizeof(*image));
     image->layout = layout;
+    image->is_complete = true;
 }
 
 void boot_image_done(struct boot_image *image)
@@ -24,6 +25,9 @@ void boot_image_done(struct boot_image *image)
     for (size_t i = 0; i < image->blob_count; i++)
         free(image->blobs[i]);
     free(image->blobs);
+    for (size_t i = 0; i < image->file_count; i++)
+        host_file_close(&image->files[i]);
+    image->file_count = 0;
     image->blobs = NULL;
     image->blob_count = 0;
     image->blob_capacity = 0;
@@ -45,6 +49,41 @@ int boot_image_own(struct boot_image *image, void *blob, struct error *err)
     }
     image->blobs[image->blob_count++] = blob;
     return 0;
+}
+
+int boot_image_read(struct boot_image *image, const char *path, uint64_t max_bytes,
+                    const struct host_file **out_file, struct error *err)
+{
+    struct host_file *file = &image->files[image->file_count];
+    int status;
+
+    if (image->file_count == BOOT_IMAGE_MAX_FILES)
+        return error_set(err, E2BIG, "more than %d files to load", BOOT_IMAGE_MAX_FILES);
+    status = host_file_open(path, max_bytes, file, err);
+    if (status)
+        return status;
+    image->file_count++;
+    *out_file = file;
+    return 0;
+}
+
+int boot_image_complete(struct boot_image *image, struct error *err)
+{
+    for (size_t i = 0; i < image->file_count && !image->is_complete; i++) {
+        int status = host_file_read_again(&image->files[i], err);
+
+        if (status)
+            return status;
+    }
+    image->is_complete = true;
+    return 0;
+}
+
+void boot_image_let_go(struct boot_image *image)
+{
+    for (size_t i = 0; i < image->file_count; i++)
+        host_file_let_go(&image->files[i]);
+    image->is_complete = false;
 }
 
 static bool overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size)

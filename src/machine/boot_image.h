@@ -3,8 +3,9 @@
  *
  * A loader turns files into an image: pieces with guest-physical addresses, and
  * the state in which the first processor enters the kernel. The image is kept as
- * long as the machine, because every reset puts it in place again. Building one
- * touches no machine, so loaders can be tested and fuzzed alone.
+ * long as the machine, because every reset puts it in place again; the files that it came
+ * from are let go of between resets. Building one touches no machine, so loaders can be tested and
+ * fuzzed alone.
  *
  * One thread at a time. Failures leave the image fit for boot_image_done only.
  */
@@ -15,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "host/file.h"
 #include "machine/pc_layout.h"
 #include "trapeze/error.h"
 
@@ -23,7 +25,7 @@ struct boot_piece {
     char name[32]; /* for messages: "kernel", "initrd" */
     uint64_t gpa;
     uint64_t size_bytes; /* all of it; at least data_bytes */
-    const uint8_t *data; /* points into one of the image's blobs */
+    const uint8_t *data; /* points into one of the image's blobs or files */
     size_t data_bytes;
     bool reserved; /* keep free, write nothing */
 };
@@ -53,6 +55,7 @@ enum boot_gdt {
 };
 
 #define BOOT_IMAGE_MAX_PIECES 160
+#define BOOT_IMAGE_MAX_FILES  65 /* a kernel and its modules */
 
 struct boot_image {
     const struct pc_layout *layout; /* borrowed */
@@ -62,6 +65,9 @@ struct boot_image {
     void **blobs;
     size_t blob_count;
     size_t blob_capacity;
+    struct host_file files[BOOT_IMAGE_MAX_FILES];
+    size_t file_count;
+    bool is_complete; /* the files' bytes are in memory */
 };
 
 /* Low memory below this belongs to the BIOS data area and to the loader's tables. */
@@ -73,9 +79,16 @@ void boot_image_done(struct boot_image *image);
 /* Give a heap block to the image; it is freed with it, and at once on failure. */
 int boot_image_own(struct boot_image *image, void *blob, struct error *err);
 
+/* Read a file for the image; *out_file is part of it. */
+int boot_image_read(struct boot_image *image, const char *path, uint64_t max_bytes,
+                    const struct host_file **out_file, struct error *err);
+/* Before pieces are put in place, and afterwards: files in memory, and let go of. */
+int boot_image_complete(struct boot_image *image, struct error *err);
+void boot_image_let_go(struct boot_image *image);
+
 /*
- * Add a piece. data must be in an owned blob. Refused with -ENOSPC when it is not all usable
- * RAM, with -EINVAL when it overlaps an earlier piece.
+ * Add a piece. data must be in an owned blob or a file of the image. Refused with -ENOSPC when it
+ * is not all usable RAM, with -EINVAL when it overlaps an earlier piece.
  */
 int boot_image_add(struct boot_image *image, const char *name, uint64_t gpa, const void *data,
                    size_t data_bytes, uint64_t size_bytes, struct error *err);

@@ -28,7 +28,7 @@
 #define FOUR_GIB         0x100000000ull
 #define KERNEL_MAX_BYTES (1ull << 30)
 #define MODULE_MAX_BYTES (4ull << 30)
-#define MODULES_MAX      64
+#define MODULES_MAX      (BOOT_IMAGE_MAX_FILES - 1)
 
 /* ---- ROM ---- */
 
@@ -198,17 +198,13 @@ static int add_tables(struct boot_image *image, struct error *err)
 static int read_file(struct boot_image *image, const char *path, uint64_t max_bytes,
                      struct boot_file *out_file, struct error *err)
 {
-    uint8_t *data;
-    size_t size_bytes;
-    int status = host_file_read(path, max_bytes, &data, &size_bytes, err);
+    const struct host_file *file;
+    int status = boot_image_read(image, path, max_bytes, &file, err);
 
     if (status)
         return status;
-    status = boot_image_own(image, data, err);
-    if (status)
-        return status;
-    out_file->data = data;
-    out_file->size_bytes = size_bytes;
+    out_file->data = file->data;
+    out_file->size_bytes = file->size_bytes;
     return 0;
 }
 
@@ -300,9 +296,9 @@ static int place_zeros(struct memory *memory, uint64_t gpa, uint64_t size_bytes)
     return status;
 }
 
-static int place_image(const struct boot_image *image, struct memory *memory)
+static int place_image(struct boot_image *image, struct memory *memory, struct error *err)
 {
-    int status = 0;
+    int status = boot_image_complete(image, err);
 
     for (size_t i = 0; i < image->piece_count && status == 0; i++) {
         const struct boot_piece *piece = &image->pieces[i];
@@ -313,7 +309,10 @@ static int place_image(const struct boot_image *image, struct memory *memory)
         if (status == 0)
             status = place_zeros(memory, piece->gpa + piece->data_bytes,
                                  piece->size_bytes - piece->data_bytes);
+        if (status)
+            error_set(err, -status, "its memory is gone");
     }
+    boot_image_let_go(image);
     return status;
 }
 
@@ -427,12 +426,15 @@ static struct device *boot_apic(struct machine *machine)
     return dev;
 }
 
-void firmware_start_image(const struct boot_image *image, struct machine *machine)
+void firmware_start_image(struct boot_image *image, struct machine *machine)
 {
     struct device *apic = boot_apic(machine);
+    struct error err = {0};
 
-    if (place_image(image, machine_memory(machine)))
-        log_error("the kernel could not be put in place again: its memory is gone");
+    if (place_image(image, machine_memory(machine), &err)) {
+        log_error("the kernel could not be put in place again: %s", err.text);
+        machine_request_stop(machine, STOP_ERROR, 1);
+    }
     for (unsigned i = 0; i < machine_vcpu_count(machine); i++) {
         struct vcpu *vcpu = machine_vcpu(machine, i);
 

@@ -29,7 +29,7 @@ void firmware_unmap_rom(struct firmware_rom *rom, struct memory *memory);
 int firmware_build_image(struct boot_image *image, const struct pc_config *config,
                          struct error *err);
 
-/* In machine_boot_fn: put the image in place and set up the processors. */
-void firmware_start_image(const struct boot_image *image, struct machine *machine);
+/* In machine_boot_fn: put the image in place and set up the processors, or stop the machine. */
+void firmware_start_image(struct boot_image *image, struct machine *machine);
 
 #endif

@@ -56,6 +56,7 @@ class Machine:
         self.socket = os.path.join(folder, "vm.sock")
         guest = Guest(folder)
         self.at = guest.at
+        self.kernel = guest.path
         command = [trapeze, "run", guest.path, "-m", "16M", "--monitor", self.socket]
         command += ["--serial", "null"] if serial else []
         self.child = subprocess.Popen(command + list(options), stdin=subprocess.DEVNULL)
@@ -117,6 +118,15 @@ def case_monitor(trapeze, folder):
         check(isinstance(state, dict), f"no state of {name}")
     machine.monitor("stop", "9")
     machine.end(9)
+
+
+def case_changed(trapeze, folder):
+    """The kernel is read again at a reset, and has to be what it was."""
+    machine = Machine(trapeze, folder)
+    machine.wait_for(lambda: machine.counter() > 0, "a counting guest")
+    os.utime(machine.kernel, (5, 5))
+    machine.monitor("reset")
+    machine.end(1)
 
 
 def case_inspect(trapeze, folder):
@@ -253,6 +263,7 @@ def case_sandbox(trapeze, folder):
 
 
 CASES = {
+    "changed": case_changed,
     "gdb": case_gdb,
     "inspect": case_inspect,
     "interrupt": case_interrupt,

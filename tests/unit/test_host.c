@@ -2,19 +2,24 @@
  * test_host.c - memory, locks, threads and clocks of the host
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 // clang-format off
 #include <cmocka.h>
 // clang-format on
 
+#include "host/file.h"
 #include "host/host.h"
 
 static void memory_is_zeroed_shared_and_lazy(void **state)
@@ -192,12 +197,52 @@ static void clocks_go_forward(void **state)
     assert_true(host_wall_ns() > 1600000000ull * 1000000000ull); /* after 2020 */
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void a_file_is_let_go_of_and_read_again(void **state)
+{
+    char path[] = "/tmp/trapeze-test-XXXXXX";
+    const struct timespec later[2] = {{.tv_sec = 5}, {.tv_sec = 5}};
+    struct host_file file;
+    struct error err = {0};
+
+    (void)state;
+    close(mkstemp(path));
+    write_file(path, "kernel");
+    assert_int_equal(host_file_open(path, 5, &file, &err), -EFBIG);
+    error_clear(&err);
+    assert_int_equal(host_file_open(path, 6, &file, &err), 0);
+    assert_int_equal(file.size_bytes, 6);
+    assert_memory_equal(file.data, "kernel", 6);
+    host_file_let_go(&file);
+    assert_int_equal(host_file_read_again(&file, &err), 0);
+    assert_memory_equal(file.data, "kernel", 6);
+    assert_int_equal(utimensat(AT_FDCWD, path, later, 0), 0);
+    assert_int_equal(host_file_read_again(&file, &err), -ESTALE);
+    host_file_close(&file);
+    write_file(path, "");
+    error_clear(&err);
+    assert_int_equal(host_file_open(path, 6, &file, &err), 0);
+    write_file(path, "longer");
+    assert_int_equal(host_file_read_again(&file, &err), -ESTALE);
+    host_file_close(&file);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_zeroed_shared_and_lazy),
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(code_is_written_here_and_executed_there),
+        cmocka_unit_test(a_file_is_let_go_of_and_read_again),
         cmocka_unit_test(a_mutex_excludes),
         cmocka_unit_test(a_condition_wakes_all),
         cmocka_unit_test(a_thread_has_a_stack_for_signals),
