@@ -5,6 +5,7 @@
 #include "engine/translator/builder.h"
 
 #include <limits.h>
+#include <stdlib.h>
 
 struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32)
 {
@@ -22,26 +23,80 @@ static const struct op *op_return(struct icpu *c, const struct op *i)
     return i;
 }
 
+static void fill_op(struct tr_op *op, const struct op *built, uint64_t rip, uint64_t next_rip,
+                    unsigned mnemonic, uint8_t charged)
+{
+    *op = (struct tr_op){.op = *built,
+                         .end = op_return,
+                         .page_rip = rip & GUEST_PAGE_MASK,
+                         .next_rip = next_rip,
+                         .charged = charged,
+                         .mnemonic = (uint16_t)mnemonic};
+}
+
+/* The vCPU is in the mode of the block. */
+static void build_op(struct icpu *c, const struct insn *insn, uint64_t rip, struct op *op)
+{
+    bool ends, not_last;
+
+    blocks_build_op(c, insn, rip & 0xfff, op, &ends, &not_last);
+    assert(!not_last);
+}
+
+struct tr_site *insn_site(struct tr_builder *b, struct tr_insn *ti)
+{
+    struct tr_site *site = ti->site;
+
+    if (site)
+        return site;
+    site = ti->site = translator_data(b->t, sizeof(*site));
+    *site = (struct tr_site){.block = tr_ref_to(b->t, b->block),
+                             .offset = (uint16_t)(ti->rip - b->block->rip),
+                             .charged = (uint8_t)b->charged};
+    if (!ti->built_later || !b->source || b->checks_itself)
+        insn_op(b, ti);
+    return site;
+}
+
 struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct tr_op *op = ti->op;
+    struct tr_site *site = insn_site(b, ti);
+    struct tr_op *op;
 
+    if (site->op)
+        return tr_at(b->t, site->op);
+    if (ti->built_later)
+        build_op(b->t->c, &ti->insn, ti->rip, &ti->built);
+    ti->built_later = false;
+    op = translator_data(b->t, sizeof(*op));
+    fill_op(op, &ti->built, ti->rip, next_rip(b, ti), ti->insn.info.mnemonic, site->charged);
+    site->op = tr_ref_to(b->t, op);
+    return op;
+}
+
+const struct tr_op *translator_site_op(struct translator *t, struct tr_site *site)
+{
+    const struct tr_block *block = tr_at(t, site->block);
+    const struct tr_source *source = tr_at(t, block->source);
+    uint64_t rip = block->rip + site->offset, next;
+    struct tr_op *op;
+    struct insn insn;
+    struct op built;
+
+    if (likely(site->op))
+        return tr_at(t, site->op);
+    if (x86_decode_cached(t->c->decode_cache, t->c->code_size, false, source->bytes + site->offset,
+                          (size_t)(source->size - site->offset), &insn) != DECODE_OK)
+        abort(); /* it was one */
+    build_op(t->c, &insn, rip, &built);
+    next = rip + insn.info.length;
+    op = translator_more_data(t, sizeof(*op));
     if (op)
-        return op;
-    if (ti->built_later) {
-        bool ends, not_last;
-
-        blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ends, &not_last);
-        assert(!not_last && (!ends || ti->ends));
-        ti->built_later = false;
-    }
-    op = ti->op = translator_data(b->t, sizeof(*op));
-    *op = (struct tr_op){.op = ti->built,
-                         .end = op_return,
-                         .page_rip = ti->rip & GUEST_PAGE_MASK,
-                         .next_rip = next_rip(b, ti),
-                         .charged = (uint8_t)b->charged,
-                         .mnemonic = ti->insn.info.mnemonic};
+        site->op = tr_ref_to(t, op);
+    else
+        op = &t->spare_op;
+    fill_op(op, &built, rip, t->c->code_size == X86_CODE_32 ? (uint32_t)next : next,
+            insn.info.mnemonic, site->charged);
     return op;
 }
 
@@ -218,7 +273,7 @@ static struct cold *step_cold(struct tr_builder *b, struct tr_insn *ti, unsigned
 {
     struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
 
-    cold->op = insn_op(b, ti);
+    cold->site = insn_site(b, ti);
     return cold;
 }
 

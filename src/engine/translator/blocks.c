@@ -28,15 +28,25 @@ static uint8_t *region_code(const struct translator *t, unsigned region)
 
 static uint8_t *region_data(const struct translator *t, unsigned region)
 {
-    return t->data + t->data_bytes / TR_REGIONS * region;
+    return t->data + (t->data_bytes / TR_REGIONS & ~(size_t)7) * region;
+}
+
+void *translator_more_data(struct translator *t, size_t bytes)
+{
+    void *data = t->data_at;
+
+    bytes = (bytes + 7) & ~(size_t)7;
+    if (t->data_at + bytes > region_data(t, t->region + 1))
+        return NULL;
+    t->data_at += bytes;
+    return data;
 }
 
 void *translator_data(struct translator *t, size_t bytes)
 {
-    void *data = t->data_at;
+    void *data = translator_more_data(t, bytes);
 
-    t->data_at += (bytes + 15) & ~(size_t)15;
-    assert(t->data_at <= region_data(t, t->region + 1));
+    assert(data);
     return data;
 }
 
@@ -58,7 +68,7 @@ static unsigned block_index(const struct tr_page *page, uint64_t rip)
     return hash_bits((uint64_t)page->id << 12 | (rip & 0xfff), TR_BLOCK_HASH);
 }
 
-static struct tr_block **block_slot(struct translator *t, const struct tr_page *page, uint64_t rip)
+static tr_ref *block_slot(struct translator *t, const struct tr_page *page, uint64_t rip)
 {
     return &t->block_hash[block_index(page, rip)];
 }
@@ -81,64 +91,100 @@ bool translator_may_follow(const struct translator *t, const struct tr_page *pag
 /* It may have been taken out before. */
 static void take_out(struct translator *t, struct tr_block *b)
 {
-    struct tr_block **slot = block_slot(t, b->page, b->rip);
+    tr_ref *slot = block_slot(t, b->page, b->rip), ref = tr_ref_to(t, b);
 
-    while (*slot && *slot != b)
-        slot = &(*slot)->hash_next;
+    while (*slot && *slot != ref)
+        slot = &tr_block_at(t, *slot)->hash_next;
     if (*slot)
         *slot = b->hash_next;
 }
 
-static void add_parts(struct tr_block *b)
+static struct tr_page *part_page(const struct translator *t, const struct tr_part *part)
+{
+    return &t->pages[part->page_id];
+}
+
+static struct tr_part *part_at(const struct translator *t, tr_ref ref)
+{
+    return tr_at(t, ref);
+}
+
+static void add_parts(struct translator *t, struct tr_block *b)
 {
     for (unsigned n = 0; n < b->part_count; n++) {
         struct tr_part *part = &b->parts[n];
+        struct tr_page *page = part_page(t, part);
 
-        part->block = b;
-        part->next = part->page->parts;
-        part->link = &part->page->parts;
+        part->block = tr_ref_to(t, b);
+        part->next = page->parts;
+        part->previous = 0;
+        page->parts = tr_ref_to(t, part);
         if (part->next)
-            part->next->link = &part->next;
-        part->page->parts = part;
+            part_at(t, part->next)->previous = page->parts;
     }
 }
 
-static void remove_parts(struct tr_block *b)
+static void remove_parts(struct translator *t, struct tr_block *b)
 {
     for (unsigned n = 0; n < b->part_count; n++) {
         struct tr_part *part = &b->parts[n];
 
-        *part->link = part->next;
+        if (part->previous)
+            part_at(t, part->previous)->next = part->next;
+        else
+            part_page(t, part)->parts = part->next;
         if (part->next)
-            part->next->link = part->link;
+            part_at(t, part->next)->previous = part->previous;
     }
+}
+
+static uint8_t *branch_of(const struct translator *t, const struct tr_link *link)
+{
+    return t->code.write + link->rel32;
+}
+
+static const uint8_t *code_at(uint32_t address)
+{
+    return (const uint8_t *)(uintptr_t)address;
+}
+
+/* What follows a block's or a link's first member, which ref leads to. */
+static tr_ref *next_link(const struct translator *t, tr_ref ref)
+{
+    return tr_at(t, ref);
+}
+
+static struct tr_link *link_at(const struct translator *t, tr_ref ref)
+{
+    return tr_at(t, ref);
 }
 
 static void link_to(struct translator *t, struct tr_link *link, struct tr_block *b)
 {
-    enum tr_entry entry = link->block->page != b->page ? TR_CROSS
-                          : b->rip <= link->block->rip ? TR_CHECKED
-                                                       : TR_DIRECT;
+    const struct tr_block *from = tr_block_at(t, link->block);
+    enum tr_entry entry = from->page != b->page ? TR_CROSS
+                          : b->rip <= from->rip ? TR_CHECKED
+                                                : TR_DIRECT;
 
-    emit_aim(&t->emit, link->rel32, b->entries[link->saved][entry]);
+    emit_aim(&t->emit, branch_of(t, link), code_at(b->entries[link->saved][entry]));
     link->next = b->incoming;
-    link->link = &b->incoming;
+    link->before = tr_ref_to(t, b);
+    b->incoming = tr_ref_to(t, link);
     if (link->next)
-        link->next->link = &link->next;
-    b->incoming = link;
+        link_at(t, link->next)->before = b->incoming;
     t->stats.links++;
 }
 
 /* It leads to its stub again. */
 static void unlink_from_target(struct translator *t, struct tr_link *link)
 {
-    if (!link->link)
+    if (!link->before)
         return;
-    emit_aim(&t->emit, link->rel32, link->stub);
-    *link->link = link->next;
+    emit_aim(&t->emit, branch_of(t, link), code_at(link->stub));
+    *next_link(t, link->before) = link->next;
     if (link->next)
-        link->next->link = link->link;
-    link->link = NULL;
+        link_at(t, link->next)->before = link->before;
+    link->before = 0;
 }
 
 /* Nothing leads to the block any more. It can still be found if it has a source. */
@@ -149,13 +195,13 @@ static void drop_block(struct translator *t, struct tr_block *b)
     b->dropped = true;
     if (!b->source)
         take_out(t, b);
-    remove_parts(b);
+    remove_parts(t, b);
     while (b->incoming)
-        unlink_from_target(t, b->incoming);
+        unlink_from_target(t, link_at(t, b->incoming));
     for (unsigned saved = 0; saved < 2; saved++) {
         const uint8_t **jump = &t->jumps[saved][b->page->mode][b->rip & (TR_JUMP_SIZE - 1)];
 
-        if (*jump == b->entries[saved][TR_INDIRECT])
+        if (*jump == code_at(b->entries[saved][TR_INDIRECT]))
             *jump = jump_miss(t, saved);
     }
 }
@@ -166,7 +212,7 @@ static void fill(struct translator *t, unsigned region)
 {
     t->region = region;
     t->emit.at = region_code(t, region);
-    t->data_at = region_data(t, region);
+    t->data_at = region_data(t, region) + 8; /* no ref is 0 */
 }
 
 /* What is known of hot blocks is of one turn. */
@@ -187,13 +233,15 @@ void start_filling(struct translator *t)
 /* Nothing knows of the region's blocks any more, but t->recent and how generated code was left. */
 static void empty(struct translator *t, struct tr_region *region)
 {
-    for (struct tr_block *b = region->blocks; b; b = b->region_next) {
+    for (tr_ref ref = region->blocks; ref; ref = tr_block_at(t, ref)->region_next) {
+        struct tr_block *b = tr_at(t, ref);
+
         drop_block(t, b);
         take_out(t, b);
         for (unsigned n = 0; n < b->link_count; n++)
-            unlink_from_target(t, &b->links[n]);
+            unlink_from_target(t, link_at(t, b->links) + n);
         for (unsigned n = 0; n < b->part_count; n++)
-            b->parts[n].page->uses--;
+            part_page(t, &b->parts[n])->uses--;
     }
     *region = (struct tr_region){0};
 }
@@ -201,8 +249,8 @@ static void empty(struct translator *t, struct tr_region *region)
 static void emptied(struct translator *t)
 {
     memset(t->recent, 0, sizeof(t->recent));
-    t->link = NULL;
-    t->site = NULL;
+    t->link = 0;
+    t->site = 0;
     recycle_pages(t);
 }
 
@@ -226,7 +274,7 @@ static void fill_next(struct translator *t)
     else
         fill_first(t);
     next = &t->regions[t->region];
-    t->stats.evictions += next->blocks != NULL;
+    t->stats.evictions += next->blocks != 0;
     empty(t, next);
     emptied(t);
 }
@@ -268,10 +316,11 @@ void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t ch
 /* Drop the blocks that come from these chunks. */
 static void drop_blocks(struct translator *t, struct tr_page *page, uint64_t chunks)
 {
-    struct tr_part *next;
+    tr_ref next;
 
-    for (struct tr_part *part = page->parts; part; part = next) {
-        struct tr_block *b = part->block;
+    for (tr_ref ref = page->parts; ref; ref = next) {
+        const struct tr_part *part = part_at(t, ref);
+        struct tr_block *b = tr_at(t, part->block);
 
         next = part->next;
         if (!(part->chunks & chunks))
@@ -321,7 +370,7 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
                                   const struct fetch_entry *f, uint64_t rip, enum tr_style style,
                                   const struct tr_source *before)
 {
-    struct tr_block **slot = block_slot(t, page, rip);
+    tr_ref *slot = block_slot(t, page, rip);
     struct tr_region *region = &t->regions[t->region];
     enum meter_part part;
     struct tr_block *b;
@@ -335,12 +384,11 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
     if (!b)
         return NULL;
     b->hash_next = *slot;
-    *slot = b;
     b->region_next = region->blocks;
-    region->blocks = b;
-    add_parts(b);
+    *slot = region->blocks = tr_ref_to(t, b);
+    add_parts(t, b);
     for (unsigned n = 0; n < b->part_count; n++)
-        b->parts[n].page->uses++;
+        part_page(t, &b->parts[n])->uses++;
     return b;
 }
 
@@ -351,18 +399,19 @@ static struct tr_block *block_new(struct translator *t, struct tr_page *page,
 static bool revive(struct translator *t, const struct fetch_entry *f, struct tr_block *b)
 {
     const uint8_t *host = f->host + (b->rip & 0xfff);
+    struct tr_source *source = tr_at(t, b->source);
 
-    if (b->checks_itself || !source_is_at(b->source, host, false) ||
-        (b->source->patches == TR_PATCHES - 1 && !t->c->counted))
+    if (b->checks_itself || !source_is_at(source, host, false) ||
+        (source->patches == TR_PATCHES - 1 && !t->c->counted))
         return false;
     code_page_claim(t->c, b->page->page, b->parts[0].chunks);
-    if (!source_is_at(b->source, host, false) ||
+    if (!source_is_at(source, host, false) ||
         atomic_load(&b->page->page->generation) != b->page->generation)
         return false;
-    if (b->source->patches < TR_PATCHES - 1)
-        b->source->patches++;
+    if (source->patches < TR_PATCHES - 1)
+        source->patches++;
     b->dropped = false;
-    add_parts(b);
+    add_parts(t, b);
     t->stats.revived++;
     return true;
 }
@@ -370,7 +419,7 @@ static bool revive(struct translator *t, const struct fetch_entry *f, struct tr_
 /* Is the block, which was found by its RIP, what is there now? */
 static bool is_current(struct translator *t, const struct fetch_entry *f, struct tr_block *b)
 {
-    if (b->checks_itself && !source_is_at(b->source, f->host + (b->rip & 0xfff), true))
+    if (b->checks_itself && !source_is_at(tr_at(t, b->source), f->host + (b->rip & 0xfff), true))
         drop_block(t, b);
     return !b->dropped || revive(t, f, b);
 }
@@ -391,7 +440,7 @@ bool translator_make_jumps(struct translator *t, unsigned mode)
 /* Is the page that the block's instruction runs into where it was? Raises #PF if there is none. */
 static bool second_is_there(struct translator *t, const struct tr_block *b)
 {
-    struct tr_page *second = b->parts[1].page;
+    struct tr_page *second = part_page(t, &b->parts[1]);
     const struct fetch_entry *f = interp_fetch(t->c, second->rip);
 
     return f->page && translator_page(t, f, second->rip) == second;
@@ -426,12 +475,12 @@ struct tr_block *find_block(struct translator *t, enum tr_style style)
     while (unlikely(!has_room(t)))
         fill_next(t);
     page = translator_page(t, f, page_rip);
-    for (b = *block_slot(t, page, rip); b; b = b->hash_next)
+    for (b = tr_block_at(t, *block_slot(t, page, rip)); b; b = tr_block_at(t, b->hash_next))
         if (b->page == page && b->rip == rip && b->style == style &&
             (!b->crosses || second_is_there(t, b)))
             break;
     if (b && unlikely(b->dropped || b->checks_itself) && !is_current(t, f, b)) {
-        before = b->source;
+        before = b->source ? tr_at(t, b->source) : NULL;
         take_out(t, b);
         b = NULL;
     }
@@ -449,17 +498,18 @@ struct tr_block *find_block(struct translator *t, enum tr_style style)
  */
 static bool warm_up(struct translator *t, struct tr_link *link)
 {
-    unsigned index = block_index(link->block->page, link->block->rip);
+    struct tr_block *from = tr_at(t, link->block);
+    unsigned index = block_index(from->page, from->rip);
 
     if (!link->heat)
         return true;
     if (--link->heat)
         return false;
     set_bit(t->hot, index);
-    if (!link->block->dropped) {
-        drop_block(t, link->block);
-        if (link->block->source)
-            take_out(t, link->block);
+    if (!from->dropped) {
+        drop_block(t, from);
+        if (from->source)
+            take_out(t, from);
     }
     return false;
 }
@@ -467,11 +517,11 @@ static bool warm_up(struct translator *t, struct tr_link *link)
 /* Where generated code left off: what leads here may lead here directly the next time. */
 void remember_way(struct translator *t, struct tr_block *b)
 {
-    if (t->link && warm_up(t, (struct tr_link *)t->link))
-        link_to(t, (struct tr_link *)t->link, b);
+    if (t->link && warm_up(t, link_at(t, t->link)))
+        link_to(t, link_at(t, t->link), b);
     for (unsigned saved = 0; t->site && saved < 2; saved++)
         t->jumps[saved][b->page->mode][b->rip & (TR_JUMP_SIZE - 1)] =
-            b->entries[saved][TR_INDIRECT];
-    t->link = NULL;
-    t->site = NULL;
+            code_at(b->entries[saved][TR_INDIRECT]);
+    t->link = 0;
+    t->site = 0;
 }

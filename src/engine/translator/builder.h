@@ -85,8 +85,8 @@ struct group {
 struct tr_insn {
     struct insn insn;
     struct stub_plan plan; /* of TR_VECTOR */
-    struct op built;       /* the interpreter's op, unless it is built_later, by insn_op() */
-    struct tr_op *op;      /* a copy that stays; NULL until insn_op() is asked for it */
+    struct op built;       /* the interpreter's op, unless it is built_later */
+    struct tr_site *site;  /* NULL until insn_site() is asked for it */
     uint64_t rip;
     enum tr_kind kind;
     const struct insn_operand *memory; /* explicit operand that is accessed, or NULL */
@@ -136,7 +136,7 @@ struct cold {
     enum cold_kind kind;
     uint8_t *rel32;
     const uint8_t *resume;
-    struct tr_op *op;
+    const struct tr_site *site;
     struct tr_link *link;
     uint64_t rip;
     unsigned refund; /* given back to the budget: instructions that do not run */
@@ -162,7 +162,8 @@ struct tr_builder {
     unsigned word; /* bytes of addresses and of what CALL pushes: 8 or 4 */
     struct cold cold[TR_MAX_COLD];
     unsigned cold_count;
-    uint64_t end_rip; /* behind the last instruction */
+    const uint8_t *entry_exits[2]; /* out of line: by flags_saved, where its entries leave */
+    uint64_t end_rip;              /* behind the last instruction */
     /* The pages that it comes from, and which of their chunks. */
     struct {
         struct tr_page *page;
@@ -270,7 +271,8 @@ static inline unsigned scratch_index(unsigned scratch)
 
 /* ---- access.c ---- */
 
-/* The instruction's op for generated code; made when it is needed. */
+/* What generated code says that it is at ti; and with the instruction's op, made at once. */
+struct tr_site *insn_site(struct tr_builder *b, struct tr_insn *ti);
 struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti);
 struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32);
 /* The guest register's value in a host register: its own, or scratch, which it is loaded into. */
@@ -420,6 +422,9 @@ void emit_indirect_mode(struct tr_builder *b, struct tr_insn *ti, unsigned mode)
 /* The same if that is not ti->leads. */
 void emit_matched_return(struct tr_builder *b, struct tr_insn *ti);
 
+/* A step for the site, which goes on there, or behind this if back is NULL. */
+void emit_step(struct tr_builder *b, const struct tr_site *site, bool flags_saved,
+               const uint8_t *back);
 /* Run a thunk that goes on at translator.back: there, or behind this if back is NULL. */
 void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back);
 

@@ -233,7 +233,7 @@ bool decode_block(struct tr_builder *b, uint64_t rip)
         if (decode_at(b, next, &ti->insn) != DECODE_OK)
             break;
         ti->rip = next;
-        ti->op = NULL;
+        ti->site = NULL;
         ti->followed = false;
         ti->built_later = is_plain_insn(&ti->insn, &ti->ends);
         if (ti->built_later)

@@ -17,9 +17,8 @@ static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
     struct tr_op *op = insn_op(b, ti);
 
     settle_rsp(b);
-    emit_constant(b->e, TR_S2, (uintptr_t)op);
     all_scratch_lost(b);
-    emit_thunk(b, b->flags_saved ? b->t->step_saved : b->t->step, NULL);
+    emit_step(b, ti->site, b->flags_saved, NULL);
     b->flags_saved = false;
     b->level = VECTORS_NONE;
     op->is_fallback = true;
@@ -270,7 +269,7 @@ struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned conditio
 {
     struct cold *cold = cold_new(b, COLD_STEP, emit_jcc(b->e, condition));
 
-    cold->op = insn_op(b, ti);
+    cold->site = insn_site(b, ti);
     return cold;
 }
 
@@ -517,7 +516,7 @@ static void emit_branch_operand(struct tr_builder *b, struct tr_insn *ti)
 
 static bool emit_call_indirect(struct tr_builder *b, struct tr_insn *ti)
 {
-    insn_op(b, ti)->undo_rsp = (int32_t)b->word;
+    insn_site(b, ti)->undo_rsp = (int8_t)b->word;
     emit_branch_operand(b, ti);
     emit_store(b->e, mem_field(&b->t->target), TR_S0);
     emit_push_return(b, ti);
@@ -540,7 +539,9 @@ static bool emit_ret(struct tr_builder *b, struct tr_insn *ti)
 
     if (ti->insn.info.raw.imm[0].size)
         bytes += (int32_t)ti->insn.info.raw.imm[0].value.u;
-    insn_op(b, ti)->undo_rsp = -bytes;
+    if (bytes > -INT8_MIN)
+        return false;
+    insn_site(b, ti)->undo_rsp = (int8_t)-bytes;
     p = emit_stack_access(b, ti);
     emit_load_word(b, TR_S0, place_mem(&p));
     move_rsp(b, bytes);

@@ -74,9 +74,10 @@ static bool is_as_built(const struct translator *t)
     return simd_blocked(t->c) == t->built_blocked && smap(t->c) == t->built_smap;
 }
 
-int translator_step(struct icpu *c, const struct tr_op *op)
+int translator_step(struct icpu *c, tr_ref site)
 {
     struct translator *t = c->translator;
+    const struct tr_op *op = translator_site_op(t, tr_at(t, site));
     const struct op *i = &op->op;
     const struct tlb_entry *tlb = c->tlb;
     uint32_t epoch = c->tlb_epoch;
@@ -124,10 +125,11 @@ int translator_step(struct icpu *c, const struct tr_op *op)
 static void undo_branch(struct translator *t)
 {
     struct icpu *c = t->c;
-    const struct tr_op *op = t->site;
+    struct tr_site *site = tr_at(t, t->site);
+    const struct tr_op *op = translator_site_op(t, site);
 
-    t->site = NULL;
-    c->cpu.s.gpr[X86_RSP] += (uint64_t)(int64_t)op->undo_rsp;
+    t->site = 0;
+    c->cpu.s.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo_rsp;
     c->page_rip = op->page_rip;
     c->charged_op = &op->op;
     c->charged = op->charged;
@@ -154,8 +156,8 @@ void translator_run(struct icpu *c)
 
     c->stepping = true;
     c->block = NULL;
-    t->link = NULL;
-    t->site = NULL;
+    t->link = 0;
+    t->site = 0;
     do {
         struct tr_block *b;
         bool left; /* at a branch, not by a step */
@@ -174,17 +176,17 @@ void translator_run(struct icpu *c)
         t->flags = flags_to_word(c);
         t->stats.enters++;
         meter_to(c, METER_GENERATED);
-        left = t->enter(b->entries[0][TR_DIRECT]) == 0;
+        left = t->enter((const uint8_t *)(uintptr_t)b->entries[0][TR_DIRECT]) == 0;
         meter_to(c, METER_LOOP);
         if (left) {
             flags_from_word(c, t->flags);
-            t->style = t->link ? t->link->to : TR_QUICK;
+            t->style = t->link ? ((struct tr_link *)tr_at(t, t->link))->to : TR_QUICK;
             t->styled_rip = t->style != TR_QUICK ? c->cpu.s.rip : NO_RIP;
             if (unlikely(t->site && !x86_is_canonical(c->cpu.s.rip)))
                 undo_branch(t);
         } else {
-            t->link = NULL;
-            t->site = NULL;
+            t->link = 0;
+            t->site = 0;
         }
     } while (may_go_on(c));
     c->stepping = false;

@@ -196,7 +196,7 @@ static void put_return(struct emit *e, uint32_t result)
 static void make_exit(struct translator *t, struct emit *e, const uint8_t *save_vectors)
 {
     t->exit_indirect_saved = emit_address(e);
-    emit_store(e, mem_field(&t->site), TR_S2);
+    emit_rm(e, false, 0x89, TR_S2, mem_field(&t->site));
     t->exit_saved = emit_address(e);
     emit_store(e, mem_field(&t->c->cpu.s.rip), TR_S0);
     store_guest(t, e);
@@ -206,8 +206,13 @@ static void make_exit(struct translator *t, struct emit *e, const uint8_t *save_
     t->exit_indirect = emit_address(e);
     emit_save_flags(t, e);
     emit_jmp_to(e, t->exit_indirect_saved);
+    t->exit_link = emit_address(e);
+    emit_rm(e, false, 0x89, TR_S1, mem_field(&t->link));
     t->exit = emit_address(e);
     emit_save_flags(t, e);
+    emit_jmp_to(e, t->exit_saved);
+    t->exit_link_saved = emit_address(e);
+    emit_rm(e, false, 0x89, TR_S1, mem_field(&t->link));
     emit_jmp_to(e, t->exit_saved);
 }
 
@@ -218,6 +223,7 @@ static void make_step(struct translator *t, struct emit *e, const uint8_t *save_
     t->step = emit_address(e);
     emit_save_flags(t, e);
     t->step_saved = emit_address(e);
+    emit_store(e, mem_field(&t->back), TR_S0);
     store_guest(t, e);
     take_host_stack(t, e);
     emit_call(e, save_vectors);

@@ -10,6 +10,17 @@
 
 #include <stdlib.h>
 
+/* Where what is emitted next runs: below 2 GiB. */
+static uint32_t emit_place(const struct emit *e)
+{
+    return (uint32_t)(uintptr_t)emit_address(e);
+}
+
+static const uint8_t *entry_of(const struct tr_builder *b, bool saved, enum tr_entry entry)
+{
+    return (const uint8_t *)(uintptr_t)b->block->entries[saved][entry];
+}
+
 /* ---- leaving a block ---- */
 
 void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
@@ -27,7 +38,7 @@ void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t
     struct cold *cold;
 
     if (rip == b->block->rip && is_main(b) && !refund) { /* the others go back to it */
-        emit_aim(b->e, rel32, b->block->entries[b->flags_saved][TR_CHECKED]);
+        emit_aim(b->e, rel32, entry_of(b, b->flags_saved, TR_CHECKED));
         return;
     }
     cold = cold_new(b, COLD_LINK, rel32);
@@ -46,11 +57,25 @@ void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back)
     emit_jmp_to(b->e, thunk);
     if (back)
         return;
-    address = (uint32_t)(uintptr_t)emit_address(b->e);
+    address = emit_place(b->e);
     memcpy(b->e->at - 9, &address, 4); /* the immediate, before the jump */
 }
 
-/* JMP through the jump table: TR_S0 = RIP, TR_S2 = op. */
+void emit_step(struct tr_builder *b, const struct tr_site *site, bool flags_saved,
+               const uint8_t *back)
+{
+    uint32_t address;
+
+    emit_constant(b->e, TR_S2, tr_ref_to(b->t, site));
+    emit_constant(b->e, TR_S0, (uintptr_t)back);
+    emit_jmp_to(b->e, flags_saved ? b->t->step_saved : b->t->step);
+    if (back)
+        return;
+    address = emit_place(b->e);
+    memcpy(b->e->at - 9, &address, 4); /* the immediate, before the jump */
+}
+
+/* JMP through the jump table: TR_S0 = RIP, TR_S2 = site. */
 static void emit_table(struct tr_builder *b, unsigned mode)
 {
     const uint8_t **table = b->t->jumps[b->flags_saved][mode];
@@ -63,7 +88,7 @@ static void emit_table(struct tr_builder *b, unsigned mode)
 void emit_indirect_mode(struct tr_builder *b, struct tr_insn *ti, unsigned mode)
 {
     settle_rsp(b);
-    emit_constant(b->e, TR_S2, (uintptr_t)insn_op(b, ti));
+    emit_constant(b->e, TR_S2, tr_ref_to(b->t, insn_site(b, ti)));
     emit_table(b, mode);
 }
 
@@ -121,14 +146,14 @@ void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
 
     if (b->flags_saved && (int64_t)ti->leads == (int32_t)ti->leads) {
         emit_alu_imm(e, true, ALU_CMP, TR_S0, (int32_t)ti->leads);
-        cold_new(b, COLD_MISS, emit_jcc(e, CC_NE))->op = insn_op(b, ti);
+        cold_new(b, COLD_MISS, emit_jcc(e, CC_NE))->site = insn_site(b, ti);
         all_scratch_lost(b);
         return;
     }
     emit_difference(e, ti->leads);
     matches = emit_jrcxz(e);
     emit_mov(e, RCX, TR_S1);
-    cold_new(b, COLD_MISS, emit_jmp(e))->op = insn_op(b, ti);
+    cold_new(b, COLD_MISS, emit_jmp(e))->site = insn_site(b, ti);
     aim_short(e, matches);
     emit_mov(e, RCX, TR_S1);
     all_scratch_lost(b);
@@ -239,17 +264,17 @@ static void emit_add_rip(struct tr_builder *b, int reg)
 /* The flags are saved. Returns the jumps to what comes behind these entries. */
 static void emit_page_entries_saved(struct tr_builder *b, uint8_t *to_next[2])
 {
-    const uint8_t **entries = b->block->entries[1];
+    uint32_t *entries = b->block->entries[1];
     struct emit *e = b->e;
 
     b->flags_saved = true;
-    entries[TR_INDIRECT] = emit_address(e);
+    entries[TR_INDIRECT] = emit_place(e);
     emit_load(e, TR_S1, mem_field(&b->t->current[b->page->id]));
     emit_add_rip(b, TR_S1);
     emit_rr(e, true, 0x85, TR_S1, TR_S1); /* test */
     to_next[0] = emit_jcc(e, CC_E);
     emit_jmp_to(e, b->t->exit_indirect_saved);
-    entries[TR_CROSS] = emit_address(e);
+    entries[TR_CROSS] = emit_place(e);
     emit_compare_current(b, b->page);
     emit_exit_if(b, CC_E, b->block->rip);
     to_next[1] = emit_jmp(e);
@@ -258,12 +283,12 @@ static void emit_page_entries_saved(struct tr_builder *b, uint8_t *to_next[2])
 /* They are in the host's, and are kept. Goes on behind these entries. */
 static void emit_page_entries(struct tr_builder *b)
 {
-    const uint8_t **entries = b->block->entries[0];
+    uint32_t *entries = b->block->entries[0];
     struct emit *e = b->e;
     uint8_t *is_this, *is_another, *another;
 
     b->flags_saved = false;
-    entries[TR_INDIRECT] = emit_address(e);
+    entries[TR_INDIRECT] = emit_place(e);
     emit_mov(e, TR_S1, RCX);
     emit_load_current(b, b->page);
     emit_add_rip(b, RCX);
@@ -273,7 +298,7 @@ static void emit_page_entries(struct tr_builder *b)
     another = e->at;
     emit_mov(e, RCX, TR_S1);
     cold_new(b, COLD_EXIT, emit_jmp(e))->rip = b->block->rip;
-    entries[TR_CROSS] = emit_address(e);
+    entries[TR_CROSS] = emit_place(e);
     emit_mov(e, TR_S1, RCX);
     emit_load_current(b, b->page);
     is_another = emit_jrcxz(e);
@@ -285,34 +310,34 @@ static void emit_page_entries(struct tr_builder *b)
 /* Each entry goes on in the next. */
 static void emit_entries(struct tr_builder *b)
 {
-    const uint8_t *(*entries)[TR_ENTRY_COUNT] = b->block->entries;
+    uint32_t(*entries)[TR_ENTRY_COUNT] = b->block->entries;
     bool live = b->insns[0].flags_live;
     struct emit *e = b->e;
     uint8_t *to_next, *to_checked[2];
 
     emit_page_entries_saved(b, to_checked);
     emit_page_entries(b);
-    entries[0][TR_CHECKED] = emit_address(e);
+    entries[0][TR_CHECKED] = emit_place(e);
     if (live)
         emit_save_flags(b->t, e);
-    entries[1][TR_CHECKED] = emit_address(e);
-    emit_aim(e, to_checked[0], entries[1][TR_CHECKED]);
-    emit_aim(e, to_checked[1], entries[1][TR_CHECKED]);
+    entries[1][TR_CHECKED] = emit_place(e);
+    emit_aim(e, to_checked[0], entry_of(b, true, TR_CHECKED));
+    emit_aim(e, to_checked[1], entry_of(b, true, TR_CHECKED));
     b->flags_saved = live;
     emit_attention(b);
-    entries[0][TR_DIRECT] = entries[1][TR_DIRECT] = emit_address(e);
+    entries[0][TR_DIRECT] = entries[1][TR_DIRECT] = emit_place(e);
     if (!live)
         return;
     if (begins_with_flags(b)) {
         flags_to_host(b);
-        entries[0][TR_DIRECT] = emit_address(e);
+        entries[0][TR_DIRECT] = emit_place(e);
         return;
     }
     to_next = emit_jmp(e);
-    entries[0][TR_DIRECT] = emit_address(e);
+    entries[0][TR_DIRECT] = emit_place(e);
     emit_save_flags(b->t, e);
     emit_aim(e, to_next, emit_address(e));
-    entries[1][TR_DIRECT] = emit_address(e);
+    entries[1][TR_DIRECT] = emit_place(e);
 }
 
 /* ---- out of line ---- */
@@ -323,19 +348,25 @@ static void make_link(struct tr_builder *b, struct cold *cold)
     struct tr_link *link = translator_data(t, sizeof(*link));
 
     if (!b->block->link_count++)
-        b->block->links = link;
-    assert(link == &b->block->links[b->block->link_count - 1]);
-    *link = (struct tr_link){.block = b->block,
-                             .rel32 = cold->rel32,
-                             .stub = emit_address(b->e),
+        b->block->links = tr_ref_to(t, link);
+    assert(link == (struct tr_link *)tr_at(t, b->block->links) + b->block->link_count - 1);
+    *link = (struct tr_link){.block = tr_ref_to(t, b->block),
+                             .rel32 = (uint32_t)(cold->rel32 - t->code.write),
+                             .stub = emit_place(b->e),
                              .to = cold->to,
                              .saved = cold->flags_saved,
                              .heat = cold->could_follow ? TR_HEAT : 0};
-    emit_aim(b->e, cold->rel32, link->stub);
-    emit_constant(b->e, TR_S1, (uintptr_t)link);
-    emit_store(b->e, mem_field(&t->link), TR_S1);
+    emit_aim(b->e, cold->rel32, emit_address(b->e));
+    emit_constant(b->e, TR_S1, tr_ref_to(t, link));
     emit_constant(b->e, TR_S0, cold->rip);
-    emit_jmp_to(b->e, cold->flags_saved ? t->exit_saved : t->exit);
+    emit_jmp_to(b->e, cold->flags_saved ? t->exit_link_saved : t->exit_link);
+}
+
+/* Before anything of the block has run. */
+static bool leaves_at_entry(const struct tr_builder *b, const struct cold *cold)
+{
+    return cold->kind == COLD_EXIT && cold->rip == b->block->rip && !cold->refund &&
+           !cold->rsp_ahead;
 }
 
 static void emit_cold(struct tr_builder *b, struct cold *cold)
@@ -345,6 +376,13 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
     const uint8_t *back;
 
     b->flags_saved = cold->flags_saved;
+    if (leaves_at_entry(b, cold)) {
+        if (b->entry_exits[cold->flags_saved]) {
+            emit_aim(e, cold->rel32, b->entry_exits[cold->flags_saved]);
+            return;
+        }
+        b->entry_exits[cold->flags_saved] = emit_address(e);
+    }
     if (cold->kind == COLD_LINK && !cold->refund) {
         make_link(b, cold);
         return;
@@ -358,9 +396,8 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         settle_rsp(b);
     switch (cold->kind) {
     case COLD_STEP:
-        emit_constant(e, TR_S2, (uintptr_t)cold->op);
         back = cold->resume_rsp_ahead ? NULL : cold->resume;
-        emit_thunk(b, t->step_saved, cold->level ? NULL : back);
+        emit_step(b, cold->site, true, cold->level ? NULL : back);
         if (cold->level)
             emit_thunk(b, t->load_vectors[cold->level], back);
         if (back)
@@ -373,7 +410,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
         break;
     case COLD_MISS:
-        emit_constant(e, TR_S2, (uintptr_t)cold->op);
+        emit_constant(e, TR_S2, tr_ref_to(t, cold->site));
         emit_table(b, b->page->mode);
         break;
     case COLD_GROUP:
@@ -424,6 +461,7 @@ static void emit_block(struct tr_builder *b)
     const struct tr_insn *last = &b->insns[b->count - 1];
 
     b->cold_count = 0;
+    b->entry_exits[0] = b->entry_exits[1] = NULL;
     b->flags_saved = false;
     b->rsp_ahead = 0;
     all_scratch_lost(b);
@@ -451,15 +489,15 @@ static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
         translator_data(b->t, sizeof(*block) + b->part_count * sizeof(block->parts[0]));
 
     *block = (struct tr_block){.page = b->page,
-                               .part_count = b->part_count,
+                               .part_count = (uint8_t)b->part_count,
                                .crosses = b->crosses,
                                .follows = b->followed_count,
                                .checks_itself = b->checks_itself,
-                               .source = b->source,
+                               .source = b->source ? tr_ref_to(b->t, b->source) : 0,
                                .rip = rip,
                                .style = is_main(b) ? TR_QUICK : b->style};
     for (unsigned n = 0; n < b->part_count; n++) {
-        block->parts[n].page = b->parts[n].page;
+        block->parts[n].page_id = b->parts[n].page->id;
         block->parts[n].chunks = b->parts[n].chunks;
     }
     return block;

@@ -61,22 +61,37 @@ static inline bool is_spilled(int guest)
 #define TR_MAX_BLOCK_CODE 65536u /* bytes of host code, at most: see blocks.S */
 #define TR_MAX_BLOCK_DATA 32768u
 
+/* What is in a vCPU's data, in a number that fits into an instruction: its place there / 8; or 0.
+ */
+typedef uint32_t tr_ref;
+
 /* The interpreter's version of one instruction, which comes back to generated code. */
 struct tr_op {
     struct op op;
     op_fn *end; /* run of the op behind it, of which there is no more */
     uint64_t page_rip, next_rip;
-    int32_t undo_rsp;  /* indirect branches: what takes back their change of RSP */
     uint16_t mnemonic; /* ZydisMnemonic */
     uint8_t charged;   /* counted mode: what the block took from the budget for it and behind */
     bool is_fallback;  /* always executed this way */
     bool ends;         /* likewise, at the end of a block, which goes on behind it */
 };
 
+/*
+ * An instruction that generated code may leave, or call the interpreter for. Few ever do: most
+ * ops are made when they are needed, from the source of the block.
+ */
+struct tr_site {
+    tr_ref op; /* or 0 */
+    tr_ref block;
+    uint16_t offset; /* of the instruction in the source */
+    uint8_t charged; /* as in the op */
+    int8_t undo_rsp; /* indirect branches: what takes back their change of RSP */
+};
+
 struct tr_page {
     struct tr_page *hash_next;       /* or, of no use, in free_pages */
     struct tr_page *current_next[2]; /* that may be current: [1] mapped globally, [0] not */
-    struct tr_part *parts;           /* of blocks that come from here, but dropped ones */
+    tr_ref parts;                    /* of blocks that come from here, but dropped ones */
     uint64_t rip, gpa;               /* of the first byte */
     struct tr_page *code_next;       /* of the same code page, nearly */
     struct code_page *page;
@@ -103,10 +118,10 @@ enum tr_entry { TR_INDIRECT, TR_CROSS, TR_CHECKED, TR_DIRECT, TR_ENTRY_COUNT };
 
 /* What of a page a block was translated from. */
 struct tr_part {
-    struct tr_part *next, **link; /* in the page's list, unless the block was dropped */
-    struct tr_page *page;
-    struct tr_block *block;
     uint64_t chunks;
+    tr_ref next, previous; /* in the page's list, unless the block was dropped */
+    tr_ref block;
+    uint32_t page_id;
 };
 #define TR_MAX_PARTS 3u
 
@@ -133,36 +148,40 @@ struct tr_source {
 #define TR_PATCHES 3u /* until a block checks itself instead */
 
 struct tr_block {
-    struct tr_block *hash_next, *region_next;
-    struct tr_page *page; /* it begins in */
-    struct tr_link *links, *incoming;
-    unsigned link_count, part_count;
-    bool crosses; /* its only instruction runs into parts[1].page */
-    bool dropped;
-    bool follows;             /* branches */
-    bool checks_itself;       /* compares its bytes each time: writes to them are of no concern */
-    enum tr_style style;      /* but TR_FOLLOWING */
-    struct tr_source *source; /* or NULL */
+    tr_ref incoming; /* links */
+    tr_ref hash_next, region_next;
+    tr_ref links;                        /* link_count of them, one after the other */
+    tr_ref source;                       /* tr_source, or 0 */
+    uint32_t entries[2][TR_ENTRY_COUNT]; /* execute view; [1]: the flags are saved */
+    struct tr_page *page;                /* it begins in */
     uint64_t rip;
-    const uint8_t *entries[2][TR_ENTRY_COUNT]; /* execute view; [1]: the flags are saved */
+    uint16_t link_count;
+    uint8_t part_count;
+    uint8_t style; /* enum tr_style, but TR_FOLLOWING */
+    bool crosses;  /* its only instruction runs into the page of parts[1] */
+    bool dropped;
+    bool follows;       /* branches */
+    bool checks_itself; /* compares its bytes each time: writes to them are of no concern */
     struct tr_part parts[];
 };
 
 /* A direct branch out of a block; until it is linked, it leads to its own stub. */
 struct tr_link {
-    struct tr_link *next, **link; /* into the same block; link is NULL while it is not linked */
-    uint8_t *rel32;               /* write view */
-    const uint8_t *stub;          /* execute view */
-    struct tr_block *block;       /* it is in */
-    enum tr_style to;             /* the target's */
-    bool saved;                   /* the flags are, where it branches */
-    uint8_t heat; /* how often it has to be taken before its block is made anew; 0: not at all */
+    tr_ref next;    /* into the same block; and the link or block that leads here by its first */
+    tr_ref before;  /* member, 0 while it is not linked */
+    tr_ref block;   /* it is in */
+    uint32_t rel32; /* offset in the code */
+    uint32_t stub;  /* execute view */
+    uint8_t to;     /* enum tr_style of the target */
+    bool saved;     /* the flags are, where it branches */
+    uint8_t heat;   /* how often it has to be taken before its block is made anew; 0: not at all */
 };
+static_assert(sizeof(struct tr_link) % 8 == 0, "they follow each other, and have refs");
 #define TR_HEAT 16u
 
 /* What the blocks of a part of the code cache are in, and next to it their data. */
 struct tr_region {
-    struct tr_block *blocks;
+    tr_ref blocks;
     size_t code_bytes, data_bytes; /* used; not of the region that is being filled */
 };
 
@@ -206,8 +225,8 @@ struct translator {
     uint64_t target;       /* of an indirect call, while the return address is pushed */
     uint64_t part;         /* elements of a string instruction: to be done next, then left */
     uint64_t pointers[16]; /* of the running block's groups (groups.c) */
-    const struct tr_link *link; /* how generated code was left: unlinked branch, or NULL */
-    const struct tr_op *site;   /* or the indirect branch, or NULL */
+    /* How generated code was left: by this unlinked branch, or tr_site of an indirect one, or 0. */
+    tr_ref link, site;
     uint64_t styled_rip; /* where a group's check failed, so that a block of a later style comes */
     enum tr_style style; /* next: this one; or no RIP */
     /* By id: ~rip if this page is what its linear page is mapped to, else 0. */
@@ -218,11 +237,12 @@ struct translator {
     struct emit emit;     /* where the next block goes */
     uint8_t *first_block; /* behind the thunks, write view */
     int (*enter)(const uint8_t *code);
-    /* Thunks (execute view). exit: TR_S0 = RIP. exit_indirect: and TR_S2 = tr_op of the branch.
-     * step: TR_S2 = tr_op. _saved: the flags are in flags, not in the host's. step, raise_vectors
-     * and load_vectors go on at back; the latter two keep general registers, and load_vectors,
-     * which is for level none, flags as well. */
-    const uint8_t *exit, *exit_saved, *exit_indirect, *exit_indirect_saved, *step, *step_saved;
+    /* Thunks (execute view). exit: TR_S0 = RIP. exit_link: and TR_S1 = tr_link. exit_indirect: and
+     * TR_S2 = tr_site of the branch. step: TR_S2 = tr_site, and TR_S0 = back. _saved: the flags are
+     * in flags, not in the host's. step, raise_vectors and load_vectors go on at back; the latter
+     * two keep general registers, and load_vectors, which is for level none, flags as well. */
+    const uint8_t *exit, *exit_saved, *exit_link, *exit_link_saved, *exit_indirect,
+        *exit_indirect_saved, *step, *step_saved;
     const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
     /* TR_S2 points to a near page, which becomes that of TR_S0 if the TLB has it; goes on at back,
      * and keeps TR_S0. */
@@ -242,7 +262,7 @@ struct translator {
     unsigned next_space;                     /* to be replaced */
     struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
     struct tr_block *recent[TR_RECENT];
-    struct tr_block *block_hash[TR_BLOCK_HASH];
+    tr_ref block_hash[TR_BLOCK_HASH];
     /* By their place in block_hash: blocks that follow branches, and those that must not, because
      * what they had followed to was written. */
     uint64_t hot[TR_BLOCK_HASH / 64], tame[TR_BLOCK_HASH / 64];
@@ -261,6 +281,7 @@ struct translator {
     unsigned change_count;
     _Atomic uint8_t stale; /* there are some */
     struct tr_stats stats;
+    struct tr_op spare_op; /* where there is no room for one */
     struct tr_builder *builder;
     struct tr_listing *listing; /* NULL: none is wanted */
 };
@@ -292,10 +313,29 @@ void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t ch
 
 /* Memory beside the block that is being made, as long as it lives. */
 void *translator_data(struct translator *t, size_t bytes);
+/* The same beside what was made last; NULL if there is no room. */
+void *translator_more_data(struct translator *t, size_t bytes);
+static inline void *tr_at(const struct translator *t, tr_ref ref)
+{
+    return t->data + 8 * (size_t)ref;
+}
+static inline struct tr_block *tr_block_at(const struct translator *t, tr_ref ref)
+{
+    return ref ? tr_at(t, ref) : NULL;
+}
+static inline tr_ref tr_ref_to(const struct translator *t, const void *data)
+{
+    return (tr_ref)((size_t)((const uint8_t *)data - t->data) / 8);
+}
 /* The jump tables of a mode. False: no memory. */
 bool translator_make_jumps(struct translator *t, unsigned mode);
 /* May a block follow branches once it is hot? */
 bool translator_may_follow(const struct translator *t, const struct tr_page *page, uint64_t rip);
+
+/* ---- access.c ---- */
+
+/* The site's op; the vCPU is in the mode of its block. */
+const struct tr_op *translator_site_op(struct translator *t, struct tr_site *site);
 
 /* ---- pages.c ---- */
 
@@ -349,7 +389,7 @@ void emit_restore_flags(struct translator *t, struct emit *e);
 /* TR_S1 = tlb_index(address) * sizeof(struct tlb_entry); other is lost. */
 void emit_hash(struct emit *e, unsigned address, unsigned other);
 /* Called by the thunks: 0 to go on in generated code, 1 to leave it. */
-int translator_step(struct icpu *c, const struct tr_op *op);
+int translator_step(struct icpu *c, tr_ref site);
 
 /* ---- rewrite.c ---- */
 
