@@ -134,7 +134,7 @@ enum decode_result x86_decode(enum x86_code_size size, bool real_mode, const uin
 
 /*
  * The same, but faster for what was decoded before, and if X86_DECODE_BYTES are available. A cache
- * belongs to one thread at a time and is about 3 MiB, of which what is used is touched.
+ * belongs to one thread at a time and is 1.3 MiB.
  * decode_cache_new returns NULL if there is no memory; decode_cache_free takes NULL.
  */
 #define X86_DECODE_BYTES 24u

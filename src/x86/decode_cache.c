@@ -23,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CACHE_BITS   13
+#define CACHE_BITS   12
 #define MAX_OPERANDS 6u
 #define FEW_OPERANDS 3u /* as most instructions have */
 #define MAX_HEAD     7u
