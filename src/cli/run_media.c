@@ -186,6 +186,7 @@ static const struct {
     const char *name, *summary, *class;
 } disk_interfaces[] = {
     {"virtio", "virtio-blk on PCI", "virtio-blk"},
+    {"nvme", "NVMe on PCI", "nvme"},
     {NULL, NULL, NULL},
 };
 
@@ -208,7 +209,7 @@ static const struct device_class *disk_class(const char *interface, struct error
     return device_class_find(disk_interfaces[i].class);
 }
 
-/* "FILE[,if=virtio][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
+/* "FILE[,if=INTERFACE][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
 static int add_disk(const struct run_media *media, struct loop *loop, struct machine *machine,
                     const char *text, struct block **out_disk, struct error *err)
 {

@@ -6,10 +6,12 @@
 #include "devices/devices.h"
 
 const struct device_class *const device_classes[] = {
-    &acpi_pm_class, &apic_class,      &debug_console_class, &debug_exit_class, &fw_cfg_class,
-    &hpet_class,    &i8042_class,     &ioapic_class,        &pc_testdev_class, &pci_host_class,
-    &pci_isa_class, &pflash_class,    &pic_class,           &pit_class,        &port92_class,
-    &rtc_class,     &uart16550_class, &virtio_blk_class,    &virtio_net_class, NULL,
+    &acpi_pm_class, &apic_class,       &debug_console_class, &debug_exit_class,
+    &fw_cfg_class,  &hpet_class,       &i8042_class,         &ioapic_class,
+    &nvme_class,    &pc_testdev_class, &pci_host_class,      &pci_isa_class,
+    &pflash_class,  &pic_class,        &pit_class,           &port92_class,
+    &rtc_class,     &uart16550_class,  &virtio_blk_class,    &virtio_net_class,
+    NULL,
 };
 
 const struct device_class *device_class_find(const char *name)

@@ -16,6 +16,7 @@ extern const struct device_class fw_cfg_class;
 extern const struct device_class hpet_class;
 extern const struct device_class i8042_class;
 extern const struct device_class ioapic_class;
+extern const struct device_class nvme_class;
 extern const struct device_class pc_testdev_class;
 extern const struct device_class pci_host_class;
 extern const struct device_class pci_isa_class;

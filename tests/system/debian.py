@@ -15,10 +15,13 @@ import time
 
 import boot
 
+# Options, what the firmware prints, how the guest sees the disk, and what Linux calls its third partition.
 CASES = {
-    "bios": ([], "SeaBIOS"),
-    "bios-smp2": (["--cpus", "2"], "SeaBIOS"),
-    "uefi": (["--firmware", "uefi"], "BdsDxe: starting"),
+    "bios": ([], "SeaBIOS", "virtio", "vda3"),
+    "bios-smp2": (["--cpus", "2"], "SeaBIOS", "virtio", "vda3"),
+    "bios-nvme": (["--cpus", "2"], "SeaBIOS", "nvme", "nvme0n1p3"),
+    "uefi": (["--firmware", "uefi"], "BdsDxe: starting", "virtio", "vda3"),
+    "uefi-nvme": (["--firmware", "uefi"], "BdsDxe: starting", "nvme", "nvme0n1p3"),
 }
 DISK = os.path.join(boot.CACHE, "debian", "disk.qcow2")
 PASSWORD = "trapeze"
@@ -27,7 +30,7 @@ STEPS = (
     ("Password: ", PASSWORD),
     (r"root@debian:~# ", "PS1='rea''dy> '"),
     (r"ready> ", "findmnt -no SOURCE,FSTYPE /"),
-    (r"/dev/vda3\s+ext4[^>]*ready> ", "/lib/systemd/systemd-networkd-wait-online --timeout=60; ip -4 -o address"),
+    (r"/dev/PARTITION\s+ext4[^>]*ready> ", "/lib/systemd/systemd-networkd-wait-online --timeout=60; ip -4 -o address"),
     (r"inet 10\.0\.2\.15/24[^>]*ready> ", "dd if=/dev/urandom of=/test bs=1M count=8 status=none; sync; sha256sum </test"),
     (r"[0-9a-f]{64} [^>]*ready> ", "poweroff"),
 )
@@ -68,12 +71,13 @@ def main():
     if name == "cloud-init":
         with tempfile.TemporaryDirectory() as folder:
             return cloud_init(trapeze, folder)
-    options, firmware = CASES[name]
+    options, firmware, interface, partition = CASES[name]
     deadline = time.monotonic() + LIMIT_S
-    command = [trapeze, "run", "-m", "1G", "--disk", f"{DISK},snapshot=on", "--net", "user", *options]
+    command = [trapeze, "run", "-m", "1G", "--net", "user", *options]
+    command += ["--disk", f"{DISK},snapshot=on,if={interface}"]
     console = boot.Console(command, interactive=True)
     for pattern, answer in ((firmware, None), ("GRUB", None), *STEPS, (boot.OFF, None)):
-        if not console.wait_for(pattern, deadline):
+        if not console.wait_for(pattern.replace("PARTITION", partition), deadline):
             boot.fail(console, f"'{pattern}' did not appear within {LIMIT_S} s")
         if answer:
             console.write(answer + "\r")
