@@ -11,6 +11,7 @@
 #define RAM_BYTES  (1u << 20)
 #define AREA       0x8000u /* rings and tables begin there */
 #define AREA_BYTES 0x8000u
+#define PLACE      0xfec10000u /* of a device without PCI */
 
 /* An address: mostly in the area, else at the end of RAM, in registers or anywhere. */
 static inline uint64_t take_gpa(struct fuzz_input *in)
@@ -55,6 +56,15 @@ static inline void access_registers(struct device_test *t, struct fuzz_input *in
     uint64_t gpa = bases[what >> 6] + (what & 0x20 ? fuzz_take(in, 2) & 0x3fff : fuzz_take(in, 1));
 
     access_memory(t, in, gpa, 1u << (what >> 3 & 3), what & 4);
+}
+
+/* Of a device without PCI; access 4 bytes more often than others. */
+static inline void access_place(struct device_test *t, struct fuzz_input *in, uint8_t what)
+{
+    uint64_t gpa = PLACE + (what & 0x20 ? fuzz_take(in, 2) & 0xfff : fuzz_take(in, 1));
+    unsigned size = what & 0x10 ? 1u << (what >> 6) : 4;
+
+    access_memory(t, in, size == 4 ? gpa & ~3ull : gpa, size, what & 4);
 }
 
 static inline void access_config(struct device_test *t, struct fuzz_input *in, uint8_t what)

@@ -4,7 +4,7 @@
  * Steps are accesses to configuration space, registers, rings and descriptors, well-formed
  * requests, and saved states. Queues may lie at the end of RAM. Claims: what was given back was
  * given; states survive a round trip; whatever happened, a reset makes it a disk again that reads
- * what it holds.
+ * what it holds. With VIRTIO_MMIO it is the disk without PCI.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -27,6 +27,28 @@ struct rig {
     bool is_honest; /* the input has only used the driver: all of its requests end */
 };
 
+#ifdef VIRTIO_MMIO
+static const bool is_mmio = true;
+#else
+static const bool is_mmio;
+#endif
+
+static void find(struct rig *r)
+{
+    if (is_mmio)
+        virtio_driver_find_mmio(&r->d, r->t, PLACE);
+    else
+        virtio_driver_find(&r->d, r->t, SLOT);
+}
+
+static void kick(struct rig *r, unsigned n)
+{
+    if (is_mmio)
+        test_write(r->t, PLACE + 0x50, n, 4);
+    else
+        kick(r, n);
+}
+
 static uint32_t take_size(struct fuzz_input *in)
 {
     static const uint32_t sizes[8] = {16, 1, 512, 4096, 513, 0, 0x10000, 0xffffffff};
@@ -43,9 +65,9 @@ static void begin_driver(struct rig *r, struct fuzz_input *in)
                         (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
                         (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | (how & 8 ? 0x7e00 : 0);
 
-    virtio_driver_find(&r->d, r->t, SLOT);
+    find(r);
     r->d.next_gpa = how & 0x10 ? RAM_BYTES - 0x2000 : AREA;
-    if (how & 0x20)
+    if (how & 0x20 && !is_mmio)
         virtio_driver_use_msix(&r->d);
     virtio_driver_negotiate(&r->d, features);
     for (unsigned n = 0; n < QUEUES; n++)
@@ -135,7 +157,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         break;
     case 4:
     case 5:
-        test_write(r->t, 0xc0403000u + 4 * (what >> 7), what >> 7, 2);
+        kick(r, what >> 7);
         take_used(r, q);
         break;
     case 6:
@@ -151,11 +173,11 @@ static void step(struct rig *r, struct fuzz_input *in)
         break;
     case 9:
         r->is_honest = false;
-        access_registers(r->t, in, (uint8_t)fuzz_take(in, 1));
+        (is_mmio ? access_place : access_registers)(r->t, in, (uint8_t)fuzz_take(in, 1));
         break;
     case 10:
         r->is_honest = false;
-        access_config(r->t, in, (uint8_t)fuzz_take(in, 1));
+        (is_mmio ? access_place : access_config)(r->t, in, (uint8_t)fuzz_take(in, 1));
         break;
     case 11:
         r->is_honest = false;
@@ -194,7 +216,7 @@ static void check_end(struct rig *r)
     for (unsigned n = 0; n < QUEUES && r->is_honest; n++) {
         struct driver_queue *q = queue(r, n);
 
-        test_write(r->t, 0xc0403000u + 4 * n, n, 2);
+        kick(r, n);
         drain(r);
         take_used(r, q);
         FUZZ_CLAIM(driver_status(&r->d) == 0x0f);
@@ -208,7 +230,7 @@ static void check_mended(struct rig *r)
     uint64_t header, status;
     struct driver_buffer buffers[3];
 
-    virtio_driver_find(&r->d, r->t, SLOT);
+    find(r);
     FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
     driver_queue_set_up(q, &r->d, 0, 4);
     virtio_driver_start(&r->d);
@@ -244,8 +266,12 @@ static struct rig *rig(void)
 
     if (!r.t) {
         r.t = device_test_new(RAM_BYTES);
-        device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
-        r.blk = device_test_create(r.t, &virtio_blk_class, "addr=3,queues=2");
+        if (is_mmio)
+            device_test_add(r.t, &virtio_mmio_bus_class, "gpa=0xfec10000");
+        else
+            device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
+        r.blk = device_test_create(r.t, is_mmio ? &virtio_blk_mmio_class : &virtio_blk_class,
+                                   is_mmio ? "queues=2" : "addr=3,queues=2");
         FUZZ_CLAIM(device_set_pointer(r.blk, "drive", new_disk(&r), &err) == 0);
         device_test_attach(r.blk);
         device_test_start(r.t);

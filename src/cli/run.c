@@ -888,18 +888,19 @@ const struct cli_option cli_run_options[] = {
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
-     .help = "a disk: a raw or qcow2 image or a block device; if=virtio or nvme is how the guest "
-             "sees it, serial=TEXT its number, format=raw or qcow2 what FILE is (default: found "
-             "out), readonly=on leaves FILE as it is, snapshot=on forgets what is written, "
-             "discard=off keeps room that the guest gives back, lock=off shares FILE; ',,' stands "
-             "for a comma; "
+     .help = "a disk: a raw or qcow2 image or a block device; if=virtio, nvme (or virtio-mmio: "
+             "without PCI) is how the guest sees it, serial=TEXT its number, format=raw or qcow2 "
+             "what FILE is (default: found out), "
+             "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
+             "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
              "may be repeated"},
     {"snapshot", .kind = CLI_FLAG, AT(snapshot),
      .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "
              "are gone at the end"},
     {"net", 'N', CLI_TEXTS, AT(net), "KIND[,P=VALUE]...", .choices = run_net_choices,
-     .help = "a network card and what it is connected to; if=virtio is how the guest sees it, "
-             "mac=ADDRESS its address, queues=N and mtu=N more of the card (default: user if the "
+     .help = "a network card and what it is connected to; if=virtio (or "
+             "virtio-mmio: without PCI) is how the guest sees it, mac=ADDRESS its address, "
+             "queues=N and mtu=N more of the card (default: user if the "
              "guest boots from firmware and libslirp was there when trapeze was built, else none); "
              "may be repeated"},
     {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",

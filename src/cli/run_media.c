@@ -187,6 +187,7 @@ static const struct {
 } disk_interfaces[] = {
     {"virtio", "virtio-blk on PCI", "virtio-blk"},
     {"nvme", "NVMe on PCI", "nvme"},
+    {"virtio-mmio", "virtio-blk without PCI", "virtio-blk-mmio"},
     {NULL, NULL, NULL},
 };
 

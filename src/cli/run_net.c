@@ -20,6 +20,7 @@ static const struct {
     const char *name, *summary, *class;
 } interfaces[] = {
     {"virtio", "virtio-net on PCI", "virtio-net"},
+    {"virtio-mmio", "virtio-net without PCI", "virtio-net-mmio"},
     {NULL, NULL, NULL},
 };
 

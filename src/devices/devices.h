@@ -27,6 +27,9 @@ extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
 extern const struct device_class virtio_blk_class;
+extern const struct device_class virtio_blk_mmio_class;
+extern const struct device_class virtio_mmio_bus_class;
 extern const struct device_class virtio_net_class;
+extern const struct device_class virtio_net_mmio_class;
 
 #endif

@@ -59,6 +59,8 @@ enum {
      */
     OSC_GRANTED = 0x1f,
 
+    DEVICE_PRESENT = 0x0f, /* _STA: present, enabled, shown, works */
+
     HPET_MIN_TICK = 1000, /* 10 us: shorter periods than that are not kept */
     WAET_PM_TIMER_GOOD = 1 << 1,
 };
@@ -391,6 +393,27 @@ static void aml_fixed_device(struct aml *aml, const struct fixed_device *fixed)
     aml_end(aml, device);
 }
 
+/* Places where no device is are said to be absent, so that the tables have one size. */
+static void aml_virtio_places(struct aml *aml, unsigned taken)
+{
+    for (unsigned i = 0; i < PC_VIRTIO_PLACES; i++) {
+        char name[5];
+        struct aml_resources crs;
+        size_t device;
+
+        snprintf(name, sizeof(name), "VR%02u", i % 100);
+        device = aml_begin_device(aml, name);
+        aml_name_string(aml, "_HID", "LNRO0005");
+        aml_name_integer(aml, "_UID", i);
+        aml_name_byte(aml, "_STA", taken >> i & 1 ? DEVICE_PRESENT : 0);
+        crs = aml_begin_resources(aml);
+        aml_memory32(aml, PC_VIRTIO + i * PC_VIRTIO_SIZE, PC_VIRTIO_SIZE, true);
+        aml_interrupt(aml, pc_virtio_irqs[i % PC_VIRTIO_LINES]);
+        aml_end_resources(aml, crs);
+        aml_end(aml, device);
+    }
+}
+
 static void aml_ecam(struct aml *aml, uint64_t ecam)
 {
     const struct fixed_device fixed = {.name = "ECAM",
@@ -437,6 +460,7 @@ static uint8_t *write_dsdt(struct acpi_writer *w, const struct pc_layout *layout
     for (size_t i = 0; i < sizeof(fixed_devices) / sizeof(fixed_devices[0]); i++)
         aml_fixed_device(&aml, &fixed_devices[i]);
     aml_ecam(&aml, layout->ecam_gpa);
+    aml_virtio_places(&aml, layout->virtio_taken);
     aml_end(&aml, scope);
     if (aml.overflow) {
         w->overflow = true;

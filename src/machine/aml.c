@@ -41,6 +41,7 @@ enum {
     RESOURCE_MEMORY32 = 0x86,
     RESOURCE_DWORD = 0x87,
     RESOURCE_WORD = 0x88,
+    RESOURCE_INTERRUPT = 0x89,
 
     WINDOW_MEMORY = 0,
     WINDOW_IO = 1,
@@ -152,6 +153,13 @@ void aml_name_string(struct aml *aml, const char *name, const char *text)
 {
     aml_name(aml, name);
     aml_string(aml, text);
+}
+
+void aml_name_byte(struct aml *aml, const char *name, uint8_t value)
+{
+    aml_name(aml, name);
+    aml_byte(aml, AML_BYTE);
+    aml_byte(aml, value);
 }
 
 /* Leave room for the package length, which counts itself. */
@@ -302,6 +310,15 @@ void aml_irq(struct aml *aml, unsigned irq)
 {
     aml_byte(aml, RESOURCE_IRQ);
     aml_word(aml, (uint16_t)(1u << irq));
+}
+
+void aml_interrupt(struct aml *aml, uint32_t gsi)
+{
+    aml_byte(aml, RESOURCE_INTERRUPT);
+    aml_word(aml, 6);
+    aml_byte(aml, 1 << 0 | 1 << 3); /* consumer, shared */
+    aml_byte(aml, 1);               /* how many */
+    aml_dword(aml, gsi);
 }
 
 void aml_memory32(struct aml *aml, uint32_t gpa, uint32_t size_bytes, bool writable)

@@ -37,6 +37,8 @@ void aml_name(struct aml *aml, const char *name);
 void aml_name_integer(struct aml *aml, const char *name, uint64_t value);
 void aml_name_eisa_id(struct aml *aml, const char *name, const char *id);
 void aml_name_string(struct aml *aml, const char *name, const char *text);
+/* An integer that takes two bytes, whatever it is. */
+void aml_name_byte(struct aml *aml, const char *name, uint8_t value);
 
 /* Blocks: what is written up to the matching aml_end is inside. Each returns what aml_end takes. */
 size_t aml_begin_scope(struct aml *aml, const char *name);
@@ -83,6 +85,8 @@ void aml_end_resources(struct aml *aml, struct aml_resources resources);
 
 void aml_io(struct aml *aml, uint16_t port, uint8_t count);
 void aml_irq(struct aml *aml, unsigned irq); /* ISA: edge, active high */
+/* Global system interrupt: level-triggered, active high, shared. */
+void aml_interrupt(struct aml *aml, uint32_t gsi);
 void aml_memory32(struct aml *aml, uint32_t gpa, uint32_t size_bytes, bool writable);
 /* Windows that a bridge passes on. The end is included. */
 void aml_bus_window(struct aml *aml, uint16_t first, uint16_t last);

@@ -316,6 +316,19 @@ static int place_image(struct boot_image *image, struct memory *memory, struct e
     return status;
 }
 
+/* Devices were added since the image was built; the tables' size is the same. */
+static int place_tables(const struct boot_image *image, struct memory *memory, struct error *err)
+{
+    static uint8_t buffer[ACPI_TABLES_MAX_BYTES];
+    size_t size_bytes;
+    int status =
+        acpi_build(image->layout, PC_ACPI_GPA, buffer, sizeof(buffer), &size_bytes, NULL, NULL);
+
+    if (!status)
+        status = memory_load(memory, PC_ACPI_GPA, buffer, size_bytes);
+    return status ? error_set(err, -status, "there is no room for the ACPI tables") : 0;
+}
+
 enum {
     MEMORY_TYPE_UC = 0,
     MEMORY_TYPE_WP = 5,
@@ -431,7 +444,8 @@ void firmware_start_image(struct boot_image *image, struct machine *machine)
     struct device *apic = boot_apic(machine);
     struct error err = {0};
 
-    if (place_image(image, machine_memory(machine), &err)) {
+    if (place_image(image, machine_memory(machine), &err) ||
+        place_tables(image, machine_memory(machine), &err)) {
         log_error("the kernel could not be put in place again: %s", err.text);
         machine_request_stop(machine, STOP_ERROR, 1);
     }

@@ -26,6 +26,7 @@
 #include "devices/pic.h"
 #include "devices/pit.h"
 #include "devices/rtc.h"
+#include "devices/virtio/transport_mmio.h"
 #include "host/file.h"
 #include "machine/firmware.h"
 #include "machine/pc_layout.h"
@@ -286,12 +287,27 @@ static void wire_pci(struct pc_board *pc)
         wire(pc, device_output(isa, "isa", i), pic_sink, pc->isa.pic, i);
 }
 
+_Static_assert(VIRTIO_MMIO_PLACES == PC_VIRTIO_PLACES && VIRTIO_MMIO_LINES == PC_VIRTIO_LINES &&
+                   VIRTIO_MMIO_BYTES == PC_VIRTIO_SIZE,
+               "the tables say what the bus has");
+
+static void wire_virtio(struct pc_board *pc)
+{
+    struct device *bus = plug(pc, "virtio-mmio-bus", NULL);
+
+    set(pc, bus, "gpa", PC_VIRTIO);
+    power(pc, bus);
+    for (unsigned i = 0; i < PC_VIRTIO_LINES && !pc->status; i++)
+        wire(pc, device_output(bus, "irq", i), isa_irq_sink, &pc->isa, pc_virtio_irqs[i]);
+}
+
 /* ---- what runs on it ---- */
 
 static void start_image(void *opaque, struct machine *machine)
 {
     struct pc_board *pc = opaque;
 
+    pc->layout.virtio_taken = virtio_mmio_taken(machine);
     firmware_start_image(&pc->image, machine);
 }
 
@@ -422,6 +438,7 @@ static int wire_everything(struct pc_board *pc)
     wire_ports(pc);
     wire_power_management(pc);
     wire_pci(pc);
+    wire_virtio(pc);
     return pc->status ? pc->status : insert_software(pc);
 }
 

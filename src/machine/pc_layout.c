@@ -6,6 +6,8 @@
  */
 #include "machine/pc_layout.h"
 
+const uint8_t pc_virtio_irqs[PC_VIRTIO_LINES] = {5, 6, 7, 10, 11};
+
 static void add(struct pc_layout *layout, uint64_t gpa, uint64_t end, enum e820_type type)
 {
     if (end > gpa)

@@ -29,6 +29,9 @@
 #define PC_ECAM           0xe0000000ull /* 1 MiB for each of 256 buses */
 #define PC_ECAM_SIZE      0x10000000ull
 #define PC_IOAPIC         0xfec00000ull
+#define PC_VIRTIO         0xfec10000u /* places of virtio devices without PCI */
+#define PC_VIRTIO_SIZE    0x1000u     /* of each */
+#define PC_VIRTIO_PLACES  10u
 #define PC_HPET           0xfed00000ull
 #define PC_LAPIC          0xfee00000ull
 #define PC_FIRMWARE_MAX   0x1000000ull /* the ROM ends at 4 GiB */
@@ -40,9 +43,13 @@
 #define PC_IRQ_COM1       4
 #define PC_IRQ_RTC        8
 #define PC_IRQ_MOUSE      12
+#define PC_VIRTIO_LINES   5
 #define PC_GSI_PIT        2  /* IRQ 0 comes in here on the I/O APIC */
 #define PC_GSI_PCI        16 /* the eight lines of the PCI bus: 16-23 */
 #define PC_IOAPIC_ID      0
+
+/* ISA interrupts of virtio devices without PCI: place n has the one of n % PC_VIRTIO_LINES. */
+extern const uint8_t pc_virtio_irqs[PC_VIRTIO_LINES];
 
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3, E820_NVS = 4 };
 
@@ -59,6 +66,7 @@ struct pc_layout {
     uint64_t high_ram_bytes; /* from 4 GiB */
     unsigned vcpu_count;
     uint64_t ecam_gpa;
+    unsigned virtio_taken; /* places of virtio devices without PCI that have one: a bit mask */
     struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
     size_t e820_count;
 };

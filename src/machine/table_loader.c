@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "devices/fw_cfg.h"
 #include "devices/pci_host.h"
+#include "devices/virtio/transport_mmio.h"
 #include "machine/acpi.h"
 
 #define TABLES_FILE   "etc/acpi/tables"
@@ -96,6 +97,7 @@ static void tables_selected(void *opaque)
 
     if (ecam)
         loader->layout->ecam_gpa = ecam;
+    loader->layout->virtio_taken = virtio_mmio_taken(loader->pci_host->machine);
     if (acpi_build(loader->layout, 0, loader->tables, loader->size_bytes, &size_bytes, &fixups,
                    &err))
         log_error("%s", err.text); /* they have one size, so this is not */

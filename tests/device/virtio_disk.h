@@ -12,7 +12,7 @@
 
 #include "base/bytes.h"
 #include "devices/devices.h"
-#include "devices/virtio/transport_pci.h"
+#include "devices/virtio/transport.h"
 #include "trapeze/block.h"
 #include "virtio_driver.h"
 
@@ -56,15 +56,21 @@ static inline void open_disk(const char *options)
         fail_msg("%s", err.text);
 }
 
-static inline void make_machine(const char *disk_options, const char *properties)
+static inline void make_image(void)
 {
-    struct error err = {0};
     int fd;
 
     f = (struct fixture){.t = device_test_new_smp(RAM_BYTES, 2), .path = "/tmp/test-virtio-XXXXXX"};
     fd = mkstemp(f.path);
     assert_true(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
     close(fd);
+}
+
+static inline void make_machine(const char *disk_options, const char *properties)
+{
+    struct error err = {0};
+
+    make_image();
     open_disk(disk_options);
     f.host = device_test_add(f.t, &pci_host_class, "ecam=0xe0000000");
     f.blk = device_test_create(f.t, &virtio_blk_class, properties);

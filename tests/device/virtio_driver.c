@@ -137,16 +137,73 @@ void driver_mask_vector(struct virtio_driver *d, unsigned vector, bool masked)
     put(d, d->msix_table + 16 * vector + 12, masked, 4);
 }
 
+/* ---- without PCI ---- */
+
+#define MMIO_QUEUE_SIZE   0x38
+#define MMIO_QUEUE_NOTIFY 0x50
+#define MMIO_ISR          0x60
+#define MMIO_CONFIG       0x100
+
+void virtio_driver_find_mmio(struct virtio_driver *d, struct device_test *t, uint64_t gpa)
+{
+    *d = (struct virtio_driver){.t = t,
+                                .mmio = gpa,
+                                .next_gpa = DRIVER_MEMORY,
+                                .isr = gpa + MMIO_ISR,
+                                .config = gpa + MMIO_CONFIG,
+                                .notify = gpa + MMIO_QUEUE_NOTIFY};
+    must(get(d, gpa, 4) == 0x74726976 && get(d, gpa + 4, 4) == 2, "it is not there");
+}
+
+/* Where a register of the common configuration is, or -1. */
+static int mmio_register(unsigned offset)
+{
+    static const struct {
+        unsigned common;
+        int mmio;
+    } places[] = {
+        {COMMON_OFFERED_SELECT, 0x14},  {COMMON_OFFERED, 0x10},    {COMMON_ACCEPTED_SELECT, 0x24},
+        {COMMON_ACCEPTED, 0x20},        {COMMON_STATUS, 0x70},     {COMMON_GENERATION, 0xfc},
+        {COMMON_QUEUE_SELECT, 0x30},    {COMMON_QUEUE_SIZE, 0x34}, {COMMON_QUEUE_ENABLE, 0x44},
+        {COMMON_DESCRIPTORS, 0x80},     {COMMON_DRIVER, 0x90},     {COMMON_DEVICE, 0xa0},
+        {COMMON_DESCRIPTORS + 4, 0x84},
+    };
+
+    for (unsigned n = 0; n < sizeof(places) / sizeof(places[0]); n++)
+        if (places[n].common == offset)
+            return places[n].mmio;
+    return -1;
+}
+
+static void mmio_write(struct virtio_driver *d, unsigned offset, uint64_t value, unsigned size)
+{
+    int at = mmio_register(offset);
+
+    if (at < 0)
+        return;
+    put(d, d->mmio + (unsigned)(offset == COMMON_QUEUE_SIZE ? MMIO_QUEUE_SIZE : at),
+        (uint32_t)value, 4);
+    if (size == 8)
+        put(d, d->mmio + (unsigned)at + 4, value >> 32, 4);
+}
+
 /* ---- status and features ---- */
 
 uint64_t driver_read(struct virtio_driver *d, unsigned offset, unsigned size)
 {
-    return get(d, d->common + offset, size);
+    int at = d->mmio ? mmio_register(offset) : 0;
+
+    if (at < 0)
+        return 0;
+    return d->mmio ? get(d, d->mmio + (unsigned)at, 4) : get(d, d->common + offset, size);
 }
 
 void driver_write(struct virtio_driver *d, unsigned offset, uint64_t value, unsigned size)
 {
-    put(d, d->common + offset, value, size);
+    if (d->mmio)
+        mmio_write(d, offset, value, size);
+    else
+        put(d, d->common + offset, value, size);
 }
 
 uint8_t driver_status(struct virtio_driver *d)
@@ -336,7 +393,8 @@ void driver_queue_kick(struct driver_queue *q)
     struct virtio_driver *d = q->driver;
 
     driver_write(d, COMMON_QUEUE_SELECT, q->index, 2);
-    put(d, d->notify + driver_read(d, COMMON_QUEUE_NOTIFY, 2) * d->notify_multiplier, q->index, 2);
+    put(d, d->notify + driver_read(d, COMMON_QUEUE_NOTIFY, 2) * d->notify_multiplier, q->index,
+        d->mmio ? 4 : 2);
 }
 
 /* The chain's descriptors are free again. */

@@ -57,6 +57,7 @@
 struct virtio_driver {
     struct device_test *t;
     unsigned slot;
+    uint64_t mmio; /* GPA of its registers if it is not on PCI; then there are no messages */
     uint64_t common, isr, config, notify, msix_table; /* GPAs */
     unsigned notify_multiplier, window;               /* of cfg_type 5: where its capability is */
     unsigned msix;                                    /* where its capability is */
@@ -66,11 +67,14 @@ struct virtio_driver {
 
 /* Give the function's BARs addresses, switch it on, find its structures. */
 void virtio_driver_find(struct virtio_driver *d, struct device_test *t, unsigned slot);
+/* One without PCI, whose registers are there. */
+void virtio_driver_find_mmio(struct virtio_driver *d, struct device_test *t, uint64_t gpa);
 uint64_t virtio_driver_alloc(struct virtio_driver *d, uint64_t size_bytes, uint64_t alignment);
 
 uint32_t driver_config_read(struct virtio_driver *d, unsigned offset, unsigned size);
 void driver_config_write(struct virtio_driver *d, unsigned offset, uint32_t value, unsigned size);
-uint64_t driver_read(struct virtio_driver *d, unsigned offset, unsigned size); /* common */
+/* Registers, as the common configuration of PCI has them. */
+uint64_t driver_read(struct virtio_driver *d, unsigned offset, unsigned size);
 void driver_write(struct virtio_driver *d, unsigned offset, uint64_t value, unsigned size);
 uint8_t driver_status(struct virtio_driver *d);
 /* A message for each vector, whose data is its number, and MSI-X on. */

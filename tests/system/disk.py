@@ -19,6 +19,13 @@ from boot import BAD, CACHE
 CASES = {
     "disk": {"options": [], "mib": 16, "numbers": 200000, "files": 300},
     "disk-smp2": {"options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300},
+    "disk-mmio": {
+        "options": ["--cpus", "2"],
+        "mib": 16,
+        "numbers": 200000,
+        "files": 300,
+        "disk": ",if=virtio-mmio",
+    },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
 }
 LIMIT_S = 300
@@ -28,6 +35,7 @@ MODULES = [
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",
+    "drivers/virtio/virtio_mmio",
     "drivers/block/virtio_blk",
 ]
 
@@ -99,7 +107,7 @@ def boot(trapeze, row, overlay, disk, phase):
     append += f" disk.numbers={row['numbers']} disk.files={row['files']}"
     command = [trapeze, "run", "--kernel", f"{guest}/vmlinuz", "--append", append]
     command += ["--initrd", f"{guest}/initramfs.cpio,{overlay}", "-m", "256M"]
-    command += ["--disk", f"{disk.replace(',', ',,')},serial=disk-7"] + row["options"]
+    command += ["--disk", f"{disk.replace(',', ',,')},serial=disk-7" + row.get("disk", "")] + row["options"]
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S
     )

@@ -19,15 +19,16 @@ import urllib.request
 import boot
 
 CASES = {
-    "user": [],
-    "user-smp2": ["--cpus", "2"],
-    "user-interpreter": ["--engine", "interpreter"],
+    "user": ("user", []),
+    "user-smp2": ("user", ["--cpus", "2"]),
+    "user-interpreter": ("user", ["--engine", "interpreter"]),
+    "user-mmio": ("user,if=virtio-mmio", ["--cpus", "2"]),
 }
 SIZE = 16 << 20
 REQUESTS = 50
 MODULES = (
     "virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev"
-    " virtio/virtio_pci net/core/failover net/net_failover net/virtio_net"
+    " virtio/virtio_pci virtio/virtio_mmio net/core/failover net/net_failover net/virtio_net"
 )
 INIT = """#!/bin/busybox sh
 export PATH=/bin
@@ -122,7 +123,8 @@ def main():
         command = boot.command_for(trapeze, row)
         at = command.index("--initrd") + 1
         command[at] += f",{folder}/net.cpio"
-        command += ["--net", "user", "--publish", f"{web}:80", "--publish", f"{end}:81"] + CASES[name]
+        network, options = CASES[name]
+        command += ["--net", network, "--publish", f"{web}:80", "--publish", f"{end}:81"] + options
         console = boot.Console(command)
         for pattern in (r"net: address 10\.0\.2\.15", f"net: fetched {digest}", "net: serving"):
             if not console.wait_for(pattern, deadline):

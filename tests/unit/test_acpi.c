@@ -170,6 +170,40 @@ static void too_small_a_buffer_is_refused_at_every_size(void **state)
     }
 }
 
+static const uint8_t *dsdt_of(const struct tables *t)
+{
+    return at(t, get_le64(find(t, "FACP") + 140));
+}
+
+static unsigned count_in_dsdt(const struct tables *t, const char *bytes, size_t size_bytes)
+{
+    const uint8_t *dsdt = dsdt_of(t), *end = dsdt + get_le32(dsdt + 4);
+    unsigned count = 0;
+
+    while ((dsdt = memmem(dsdt, (size_t)(end - dsdt), bytes, size_bytes))) {
+        count++;
+        dsdt += size_bytes;
+    }
+    return count;
+}
+
+static void places_of_virtio_devices_are_present_when_they_are_taken(void **state)
+{
+    static struct tables t;
+    size_t size_bytes;
+
+    build(&t, 512 * MIB, 1);
+    size_bytes = t.size_bytes;
+    assert_int_equal(count_in_dsdt(&t, "LNRO0005", 9), PC_VIRTIO_PLACES);
+    assert_int_equal(count_in_dsdt(&t, "_STA\x0a\x00", 6), PC_VIRTIO_PLACES);
+    t.layout.virtio_taken = 0x205;
+    assert_int_equal(
+        acpi_build(&t.layout, BASE, t.bytes, sizeof(t.bytes), &t.size_bytes, NULL, NULL), 0);
+    assert_int_equal(t.size_bytes, size_bytes);
+    assert_int_equal(count_in_dsdt(&t, "_STA\x0a\x0f", 6), 3);
+    assert_int_equal(count_in_dsdt(&t, "_STA\x0a\x00", 6), PC_VIRTIO_PLACES - 3);
+}
+
 static void eisa_ids_are_compressed_as_the_specification_shows(void **state)
 {
     uint8_t bytes[8];
@@ -275,6 +309,7 @@ int main(void)
         cmocka_unit_test(madt_lists_every_processor_once),
         cmocka_unit_test(mcfg_and_memory_map_agree),
         cmocka_unit_test(too_small_a_buffer_is_refused_at_every_size),
+        cmocka_unit_test(places_of_virtio_devices_are_present_when_they_are_taken),
         cmocka_unit_test(eisa_ids_are_compressed_as_the_specification_shows),
         cmocka_unit_test(the_acpi_compiler_accepts_all_tables),
         cmocka_unit_test(osc_grants_what_exists),

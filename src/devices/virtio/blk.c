@@ -5,7 +5,7 @@
  *
  * Threads: machine lock held. Guest memory: DMA into and out of what chains name.
  */
-#include "devices/virtio/transport_pci.h"
+#include "devices/virtio/transport.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -76,7 +76,7 @@ struct blk_request {
 };
 
 struct virtio_blk {
-    struct virtio_pci pci;
+    VIRTIO_TRANSPORT;
     struct virtio_device virtio;
 
     /* Configuration. */
@@ -346,7 +346,7 @@ static const struct virtio_ops blk_ops = {
 
 static struct virtio_blk *blk_of_device(struct device *dev)
 {
-    return container_of(dev, struct virtio_blk, pci.function.dev);
+    return container_of(dev, struct virtio_blk, dev);
 }
 
 static int blk_attach(struct device *dev, struct error *err)
@@ -364,7 +364,7 @@ static int blk_attach(struct device *dev, struct error *err)
                          VIRTIO_MAX_QUEUES);
     s->virtio = (struct virtio_device){
         .ops = &blk_ops,
-        .transport = &virtio_pci_transport,
+        .transport = virtio_transport_of(dev),
         .dev = dev,
         .offered = F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_CONFIG_WCE | F_MQ,
         .queue_count = queues,
@@ -375,14 +375,14 @@ static int blk_attach(struct device *dev, struct error *err)
         s->virtio.offered |= F_WRITE_ZEROES | (block_can_discard(s->drive) ? F_DISCARD : 0);
     virtio_init(&s->virtio);
     s->writeback = true;
-    return virtio_pci_attach(&s->pci, &s->virtio, PCI_CLASS_STORAGE, err);
+    return virtio_transport_attach(dev, &s->virtio, PCI_CLASS_STORAGE, err);
 }
 
 static void blk_detach(struct device *dev)
 {
     struct virtio_blk *s = blk_of_device(dev);
 
-    virtio_pci_detach(&s->pci);
+    virtio_transport_detach(dev);
     while (s->spare) {
         struct blk_request *r = s->spare;
 
@@ -393,7 +393,7 @@ static void blk_detach(struct device *dev)
 
 static void blk_reset(struct device *dev)
 {
-    virtio_pci_reset(&blk_of_device(dev)->pci);
+    virtio_transport_reset(dev);
 }
 
 static void blk_quiesce(struct device *dev)
@@ -405,34 +405,52 @@ static void blk_quiesce(struct device *dev)
 
 static int blk_after_load(void *object, struct error *err)
 {
-    return virtio_pci_after_load(&((struct virtio_blk *)object)->pci, err);
+    return virtio_transport_after_load(object, err);
 }
+
+#define BLK_PROPERTIES                                                                             \
+    PROPERTY_POINTER(struct virtio_blk, drive, "disk"),                                            \
+        PROPERTY_STRING(struct virtio_blk, serial, "", "serial number, up to 20 characters"),      \
+        PROPERTY_U16(struct virtio_blk, queues, 0,                                                 \
+                     "request queues, up to 33; 0: one for each processor"),                       \
+        PROPERTY_END
 
 static const struct property blk_properties[] = {
     VIRTIO_PCI_PROPERTIES(struct virtio_blk, pci),
-    PROPERTY_POINTER(struct virtio_blk, drive, "disk"),
-    PROPERTY_STRING(struct virtio_blk, serial, "", "serial number, up to 20 characters"),
-    PROPERTY_U16(struct virtio_blk, queues, 0,
-                 "request queues, up to 33; 0: one for each processor"),
-    PROPERTY_END,
+    BLK_PROPERTIES,
 };
+static const struct property blk_mmio_properties[] = {BLK_PROPERTIES};
+
+#define BLK_STATE                                                                                  \
+    VIRTIO_STATE(struct virtio_blk, virtio), STATE_BOOL(struct virtio_blk, writeback), STATE_END
 
 static const struct state_field blk_state[] = {
     STATE_STRUCT(struct virtio_blk, pci, virtio_pci_state),
-    VIRTIO_STATE(struct virtio_blk, virtio),
-    STATE_BOOL(struct virtio_blk, writeback),
-    STATE_END,
+    BLK_STATE,
 };
+static const struct state_field blk_mmio_state[] = {
+    STATE_STRUCT(struct virtio_blk, mmio, virtio_mmio_state),
+    BLK_STATE,
+};
+
+#define BLK_CALLS                                                                                  \
+    .instance_size = sizeof(struct virtio_blk), .attach = blk_attach, .reset = blk_reset,          \
+    .reset_done = virtio_transport_reset_done, .detach = blk_detach, .quiesce = blk_quiesce
 
 const struct device_class virtio_blk_class = {
     .name = "virtio-blk",
     .summary = "virtio disk on PCI",
     .bus = BUS_PCI,
-    .instance_size = sizeof(struct virtio_blk),
     .properties = blk_properties,
-    .attach = blk_attach,
-    .reset = blk_reset,
-    .detach = blk_detach,
-    .quiesce = blk_quiesce,
     .state = {.version = 1, .oldest = 1, .fields = blk_state, .after_load = blk_after_load},
+    BLK_CALLS,
+};
+
+const struct device_class virtio_blk_mmio_class = {
+    .name = "virtio-blk-mmio",
+    .summary = "virtio disk without PCI",
+    .bus = BUS_PLATFORM,
+    .properties = blk_mmio_properties,
+    .state = {.version = 1, .oldest = 1, .fields = blk_mmio_state, .after_load = blk_after_load},
+    BLK_CALLS,
 };

@@ -18,7 +18,7 @@
 #include "base/bytes.h"
 #include "base/guest_ram.h"
 #include "devices/devices.h"
-#include "devices/virtio/transport_pci.h"
+#include "devices/virtio/transport.h"
 #include "trapeze/machine.h"
 #include "trapeze/net.h"
 
@@ -115,7 +115,7 @@ struct mac_table {
 };
 
 struct virtio_net {
-    struct virtio_pci pci;
+    VIRTIO_TRANSPORT;
     struct virtio_device virtio;
 
     /* Configuration. */
@@ -149,7 +149,7 @@ static struct virtio_net *net_of(struct virtio_device *virtio)
 
 static struct virtio_net *net_of_device(struct device *dev)
 {
-    return container_of(dev, struct virtio_net, pci.function.dev);
+    return container_of(dev, struct virtio_net, dev);
 }
 
 static struct virtqueue *receive_queue(struct virtio_net *s, unsigned pair)
@@ -679,7 +679,7 @@ static int net_attach(struct device *dev, struct error *err)
     s->max_pairs = pairs < MAX_PAIRS ? pairs : MAX_PAIRS;
     s->virtio = (struct virtio_device){
         .ops = &net_ops,
-        .transport = &virtio_pci_transport,
+        .transport = virtio_transport_of(dev),
         .dev = dev,
         .offered = F_CSUM | F_GUEST_CSUM | F_CTRL_OFFLOADS | F_MAC | F_GUEST_TSO4 | F_GUEST_TSO6 |
                    F_GUEST_ECN | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN | F_MRG_RXBUF | F_STATUS |
@@ -698,7 +698,7 @@ static int net_attach(struct device *dev, struct error *err)
                                         .link_changed = link_changed,
                                         .opaque = s};
     net_connect(s->network, &s->frontend);
-    return virtio_pci_attach(&s->pci, &s->virtio, PCI_CLASS_ETHERNET, err);
+    return virtio_transport_attach(dev, &s->virtio, PCI_CLASS_ETHERNET, err);
 }
 
 static void net_detach(struct device *dev)
@@ -707,12 +707,12 @@ static void net_detach(struct device *dev)
 
     if (s->frontend.opaque)
         net_connect(s->network, NULL);
-    virtio_pci_detach(&s->pci);
+    virtio_transport_detach(dev);
 }
 
 static void net_reset(struct device *dev)
 {
-    virtio_pci_reset(&net_of_device(dev)->pci);
+    virtio_transport_reset(dev);
 }
 
 /* Nothing is under way but what waits in queues. */
@@ -737,18 +737,22 @@ static int net_after_load(void *object, struct error *err)
     if (s->pairs > s->max_pairs)
         return error_set(err, EINVAL, "%s: %u pairs of queues, of %u", s->virtio.dev->id, s->pairs,
                          s->max_pairs);
-    return virtio_pci_after_load(&s->pci, err);
+    return virtio_transport_after_load(&s->dev, err);
 }
+
+#define NET_PROPERTIES                                                                             \
+    PROPERTY_POINTER(struct virtio_net, network, "network"),                                       \
+        PROPERTY_STRING(struct virtio_net, mac, "52:54:00:12:34:56", "address of the card"),       \
+        PROPERTY_U16(struct virtio_net, queues, 0, "pairs of queues; 0: one for each processor"),  \
+        PROPERTY_U16(struct virtio_net, mtu, 0,                                                    \
+                     "largest packet in bytes, told to the guest; 0: not told"),                   \
+        PROPERTY_END
 
 static const struct property net_properties[] = {
     VIRTIO_PCI_PROPERTIES(struct virtio_net, pci),
-    PROPERTY_POINTER(struct virtio_net, network, "network"),
-    PROPERTY_STRING(struct virtio_net, mac, "52:54:00:12:34:56", "address of the card"),
-    PROPERTY_U16(struct virtio_net, queues, 0, "pairs of queues; 0: one for each processor"),
-    PROPERTY_U16(struct virtio_net, mtu, 0,
-                 "largest packet in bytes, told to the guest; 0: not told"),
-    PROPERTY_END,
+    NET_PROPERTIES,
 };
+static const struct property net_mmio_properties[] = {NET_PROPERTIES};
 
 static const struct state_field mac_table_state[] = {
     STATE_U8_MAX(struct mac_table, count, TABLE_SIZE),
@@ -757,35 +761,46 @@ static const struct state_field mac_table_state[] = {
     STATE_END,
 };
 
+#define NET_STATE                                                                                  \
+    VIRTIO_STATE(struct virtio_net, virtio), STATE_BYTES(struct virtio_net, address),              \
+        STATE_BOOL(struct virtio_net, promiscuous), STATE_BOOL(struct virtio_net, all_multicast),  \
+        STATE_BOOL(struct virtio_net, all_unicast), STATE_BOOL(struct virtio_net, no_multicast),   \
+        STATE_BOOL(struct virtio_net, no_unicast), STATE_BOOL(struct virtio_net, no_broadcast),    \
+        STATE_STRUCT(struct virtio_net, unicast, mac_table_state),                                 \
+        STATE_STRUCT(struct virtio_net, multicast, mac_table_state),                               \
+        STATE_BYTES(struct virtio_net, vlans),                                                     \
+        STATE_FIELD_(struct virtio_net, STATE_TYPE_U16, pairs, 1, 2, 1, MAX_PAIRS, NULL),          \
+        STATE_BOOL(struct virtio_net, announce),                                                   \
+        STATE_U64_MAX(struct virtio_net, offloads, GUEST_OFFLOADS), STATE_END
+
 static const struct state_field net_state[] = {
     STATE_STRUCT(struct virtio_net, pci, virtio_pci_state),
-    VIRTIO_STATE(struct virtio_net, virtio),
-    STATE_BYTES(struct virtio_net, address),
-    STATE_BOOL(struct virtio_net, promiscuous),
-    STATE_BOOL(struct virtio_net, all_multicast),
-    STATE_BOOL(struct virtio_net, all_unicast),
-    STATE_BOOL(struct virtio_net, no_multicast),
-    STATE_BOOL(struct virtio_net, no_unicast),
-    STATE_BOOL(struct virtio_net, no_broadcast),
-    STATE_STRUCT(struct virtio_net, unicast, mac_table_state),
-    STATE_STRUCT(struct virtio_net, multicast, mac_table_state),
-    STATE_BYTES(struct virtio_net, vlans),
-    STATE_FIELD_(struct virtio_net, STATE_TYPE_U16, pairs, 1, 2, 1, MAX_PAIRS, NULL),
-    STATE_BOOL(struct virtio_net, announce),
-    STATE_U64_MAX(struct virtio_net, offloads, GUEST_OFFLOADS),
-    STATE_END,
+    NET_STATE,
 };
+static const struct state_field net_mmio_state[] = {
+    STATE_STRUCT(struct virtio_net, mmio, virtio_mmio_state),
+    NET_STATE,
+};
+
+#define NET_CALLS                                                                                  \
+    .instance_size = sizeof(struct virtio_net), .attach = net_attach, .reset = net_reset,          \
+    .reset_done = virtio_transport_reset_done, .detach = net_detach, .quiesce = net_quiesce,       \
+    .resume = net_resume
 
 const struct device_class virtio_net_class = {
     .name = "virtio-net",
     .summary = "virtio network card on PCI",
     .bus = BUS_PCI,
-    .instance_size = sizeof(struct virtio_net),
     .properties = net_properties,
-    .attach = net_attach,
-    .reset = net_reset,
-    .detach = net_detach,
-    .quiesce = net_quiesce,
-    .resume = net_resume,
     .state = {.version = 1, .oldest = 1, .fields = net_state, .after_load = net_after_load},
+    NET_CALLS,
+};
+
+const struct device_class virtio_net_mmio_class = {
+    .name = "virtio-net-mmio",
+    .summary = "virtio network card without PCI",
+    .bus = BUS_PLATFORM,
+    .properties = net_mmio_properties,
+    .state = {.version = 1, .oldest = 1, .fields = net_mmio_state, .after_load = net_after_load},
+    NET_CALLS,
 };
