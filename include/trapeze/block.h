@@ -59,8 +59,19 @@ bool block_can_discard(const struct block *block);
  * writes to a device that is read-only, ends with -EINVAL or -EROFS.
  */
 void block_submit(struct block *block, struct block_request *request);
-/* Wait until nothing is under way, done() was called for all. */
+/* Wait until nothing is under way, done() was called for all. What was kept ends with its error. */
 void block_drain(struct block *block);
+
+/*
+ * An error that pauses the machine (werror=, rerror=): its request is kept, and pause() told why.
+ * block_retry() tries all again that were kept. Without pause() such errors are reported like
+ * others.
+ */
+typedef void block_pause_fn(void *opaque, const char *why);
+void block_set_pause(struct block *block, block_pause_fn *pause, void *opaque);
+void block_retry(struct block *block);
+/* In a device's quiesce(): as block_drain(), but what was kept stays. */
+void block_quiesce(struct block *block);
 
 /* The properties of a description, for help texts. */
 extern const struct property block_properties[];

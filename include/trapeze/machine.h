@@ -73,6 +73,12 @@ void machine_resume(struct machine *machine);
  */
 void machine_request_pause(struct machine *machine);
 /*
+ * The same because something outside the guest is wrong, as why says for people: it is logged, and
+ * machine_pause_reason() gives it until the machine is resumed (else NULL). Machine lock held.
+ */
+void machine_pause_for(struct machine *machine, const char *why);
+const char *machine_pause_reason(const struct machine *machine);
+/*
  * Two-step reset of devices and vCPUs. machine_request_reset may be called by any
  * thread; the reset happens on the main loop with all vCPUs parked.
  */

@@ -12,6 +12,7 @@
 #include "host/file.h"
 #include "trapeze/block.h"
 #include "trapeze/device.h"
+#include "trapeze/machine.h"
 
 #define SNAPSHOT ",snapshot=on" /* to a disk */
 
@@ -210,6 +211,11 @@ static const struct device_class *disk_class(const char *interface, struct error
     return device_class_find(disk_interfaces[i].class);
 }
 
+static void pause_machine(void *opaque, const char *why)
+{
+    machine_pause_for(opaque, why);
+}
+
 /* "FILE[,if=INTERFACE][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
 static int add_disk(const struct run_media *media, struct loop *loop, struct machine *machine,
                     const char *text, struct block **out_disk, struct error *err)
@@ -228,6 +234,8 @@ static int add_disk(const struct run_media *media, struct loop *loop, struct mac
         const char *number = run_take_property(rest, "serial=", serial);
 
         *out_disk = block_open(loop, rest, err);
+        if (*out_disk)
+            block_set_pause(*out_disk, pause_machine, machine);
         dev = *out_disk ? device_new(machine, class, NULL, err) : NULL;
         if (dev && number && device_set(dev, "serial", number, err))
             dev = NULL;
@@ -238,6 +246,18 @@ static int add_disk(const struct run_media *media, struct loop *loop, struct mac
     if (result)
         error_prefix(err, "--disk %s: ", text);
     return result;
+}
+
+/* What failed is tried again when the machine is resumed, and ends with it. */
+static void on_machine_state(void *opaque, struct machine *machine, enum machine_state state)
+{
+    const struct run_media *media = opaque;
+
+    for (unsigned i = 0; i < sizeof(media->disks) / sizeof(media->disks[0]); i++)
+        if (media->disks[i] && state == MACHINE_RUNNING)
+            block_retry(media->disks[i]);
+        else if (media->disks[i] && state == MACHINE_STOPPED)
+            block_drain(media->disks[i]);
 }
 
 static int add_seed(struct run_media *media, struct loop *loop, struct machine *machine,
@@ -259,6 +279,8 @@ int run_add_disks(struct run_media *media, struct loop *loop, struct machine *ma
 {
     struct block **next = media->disks;
 
+    if (machine_observe(machine, on_machine_state, media))
+        return error_set(err, ENOMEM, "out of memory");
     if (media->image_disk && add_disk(media, loop, machine, media->image_disk, next++, err))
         return -EINVAL;
     for (size_t i = 0; i < media->disk_texts->count; i++)

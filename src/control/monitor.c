@@ -275,6 +275,8 @@ static int run_status(struct call *call, struct error *err)
     (void)err;
     set(call, "name", safe_string(config->name ? config->name : "vm"));
     set(call, "state", json_string(machine_state_name(machine_get_state(machine))));
+    if (machine_pause_reason(machine))
+        set(call, "pause_reason", safe_string(machine_pause_reason(machine)));
     set(call, "engine", json_string(config->engine->name));
     set(call, "cpu_model", safe_string(config->cpu_model));
     set(call, "cpus", json_integer(machine_vcpu_count(machine)));
@@ -870,6 +872,8 @@ static void on_machine_state(void *opaque, struct machine *machine, enum machine
                             json_string(stop_reason_name(machine_stop_reason(machine))));
         json_object_set_new(event, "status", json_integer(machine_stop_status(machine)));
     }
+    if (event && state == MACHINE_PAUSED && machine_pause_reason(machine))
+        json_object_set_new(event, "reason", safe_string(machine_pause_reason(machine)));
     if (event)
         broadcast(monitor, event);
     json_decref(event);

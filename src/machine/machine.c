@@ -574,11 +574,29 @@ void machine_request_pause(struct machine *machine)
     loop_wake(machine->config.loop);
 }
 
+void machine_pause_for(struct machine *machine, const char *why)
+{
+    if (machine->pause_reason[0]) /* the first of several pauses it */
+        return;
+    snprintf(machine->pause_reason, sizeof(machine->pause_reason), "%s", why);
+    log_error("%s; the machine is paused, and tries again when it is resumed", why);
+    machine_request_pause(machine);
+}
+
+const char *machine_pause_reason(const struct machine *machine)
+{
+    return machine->pause_reason[0] ? machine->pause_reason : NULL;
+}
+
 void machine_resume(struct machine *machine)
 {
     bool locked = machine_lock_if(machine);
 
     if (machine_get_state(machine) == MACHINE_PAUSED) {
+        if (machine->pause_reason[0]) { /* perhaps while it was paused already */
+            machine->pause_reason[0] = '\0';
+            atomic_store(&machine->pause_requested, false);
+        }
         for (unsigned i = 0; i < machine->vcpu_count; i++)
             state_to_events(&machine->threads[i].vcpu);
         resume_devices(machine);

@@ -103,7 +103,8 @@ struct machine {
     struct host_cond park_changed; /* a vCPU parked, or holds changed */
     _Atomic bool reset_requested;
     _Atomic bool debug_requested, pause_requested;
-    _Atomic bool ending; /* threads are to end */
+    char pause_reason[512]; /* empty: none */
+    _Atomic bool ending;    /* threads are to end */
 
     _Atomic bool stop_claimed; /* by the first request, which then fills in these: */
     enum stop_reason stop_reason;

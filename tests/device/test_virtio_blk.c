@@ -398,6 +398,92 @@ static void a_kick_ends_while_the_guest_goes_on(void **state)
     assert_int_equal(test_read(f.t, f.q.device_area + 2, 2), 257);
 }
 
+/* ---- errors that pause the machine ---- */
+
+static void pause_for(void *opaque, const char *why)
+{
+    machine_pause_for(opaque, why);
+}
+
+static int set_up_full_disk(void **state)
+{
+    (void)state;
+    make_machine(",fault=write:1:2:enospc", "addr=3");
+    block_set_pause(f.disk, pause_for, f.t->machine);
+    return 0;
+}
+
+/* The main loop has taken up what was asked for. */
+static void wait_for_pause(void)
+{
+    for (unsigned n = 0; n < 1000 && machine_get_state(f.t->machine) != MACHINE_PAUSED; n++)
+        loop_once(f.t->loop, 10000000);
+    assert_int_equal(machine_get_state(f.t->machine), MACHINE_PAUSED);
+    assert_non_null(strstr(machine_pause_reason(f.t->machine), "No space left on device"));
+}
+
+static void resume(void)
+{
+    machine_resume(f.t->machine);
+    assert_null(machine_pause_reason(f.t->machine));
+    machine_lock(f.t->machine);
+    block_retry(f.disk);
+    machine_unlock(f.t->machine);
+}
+
+static void a_full_disk_pauses_the_machine(void **state)
+{
+    uint64_t gpa = virtio_driver_alloc(&f.d, 4096, 4096);
+    struct request r;
+    uint8_t bytes[4096];
+    uint16_t id;
+    uint32_t length;
+
+    (void)state;
+    start(V1, 16);
+    fill(ram(gpa), 4096, 9);
+    r = request(OUT, 8, gpa, 4096);
+    driver_queue_add(&f.q, r.buffers, r.count);
+    driver_queue_kick(&f.q);
+    for (unsigned n = 0; n < 2; n++) { /* it fails again when it is tried again */
+        wait_for_pause();
+        assert_false(driver_queue_take(&f.q, &id, &length));
+        assert_int_equal(status_of(&r), NO_STATUS);
+        resume();
+    }
+    wait_used(&f.q);
+    assert_int_equal(status_of(&r), OK);
+    read_image(4096, bytes, sizeof(bytes));
+    assert_memory_equal(bytes, ram(gpa), sizeof(bytes));
+}
+
+static void a_reset_forgets_what_was_kept(void **state)
+{
+    uint64_t gpa = virtio_driver_alloc(&f.d, 4096, 4096);
+    struct request r;
+
+    (void)state;
+    start(V1, 16);
+    r = request(OUT, 8, gpa, 4096);
+    driver_queue_add(&f.q, r.buffers, r.count);
+    driver_queue_kick(&f.q);
+    wait_for_pause();
+    device_test_reset(f.t);
+    resume();
+    virtio_driver_find(&f.d, f.t, SLOT);
+    gpa = virtio_driver_alloc(&f.d, 4096, 4096);
+    start(V1, 16);
+    assert_int_equal(do_request(IN, 8, gpa, 4096),
+                     OK); /* nothing is tried again: one write may fail yet */
+    r = request(OUT, 8, gpa, 4096);
+    driver_queue_add(&f.q, r.buffers, r.count);
+    driver_queue_kick(&f.q);
+    wait_for_pause();
+    resume();
+    wait_used(&f.q);
+    assert_int_equal(status_of(&r), OK);
+}
+
 /* ---- state ---- */
 
 static void round_trip(void)
@@ -533,6 +619,10 @@ int main(void)
         TEST(its_number_is_the_serial),
         TEST(unknown_requests_are_unsupported),
         TEST(ranges_are_discarded_and_zeroed),
+        cmocka_unit_test_setup_teardown(a_full_disk_pauses_the_machine, set_up_full_disk,
+                                        tear_down_disk),
+        cmocka_unit_test_setup_teardown(a_reset_forgets_what_was_kept, set_up_full_disk,
+                                        tear_down_disk),
         cmocka_unit_test_setup_teardown(without_discard_zeroes_are_written, set_up_without_discard,
                                         tear_down_disk),
         cmocka_unit_test_setup_teardown(a_read_only_disk_is_not_written, set_up_read_only,

@@ -3,16 +3,21 @@
 
 The guest is tools/guest.sh's cloud kernel with its virtio modules. The first boot makes a file system, fills it,
 gives room back and switches off; e2fsck, debugfs and a checksum of the image look at what it left. The
-second boot reads all of it, past its cache too. Without the guest the test is skipped (status 77).
+second boot reads all of it, past its cache too. Some cases have a disk with errors that pause the machine: each pause is
+answered by a resume. Without the guest the test is skipped (status 77).
 """
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 from boot import BAD, CACHE
 
@@ -27,6 +32,11 @@ CASES = {
         "disk": ",if=virtio-mmio",
     },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
+    "disk-full": {
+        "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 3,
+        "disk": ",werror=pause,rerror=pause,"
+                  "fault=write:10:9:enospc+flush:2:2:enospc+zero:1:1:enospc+discard:1:1+read:20:3",
+    },
 }
 LIMIT_S = 300
 MODULES = [
@@ -100,6 +110,27 @@ def make_overlay(folder):
     return overlay
 
 
+def resume_always(child, path, pauses):
+    """Wait for the events of a machine that errors pause, look at its status, resume it."""
+    client = socket.socket(socket.AF_UNIX)
+    while pauses and child.poll() is None and client.connect_ex(path):
+        time.sleep(0.02)
+    if not pauses or child.poll() is not None:
+        return
+    lines = client.makefile("rw")
+
+    def ask(**request):
+        print(json.dumps(request), file=lines, flush=True)
+
+    ask(command="events", on=True)
+    ask(command="status")
+    for answer in map(json.loads, lines):
+        if answer.get("state") == "paused" and "event" in answer:
+            ask(command="status", id=answer["reason"])
+        elif answer.get("id") and answer["pause_reason"] == answer["id"]:
+            ask(command="resume")
+
+
 def boot(trapeze, row, overlay, disk, phase):
     """What the guest prints, which ends by itself."""
     guest = os.path.join(CACHE, "cloud")
@@ -108,13 +139,20 @@ def boot(trapeze, row, overlay, disk, phase):
     command = [trapeze, "run", "--kernel", f"{guest}/vmlinuz", "--append", append]
     command += ["--initrd", f"{guest}/initramfs.cpio,{overlay}", "-m", "256M"]
     command += ["--disk", f"{disk.replace(',', ',,')},serial=disk-7" + row.get("disk", "")] + row["options"]
-    result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S
+    command += ["--monitor", disk + ".sock"]
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    text = result.stdout.decode("utf-8", "replace").replace("\r", "")
+    resumer = threading.Thread(target=resume_always, args=(child, disk + ".sock", row.get("pauses", 0)))
+    resumer.start()
+    text = child.communicate(timeout=LIMIT_S)[0].decode("utf-8", "replace").replace("\r", "")
+    resumer.join()
     bad = BAD.search(text) or re.search(r"I/O error|EXT4-fs error|disk: no ", text)
-    if result.returncode or bad:
-        fail(f"status {result.returncode}, {bad and bad.group(0)}", text)
+    if child.returncode or bad:
+        fail(f"status {child.returncode}, {bad and bad.group(0)}", text)
+    pauses = len(re.findall(r"trapeze: error: disk .*; the machine is paused", text))
+    if pauses < row.get("pauses", 0):
+        fail(f"it was paused {pauses} times", text)
     if f"disk: {phase} is done" not in text or "serial disk-7" not in text:
         fail(f"'{phase}' did not end well", text)
     with open(disk, "rb") as image:

@@ -81,7 +81,7 @@ static int tear_down(void **state)
 
 static struct block *try_open(const char *options, struct error *err)
 {
-    char description[128];
+    char description[256];
 
     *err = (struct error){0};
     snprintf(description, sizeof(description), "%s%s", f.path, options);
@@ -427,6 +427,138 @@ static void closing_flushes(void **state)
     assert_int_equal(atomic_load(&syncs), before + 1);
 }
 
+/* ---- errors that pause ---- */
+
+static unsigned pauses;
+static char pause_text[512];
+
+static void pause_it(void *opaque, const char *why)
+{
+    assert_ptr_equal(opaque, f.block);
+    snprintf(pause_text, sizeof(pause_text), "%s", why);
+    pauses++;
+}
+
+static void open_with_pause(const char *options)
+{
+    open_it(options);
+    block_set_pause(f.block, pause_it, f.block);
+    pauses = 0;
+}
+
+static void submit_and_wait(struct test_request *r, enum block_op op, uint64_t offset,
+                            uint64_t size)
+{
+    if (size)
+        cut(r, buffer, size, 3);
+    submit(r, op, offset, size);
+    block_quiesce(f.block);
+}
+
+static void what_was_kept_is_tried_again(void **state)
+{
+    struct test_request write = {0}, flush = {0};
+
+    (void)state;
+    open_with_pause(",fault=write:1:2:enospc+flush:1:1:enospc");
+    memset(buffer, 0x5a, 4096);
+    submit_and_wait(&write, BLOCK_WRITE, 8192, 4096);
+    assert_false(write.ended);
+    assert_int_equal(pauses, 1);
+    if (!strstr(pause_text, "cannot write 4096 bytes at 8192: No space left"))
+        fail_msg("%s", pause_text);
+    block_retry(f.block);
+    block_quiesce(f.block);
+    assert_false(write.ended);
+    assert_int_equal(pauses, 2);
+    submit_and_wait(&flush, BLOCK_FLUSH, 0, 0);
+    assert_false(flush.ended);
+    block_retry(f.block);
+    block_quiesce(f.block);
+    assert_true(write.ended && write.status == 0);
+    assert_true(flush.ended && flush.status == 0);
+    assert_int_equal(pauses, 3);
+    read_file();
+    assert_memory_equal(file + 8192, buffer, 4096);
+}
+
+static void what_was_kept_ends_with_a_drain(void **state)
+{
+    struct test_request r[3] = {0};
+
+    (void)state;
+    open_with_pause(",werror=pause,rerror=pause,fault=write:1:0+read:1:0");
+    for (unsigned n = 0; n < 3; n++)
+        submit_and_wait(&r[n], n ? BLOCK_WRITE : BLOCK_READ, n * 4096, 4096);
+    block_drain(f.block);
+    for (unsigned n = 0; n < 3; n++)
+        assert_true(r[n].ended && r[n].status == -EIO);
+    assert_int_equal(pauses, 3);
+}
+
+static void a_policy_says_what_becomes_of_errors(void **state)
+{
+    static const struct {
+        const char *options;
+        enum block_op op;
+        int status; /* 1: it is kept */
+    } rows[] = {
+        {",fault=write:1", BLOCK_WRITE, -EIO},
+        {",fault=write:1:1:enospc", BLOCK_WRITE, 1},
+        {",fault=zero:1:1:enospc", BLOCK_ZERO, 1},
+        {",fault=discard:1:1:enospc", BLOCK_DISCARD, 1},
+        {",fault=flush:1:1:eio", BLOCK_FLUSH, -EIO},
+        {",fault=flush:1:1:eio,werror=pause", BLOCK_FLUSH, 1},
+        {",fault=read:1:1:eio", BLOCK_READ, -EIO},
+        {",fault=read:1:1:enospc", BLOCK_READ, -ENOSPC},
+        {",fault=read:1:1:enospc,rerror=enospc", BLOCK_READ, 1},
+        {",fault=read:1:1:eio,rerror=pause", BLOCK_READ, 1},
+        {",fault=read:1:1:eio,rerror=ignore", BLOCK_READ, 0},
+        {",fault=write:1:1:eio,werror=ignore", BLOCK_WRITE, 0},
+        {",fault=write:1:1:eio,werror=pause", BLOCK_WRITE, 1},
+        {",fault=write:1:1:enospc,werror=report", BLOCK_WRITE, -ENOSPC},
+        {",fault=write:2:1:enospc", BLOCK_WRITE, 0},
+    };
+
+    (void)state;
+    for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        struct test_request r = {0};
+
+        open_with_pause(rows[n].options);
+        submit_and_wait(&r, rows[n].op, 0, rows[n].op == BLOCK_FLUSH ? 0 : 512);
+        assert_int_equal(r.ended, rows[n].status != 1);
+        assert_int_equal(pauses, rows[n].status == 1);
+        if (r.ended)
+            assert_int_equal(r.status, rows[n].status);
+        block_retry(f.block);
+        block_quiesce(f.block);
+        assert_true(r.ended);
+        block_free(f.block);
+    }
+    f.block = NULL;
+    expect_error(",werror=stop", EINVAL, "report, pause, ignore or enospc");
+    expect_error(",rerror=", EINVAL, "report, pause, ignore or enospc");
+    expect_error(",fault=wrote:1", EINVAL, "no operation 'wrote'");
+    expect_error(",fault=write:1:1:efault", EINVAL, "no error 'efault'");
+    expect_error(",fault=write:x", EINVAL, "fault=write:x");
+}
+
+static void nothing_is_kept_of_what_the_guest_asked_wrongly(void **state)
+{
+    (void)state;
+    open_with_pause(",werror=pause,rerror=pause,readonly=on");
+    assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), -EROFS);
+    assert_int_equal(run(BLOCK_READ, BYTES, 512, buffer), -EINVAL);
+    assert_int_equal(pauses, 0);
+}
+
+static void without_a_pause_errors_are_reported(void **state)
+{
+    (void)state;
+    open_it(",werror=pause,fault=write:1");
+    assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), -EIO);
+}
+
 /* ---- holes ---- */
 
 static uint64_t allocated(void)
@@ -497,6 +629,11 @@ int main(void)
         TEST(a_limit_of_the_file_is_an_error),
         TEST(a_flush_that_failed_fails_for_ever),
         TEST(closing_flushes),
+        TEST(what_was_kept_is_tried_again),
+        TEST(what_was_kept_ends_with_a_drain),
+        TEST(a_policy_says_what_becomes_of_errors),
+        TEST(nothing_is_kept_of_what_the_guest_asked_wrongly),
+        TEST(without_a_pause_errors_are_reported),
         TEST(sparse_files_stay_sparse),
         TEST(without_discard_a_file_keeps_its_room),
     };

@@ -3,7 +3,10 @@
  *
  * A request that needs no disk (small, and in the host's page cache) is executed at once, where it
  * is submitted: handing it over would take longer.
+ *
+ * A request that fails may be kept, while the machine is paused, and tried again.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,16 +25,29 @@ struct block_work {
     struct block *block;
     struct block_request *request;
     int status;
-    struct block_work *next; /* in block->spare */
+    struct block_work *next; /* in block->spare or block->kept */
 };
 
+/* What is done about an error. */
+enum error_policy { ERROR_REPORT, ERROR_PAUSE, ERROR_IGNORE, ERROR_ENOSPC };
+
+static const char *const error_policies[] = {[ERROR_REPORT] = "report",
+                                             [ERROR_PAUSE] = "pause",
+                                             [ERROR_IGNORE] = "ignore",
+                                             [ERROR_ENOSPC] = "enospc"};
+
 struct block {
-    char *description;
+    char *name; /* of its file */
     struct block_node *node;
     struct work_pool *pool;
     unsigned under_way; /* on worker threads */
     struct block_work *spare;
     unsigned spare_count;
+    enum error_policy read_error, write_error;
+    block_pause_fn *pause;
+    void *pause_opaque;
+    struct block_work *kept, **kept_end; /* in the order in which they failed */
+    bool draining;                       /* all errors are reported */
 };
 
 const struct property block_properties[] = {
@@ -43,6 +59,13 @@ const struct property block_properties[] = {
     PROPERTY_BOOL(struct block_options, snapshot, 0,
                   "write nothing to the image: changes are gone at the end"),
     PROPERTY_BOOL(struct block_options, lock, 1, "refuse an image that somebody else has open"),
+    PROPERTY_STRING(struct block_options, werror, "enospc",
+                    "when writing fails: report it to the guest, pause the machine, ignore it, or "
+                    "enospc: pause if there is no room, else report"),
+    PROPERTY_STRING(struct block_options, rerror, "report",
+                    "when reading fails: report, pause, ignore or enospc"),
+    PROPERTY_STRING(struct block_options, fault, NULL,
+                    "for tests: OPERATION:NUMBER[:COUNT[:ERROR]] lets some fail, slow:MS all wait"),
     PROPERTY_END,
 };
 
@@ -79,20 +102,44 @@ static int parse_options(struct block_options *options, const char *description,
     return result;
 }
 
-static struct block_node *open_node(const char *description, struct error *err)
+static int parse_policy(const char *name, const char *text, enum error_policy *out,
+                        struct error *err)
+{
+    for (unsigned n = 0; n < sizeof(error_policies) / sizeof(error_policies[0]); n++)
+        if (strcmp(text, error_policies[n]) == 0) {
+            *out = n;
+            return 0;
+        }
+    return error_set(err, EINVAL, "%s=%s: it can be report, pause, ignore or enospc", name, text);
+}
+
+static struct block_node *open_stack(struct block_options *options, struct error *err)
+{
+    struct block_node *node;
+
+    if (options->snapshot)
+        options->readonly = true;
+    node = block_node_open(options, NULL, err);
+    if (node && options->snapshot)
+        node = block_snapshot_new(node, err);
+    if (node && options->fault)
+        node = block_fault_new(node, options->fault, err);
+    return node;
+}
+
+static int open_node(struct block *block, const char *description, struct error *err)
 {
     struct block_options options = {0};
-    struct block_node *node = NULL;
 
-    if (!parse_options(&options, description, err)) {
-        if (options.snapshot)
-            options.readonly = true;
-        node = block_node_open(&options, NULL, err);
-        if (node && options.snapshot)
-            node = block_snapshot_new(node, err);
+    if (!parse_options(&options, description, err) &&
+        !parse_policy("werror", options.werror, &block->write_error, err) &&
+        !parse_policy("rerror", options.rerror, &block->read_error, err)) {
+        block->node = open_stack(&options, err);
+        block->name = options.file;
+        options.file = NULL;
     }
     properties_done(block_properties, &options);
-    return node;
+    return block->node ? 0 : -EINVAL;
 }
 
 struct block *block_open(struct loop *loop, const char *description, struct error *err)
@@ -103,12 +150,8 @@ struct block *block_open(struct loop *loop, const char *description, struct erro
         error_set(err, ENOMEM, "out of memory");
         return NULL;
     }
-    block->description = strdup(description);
-    if (block->description)
-        block->node = open_node(description, err);
-    else
-        error_set(err, ENOMEM, "out of memory");
-    if (block->node)
+    block->kept_end = &block->kept;
+    if (!open_node(block, description, err))
         block->pool = work_pool_new(loop, THREADS, err);
     if (block->pool)
         return block;
@@ -122,16 +165,16 @@ void block_free(struct block *block)
 
     if (!block)
         return;
+    assert(!block->kept && !block->under_way);
     work_pool_free(block->pool);
     if (block->node) {
         int status = block->node->read_only ? 0 : block->node->ops->execute(block->node, &flush);
 
         if (status)
-            log_error("disk %s: not all of it was written: %s", block->description,
-                      strerror(-status));
+            log_error("disk %s: not all of it was written: %s", block->name, strerror(-status));
         block->node->ops->close(block->node);
     }
-    free(block->description);
+    free(block->name);
     while (block->spare) {
         struct block_work *work = block->spare;
 
@@ -190,6 +233,67 @@ static void give_back(struct block *block, struct block_work *work)
     block->spare_count++;
 }
 
+/* ---- errors ---- */
+
+void block_set_pause(struct block *block, block_pause_fn *pause, void *opaque)
+{
+    block->pause = pause;
+    block->pause_opaque = opaque;
+}
+
+static bool keep(struct block *block, struct block_request *request, int status)
+{
+    struct block_work *work = take_work(block);
+
+    if (!work)
+        return false;
+    *work = (struct block_work){.request = request, .status = status};
+    *block->kept_end = work;
+    block->kept_end = &work->next;
+    return true;
+}
+
+static void ask_for_pause(struct block *block, const struct block_request *request, int status)
+{
+    static const char *const verbs[] = {[BLOCK_READ] = "read",
+                                        [BLOCK_WRITE] = "write",
+                                        [BLOCK_FLUSH] = "flush",
+                                        [BLOCK_DISCARD] = "discard",
+                                        [BLOCK_ZERO] = "zero"};
+    char why[512];
+
+    snprintf(why, sizeof(why), "disk %s: cannot %s %llu bytes at %llu: %s", block->name,
+             verbs[request->op], (unsigned long long)request->size_bytes,
+             (unsigned long long)request->offset, strerror(-status));
+    block->pause(block->pause_opaque, why);
+}
+
+/* The request ends, unless it is kept. */
+static void end_request(struct block *block, struct block_request *request, int status)
+{
+    enum error_policy policy = request->op == BLOCK_READ ? block->read_error : block->write_error;
+
+    if (policy == ERROR_ENOSPC)
+        policy = status == -ENOSPC || status == -EDQUOT ? ERROR_PAUSE : ERROR_REPORT;
+    if (status && policy == ERROR_PAUSE && block->pause && !block->draining &&
+        keep(block, request, status)) {
+        ask_for_pause(block, request, status);
+        return;
+    }
+    request->done(request, policy == ERROR_IGNORE ? 0 : status);
+}
+
+static struct block_work *take_kept(struct block *block)
+{
+    struct block_work *kept = block->kept;
+
+    block->kept = NULL;
+    block->kept_end = &block->kept;
+    return kept;
+}
+
+/* ---- their execution ---- */
+
 static void run_work(struct work *opaque)
 {
     struct block_work *work = (struct block_work *)opaque;
@@ -201,12 +305,13 @@ static void run_work(struct work *opaque)
 static void work_done(struct work *opaque)
 {
     struct block_work *work = (struct block_work *)opaque;
+    struct block *block = work->block;
     struct block_request *request = work->request;
     int status = work->status;
 
-    work->block->under_way--;
-    give_back(work->block, work);
-    request->done(request, status);
+    block->under_way--;
+    give_back(block, work);
+    end_request(block, request, status);
 }
 
 static bool is_small(const struct block_request *request)
@@ -215,16 +320,14 @@ static bool is_small(const struct block_request *request)
            request->size_bytes <= SMALL_BYTES;
 }
 
-void block_submit(struct block *block, struct block_request *request)
+static void start(struct block *block, struct block_request *request)
 {
     struct block_node *node = block->node;
-    int status = check_request(node, request);
+    int status = is_small(request) ? node->ops->try_execute(node, request) : -EAGAIN;
     struct block_work *work;
 
-    if (!status)
-        status = is_small(request) ? node->ops->try_execute(node, request) : -EAGAIN;
     if (status != -EAGAIN) {
-        request->done(request, status);
+        end_request(block, request, status);
         return;
     }
     work = take_work(block);
@@ -238,8 +341,54 @@ void block_submit(struct block *block, struct block_request *request)
     work_submit(block->pool, &work->work);
 }
 
-void block_drain(struct block *block)
+void block_submit(struct block *block, struct block_request *request)
+{
+    int status = check_request(block->node, request);
+
+    if (status)
+        request->done(request, status);
+    else
+        start(block, request);
+}
+
+void block_retry(struct block *block)
+{
+    struct block_work *kept = take_kept(block);
+
+    while (kept) {
+        struct block_work *work = kept;
+        struct block_request *request = work->request;
+
+        kept = work->next;
+        give_back(block, work);
+        start(block, request);
+    }
+}
+
+void block_quiesce(struct block *block)
 {
     while (block->under_way)
         work_wait(block->pool);
+}
+
+void block_drain(struct block *block)
+{
+    bool was_draining = block->draining; /* done() may drain too */
+
+    block->draining = true;
+    do {
+        struct block_work *kept = take_kept(block);
+
+        while (kept) {
+            struct block_work *work = kept;
+            struct block_request *request = work->request;
+            int status = work->status;
+
+            kept = work->next;
+            give_back(block, work);
+            request->done(request, status);
+        }
+        block_quiesce(block);
+    } while (block->kept);
+    block->draining = was_draining;
 }

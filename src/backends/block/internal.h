@@ -19,6 +19,7 @@
 /* How an image is opened. */
 struct block_options {
     char *file, *format; /* properties */
+    char *werror, *rerror, *fault;
     bool readonly, discard, lock, snapshot;
     bool as_it_is;   /* to be checked: it may be damaged, and is not changed by being opened */
     bool no_backing; /* its backing file is not opened */
@@ -110,6 +111,11 @@ void block_fill(const uint8_t *data, const struct block_request *request, uint64
 struct block_node *block_file_open(const struct block_options *options, bool create,
                                    struct error *err);
 extern const struct block_format block_raw;
+
+/* ---- fault.c ---- */
+
+/* A node with errors as text describes them. below is the new node's, also on failure. */
+struct block_node *block_fault_new(struct block_node *below, const char *text, struct error *err);
 
 /* ---- snapshot.c ---- */
 

@@ -400,7 +400,7 @@ static void blk_quiesce(struct device *dev)
 {
     struct virtio_blk *s = blk_of_device(dev);
 
-    block_drain(s->drive);
+    block_quiesce(s->drive);
 }
 
 static int blk_after_load(void *object, struct error *err)
