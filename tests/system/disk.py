@@ -33,7 +33,7 @@ CASES = {
     },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
     "disk-full": {
-        "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 3,
+        "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 1,
         "disk": ",werror=pause,rerror=pause,"
                   "fault=write:10:9:enospc+flush:2:2:enospc+zero:1:1:enospc+discard:1:1+read:20:3",
     },
