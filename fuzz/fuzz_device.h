@@ -14,8 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "device_test.h"
+#include "trapeze/block.h"
 
 struct fuzz_input {
     const uint8_t *data;
@@ -56,6 +59,18 @@ static inline uint64_t fuzz_take_ns(struct fuzz_input *in, unsigned powers)
             abort();                                                                               \
         }                                                                                          \
     } while (0)
+
+/* A disk whose image is in memory. */
+static inline struct block *fuzz_disk(struct loop *loop, uint64_t size_bytes)
+{
+    struct error err = {0};
+    char path[32];
+    int fd = memfd_create("disk", MFD_CLOEXEC);
+
+    FUZZ_CLAIM(fd >= 0 && ftruncate(fd, (off_t)size_bytes) == 0);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return block_open(loop, path, &err);
+}
 
 /* A device and its state after power-on. */
 struct fuzz_saved {

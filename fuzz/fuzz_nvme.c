@@ -5,13 +5,9 @@
  * lists, SGLs, and saved states. Claims: all commands of an honest driver end; states survive a
  * round trip; whatever happened, a reset makes it a disk again.
  */
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "devices/devices.h"
 #include "fuzz_device.h"
 #include "nvme_driver.h"
-#include "trapeze/block.h"
 
 #define RAM_BYTES  (1u << 20)
 #define DISK_BYTES (256u << 10)
@@ -271,18 +267,6 @@ static void check_mended(struct rig *r)
     FUZZ_CLAIM(nvme_take(&r->d, 1, &entry) && entry.status == 0);
 }
 
-/* Its image is in memory. */
-static struct block *new_disk(struct rig *r)
-{
-    struct error err = {0};
-    char path[32];
-    int fd = memfd_create("disk", MFD_CLOEXEC);
-
-    FUZZ_CLAIM(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    return block_open(r->t->loop, path, &err);
-}
-
 static struct rig *rig(void)
 {
     static struct rig r;
@@ -292,7 +276,8 @@ static struct rig *rig(void)
         r.t = device_test_new(RAM_BYTES);
         device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
         r.nvme = device_test_create(r.t, &nvme_class, "addr=3,queues=3");
-        FUZZ_CLAIM(device_set_pointer(r.nvme, "drive", new_disk(&r), &err) == 0);
+        FUZZ_CLAIM(device_set_pointer(r.nvme, "drive", fuzz_disk(r.t->loop, DISK_BYTES), &err) ==
+                   0);
         device_test_attach(r.nvme);
         device_test_start(r.t);
     }

@@ -6,13 +6,9 @@
  * given; states survive a round trip; whatever happened, a reset makes it a disk again that reads
  * what it holds. With VIRTIO_MMIO it is the disk without PCI.
  */
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "base/guest_ram.h"
 #include "devices/devices.h"
 #include "fuzz_virtio.h"
-#include "trapeze/block.h"
 
 #define DISK_BYTES (256u << 10)
 #define QUEUES     2
@@ -247,18 +243,6 @@ static void check_mended(struct rig *r)
     FUZZ_CLAIM(r->t->ram.hva[status] == 0);
 }
 
-/* Its image is in memory. */
-static struct block *new_disk(struct rig *r)
-{
-    struct error err = {0};
-    char path[32];
-    int fd = memfd_create("disk", MFD_CLOEXEC);
-
-    FUZZ_CLAIM(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    return block_open(r->t->loop, path, &err);
-}
-
 static struct rig *rig(void)
 {
     static struct rig r;
@@ -272,7 +256,7 @@ static struct rig *rig(void)
             device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
         r.blk = device_test_create(r.t, is_mmio ? &virtio_blk_mmio_class : &virtio_blk_class,
                                    is_mmio ? "queues=2" : "addr=3,queues=2");
-        FUZZ_CLAIM(device_set_pointer(r.blk, "drive", new_disk(&r), &err) == 0);
+        FUZZ_CLAIM(device_set_pointer(r.blk, "drive", fuzz_disk(r.t->loop, DISK_BYTES), &err) == 0);
         device_test_attach(r.blk);
         device_test_start(r.t);
     }

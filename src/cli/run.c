@@ -888,12 +888,13 @@ const struct cli_option cli_run_options[] = {
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
-     .help = "a disk: a raw or qcow2 image or a block device; if=virtio, nvme (or virtio-mmio: "
-             "without PCI) is how the guest sees it, serial=TEXT its number, format=raw or qcow2 "
-             "what FILE is (default: found out), "
-             "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
-             "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
-             "may be repeated"},
+     .help =
+         "a disk: a raw or qcow2 image or a block device; if=virtio, nvme, scsi (or virtio-mmio: "
+         "without PCI) is how the guest sees it, serial=TEXT its number, format=raw or qcow2 "
+         "what FILE is (default: found out), "
+         "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
+         "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
+         "may be repeated"},
     {"snapshot", .kind = CLI_FLAG, AT(snapshot),
      .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "
              "are gone at the end"},

@@ -189,6 +189,7 @@ static const struct {
     {"virtio", "virtio-blk on PCI", "virtio-blk"},
     {"nvme", "NVMe on PCI", "nvme"},
     {"virtio-mmio", "virtio-blk without PCI", "virtio-blk-mmio"},
+    {"scsi", "SCSI on virtio-scsi on PCI", "virtio-scsi"},
     {NULL, NULL, NULL},
 };
 

@@ -20,8 +20,10 @@ CASES = {
     "bios": ([], "SeaBIOS", "virtio", "vda3"),
     "bios-smp2": (["--cpus", "2"], "SeaBIOS", "virtio", "vda3"),
     "bios-nvme": (["--cpus", "2"], "SeaBIOS", "nvme", "nvme0n1p3"),
+    "bios-scsi": (["--cpus", "2"], "SeaBIOS", "scsi", "sda3"),
     "uefi": (["--firmware", "uefi"], "BdsDxe: starting", "virtio", "vda3"),
     "uefi-nvme": (["--firmware", "uefi"], "BdsDxe: starting", "nvme", "nvme0n1p3"),
+    "uefi-scsi": (["--firmware", "uefi"], "BdsDxe: starting", "scsi", "sda3"),
 }
 DISK = os.path.join(boot.CACHE, "debian", "disk.qcow2")
 PASSWORD = "trapeze"

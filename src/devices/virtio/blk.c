@@ -154,25 +154,6 @@ static void submit(struct blk_request *r, enum block_op op, uint64_t offset, uin
     block_submit(r->blk->drive, &r->block);
 }
 
-/* The pieces between skip bytes and skip + size. */
-static void choose_pieces(struct blk_request *r, const struct io_piece *pieces, unsigned count,
-                          uint64_t skip, uint64_t size)
-{
-    r->block.piece_count = 0;
-    for (unsigned n = 0; n < count && size; n++) {
-        uint64_t part = pieces[n].size_bytes;
-
-        if (skip >= part) {
-            skip -= part;
-            continue;
-        }
-        part = part - skip < size ? part - skip : size;
-        r->pieces[r->block.piece_count++] = (struct io_piece){(char *)pieces[n].data + skip, part};
-        size -= part;
-        skip = 0;
-    }
-}
-
 /* Is a write on the disk when it ends? When a driver writes a cache through, or knows of none
  * (5.2.6.2). */
 static bool is_write_through(const struct virtio_blk *s)
@@ -189,10 +170,8 @@ static void transfer(struct blk_request *r, bool is_read, uint64_t sector)
         end_request(r, STATUS_ERROR);
         return;
     }
-    if (is_read)
-        choose_pieces(r, chain->pieces + chain->out_count, chain->in_count, 0, size);
-    else
-        choose_pieces(r, chain->pieces, chain->out_count, HEADER_BYTES, size);
+    r->block.piece_count =
+        virtio_chain_pieces(chain, is_read, is_read ? 0 : HEADER_BYTES, size, r->pieces);
     r->flush_after = !is_read && is_write_through(r->blk);
     submit(r, is_read ? BLOCK_READ : BLOCK_WRITE, sector * BLOCK_SECTOR_BYTES, size);
 }

@@ -458,3 +458,24 @@ size_t virtio_chain_write(const struct virtio_chain *chain, uint64_t offset, con
     return copy(chain->pieces + chain->out_count, chain->in_count, offset, (uint8_t *)data, size,
                 true);
 }
+
+unsigned virtio_chain_pieces(const struct virtio_chain *chain, bool in, uint64_t skip,
+                             uint64_t size, struct io_piece *out)
+{
+    const struct io_piece *pieces = chain->pieces + (in ? chain->out_count : 0);
+    unsigned count = in ? chain->in_count : chain->out_count, used = 0;
+
+    for (unsigned n = 0; n < count && size; n++) {
+        uint64_t part = pieces[n].size_bytes;
+
+        if (skip >= part) {
+            skip -= part;
+            continue;
+        }
+        part = part - skip < size ? part - skip : size;
+        out[used++] = (struct io_piece){(char *)pieces[n].data + skip, part};
+        size -= part;
+        skip = 0;
+    }
+    return used;
+}

@@ -173,6 +173,13 @@ size_t virtio_chain_read(const struct virtio_chain *chain, uint64_t offset, void
 size_t virtio_chain_write(const struct virtio_chain *chain, uint64_t offset, const void *data,
                           size_t size);
 
+/*
+ * The pieces of what the guest wrote, or of what it reads (in), between skip bytes and skip + size.
+ * Returns how many; there are at most VIRTIO_MAX_PIECES.
+ */
+unsigned virtio_chain_pieces(const struct virtio_chain *chain, bool in, uint64_t skip,
+                             uint64_t size, struct io_piece *out);
+
 /* ---- queue.c: for device.c ---- */
 
 /* Find its memory. False: it is not in RAM, or its size is none. */
