@@ -67,6 +67,18 @@ static inline void access_place(struct device_test *t, struct fuzz_input *in, ui
     access_memory(t, in, size == 4 ? gpa & ~3ull : gpa, size, what & 4);
 }
 
+/* Of a transitional device. */
+static inline void access_ports(struct device_test *t, struct fuzz_input *in, uint8_t what)
+{
+    uint16_t port = DRIVER_LEGACY_PORT + (fuzz_take(in, 1) & (what & 0x20 ? 0x7f : 0x1f));
+    unsigned size = 1u << (what >> 3 & 3) % 3;
+
+    if (what & 4)
+        bus_port_read(t->machine, port, size);
+    else
+        bus_port_write(t->machine, port, (uint32_t)fuzz_take(in, size), size);
+}
+
 static inline void access_config(struct device_test *t, struct fuzz_input *in, uint8_t what)
 {
     uint64_t gpa = DRIVER_ECAM + (SLOT << 15) + fuzz_take(in, 1);

@@ -4,7 +4,7 @@
  * Steps are accesses to configuration space, registers, rings and descriptors, well-formed
  * requests, and saved states. Queues may lie at the end of RAM. Claims: what was given back was
  * given; states survive a round trip; whatever happened, a reset makes it a disk again that reads
- * what it holds. With VIRTIO_MMIO it is the disk without PCI.
+ * what it holds. KIND says which transport it sits on.
  */
 #include "base/guest_ram.h"
 #include "devices/devices.h"
@@ -23,26 +23,43 @@ struct rig {
     bool is_honest; /* the input has only used the driver: all of its requests end */
 };
 
-#ifdef VIRTIO_MMIO
-static const bool is_mmio = true;
-#else
-static const bool is_mmio;
+#define KIND_PCI    0
+#define KIND_MMIO   1
+#define KIND_LEGACY 2
+#ifndef KIND
+#define KIND KIND_PCI
 #endif
 
 static void find(struct rig *r)
 {
-    if (is_mmio)
+    if (KIND == KIND_MMIO)
         virtio_driver_find_mmio(&r->d, r->t, PLACE);
+    else if (KIND == KIND_LEGACY)
+        virtio_driver_find_legacy(&r->d, r->t, SLOT);
     else
         virtio_driver_find(&r->d, r->t, SLOT);
 }
 
 static void kick(struct rig *r, unsigned n)
 {
-    if (is_mmio)
+    if (KIND == KIND_MMIO)
         test_write(r->t, PLACE + 0x50, n, 4);
+    else if (KIND == KIND_LEGACY)
+        test_outw(r->t, DRIVER_LEGACY_PORT + 0x10, (uint16_t)n);
     else
-        kick(r, n);
+        test_write(r->t, 0xc0403000u + 4 * n, n, 2);
+}
+
+static void access_device(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
+
+    if (KIND == KIND_MMIO)
+        access_place(r->t, in, what);
+    else if (KIND == KIND_LEGACY && what & 0x40)
+        access_ports(r->t, in, what);
+    else
+        access_registers(r->t, in, what);
 }
 
 static uint32_t take_size(struct fuzz_input *in)
@@ -62,8 +79,8 @@ static void begin_driver(struct rig *r, struct fuzz_input *in)
                         (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | (how & 8 ? 0x7e00 : 0);
 
     find(r);
-    r->d.next_gpa = how & 0x10 ? RAM_BYTES - 0x2000 : AREA;
-    if (how & 0x20 && !is_mmio)
+    r->d.next_gpa = how & 0x10 ? RAM_BYTES - (KIND == KIND_LEGACY ? 0x7000 : 0x2000) : AREA;
+    if (how & 0x20 && KIND != KIND_MMIO)
         virtio_driver_use_msix(&r->d);
     virtio_driver_negotiate(&r->d, features);
     for (unsigned n = 0; n < QUEUES; n++)
@@ -169,11 +186,11 @@ static void step(struct rig *r, struct fuzz_input *in)
         break;
     case 9:
         r->is_honest = false;
-        (is_mmio ? access_place : access_registers)(r->t, in, (uint8_t)fuzz_take(in, 1));
+        access_device(r, in);
         break;
     case 10:
         r->is_honest = false;
-        (is_mmio ? access_place : access_config)(r->t, in, (uint8_t)fuzz_take(in, 1));
+        (KIND == KIND_MMIO ? access_place : access_config)(r->t, in, (uint8_t)fuzz_take(in, 1));
         break;
     case 11:
         r->is_honest = false;
@@ -215,7 +232,7 @@ static void check_end(struct rig *r)
         kick(r, n);
         drain(r);
         take_used(r, q);
-        FUZZ_CLAIM(driver_status(&r->d) == 0x0f);
+        FUZZ_CLAIM(driver_status(&r->d) == (KIND == KIND_LEGACY ? 0x07 : 0x0f));
         FUZZ_CLAIM(q->free == q->size);
     }
 }
@@ -250,12 +267,15 @@ static struct rig *rig(void)
 
     if (!r.t) {
         r.t = device_test_new(RAM_BYTES);
-        if (is_mmio)
+        if (KIND == KIND_MMIO)
             device_test_add(r.t, &virtio_mmio_bus_class, "gpa=0xfec10000");
         else
             device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
-        r.blk = device_test_create(r.t, is_mmio ? &virtio_blk_mmio_class : &virtio_blk_class,
-                                   is_mmio ? "queues=2" : "addr=3,queues=2");
+        r.blk =
+            device_test_create(r.t, KIND == KIND_MMIO ? &virtio_blk_mmio_class : &virtio_blk_class,
+                               KIND == KIND_MMIO     ? "queues=2"
+                               : KIND == KIND_LEGACY ? "addr=3,queues=2,transitional=on"
+                                                     : "addr=3,queues=2");
         FUZZ_CLAIM(device_set_pointer(r.blk, "drive", fuzz_disk(r.t->loop, DISK_BYTES), &err) == 0);
         device_test_attach(r.blk);
         device_test_start(r.t);

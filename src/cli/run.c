@@ -890,7 +890,8 @@ const struct cli_option cli_run_options[] = {
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
      .help =
          "a disk: a raw or qcow2 image or a block device; if=virtio, nvme, scsi (or virtio-mmio: "
-         "without PCI) is how the guest sees it, serial=TEXT its number, format=raw or qcow2 "
+         "without PCI) is how the guest sees it, transitional=on lets old virtio drivers use it, "
+         "serial=TEXT its number, format=raw or qcow2 "
          "what FILE is (default: found out), "
          "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
          "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
@@ -900,7 +901,8 @@ const struct cli_option cli_run_options[] = {
              "are gone at the end"},
     {"net", 'N', CLI_TEXTS, AT(net), "KIND[,P=VALUE]...", .choices = run_net_choices,
      .help = "a network card and what it is connected to; if=virtio (or "
-             "virtio-mmio: without PCI) is how the guest sees it, mac=ADDRESS its address, "
+             "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
+             "drivers use it, mac=ADDRESS its address, "
              "queues=N and mtu=N more of the card (default: user if the "
              "guest boots from firmware and libslirp was there when trapeze was built, else none); "
              "may be repeated"},

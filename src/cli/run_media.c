@@ -217,12 +217,13 @@ static void pause_machine(void *opaque, const char *why)
     machine_pause_for(opaque, why);
 }
 
-/* "FILE[,if=INTERFACE][,serial=TEXT][,PROPERTY=VALUE]...": the rest is block_open()'s. */
+/* "FILE[,if=INTERFACE][,serial=TEXT][,transitional=on][,PROPERTY=VALUE]...": the rest is
+ * block_open()'s. */
 static int add_disk(const struct run_media *media, struct loop *loop, struct machine *machine,
                     const char *text, struct block **out_disk, struct error *err)
 {
     size_t size = strlen(text) + sizeof(SNAPSHOT);
-    char *rest = malloc(size), interface[32], serial[32];
+    char *rest = malloc(size), interface[32], serial[32], transitional[32];
     const struct device_class *class = NULL;
     struct device *dev = NULL;
     int result = -EINVAL;
@@ -233,12 +234,14 @@ static int add_disk(const struct run_media *media, struct loop *loop, struct mac
     class = disk_class(run_take_property(rest, "if=", interface), err);
     if (class) {
         const char *number = run_take_property(rest, "serial=", serial);
+        const char *old = run_take_property(rest, "transitional=", transitional);
 
         *out_disk = block_open(loop, rest, err);
         if (*out_disk)
             block_set_pause(*out_disk, pause_machine, machine);
         dev = *out_disk ? device_new(machine, class, NULL, err) : NULL;
-        if (dev && number && device_set(dev, "serial", number, err))
+        if (dev && ((number && device_set(dev, "serial", number, err)) ||
+                    (old && device_set(dev, "transitional", old, err))))
             dev = NULL;
     }
     if (dev && !device_set_pointer(dev, "drive", *out_disk, err))

@@ -79,8 +79,8 @@ static void make_mac(char text[32], uint64_t seed, size_t card)
 }
 
 struct card {
-    char interface[32], mac[32], queues[32], mtu[32];
-    const char *chosen_interface, *chosen_mac, *chosen_queues, *chosen_mtu;
+    char interface[32], mac[32], queues[32], mtu[32], transitional[32];
+    const char *chosen_interface, *chosen_mac, *chosen_queues, *chosen_mtu, *chosen_transitional;
 };
 
 static int attach_card(struct machine *machine, const struct card *card, struct net *net,
@@ -92,6 +92,8 @@ static int attach_card(struct machine *machine, const struct card *card, struct 
     if (!dev || device_set(dev, "mac", card->chosen_mac, err) ||
         (card->chosen_queues && device_set(dev, "queues", card->chosen_queues, err)) ||
         (card->chosen_mtu && device_set(dev, "mtu", card->chosen_mtu, err)) ||
+        (card->chosen_transitional &&
+         device_set(dev, "transitional", card->chosen_transitional, err)) ||
         device_set_pointer(dev, "network", net, err))
         return -EINVAL;
     return device_attach(dev, err);
@@ -113,6 +115,7 @@ static int add_network(struct run_networks *networks, struct machine *machine, c
     card.chosen_mac = run_take_property(rest, "mac=", card.mac);
     card.chosen_queues = run_take_property(rest, "queues=", card.queues);
     card.chosen_mtu = run_take_property(rest, "mtu=", card.mtu);
+    card.chosen_transitional = run_take_property(rest, "transitional=", card.transitional);
     if (!card.chosen_mac) {
         make_mac(card.mac, seed, networks->count);
         card.chosen_mac = card.mac;

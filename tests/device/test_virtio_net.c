@@ -76,6 +76,14 @@ static int set_up(void **state)
     return 0;
 }
 
+static int set_up_transitional(void **state)
+{
+    (void)state;
+    make_machine("addr=3,mac=52:54:00:12:34:56,transitional=on");
+    assert_int_equal(driver_config_read(&f.d, PCI_DEVICE_ID, 2), 0x1000);
+    return 0;
+}
+
 static int tear_down(void **state)
 {
     (void)state;
@@ -492,6 +500,49 @@ static void the_link_goes_with_the_peer(void **state)
     assert_int_equal(f.t->msi_count, 1);
 }
 
+/* With merging the header has 12 bytes, as ever; else 10. The address is the driver's to set. */
+static void old_drivers_have_a_shorter_header(void **state)
+{
+    static const uint64_t features[] = {MAC, MAC | MERGE};
+    uint8_t frame[100], got[256], zeros[HEADER] = {0};
+    uint32_t length;
+
+    (void)state;
+    virtio_driver_find_legacy(&f.d, f.t, SLOT);
+    for (unsigned n = 0; n < 2; n++) {
+        unsigned header = n ? 12 : 10;
+        struct driver_buffer buffer;
+        uint64_t gpa;
+
+        virtio_driver_negotiate(&f.d, features[n]);
+        driver_queue_set_up(&f.receive, &f.d, RECEIVE, 0);
+        driver_queue_set_up(&f.send, &f.d, SEND, 0);
+        virtio_driver_start(&f.d);
+        gpa = add_receive_buffer(256);
+        driver_queue_kick(&f.receive);
+        make_frame(frame, OWN, 0x0800, sizeof(frame));
+        peer_sends(frame, sizeof(frame));
+        assert_true(was_received(&length));
+        assert_int_equal(length, header + sizeof(frame));
+        assert_memory_equal(f.t->ram.hva + gpa, zeros, 10);
+        assert_memory_equal(f.t->ram.hva + gpa + header, frame, sizeof(frame));
+
+        buffer = (struct driver_buffer){virtio_driver_alloc(&f.d, 256, 16),
+                                        header + (uint32_t)sizeof(frame), false};
+        memcpy(f.t->ram.hva + buffer.gpa + header, frame, sizeof(frame));
+        driver_queue_add(&f.send, &buffer, 1);
+        driver_queue_kick(&f.send);
+        assert_int_equal(peer_gets(got), sizeof(frame));
+        assert_memory_equal(got, frame, sizeof(frame));
+    }
+    for (unsigned n = 0; n < 6; n++)
+        test_outb(f.t, (uint16_t)(DRIVER_LEGACY_PORT + 0x14 + n), (uint8_t)OTHER[n]);
+    assert_int_equal(test_inl(f.t, DRIVER_LEGACY_PORT + 0x14), 0x99005452);
+    assert_int_equal(test_inw(f.t, DRIVER_LEGACY_PORT + 0x18), 0x9999);
+    test_outl(f.t, DRIVER_LEGACY_PORT + 0x18, 0); /* partly behind it */
+    assert_int_equal(test_inw(f.t, DRIVER_LEGACY_PORT + 0x18), 0x9999);
+}
+
 static void many_frames_are_one_interrupt(void **state)
 {
     uint8_t stream[5 * 68] = {0};
@@ -514,7 +565,8 @@ static void many_frames_are_one_interrupt(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)     cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST_OLD(name) cmocka_unit_test_setup_teardown(name, set_up_transitional, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(configuration_says_what_the_card_is),
         TEST(frames_go_both_ways),
@@ -530,6 +582,7 @@ int main(void)
         TEST(broken_chains_break_the_card),
         TEST(features_that_are_not_offered_can_be_saved),
         TEST(the_link_goes_with_the_peer),
+        TEST_OLD(old_drivers_have_a_shorter_header),
         TEST(many_frames_are_one_interrupt),
     };
 

@@ -187,11 +187,65 @@ static void mmio_write(struct virtio_driver *d, unsigned offset, uint64_t value,
         put(d, d->mmio + (unsigned)at + 4, value >> 32, 4);
 }
 
+/* ---- the legacy interface ---- */
+
+#define LEGACY_QUEUE_PAGE   0x08
+#define LEGACY_QUEUE_NOTIFY 0x10
+
+void virtio_driver_find_legacy(struct virtio_driver *d, struct device_test *t, unsigned slot)
+{
+    virtio_driver_find(d, t, slot);
+    must(driver_config_read(d, PCI_BAR0, 4) & 1, "it has no ports");
+    driver_config_write(d, PCI_BAR0, DRIVER_LEGACY_PORT, 4);
+    driver_config_write(d, PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY, 2);
+    d->port = DRIVER_LEGACY_PORT;
+}
+
+static int legacy_register(unsigned offset)
+{
+    switch (offset) {
+    case COMMON_OFFERED:
+        return 0x00;
+    case COMMON_ACCEPTED:
+        return 0x04;
+    case COMMON_QUEUE_SIZE:
+        return 0x0c;
+    case COMMON_QUEUE_SELECT:
+        return 0x0e;
+    case COMMON_STATUS:
+        return 0x12;
+    case COMMON_CONFIG_VECTOR:
+        return 0x14;
+    case COMMON_QUEUE_VECTOR:
+        return 0x16;
+    default:
+        return -1;
+    }
+}
+
+static uint64_t legacy_read(struct virtio_driver *d, unsigned offset, unsigned size)
+{
+    int at = legacy_register(offset);
+
+    return at < 0 ? 0 : bus_port_read(d->t->machine, (uint16_t)(d->port + at), size);
+}
+
+static void legacy_write(struct virtio_driver *d, unsigned offset, uint64_t value, unsigned size)
+{
+    int at = legacy_register(offset);
+
+    if (at >= 0)
+        bus_port_write(d->t->machine, (uint16_t)(d->port + at), (uint32_t)value, size);
+}
+
 /* ---- status and features ---- */
 
 uint64_t driver_read(struct virtio_driver *d, unsigned offset, unsigned size)
 {
     int at = d->mmio ? mmio_register(offset) : 0;
+
+    if (d->port)
+        return legacy_read(d, offset, size);
 
     if (at < 0)
         return 0;
@@ -200,7 +254,9 @@ uint64_t driver_read(struct virtio_driver *d, unsigned offset, unsigned size)
 
 void driver_write(struct virtio_driver *d, unsigned offset, uint64_t value, unsigned size)
 {
-    if (d->mmio)
+    if (d->port)
+        legacy_write(d, offset, value, size);
+    else if (d->mmio)
         mmio_write(d, offset, value, size);
     else
         put(d, d->common + offset, value, size);
@@ -222,6 +278,8 @@ uint64_t virtio_driver_offered(struct virtio_driver *d)
 
     driver_write(d, COMMON_OFFERED_SELECT, 0, 4);
     features = driver_read(d, COMMON_OFFERED, 4);
+    if (d->port)
+        return features;
     driver_write(d, COMMON_OFFERED_SELECT, 1, 4);
     return features | driver_read(d, COMMON_OFFERED, 4) << 32;
 }
@@ -232,11 +290,13 @@ bool virtio_driver_negotiate(struct virtio_driver *d, uint64_t features)
     must(driver_status(d) == 0, "a reset does not end");
     add_status(d, VIRTIO_ACKNOWLEDGE);
     add_status(d, VIRTIO_DRIVER);
-    for (unsigned half = 0; half < 2; half++) {
+    for (unsigned half = 0; half < (d->port ? 1 : 2); half++) {
         driver_write(d, COMMON_ACCEPTED_SELECT, half, 4);
         driver_write(d, COMMON_ACCEPTED, (uint32_t)(features >> 32 * half), 4);
     }
     d->features = features;
+    if (d->port)
+        return true;
     add_status(d, VIRTIO_FEATURES_OK);
     return driver_status(d) & VIRTIO_FEATURES_OK;
 }
@@ -253,6 +313,10 @@ void driver_queue_enable(struct driver_queue *q)
     struct virtio_driver *d = q->driver;
 
     driver_write(d, COMMON_QUEUE_SELECT, q->index, 2);
+    if (d->port) {
+        test_outl(d->t, d->port + LEGACY_QUEUE_PAGE, (uint32_t)(q->descriptors >> 12));
+        return;
+    }
     driver_write(d, COMMON_QUEUE_SIZE, q->size, 2);
     driver_write(d, COMMON_QUEUE_VECTOR, q->index + 1, 2);
     driver_write(d, COMMON_DESCRIPTORS, (uint32_t)q->descriptors, 4); /* in halves: 4.1.3.1 */
@@ -265,19 +329,23 @@ void driver_queue_enable(struct driver_queue *q)
 void driver_queue_set_up(struct driver_queue *q, struct virtio_driver *d, unsigned index,
                          unsigned size)
 {
+    if (d->port) {
+        driver_write(d, COMMON_QUEUE_SELECT, index, 2);
+        size = (unsigned)driver_read(d, COMMON_QUEUE_SIZE, 2);
+    }
     must(size <= DRIVER_MAX_SIZE, "a queue that is too large");
     *q = (struct driver_queue){
         .driver = d,
         .index = index,
         .size = size,
         .packed = d->features & VIRTIO_F_RING_PACKED,
-        .descriptors = virtio_driver_alloc(d, 16 * size, 16),
+        .descriptors = virtio_driver_alloc(d, 16 * size, d->port ? 4096 : 16),
         .free = size,
         .avail_wrap = true,
         .used_wrap = true,
     };
     q->driver_area = virtio_driver_alloc(d, q->packed ? 4 : 6 + 2 * size, 4);
-    q->device_area = virtio_driver_alloc(d, q->packed ? 4 : 6 + 8 * size, 4);
+    q->device_area = virtio_driver_alloc(d, q->packed ? 4 : 6 + 8 * size, d->port ? 4096 : 4);
     driver_queue_enable(q);
 }
 
@@ -392,6 +460,10 @@ void driver_queue_kick(struct driver_queue *q)
 {
     struct virtio_driver *d = q->driver;
 
+    if (d->port) {
+        test_outw(d->t, d->port + LEGACY_QUEUE_NOTIFY, (uint16_t)q->index);
+        return;
+    }
     driver_write(d, COMMON_QUEUE_SELECT, q->index, 2);
     put(d, d->notify + driver_read(d, COMMON_QUEUE_NOTIFY, 2) * d->notify_multiplier, q->index,
         d->mmio ? 4 : 2);

@@ -28,6 +28,7 @@
 #define DRIVER_MEMORY          0x10000u /* where virtio_driver_alloc() begins */
 #define DRIVER_MSI_GPA         0xfee00000u
 #define DRIVER_MAX_SIZE        256u
+#define DRIVER_LEGACY_PORT     0xc000u
 
 /* struct virtio_pci_common_cfg */
 #define COMMON_OFFERED_SELECT  0x00
@@ -58,6 +59,7 @@ struct virtio_driver {
     struct device_test *t;
     unsigned slot;
     uint64_t mmio; /* GPA of its registers if it is not on PCI; then there are no messages */
+    uint16_t port; /* of its legacy registers, if the driver is an old one; else 0 */
     uint64_t common, isr, config, notify, msix_table; /* GPAs */
     unsigned notify_multiplier, window;               /* of cfg_type 5: where its capability is */
     unsigned msix;                                    /* where its capability is */
@@ -69,6 +71,8 @@ struct virtio_driver {
 void virtio_driver_find(struct virtio_driver *d, struct device_test *t, unsigned slot);
 /* One without PCI, whose registers are there. */
 void virtio_driver_find_mmio(struct virtio_driver *d, struct device_test *t, uint64_t gpa);
+/* As an old driver does, which uses ports and allows no bus mastering. Queues have one size. */
+void virtio_driver_find_legacy(struct virtio_driver *d, struct device_test *t, unsigned slot);
 uint64_t virtio_driver_alloc(struct virtio_driver *d, uint64_t size_bytes, uint64_t alignment);
 
 uint32_t driver_config_read(struct virtio_driver *d, unsigned offset, unsigned size);

@@ -31,6 +31,14 @@ CASES = {
         "files": 300,
         "disk": ",if=virtio-mmio",
     },
+    "disk-legacy": {
+        "options": ["--cpus", "2"],
+        "mib": 16,
+        "numbers": 200000,
+        "files": 300,
+        "disk": ",transitional=on",
+        "append": " disk.legacy",
+    },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
     "disk-full": {
         "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 1,
@@ -75,7 +83,13 @@ look() {
     echo "disk: $(wc -l <sums) files"
     cd / && umount /mnt
 }
-for module in /modules/*; do insmod "$module" || echo "disk: no $module"; done
+for module in /modules/*; do
+    parameter=
+    case $module in *virtio_pci.ko) grep -q disk.legacy /proc/cmdline && parameter=force_legacy=1 ;; esac
+    insmod "$module" $parameter || echo "disk: no $module"
+done
+grep -q disk.legacy /proc/cmdline && echo "disk: device $(cat /sys/bus/pci/drivers/virtio-pci/*/device)" &&
+    echo "disk: features $(cut -c 33 /sys/bus/virtio/devices/virtio0/features)"
 echo "disk: serial $(cat /sys/block/vda/serial), queues $(ls /sys/block/vda/mq | wc -l)"
 "$(value phase)" && echo "disk: $(value phase) is done"
 echo "disk: sum $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
@@ -136,6 +150,7 @@ def boot(trapeze, row, overlay, disk, phase):
     guest = os.path.join(CACHE, "cloud")
     append = f"console=ttyS0 quiet rdinit=/disk-init disk.phase={phase}"
     append += f" disk.numbers={row['numbers']} disk.files={row['files']}"
+    append += row.get("append", "")
     command = [trapeze, "run", "--kernel", f"{guest}/vmlinuz", "--append", append]
     command += ["--initrd", f"{guest}/initramfs.cpio,{overlay}", "-m", "256M"]
     command += ["--disk", f"{disk.replace(',', ',,')},serial=disk-7" + row.get("disk", "")] + row["options"]
@@ -188,6 +203,8 @@ def main():
         if used > row["mib"] << 19:
             fail(f"{used} bytes of a sparse image are used", text)
         text = boot(trapeze, row, overlay, disk, "look")
+    if "append" in row and ("device 0x1001" not in text or "features 0" not in text):
+        fail("an old driver was not at work", text)
     queues = 2 if "2" in row["options"] else 1
     files = row["files"] - sum(str(n).endswith("7") for n in range(1, row["files"] + 1)) + 2
     if f"disk: {files} files" not in text or f"queues {queues}" not in text:

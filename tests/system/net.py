@@ -22,6 +22,7 @@ CASES = {
     "user": ("user", []),
     "user-smp2": ("user", ["--cpus", "2"]),
     "user-interpreter": ("user", ["--engine", "interpreter"]),
+    "user-legacy": ("user,transitional=on", []),
     "user-mmio": ("user,if=virtio-mmio", ["--cpus", "2"]),
 }
 SIZE = 16 << 20
@@ -37,7 +38,8 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
-for module in MODULES; do insmod /modules/$module.ko || echo "net: no $module"; done
+parameter() { [ "$1" = virtio_pci ] && grep -q net.legacy /proc/cmdline && echo force_legacy=1; }
+for module in MODULES; do insmod /modules/$module.ko $(parameter $module) || echo "net: no $module"; done
 printf '#!/bin/sh\\n[ "$1" = bound ] || exit 0\\nifconfig $interface $ip netmask $subnet\\n' >/udhcpc
 printf 'route add default gw $router\\necho "nameserver $dns" >/etc/resolv.conf\\n' >>/udhcpc
 chmod +x /udhcpc
@@ -120,6 +122,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         make_initramfs(f"{folder}/net.cpio", init)
         row = boot.case("cloud", "", [], append=f"rdinit=/net-init net.port={serve(data)}")
+        if name == "user-legacy":
+            row["append"] += " net.legacy"
         command = boot.command_for(trapeze, row)
         at = command.index("--initrd") + 1
         command[at] += f",{folder}/net.cpio"

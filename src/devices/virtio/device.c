@@ -56,6 +56,7 @@ void virtio_done(struct virtio_device *dev)
 void virtio_reset(struct virtio_device *dev)
 {
     dev->status = 0; /* first: what ends meanwhile does not reach the guest */
+    dev->legacy = false;
     dev->ops->reset(dev);
     dev->features = 0;
     timer_cancel(&dev->later);
@@ -111,7 +112,7 @@ uint32_t virtio_accepted_half(const struct virtio_device *dev, uint32_t half)
 
 void virtio_accept_half(struct virtio_device *dev, uint32_t half, uint32_t features)
 {
-    if (half >= 2 || dev->status & VIRTIO_FEATURES_OK)
+    if (half >= 2 || dev->status & VIRTIO_FEATURES_OK || dev->legacy)
         return;
     dev->features &= ~(0xffffffffull << 32 * half);
     dev->features |= (uint64_t)features << 32 * half;
@@ -149,6 +150,47 @@ void virtio_enable_queue(struct virtio_device *dev, struct virtqueue *queue)
         virtio_break(dev, "a queue that is not in RAM, or of a wrong size");
 }
 
+/* ---- the legacy interface ---- */
+
+/* 3.1.2, 2.7.2: descriptors, driver's area, and the device's area on a page of its own. */
+#define LEGACY_ALIGNMENT 4096u
+
+static uint64_t legacy_features(const struct virtio_device *dev)
+{
+    return dev->offered & UINT32_MAX;
+}
+
+/* Queues exist, or how they look is agreed on, once there is FEATURES_OK: then it is too late. */
+void virtio_legacy_set_status(struct virtio_device *dev, uint8_t status)
+{
+    if (dev->status & VIRTIO_FEATURES_OK)
+        return;
+    dev->legacy = true;
+    dev->features &= legacy_features(dev);
+    dev->status |= status & (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FAILED);
+    if (status & VIRTIO_DRIVER_OK)
+        kick_all(dev);
+}
+
+/* Some drivers agree on features when queues are in use: none of 32 changes where these lie. */
+void virtio_legacy_accept(struct virtio_device *dev, uint32_t features)
+{
+    if (dev->legacy)
+        dev->features = features & legacy_features(dev);
+}
+
+void virtio_legacy_enable_queue(struct virtio_device *dev, struct virtqueue *queue, uint64_t gpa)
+{
+    if (!dev->legacy || queue->enabled)
+        return;
+    queue->descriptors = gpa;
+    queue->driver_area = gpa + 16ull * queue->size;
+    queue->device_area = align_up(queue->driver_area + 6 + 2ull * queue->size, LEGACY_ALIGNMENT);
+    queue->enabled = virtqueue_map(queue);
+    if (!queue->enabled)
+        virtio_break(dev, "a queue that is not in RAM");
+}
+
 /* ---- state ---- */
 
 /*
@@ -157,7 +199,7 @@ void virtio_enable_queue(struct virtio_device *dev, struct virtqueue *queue)
  */
 static bool is_consistent(const struct virtio_device *dev, const struct virtqueue *queue)
 {
-    if (!(dev->status & VIRTIO_FEATURES_OK))
+    if (!(dev->status & VIRTIO_FEATURES_OK) && !dev->legacy)
         return false;
     if (!virtio_has(dev, VIRTIO_F_RING_PACKED))
         return true;
@@ -171,6 +213,9 @@ int virtio_after_load(struct virtio_device *dev, struct error *err)
     if (dev->status & VIRTIO_FEATURES_OK && dev->features & ~dev->offered)
         return error_set(err, EINVAL, "%s: features 0x%llx that this device has not", dev->dev->id,
                          (unsigned long long)(dev->features & ~dev->offered));
+    if (dev->legacy && (dev->status & VIRTIO_FEATURES_OK || dev->features & ~legacy_features(dev)))
+        return error_set(err, EINVAL, "%s: the legacy interface with features 0x%llx", dev->dev->id,
+                         (unsigned long long)dev->features);
     for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++) {
         struct virtqueue *queue = &dev->queues[n];
 
@@ -198,6 +243,7 @@ static const struct state_field virtqueue_state[] = {
 const struct state_field virtio_device_state[] = {
     STATE_U8(struct virtio_device, status),
     STATE_U64(struct virtio_device, features),
+    STATE_BOOL(struct virtio_device, legacy),
     STATE_U32(struct virtio_device, config_generation),
     STATE_STRUCTS(struct virtio_device, queues, virtqueue_state),
     STATE_TIMER(struct virtio_device, later),

@@ -168,6 +168,14 @@ static struct virtqueue *control_queue(struct virtio_net *s)
     return &s->virtio.queues[virtio_has(&s->virtio, F_MQ) ? 2 * s->max_pairs : 2];
 }
 
+/* Old drivers that do not merge buffers have no count of them (5.1.6.1). */
+static unsigned header_bytes(const struct virtio_net *s)
+{
+    return virtio_has(&s->virtio, VIRTIO_F_VERSION_1) || virtio_has(&s->virtio, F_MRG_RXBUF)
+               ? HEADER_BYTES
+               : HEADER_BUFFERS;
+}
+
 /* ---- flows ---- */
 
 /* The same for both directions of a connection. size bytes of the frame's start. */
@@ -313,11 +321,11 @@ static bool put_frame(struct virtio_net *s, struct virtqueue *queue, const struc
 
     do {
         struct virtio_chain *chain = count ? &s->more : &s->first;
-        size_t skip = count ? 0 : HEADER_BYTES, part;
+        size_t skip = count ? 0 : header_bytes(s), part;
 
         if (count == MAX_BUFFERS || !virtqueue_pop(queue, chain))
             return give_up(s, queue, count);
-        if (chain->in_bytes < HEADER_BYTES || (!can_merge && chain->in_bytes - skip < left)) {
+        if (chain->in_bytes < header_bytes(s) || (!can_merge && chain->in_bytes - skip < left)) {
             virtqueue_unpop(queue, chain->descriptors);
             give_up(s, queue, count);
             return true;
@@ -328,7 +336,7 @@ static bool put_frame(struct virtio_net *s, struct virtqueue *queue, const struc
         left -= part;
     } while (left);
     make_header(s, &frame->offload, count, header);
-    virtio_chain_write(&s->first, 0, header, sizeof(header));
+    virtio_chain_write(&s->first, 0, header, header_bytes(s));
     virtqueue_push_used(queue, s->used, count);
     return true;
 }
@@ -382,9 +390,8 @@ static void read_offload(const struct virtio_net *s, const uint8_t *header, stru
 }
 
 /* The frame is what follows the header. */
-static unsigned skip_header(struct virtio_chain *chain)
+static unsigned skip_header(struct virtio_chain *chain, size_t left)
 {
-    size_t left = HEADER_BYTES;
     unsigned n = 0;
 
     while (chain->pieces[n].size_bytes <= left && n + 1 < chain->out_count)
@@ -396,13 +403,13 @@ static unsigned skip_header(struct virtio_chain *chain)
 
 static bool send_one(struct virtio_net *s, unsigned pair, struct virtio_chain *chain)
 {
-    struct net_frame frame = {.size_bytes = (size_t)chain->out_bytes - HEADER_BYTES};
+    struct net_frame frame = {.size_bytes = (size_t)chain->out_bytes - header_bytes(s)};
     uint8_t header[HEADER_BYTES], start[PEEK_BYTES];
     unsigned first;
 
     virtio_chain_read(chain, 0, header, sizeof(header));
     read_offload(s, header, &frame.offload);
-    first = skip_header(chain);
+    first = skip_header(chain, header_bytes(s));
     frame.pieces = chain->pieces + first;
     frame.piece_count = chain->out_count - first;
     if (s->pairs > 1 && frame.size_bytes >= NET_HEADER_BYTES)
@@ -416,7 +423,7 @@ static void send_frames(struct virtio_net *s, unsigned pair)
     unsigned count = 0;
 
     while (count < FRAMES_PER_KICK && virtqueue_pop(queue, &s->sent)) {
-        if (s->sent.out_bytes <= HEADER_BYTES || s->sent.out_bytes > SIZE_MAX) {
+        if (s->sent.out_bytes <= header_bytes(s) || s->sent.out_bytes > SIZE_MAX) {
             virtio_break(&s->virtio, "a frame without a header");
             return;
         }
@@ -630,12 +637,20 @@ static void net_read_config(struct virtio_device *virtio, unsigned offset, uint8
     struct virtio_net *s = net_of(virtio);
     uint8_t c[CONFIG_BYTES] = {0};
 
-    memcpy(c + CONFIG_MAC, s->own_mac, NET_MAC_BYTES);
+    memcpy(c + CONFIG_MAC, virtio->legacy ? s->address : s->own_mac, NET_MAC_BYTES);
     put_le16(c + CONFIG_STATUS, (uint16_t)((net_is_up(s->network) ? STATUS_LINK_UP : 0) |
                                            (s->announce ? STATUS_ANNOUNCE : 0)));
     put_le16(c + CONFIG_MAX_PAIRS, (uint16_t)s->max_pairs);
     put_le16(c + CONFIG_MTU, s->mtu);
     memcpy(out, c + offset, size);
+}
+
+/* How old drivers set their address (5.1.5.1). */
+static void net_write_config(struct virtio_device *virtio, unsigned offset, const uint8_t *data,
+                             unsigned size)
+{
+    if (virtio->legacy && range_fits(offset, size, NET_MAC_BYTES))
+        memcpy(net_of(virtio)->address + offset, data, size);
 }
 
 /* Who has come back to a network tells it where it is. */
@@ -652,6 +667,7 @@ static const struct virtio_ops net_ops = {
     .id = ID_NETWORK,
     .config_bytes = CONFIG_BYTES,
     .read_config = net_read_config,
+    .write_config = net_write_config,
     .kick = net_kick,
     .reset = net_forget,
 };

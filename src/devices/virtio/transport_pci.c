@@ -2,7 +2,8 @@
  * transport_pci.c - a virtio device as a PCI function
  *
  * BAR 4 has the four structures a page apart, BAR 1 the MSI-X tables. The capability for access
- * through configuration space (4.1.4.9) is for firmware that cannot reach BAR 4.
+ * through configuration space (4.1.4.9) is for firmware that cannot reach BAR 4. A transitional
+ * function has the registers of the legacy interface (4.1.4.10) in BAR 0, too.
  *
  * Threads: machine lock held.
  */
@@ -10,10 +11,12 @@
 
 #include "base/bytes.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define VENDOR            0x1af4
 #define FIRST_DEVICE_ID   0x1040
+#define BAR_LEGACY        0
 #define BAR_MSIX          1
 #define BAR_REGISTERS     4
 #define PAGE              0x1000u
@@ -87,9 +90,10 @@ static void notify_config(struct virtio_device *dev)
     interrupt(pci, ISR_CONFIG, pci->config_vector);
 }
 
+/* Old drivers do not know that they have to allow it. */
 static bool can_access_memory(const struct virtio_device *dev)
 {
-    return pci_is_master(&virtio_pci_of(dev->dev)->function);
+    return dev->legacy || pci_is_master(&virtio_pci_of(dev->dev)->function);
 }
 
 const struct virtio_transport_ops virtio_pci_transport = {
@@ -321,6 +325,150 @@ static const struct region_ops registers_ops = {
     .max_size = 8,
 };
 
+/* ---- the legacy interface ---- */
+
+enum legacy_register {
+    LEGACY_OFFERED = 0x00,
+    LEGACY_ACCEPTED = 0x04,
+    LEGACY_QUEUE_PAGE = 0x08,
+    LEGACY_QUEUE_SIZE = 0x0c,
+    LEGACY_QUEUE_SELECT = 0x0e,
+    LEGACY_QUEUE_NOTIFY = 0x10,
+    LEGACY_STATUS = 0x12,
+    LEGACY_ISR = 0x13,
+    LEGACY_CONFIG_VECTOR = 0x14, /* these two only while there are messages */
+    LEGACY_QUEUE_VECTOR = 0x16,
+    LEGACY_CONFIG = 0x18,
+};
+#define LEGACY_PAGE_SHIFT 12
+
+static unsigned legacy_config(const struct virtio_pci *pci)
+{
+    return pci_uses_messages(&pci->function) ? LEGACY_CONFIG : LEGACY_CONFIG_VECTOR;
+}
+
+static uint64_t legacy_read(struct device *dev, uint64_t offset, unsigned size)
+{
+    struct virtio_pci *pci = virtio_pci_of(dev);
+    const struct virtqueue *queue = selected(pci);
+    unsigned at = (unsigned)offset;
+
+    if (at >= legacy_config(pci))
+        return virtio_read_config(pci->virtio, at - legacy_config(pci), size);
+    switch (at) {
+    case LEGACY_OFFERED:
+        return virtio_offered_half(pci->virtio, 0);
+    case LEGACY_ACCEPTED:
+        return virtio_accepted_half(pci->virtio, 0);
+    case LEGACY_QUEUE_PAGE:
+        return queue && queue->enabled ? queue->descriptors >> LEGACY_PAGE_SHIFT : 0;
+    case LEGACY_QUEUE_SIZE:
+        return queue ? queue->size : 0;
+    case LEGACY_QUEUE_SELECT:
+        return pci->queue_select;
+    case LEGACY_STATUS:
+        return pci->virtio->status;
+    case LEGACY_ISR:
+        return isr_read(pci);
+    case LEGACY_CONFIG_VECTOR:
+        return pci->config_vector;
+    case LEGACY_QUEUE_VECTOR:
+        return queue ? queue->vector : VIRTIO_NO_VECTOR;
+    default:
+        return 0;
+    }
+}
+
+/* Page 0 takes the queue away; with requests under way the whole device can be reset only. */
+static void legacy_place_queue(struct virtio_pci *pci, struct virtqueue *queue, uint32_t page)
+{
+    if (page)
+        virtio_legacy_enable_queue(pci->virtio, queue, (uint64_t)page << LEGACY_PAGE_SHIFT);
+    else if (pci->virtio->legacy)
+        virtio_pci_reset(pci);
+}
+
+static void legacy_write(struct device *dev, uint64_t offset, uint64_t value, unsigned size)
+{
+    struct virtio_pci *pci = virtio_pci_of(dev);
+    struct virtqueue *queue = selected(pci);
+    unsigned at = (unsigned)offset;
+
+    if (at >= legacy_config(pci)) {
+        virtio_write_config(pci->virtio, at - legacy_config(pci), value, size);
+        return;
+    }
+    switch (at) {
+    case LEGACY_ACCEPTED:
+        virtio_legacy_accept(pci->virtio, (uint32_t)value);
+        break;
+    case LEGACY_QUEUE_PAGE:
+        if (queue)
+            legacy_place_queue(pci, queue, (uint32_t)value);
+        break;
+    case LEGACY_QUEUE_SELECT:
+        pci->queue_select = (uint16_t)value;
+        break;
+    case LEGACY_QUEUE_NOTIFY:
+        virtio_kick(pci->virtio, (uint16_t)value);
+        break;
+    case LEGACY_STATUS:
+        if (value & 0xff)
+            virtio_legacy_set_status(pci->virtio, (uint8_t)value);
+        else
+            virtio_pci_reset(pci);
+        break;
+    case LEGACY_CONFIG_VECTOR:
+        pci->config_vector = checked_vector(pci, value);
+        break;
+    case LEGACY_QUEUE_VECTOR:
+        if (queue)
+            queue->vector = checked_vector(pci, value);
+        break;
+    default:
+        break;
+    }
+    update_intx(pci);
+}
+
+static const struct region_ops legacy_ops = {
+    .name = "virtio-pci-legacy",
+    .read = legacy_read,
+    .write = legacy_write,
+    .min_size = 1,
+    .max_size = 4,
+};
+
+/* Device ids of transitional functions, by device type (4.1.2.1); 0: there is none. */
+static uint16_t transitional_id(unsigned type)
+{
+    static const uint16_t ids[] = {
+        [1] = 0x1000, [2] = 0x1001, [3] = 0x1003, [4] = 0x1005,
+        [5] = 0x1002, [8] = 0x1004, [9] = 0x1009,
+    };
+
+    return type < sizeof(ids) / sizeof(ids[0]) ? ids[type] : 0;
+}
+
+static int make_transitional(const struct virtio_pci *pci, struct pci_function_desc *desc,
+                             struct error *err)
+{
+    const struct virtio_ops *ops = pci->virtio->ops;
+    unsigned size = 32;
+
+    if (!transitional_id(ops->id))
+        return error_set(err, EINVAL, "%s: transitional=on: there never were old drivers of it",
+                         pci->function.dev.id);
+    while (size < LEGACY_CONFIG + ops->config_bytes)
+        size *= 2;
+    desc->device_id = transitional_id(ops->id);
+    desc->subsystem_id = ops->id;
+    desc->revision = 0;
+    desc->bar[BAR_LEGACY] =
+        (struct pci_bar_desc){.kind = PCI_BAR_IO, .size_bytes = size, .ops = &legacy_ops};
+    return 0;
+}
+
 /* ---- capabilities ---- */
 
 /* Behind id and next pointer: length, type, BAR, three bytes, offset, length; more by type. */
@@ -422,6 +570,8 @@ int virtio_pci_attach(struct virtio_pci *pci, struct virtio_device *virtio, uint
     };
 
     pci->virtio = virtio;
+    if (pci->transitional && make_transitional(pci, &desc, err))
+        return -EINVAL;
     return pci_attach(&pci->function, &desc, err);
 }
 

@@ -1,8 +1,8 @@
 /*
  * transport_pci.h - a virtio device as a PCI function
  *
- * The specification, 4.1; the modern interface only. An instance begins with struct virtio_pci, has
- * the device behind it, and its class's entry points call those below.
+ * The specification, 4.1; with transitional=on the legacy interface, too. An instance begins with
+ * struct virtio_pci, has the device behind it, and its class's entry points call those below.
  */
 #ifndef DEVICES_VIRTIO_TRANSPORT_PCI_H
 #define DEVICES_VIRTIO_TRANSPORT_PCI_H
@@ -13,7 +13,9 @@
 struct virtio_pci {
     struct pci_function function;
 
-    struct virtio_device *virtio; /* configuration */
+    /* Configuration. */
+    struct virtio_device *virtio;
+    bool transitional; /* property */
 
     /* Guest-visible state, beside configuration space. */
     uint32_t offered_select, accepted_select;
@@ -30,6 +32,12 @@ int virtio_pci_after_load(struct virtio_pci *pci, struct error *err);
 
 extern const struct virtio_transport_ops virtio_pci_transport;
 extern const struct state_field virtio_pci_state[];
-#define VIRTIO_PCI_PROPERTIES(st, f) PCI_PROPERTIES(st, f.function)
+#define VIRTIO_PCI_PROPERTIES(st, f)                                                               \
+    PCI_PROPERTIES(st, f.function),                                                                \
+    {                                                                                              \
+        .name = "transitional", .type = PROPERTY_TYPE_BOOL,                                        \
+        .offset = offsetof(st, f.transitional),                                                    \
+        .help = "has the interface of old drivers (before VIRTIO 1.0), too"                        \
+    }
 
 #endif

@@ -89,6 +89,7 @@ struct virtio_device {
     /* Guest-visible state. */
     uint8_t status;
     uint64_t features; /* accepted */
+    bool legacy;       /* the driver knows the legacy interface only (1.4) */
     uint32_t config_generation;
     struct virtqueue queues[VIRTIO_MAX_QUEUES];
     struct timer later; /* virtio_kick_later() */
@@ -111,6 +112,14 @@ uint64_t virtio_read_config(struct virtio_device *dev, unsigned offset, unsigned
 void virtio_write_config(struct virtio_device *dev, unsigned offset, uint64_t value, unsigned size);
 void virtio_enable_queue(struct virtio_device *dev, struct virtqueue *queue);
 void virtio_kick(struct virtio_device *dev, unsigned queue);
+/*
+ * The legacy interface of a transport (1.4): from the first status that is written there until a
+ * reset it is the driver's. Then there are 32 features, queues lie in one piece and are used
+ * before DRIVER_OK, too.
+ */
+void virtio_legacy_set_status(struct virtio_device *dev, uint8_t status);
+void virtio_legacy_accept(struct virtio_device *dev, uint32_t features);
+void virtio_legacy_enable_queue(struct virtio_device *dev, struct virtqueue *queue, uint64_t gpa);
 /* In after_load. */
 int virtio_after_load(struct virtio_device *dev, struct error *err);
 
@@ -126,7 +135,7 @@ static inline bool virtio_has(const struct virtio_device *dev, uint64_t feature)
 /* The driver is there, and nobody has broken the device. */
 static inline bool virtio_is_running(const struct virtio_device *dev)
 {
-    return (dev->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET)) == VIRTIO_DRIVER_OK;
+    return !(dev->status & VIRTIO_NEEDS_RESET) && (dev->status & VIRTIO_DRIVER_OK || dev->legacy);
 }
 /*
  * Kick all queues soon, from the main loop: for a device that has done enough for one kick, while
