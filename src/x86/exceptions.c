@@ -409,6 +409,7 @@ static bool plain_gate(struct x86_cpu *cpu, struct entry *e)
     e->selector = x86_gate_selector(&gate);
     e->rip = x86_gate_offset(&gate);
     return x86_descriptor_present(&gate) &&
+           (!is_requested(e->event) || x86_descriptor_dpl(&gate) >= cpu->cpl) &&
            (type == X86_TYPE_INTERRUPT_GATE || type == X86_TYPE_TRAP_GATE) &&
            x86_is_canonical(e->rip) &&
            x86_plain_descriptor(cpu, e->selector, 0, X86_PLAIN_CODE_MASK, X86_PLAIN_CODE, &e->code);
@@ -439,7 +440,7 @@ static uint8_t *plain_frame(struct x86_cpu *cpu, struct entry *e, unsigned words
 }
 
 /*
- * An exception or interrupt in long mode where everything is at hand and as usual: does what
+ * An event in long mode where everything is at hand and as usual: does what
  * deliver_gate() does, or nothing.
  */
 static bool deliver_plain(struct x86_cpu *cpu, const struct x86_event *event)
@@ -448,8 +449,7 @@ static bool deliver_plain(struct x86_cpu *cpu, const struct x86_event *event)
     const struct x86_state *s = &cpu->s;
     uint8_t *frame;
 
-    if (!x86_in_long_mode(cpu) || x86_in_v86_mode(cpu) || is_requested(event) ||
-        !plain_gate(cpu, &e))
+    if (!x86_in_long_mode(cpu) || x86_in_v86_mode(cpu) || !plain_gate(cpu, &e))
         return false;
     frame = plain_frame(cpu, &e, 5 + event->has_error_code);
     if (!frame)

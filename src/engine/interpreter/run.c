@@ -134,6 +134,21 @@ static bool is_flat_data(const struct x86_segment *seg)
     return seg->base == 0 && reach_of(seg) == FLAT32_END;
 }
 
+/* The base of CS counts in 32 and 16-bit code. */
+static void set_cs_base(struct icpu *c, uint64_t base)
+{
+    if (base == c->cs_base)
+        return;
+    c->cs_base = base;
+    interp_flush_jumps(c);
+}
+
+static void set_mode_key(struct icpu *c, unsigned key)
+{
+    c->mode_key = key | (c->cpu.cpl == 3 ? MODE_USER : 0);
+    c->jump_tag = (uint64_t)c->mode_key << MODE_SHIFT;
+}
+
 static void refresh_code(struct icpu *c)
 {
     const struct x86_cpu *cpu = &c->cpu;
@@ -142,32 +157,27 @@ static void refresh_code(struct icpu *c)
     uint64_t base = cs->base;
     bool flat, flat_data;
 
-    c->code_size = x86_in_64bit_mode(cpu)                   ? X86_CODE_64
-                   : !real && (cs->attributes & X86_SEG_DB) ? X86_CODE_32
-                                                            : X86_CODE_16;
-    /* In real mode CS keeps its D bit from protected mode ("unreal" code): it counts there too. */
-    if (!x86_in_protected_mode(cpu) && (cs->attributes & X86_SEG_DB))
-        c->code_size = X86_CODE_32;
-    if (c->code_size == X86_CODE_64)
-        base = 0;
-    flat = c->code_size == X86_CODE_64 ||
-           (c->code_size == X86_CODE_32 && base == 0 && cs->limit == 0xffffffff);
-    flat_data = c->code_size == X86_CODE_64 ||
-                (!real && is_flat_data(&cpu->s.seg[X86_DS]) && is_flat_data(&cpu->s.seg[X86_ES]) &&
-                 is_flat_data(ss) && (ss->attributes & X86_SEG_DB));
-    if (base != c->cs_base) {
-        c->cs_base = base;
-        interp_flush_jumps(c);
+    if (likely(x86_in_64bit_mode(cpu))) {
+        c->code_size = X86_CODE_64;
+        c->rip_mask = c->stack_mask = ~0ull;
+        set_cs_base(c, 0);
+        set_mode_key(c, X86_CODE_64 | MODE_FLAT | MODE_FLAT_DATA);
+        return;
     }
+    /* In real mode CS keeps its D bit from protected mode ("unreal" code): it counts there too. */
+    c->code_size = (cs->attributes & X86_SEG_DB) && (!real || !x86_in_protected_mode(cpu))
+                       ? X86_CODE_32
+                       : X86_CODE_16;
+    flat = c->code_size == X86_CODE_32 && base == 0 && cs->limit == 0xffffffff;
+    flat_data = !real && is_flat_data(&cpu->s.seg[X86_DS]) && is_flat_data(&cpu->s.seg[X86_ES]) &&
+                is_flat_data(ss) && (ss->attributes & X86_SEG_DB);
+    set_cs_base(c, base);
     c->fs_reach = reach_of(&cpu->s.seg[X86_FS]);
     c->gs_reach = reach_of(&cpu->s.seg[X86_GS]);
-    c->rip_mask = c->code_size == X86_CODE_64 ? ~0ull : 0xffffffff;
-    c->stack_mask = c->code_size == X86_CODE_64   ? ~0ull
-                    : ss->attributes & X86_SEG_DB ? 0xffffffff
-                                                  : 0xffff;
-    c->mode_key = c->code_size | (cpu->cpl == 3 ? MODE_USER : 0) | (real ? MODE_REAL : 0) |
-                  (flat ? MODE_FLAT : 0) | (flat_data ? MODE_FLAT_DATA : 0);
-    c->jump_tag = (uint64_t)c->mode_key << MODE_SHIFT;
+    c->rip_mask = 0xffffffff;
+    c->stack_mask = ss->attributes & X86_SEG_DB ? 0xffffffff : 0xffff;
+    set_mode_key(c, c->code_size | (real ? MODE_REAL : 0) | (flat ? MODE_FLAT : 0) |
+                        (flat_data ? MODE_FLAT_DATA : 0));
 }
 
 static void refresh_tlb_kind(struct icpu *c)
@@ -490,9 +500,10 @@ static bool attend(struct icpu *c, struct vcpu_exit *exit)
     uint32_t events;
 
     do {
-        atomic_store(&c->attention, 0); /* before the events are read: see interp_kick */
+        if (atomic_load(&c->attention))
+            atomic_store(&c->attention, 0); /* before the events are read: see interp_kick */
         code_pages_answer(c);
-        if (unlikely(atomic_exchange(&c->new_view, 0)))
+        if (unlikely(atomic_load(&c->new_view)) && atomic_exchange(&c->new_view, 0))
             refresh_view(c);
         if (unlikely(c->flush_all)) {
             c->flush_all = false;

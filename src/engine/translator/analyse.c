@@ -328,8 +328,8 @@ static bool is_kernel(const struct tr_builder *b)
     return b->page->kind == TLB_KERNEL || b->page->kind == TLB_KERNEL_SMAP_OPEN;
 }
 
-/* SYSCALL and SYSRET between ring 3 and ring 0 of 64-bit code. */
-static enum tr_kind system_call_kind(const struct tr_builder *b, const struct insn *insn)
+/* Of what ends a block and is no branch: SYSCALL and SYSRET between rings 3 and 0, and POPF. */
+static enum tr_kind ending_kind(const struct tr_builder *b, const struct insn *insn)
 {
     bool from_user = b->page->kind == TLB_USER;
     bool is_call = insn->info.mnemonic == ZYDIS_MNEMONIC_SYSCALL;
@@ -339,7 +339,11 @@ static enum tr_kind system_call_kind(const struct tr_builder *b, const struct in
         return TR_FALLBACK;
     if (is_call && from_user)
         return TR_SYSCALL;
-    return is_return && is_kernel(b) ? TR_SYSRET : TR_FALLBACK;
+    if (!is_kernel(b))
+        return TR_FALLBACK;
+    if (insn->info.mnemonic == ZYDIS_MNEMONIC_POPFQ)
+        return TR_POPF;
+    return is_return ? TR_SYSRET : TR_FALLBACK;
 }
 
 static bool is_gpr_or_immediate(const struct insn_operand *o)
@@ -554,7 +558,7 @@ static void flags_of(struct tr_insn *ti)
     }
     if (ti->kind == TR_READ_CR)
         return; /* the manuals call them undefined behind it */
-    if (ti->kind == TR_SYSRET) {
+    if (ti->kind == TR_SYSRET || ti->kind == TR_POPF) {
         ti->flags_killed = STATUS_FLAGS;
         return;
     }
@@ -670,7 +674,7 @@ void analyse_insn(struct tr_builder *b, struct tr_insn *ti)
 {
     ti->memory = memory_operand(&ti->insn);
     ti->inverted = false;
-    ti->kind = ti->ends && !is_branch(&ti->insn) ? system_call_kind(b, &ti->insn) : kind_of(b, ti);
+    ti->kind = ti->ends && !is_branch(&ti->insn) ? ending_kind(b, &ti->insn) : kind_of(b, ti);
     if (ti->kind == TR_JCC || ti->kind == TR_LOOP || ti->kind == TR_JMP || ti->kind == TR_CALL)
         ti->target =
             word_of(b, ti->rip + ti->insn.info.length + (uint64_t)ti->insn.info.raw.imm[0].value.s);

@@ -36,6 +36,7 @@ enum tr_kind {
     TR_READ_CR,  /* MOV of CR0, CR2, CR3, CR4 to a general register */
     TR_FSGSBASE, /* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE */
     TR_RDPKRU,
+    TR_POPF, /* in ring 0 of 64-bit code */
     TR_DIV,
     TR_JCC,
     TR_LOOP, /* LOOP, LOOPcc, JRCXZ, JECXZ */
@@ -362,6 +363,8 @@ void drop_unused_stores(struct tr_builder *b);
 void emit_insn(struct tr_builder *b, struct tr_insn *ti);
 /* Off to the interpreter's op on this condition; finish_cold() says where it comes back. */
 struct cold *step_if(struct tr_builder *b, struct tr_insn *ti, unsigned condition);
+/* The memory of ti's access to the stack. */
+struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti);
 /* TR_S1 = the status flags of t->flags, as in EFLAGS; TR_S0 is lost. */
 void emit_status_flags(struct tr_builder *b);
 
@@ -371,6 +374,7 @@ bool emit_rdtsc(struct tr_builder *b, struct tr_insn *ti);
 bool emit_read_cr(struct tr_builder *b, struct tr_insn *ti);
 bool emit_fsgsbase(struct tr_builder *b, struct tr_insn *ti);
 bool emit_rdpkru(struct tr_builder *b, struct tr_insn *ti);
+bool emit_popf(struct tr_builder *b, struct tr_insn *ti);
 bool emit_syscall(struct tr_builder *b, struct tr_insn *ti);
 bool emit_sysret(struct tr_builder *b, struct tr_insn *ti);
 

@@ -132,6 +132,9 @@ static void follow(struct tr_builder *b, struct symbolic regs[16], const struct 
     case TR_RET:
         add(b, regs, RSP, (int64_t)(b->word + ti->insn.info.raw.imm[0].value.u));
         return;
+    case TR_POPF:
+        add(b, regs, RSP, b->word);
+        return;
     case TR_POP:
         add(b, regs, RSP, b->word);
         set_new(b, regs, gpr_of(ti->insn.operands[0].reg.value));
@@ -224,6 +227,7 @@ static void find_accesses(const struct tr_builder *b, const struct symbolic regs
         add_access(ti, regs[RSP], -(int64_t)b->word, b->word, true);
         break;
     case TR_POP:
+    case TR_POPF:
     case TR_RET:
         add_access(ti, regs[RSP], 0, b->word, false);
         break;

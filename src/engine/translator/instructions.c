@@ -203,7 +203,7 @@ static void store_constant(struct tr_builder *b, const struct place *p, uint64_t
 }
 
 /* The access to the stack; the one to the memory operand comes before it, if there is one. */
-static struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
+struct place emit_stack_access(struct tr_builder *b, struct tr_insn *ti)
 {
     return emit_access(b, ti, &ti->access[ti->access_count - 1]);
 }
@@ -678,6 +678,7 @@ static bool (*const emitters[])(struct tr_builder *b, struct tr_insn *ti) = {
     [TR_JMP_INDIRECT] = emit_jmp_indirect,
     [TR_CALL_INDIRECT] = emit_call_indirect,
     [TR_RET] = emit_ret,
+    [TR_POPF] = emit_popf,
     [TR_SYSCALL] = emit_syscall,
     [TR_SYSRET] = emit_sysret,
 };

@@ -145,8 +145,10 @@ static void refresh(struct translator *t)
         t->built_blocked = simd_blocked(c);
         t->built_smap = smap(c);
     }
-    if (unlikely(atomic_exchange(&t->stale, 0)))
+    if (unlikely(atomic_load(&t->stale))) {
+        atomic_store(&t->stale, 0);
         take_changes(t);
+    }
     t->run_blocked = simd_blocked(c);
 }
 

@@ -1,5 +1,5 @@
 /*
- * system.c - SYSCALL and SYSRET of 64-bit code, RDTSC, control registers, FS and GS, PKRU
+ * system.c - SYSCALL, SYSRET and POPF of 64-bit code, RDTSC, control registers, FS and GS, PKRU
  *
  * SYSCALL and SYSRET as x86/syscall.c does them, where nothing is unusual: what may fault, trap,
  * let an interrupt in or check alignment is a step of the interpreter's op. What it derives from
@@ -96,6 +96,56 @@ static void emit_flags_word(struct tr_builder *b, unsigned reg)
     b->flags_saved = true;
 }
 
+/* Off to the interpreter's op if an event is pending. TR_S2 is lost. */
+static struct cold *step_if_event(struct tr_builder *b, struct tr_insn *ti)
+{
+    emit_constant(b->e, TR_S2, (uintptr_t)&b->t->c->vcpu->events);
+    emit_rm(b->e, false, 0x83, ALU_CMP, mem_base(TR_S2, 0));
+    put8(b->e, 0);
+    return step_if(b, ti, CC_NE);
+}
+
+static void test_flags(struct tr_builder *b, unsigned reg, uint32_t flags)
+{
+    emit_rr(b->e, false, 0xf7, 0, reg);
+    put32(b->e, flags);
+}
+
+/* In ring 0. AC is left to the interpreter if it changes, as it may lift SMAP. */
+bool emit_popf(struct tr_builder *b, struct tr_insn *ti)
+{
+    const uint32_t loaded = STATUS_FLAGS | X86_FLAG_TF | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_IOPL |
+                            X86_FLAG_NT | X86_FLAG_AC | X86_FLAG_ID;
+    struct emit *e = b->e;
+    struct host_mem flags = mem_field(&b->t->c->cpu.s.rflags);
+    struct place p = emit_stack_access(b, ti);
+    struct cold *colds[3];
+    uint8_t *off;
+
+    emit_load(e, TR_S1, place_mem(&p));
+    emit_load(e, TR_S0, flags);
+    test_flags(b, TR_S1, X86_FLAG_TF);
+    colds[0] = step_if(b, ti, CC_NE);
+    emit_mov(e, TR_S2, TR_S1);
+    emit_rr(e, false, 0x33, TR_S2, TR_S0); /* xor */
+    test_flags(b, TR_S2, X86_FLAG_AC);
+    colds[1] = step_if(b, ti, CC_NE);
+    test_flags(b, TR_S1, X86_FLAG_IF);
+    off = emit_jcc(e, CC_E);
+    colds[2] = step_if_event(b, ti);
+    emit_aim(e, off, emit_address(e));
+    emit_alu_imm(e, false, ALU_AND, TR_S0, (int32_t)~loaded);
+    emit_alu_imm(e, false, ALU_AND, TR_S1, (int32_t)loaded);
+    emit_rr(e, false, 0x0b, TR_S0, TR_S1); /* or */
+    emit_store(e, flags, TR_S0);
+    emit_flags_word(b, TR_S1);
+    move_rsp(b, (int32_t)b->word);
+    finish_access(b, &p);
+    for (unsigned n = 0; n < 3; n++)
+        finish_cold(b, colds[n]);
+    return true;
+}
+
 bool emit_syscall(struct tr_builder *b, struct tr_insn *ti)
 {
     struct emit *e = b->e;
@@ -113,8 +163,7 @@ bool emit_syscall(struct tr_builder *b, struct tr_insn *ti)
     emit_rr(e, false, 0x0b, TR_S1, TR_S0); /* or */
     emit_rm(e, false, 0x8b, TR_S0, mem_field(&s->msr.sfmask));
     emit_andn(e, TR_S0, TR_S0, TR_S1);
-    emit_rr(e, false, 0xf7, 0, TR_S0); /* test: SMAP may be lifted */
-    put32(e, X86_FLAG_AC);
+    test_flags(b, TR_S0, X86_FLAG_AC); /* SMAP may be lifted */
     colds[1] = step_if(b, ti, CC_NE);
     emit_store(e, mem_field(&s->gpr[X86_R11]), TR_S1);
     emit_alu_imm(e, false, ALU_OR, TR_S0, X86_FLAG_FIXED);
@@ -146,13 +195,9 @@ bool emit_sysret(struct tr_builder *b, struct tr_insn *ti)
     colds[0] = step_if(b, ti, CC_E);
     emit_canonical(b, RCX);
     colds[1] = step_if(b, ti, CC_NE);
-    emit_constant(e, TR_S0, (uintptr_t)&b->t->c->vcpu->events);
-    emit_rm(e, false, 0x83, ALU_CMP, mem_base(TR_S0, 0));
-    put8(e, 0);
-    colds[2] = step_if(b, ti, CC_NE);
+    colds[2] = step_if_event(b, ti);
     emit_rm(e, false, 0x8b, TR_S1, mem_field(&s->gpr[X86_R11]));
-    emit_rr(e, false, 0xf7, 0, TR_S1); /* test: a trap behind it, alignment checks */
-    put32(e, X86_FLAG_TF | X86_FLAG_AC);
+    test_flags(b, TR_S1, X86_FLAG_TF | X86_FLAG_AC); /* a trap behind it, alignment checks */
     colds[3] = step_if(b, ti, CC_NE);
     emit_alu_imm(e, false, ALU_AND, TR_S1, SYSRET_FLAGS);
     emit_alu_imm(e, false, ALU_OR, TR_S1, X86_FLAG_FIXED);
