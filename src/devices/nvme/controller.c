@@ -356,7 +356,7 @@ static void nvme_reset(struct device *dev)
 
 static void nvme_quiesce(struct device *dev)
 {
-    leave(nvme_of(dev));
+    block_quiesce(nvme_of(dev)->drive);
 }
 
 /* ---- state ---- */
