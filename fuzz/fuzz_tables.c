@@ -1,5 +1,5 @@
 /*
- * fuzz_tables.c - ACPI and SMBIOS tables for any machine, into buffers of any size
+ * fuzz_tables.c - ACPI, SMBIOS and MP tables for any machine, into buffers of any size
  *
  * Input: RAM in MiB (4 bytes), processors (1), where (1), bytes in the buffer (2). Claims: nothing
  * is written outside the buffer; the tables are there as a whole or refused with ENOSPC; the
@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "fuzz_device.h"
 #include "machine/acpi.h"
+#include "machine/mp_table.h"
 #include "machine/smbios.h"
 
 typedef int build_fn(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,
@@ -128,6 +129,27 @@ static void check_smbios(const struct tables *t)
     FUZZ_CLAIM(largest == get_le16(entry2 + 8));
 }
 
+/* ---- MP ---- */
+
+static void check_mp(const struct tables *t, unsigned vcpu_count)
+{
+    const uint8_t *pointer = at(t, t->gpa, 16);
+    uint64_t gpa = get_le32(pointer + 4);
+    const uint8_t *header = at(t, gpa, 44);
+    size_t size = get_le16(header + 4), offset = 44;
+    unsigned processors = 0;
+
+    FUZZ_CLAIM(!sum(pointer, 16) && !sum(at(t, gpa, size), size));
+    for (unsigned n = get_le16(header + 34); n; n--) {
+        const uint8_t *p = at(t, gpa + offset, 8);
+
+        FUZZ_CLAIM(p[0] <= 4);
+        processors += p[0] == 0;
+        offset += p[0] == 0 ? 20 : 8;
+    }
+    FUZZ_CLAIM(offset == size && processors == vcpu_count);
+}
+
 static int build_acpi(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,
                       size_t capacity_bytes, size_t *out_size_bytes, struct error *err)
 {
@@ -153,6 +175,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     t.gpa = PC_SMBIOS_GPA + 16ull * where;
     if (build(smbios_build, &layout, &t, capacity, SMBIOS_TABLES_MAX_BYTES))
         check_smbios(&t);
+    free(t.bytes);
+    if (build(mp_table_build, &layout, &t, capacity, MP_TABLE_MAX_BYTES))
+        check_mp(&t, vcpus);
     free(t.bytes);
     return 0;
 }

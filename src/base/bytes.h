@@ -7,6 +7,7 @@
 #define BASE_BYTES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 static inline uint16_t get_le16(const uint8_t *p)
@@ -73,6 +74,16 @@ static inline void put_be64(uint8_t *p, uint64_t value)
 {
     put_be32(p, (uint32_t)(value >> 32));
     put_be32(p + 4, (uint32_t)value);
+}
+
+/* The byte that makes the sum of all of them and of itself 0: a checksum of tables. */
+static inline uint8_t sum_complement(const uint8_t *p, size_t size_bytes)
+{
+    uint8_t sum = 0;
+
+    for (size_t i = 0; i < size_bytes; i++)
+        sum = (uint8_t)(sum + p[i]);
+    return (uint8_t)-sum;
 }
 
 /* True when the sum fits; *out_sum is only then what it should be. */

@@ -123,15 +123,6 @@ static void put_pointer(struct acpi_writer *w, uint8_t *field, size_t size_bytes
     add_fixup(w, ACPI_FIXUP_POINTER, field, 0, size_bytes);
 }
 
-static uint8_t checksum(const uint8_t *p, size_t size_bytes)
-{
-    uint8_t sum = 0;
-
-    for (size_t i = 0; i < size_bytes; i++)
-        sum = (uint8_t)(sum + p[i]);
-    return (uint8_t)-sum;
-}
-
 static void write_header(uint8_t *table, const char *signature, uint8_t revision)
 {
     memcpy(table, signature, 4);
@@ -147,7 +138,7 @@ static void put_checksum(struct acpi_writer *w, uint8_t *field, const uint8_t *s
                          size_t size_bytes)
 {
     *field = 0;
-    *field = checksum(start, size_bytes);
+    *field = sum_complement(start, size_bytes);
     add_fixup(w, ACPI_FIXUP_CHECKSUM, field, (size_t)(start - w->data), size_bytes);
 }
 

@@ -20,6 +20,7 @@
 #include "host/file.h"
 #include "machine/acpi.h"
 #include "machine/loaders.h"
+#include "machine/mp_table.h"
 #include "machine/smbios.h"
 #include "trapeze/device.h"
 #include "x86/bits.h"
@@ -192,6 +193,11 @@ static int add_tables(struct boot_image *image, struct error *err)
     if (status == 0)
         status =
             boot_image_add_table(image, "SMBIOS tables", PC_SMBIOS_GPA, buffer, size_bytes, err);
+    if (status == 0)
+        status =
+            mp_table_build(image->layout, PC_MP_GPA, buffer, MP_TABLE_MAX_BYTES, &size_bytes, err);
+    if (status == 0)
+        status = boot_image_add_table(image, "MP table", PC_MP_GPA, buffer, size_bytes, err);
     return status;
 }
 

@@ -16,7 +16,8 @@
 #define PC_VGA_END           0xc0000ull /* 0xa0000-0xbffff: nothing there without a VGA */
 #define PC_ACPI_GPA          0xe0000ull
 #define PC_SMBIOS_GPA        0xf0000ull
-#define PC_TABLES_GPA        0xe0000ull /* ACPI and SMBIOS tables of a direct boot */
+#define PC_MP_GPA            0xf1000ull
+#define PC_TABLES_GPA        0xe0000ull /* ACPI, SMBIOS and MP tables of a direct boot */
 #define PC_FIRMWARE_LOW      0xe0000ull /* the firmware's last 128 KiB are seen here too */
 #define PC_FIRMWARE_LOW_SIZE 0x20000ull
 #define PC_BIOS_END          0x100000ull

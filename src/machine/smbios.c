@@ -236,15 +236,6 @@ static void write_structures(struct smbios_writer *w, const struct pc_layout *la
     end_structure(w);
 }
 
-static uint8_t checksum(const uint8_t *p, size_t size_bytes)
-{
-    uint8_t sum = 0;
-
-    for (size_t i = 0; i < size_bytes; i++)
-        sum = (uint8_t)(sum + p[i]);
-    return (uint8_t)-sum;
-}
-
 static void write_entry3(uint8_t *p, uint64_t table_gpa, size_t table_bytes)
 {
     memcpy(p, "_SM3_", 5);
@@ -254,7 +245,7 @@ static void write_entry3(uint8_t *p, uint64_t table_gpa, size_t table_bytes)
     p[10] = 1; /* entry point revision */
     put_le32(p + 12, (uint32_t)table_bytes);
     put_le64(p + 16, table_gpa);
-    p[5] = checksum(p, ENTRY3_BYTES);
+    p[5] = sum_complement(p, ENTRY3_BYTES);
 }
 
 static void write_entry2(uint8_t *p, const struct smbios_writer *w, uint64_t table_gpa,
@@ -270,8 +261,8 @@ static void write_entry2(uint8_t *p, const struct smbios_writer *w, uint64_t tab
     put_le32(p + 24, (uint32_t)table_gpa);
     put_le16(p + 28, (uint16_t)w->count);
     p[30] = 0x28; /* 2.8 in BCD */
-    p[21] = checksum(p + 16, 15);
-    p[4] = checksum(p, ENTRY2_BYTES);
+    p[21] = sum_complement(p + 16, 15);
+    p[4] = sum_complement(p, ENTRY2_BYTES);
 }
 
 int smbios_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,

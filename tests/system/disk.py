@@ -39,6 +39,14 @@ CASES = {
         "disk": ",transitional=on",
         "append": " disk.legacy",
     },
+    "disk-mptable": {
+        "options": ["--cpus", "2", "--no-reboot"],
+        "mib": 16,
+        "numbers": 200000,
+        "files": 300,
+        "append": " acpi=off pci=nomsi",
+        "guest": "generic",  # the cloud kernel knows no MP table
+    },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
     "disk-full": {
         "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 1,
@@ -56,6 +64,8 @@ MODULES = [
     "drivers/virtio/virtio_mmio",
     "drivers/block/virtio_blk",
 ]
+# What the cloud kernel has built in.
+GENERIC_MODULES = ["lib/crc16", "crypto/crc32c_generic", "fs/mbcache", "fs/jbd2/jbd2", "fs/ext4/ext4"]
 
 INIT = """#!/bin/busybox sh
 PATH=/bin
@@ -93,6 +103,8 @@ grep -q disk.legacy /proc/cmdline && echo "disk: device $(cat /sys/bus/pci/drive
 echo "disk: serial $(cat /sys/block/vda/serial), queues $(ls /sys/block/vda/mq | wc -l)"
 "$(value phase)" && echo "disk: $(value phase) is done"
 echo "disk: sum $(dd if=/dev/vda bs=1M iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)"
+echo "disk: processors $(nproc), $(grep -c 'IO-APIC.*virtio' /proc/interrupts) pins"
+grep -q acpi=off /proc/cmdline && reboot -f
 poweroff -f
 """
 
@@ -102,17 +114,18 @@ def fail(why, text=""):
     sys.exit(1)
 
 
-def make_overlay(folder):
+def make_overlay(folder, guest):
     """The modules and the script, as an archive behind the guest's own."""
     root = os.path.join(folder, "root")
     os.makedirs(os.path.join(root, "modules"))
     os.makedirs(os.path.join(root, "mnt"))
-    for place, name in enumerate(MODULES):
-        found = glob.glob(f"{CACHE}/cloud/linux-image-*/lib/modules/*/kernel/{name}.ko")
+    names = MODULES + (GENERIC_MODULES if guest == "generic" else [])
+    for place, name in enumerate(names):
+        found = glob.glob(f"{CACHE}/{guest}/linux-image-*/lib/modules/*/kernel/{name}.ko")
         if not found:
             print(f"disk: {name}.ko is not there; run tools/guests.sh")
             sys.exit(77)
-        shutil.copy(found[0], os.path.join(root, "modules", f"{place}-{os.path.basename(name)}.ko"))
+        shutil.copy(found[0], os.path.join(root, "modules", f"{place:02}-{os.path.basename(name)}.ko"))
     with open(os.path.join(root, "disk-init"), "w") as script:
         script.write(INIT)
     os.chmod(os.path.join(root, "disk-init"), 0o755)
@@ -147,7 +160,7 @@ def resume_always(child, path, pauses):
 
 def boot(trapeze, row, overlay, disk, phase):
     """What the guest prints, which ends by itself."""
-    guest = os.path.join(CACHE, "cloud")
+    guest = os.path.join(CACHE, row.get("guest", "cloud"))
     append = f"console=ttyS0 quiet rdinit=/disk-init disk.phase={phase}"
     append += f" disk.numbers={row['numbers']} disk.files={row['files']}"
     append += row.get("append", "")
@@ -189,11 +202,12 @@ def check_image(disk, row):
 def main():
     trapeze, name = sys.argv[1:]
     row = CASES[name]
-    if not os.path.exists(f"{CACHE}/cloud/vmlinuz") or not shutil.which("debugfs"):
+    guest = row.get("guest", "cloud")
+    if not os.path.exists(f"{CACHE}/{guest}/vmlinuz") or not shutil.which("debugfs"):
         print("disk: the guest or debugfs is not there; run tools/guests.sh")
         sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
-        overlay = make_overlay(folder)
+        overlay = make_overlay(folder, guest)
         disk = os.path.join(folder, "a=disk,if=none.img")  # as unpleasant as a name can be
         with open(disk, "wb") as image:
             image.truncate(row["mib"] << 20)
@@ -203,7 +217,9 @@ def main():
         if used > row["mib"] << 19:
             fail(f"{used} bytes of a sparse image are used", text)
         text = boot(trapeze, row, overlay, disk, "look")
-    if "append" in row and ("device 0x1001" not in text or "features 0" not in text):
+    if "acpi=off" in row.get("append", "") and "processors 2, 1 pins" not in text:
+        fail("expected two processors and a pin of the I/O APIC", text)
+    if "legacy" in row.get("append", "") and ("device 0x1001" not in text or "features 0" not in text):
         fail("an old driver was not at work", text)
     queues = 2 if "2" in row["options"] else 1
     files = row["files"] - sum(str(n).endswith("7") for n in range(1, row["files"] + 1)) + 2

@@ -23,8 +23,10 @@ CASES = {
     "user-smp2": ("user", ["--cpus", "2"]),
     "user-interpreter": ("user", ["--engine", "interpreter"]),
     "user-legacy": ("user,transitional=on", []),
+    "user-mptable": ("user", ["--cpus", "2", "--no-reboot"]),
     "user-mmio": ("user,if=virtio-mmio", ["--cpus", "2"]),
 }
+APPEND = {"user-legacy": " net.legacy", "user-mptable": " acpi=off pci=nomsi"}
 SIZE = 16 << 20
 REQUESTS = 50
 MODULES = (
@@ -54,7 +56,8 @@ port=$(sed -n 's/.*net\\.port=\\([0-9]*\\).*/\\1/p' /proc/cmdline)
 fetch /www/file file && echo "net: fetched $(sha256sum </www/file)"
 httpd -p 80 -h /www && echo "net: serving"
 nc -l -p 81
-echo "net: done"
+echo "net: done, processors $(nproc), $(grep -c 'IO-APIC.*virtio' /proc/interrupts) pins"
+grep -q acpi=off /proc/cmdline && reboot -f
 poweroff -f
 """
 
@@ -67,11 +70,11 @@ def entry(name, mode, data):
     return head + data + b"\0" * (-len(data) % 4)
 
 
-def make_initramfs(target, init):
+def make_initramfs(target, guest, init):
     """The modules and /net-init, to be put behind the guest's own initramfs."""
-    folder = glob.glob(os.path.join(boot.CACHE, "cloud", "linux-image-*", "lib", "modules", "*", "kernel"))
+    folder = glob.glob(os.path.join(boot.CACHE, guest, "linux-image-*", "lib", "modules", "*", "kernel"))
     if not folder:
-        print("net: the cloud kernel's modules are not there; run tools/guest.sh cloud")
+        print(f"net: the {guest} kernel's modules are not there; run tools/guest.sh {guest}")
         sys.exit(77)
     with open(target, "wb") as out:
         out.write(entry("net-init", 0o100755, init.encode()))
@@ -120,10 +123,10 @@ def main():
     web, end = free_port(), free_port()
     init = INIT.replace("MODULES", " ".join(os.path.basename(m) for m in MODULES.split()))
     with tempfile.TemporaryDirectory() as folder:
-        make_initramfs(f"{folder}/net.cpio", init)
-        row = boot.case("cloud", "", [], append=f"rdinit=/net-init net.port={serve(data)}")
-        if name == "user-legacy":
-            row["append"] += " net.legacy"
+        guest = "generic" if name == "user-mptable" else "cloud"  # which knows no MP table
+        make_initramfs(f"{folder}/net.cpio", guest, init)
+        row = boot.case(guest, "", [], append=f"rdinit=/net-init net.port={serve(data)}")
+        row["append"] += APPEND.get(name, "")
         command = boot.command_for(trapeze, row)
         at = command.index("--initrd") + 1
         command[at] += f",{folder}/net.cpio"
@@ -147,6 +150,8 @@ def main():
             pass
         if console.finish(deadline) != 0:
             boot.fail(console, "it does not end")
+        if name == "user-mptable" and "done, processors 2, 1 pins" not in console.text:
+            boot.fail(console, "expected two processors and a pin of the I/O APIC")
         boot.check_console(console)
 
 
