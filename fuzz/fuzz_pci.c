@@ -127,7 +127,7 @@ static void configure(struct rig *r, struct fuzz_input *in)
 static void access_bar(struct rig *r, struct fuzz_input *in)
 {
     uint16_t what = (uint16_t)fuzz_take(in, 2);
-    const struct pci_bar *bar = &function(r, what)->bars[(what >> 1) % PCI_BARS];
+    const struct pci_bar *bar = &function(r, what)->bars[(what >> 1) % (PCI_BARS + 1)];
     uint64_t gpa = bar->gpa + fuzz_take(in, 2);
     unsigned size = 1u << (what >> 4 & 3);
 

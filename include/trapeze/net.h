@@ -71,7 +71,8 @@ void net_free(struct net *net); /* NULL is fine */
 void net_connect(struct net *net, const struct net_frontend *frontend);
 /* False: not taken; can_send follows. A frame that makes no sense is taken and lost. */
 bool net_send(struct net *net, const struct net_frame *frame);
-void net_sent(struct net *net); /* no more for now */
+bool net_can_send(const struct net *net); /* net_send() would take a frame */
+void net_sent(struct net *net);           /* no more for now */
 /* The front end has room again. */
 void net_accept(struct net *net);
 bool net_is_up(const struct net *net);
@@ -86,6 +87,9 @@ bool net_connects(const struct net *net);
 
 /* "52:54:00:12:34:56" to bytes. False: it is not that, or not one card's (multicast, or 0). */
 bool net_parse_mac(const char *text, uint8_t out[NET_MAC_BYTES]);
+/* What every card wants: a network (NULL: there is none) and an address. name is for the error. */
+int net_check_card(const char *name, const struct net *net, const char *mac,
+                   uint8_t out[NET_MAC_BYTES], struct error *err);
 
 /* The kinds of backend, for help texts: names from index 0 on, NULL after the last. */
 const char *net_kind_name(unsigned index);

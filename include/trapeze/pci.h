@@ -28,6 +28,8 @@
 #define PCI_SLOTS        32
 #define PCI_FUNCTIONS    256 /* of a bus: slot * 8 + function */
 #define PCI_BARS         6
+#define PCI_ROM          6 /* the expansion ROM's place in tables, behind the BARs */
+#define PCI_ROM_MAX      (16u << 20)
 #define PCI_PIRQS        8 /* interrupt lines of the root bus */
 #define PCI_MSI_MAX      32
 #define PCI_MSIX_MAX     128
@@ -46,6 +48,7 @@ enum pci_register {
     PCI_BAR0 = 0x10,
     PCI_SUBSYSTEM_VENDOR_ID = 0x2c,
     PCI_SUBSYSTEM_ID = 0x2e,
+    PCI_ROM_ADDRESS = 0x30,
     PCI_CAPABILITIES = 0x34,
     PCI_INTERRUPT_LINE = 0x3c,
     PCI_INTERRUPT_PIN = 0x3d,
@@ -71,7 +74,7 @@ enum pci_capability_id {
 
 struct pci_function;
 
-enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEMORY32, PCI_BAR_MEMORY64 };
+enum pci_bar_kind { PCI_BAR_NONE, PCI_BAR_IO, PCI_BAR_MEMORY32, PCI_BAR_MEMORY64, PCI_BAR_ROM };
 
 /* A 64-bit BAR takes the slot behind it too, which must be PCI_BAR_NONE. */
 struct pci_bar_desc {
@@ -98,7 +101,7 @@ struct pci_function_desc {
     uint8_t interrupt_pin; /* 0 none, 1 INTA to 4 INTD */
     bool multifunction;    /* function 0 of several */
 
-    struct pci_bar_desc bar[PCI_BARS];
+    struct pci_bar_desc bar[PCI_BARS + 1]; /* the last is made of the property romfile */
 
     const struct pci_capability_desc *capabilities; /* in the order of the list */
     unsigned capability_count;
@@ -167,6 +170,7 @@ struct pci_function {
 
     /* Configuration. */
     char *addr;          /* property: "SLOT[.FUNCTION]" in hexadecimal; NULL: first free slot */
+    char *romfile;       /* property: what its expansion ROM holds; NULL: it has none */
     struct pci_bus *bus; /* property; NULL: the machine's */
     struct pci_function_desc desc;
     uint8_t slot, number;                /* number: of the function in its slot */
@@ -184,7 +188,7 @@ struct pci_function {
 
     /* Rebuilt on load. */
     bool wire_level; /* what the bus's line gets from this function */
-    struct pci_bar bars[PCI_BARS];
+    struct pci_bar bars[PCI_BARS + 1];
     struct region msix_table_region, msix_pba_region;
 };
 
@@ -199,6 +203,10 @@ static inline struct pci_function *pci_function_of(struct device *dev)
      .type = PROPERTY_TYPE_STRING,                                                                 \
      .offset = offsetof(st, f.addr),                                                               \
      .help = "place on the bus, SLOT[.FUNCTION] in hexadecimal (default: first free)"},            \
+        {.name = "romfile",                                                                        \
+         .type = PROPERTY_TYPE_STRING,                                                             \
+         .offset = offsetof(st, f.romfile),                                                        \
+         .help = "file with the expansion ROM, which firmware runs (default: none)"},              \
     {                                                                                              \
         .name = "bus", .type = PROPERTY_TYPE_POINTER, .offset = offsetof(st, f.bus),               \
         .help = "bus to sit on (default: the machine's)"                                           \

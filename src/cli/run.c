@@ -298,13 +298,18 @@ static char *property_end(char *property)
 
 const char *run_take_property(char *properties, const char *key, char out[32])
 {
+    return run_take_text(properties, key, out, 32);
+}
+
+const char *run_take_text(char *properties, const char *key, char *out, size_t out_size)
+{
     size_t key_length = strlen(key);
 
     for (char *p = properties, *end; *p; p = *end ? end + 1 : end) {
         end = property_end(p);
         if (strncmp(p, key, key_length) != 0)
             continue;
-        snprintf(out, 32, "%.*s", (int)(end - p - (ptrdiff_t)key_length), p + key_length);
+        snprintf(out, out_size, "%.*s", (int)(end - p - (ptrdiff_t)key_length), p + key_length);
         if (*end)
             memmove(p, end + 1, strlen(end + 1) + 1);
         else
@@ -367,8 +372,15 @@ static int add_networks(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
 
-    return run_add_networks(&run->networks, run->machine, &options->net, &options->publish,
-                            !run->media.kernel, machine_seed(run), err);
+    const struct run_network_options networks = {
+        .net = &options->net,
+        .publish = &options->publish,
+        .is_default = !run->media.kernel,
+        .boots = !run->media.kernel && !run->media.image_disk && !options->disk.count,
+        .seed = machine_seed(run),
+    };
+
+    return run_add_networks(&run->networks, run->machine, &networks, err);
 }
 
 /* ---- character devices ---- */
@@ -900,12 +912,14 @@ const struct cli_option cli_run_options[] = {
      .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "
              "are gone at the end"},
     {"net", 'N', CLI_TEXTS, AT(net), "KIND[,P=VALUE]...", .choices = run_net_choices,
-     .help = "a network card and what it is connected to; if=virtio (or "
-             "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
-             "drivers use it, mac=ADDRESS its address, "
-             "queues=N and mtu=N more of the card (default: user if the "
-             "guest boots from firmware and libslirp was there when trapeze was built, else none); "
-             "may be repeated"},
+     .help = "a network card and what it is connected to; model=virtio, virtio-mmio (without PCI) "
+             "or e1000 is what the guest sees, transitional=on lets old virtio drivers use it, "
+             "mac=ADDRESS its address, queues=N and mtu=N more of "
+             "a virtio card, romfile=FILE "
+             "its boot ROM (default: iPXE of the package ipxe-qemu if there is nothing else to "
+             "start from); tftp=FOLDER,bootfile=NAME of user is what a card boots (default: user "
+             "if the guest boots from firmware and libslirp was there when trapeze was built, else "
+             "none); may be repeated"},
     {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",
      .help = "lead a port of the host to the guest, on the first network, which is user; HOST is "
              "127.0.0.1 unless said; may be repeated"},

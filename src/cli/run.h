@@ -14,6 +14,8 @@ struct net;
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
  */
 const char *run_take_property(char *properties, const char *key, char out[32]);
+/* The same, of any length. */
+const char *run_take_text(char *properties, const char *key, char *out, size_t out_size);
 
 /* ---- run_media.c ---- */
 
@@ -67,13 +69,16 @@ struct run_networks {
     bool reads_files; /* while the machine runs */
 };
 
-/*
- * Cards of --net with their backends, and ports of --publish. Nothing said: user networking if
- * is_default, and possible. seed is what the cards' addresses are made of.
- */
+struct run_network_options {
+    const struct cli_texts *net, *publish;
+    bool is_default; /* without --net there is user networking, if it is possible */
+    bool boots;      /* there is nothing else to start from: cards get their boot ROM */
+    uint64_t seed;   /* what the cards' addresses are made of */
+};
+
+/* Cards of --net with their backends, and ports of --publish. */
 int run_add_networks(struct run_networks *networks, struct machine *machine,
-                     const struct cli_texts *net, const struct cli_texts *publish, bool is_default,
-                     uint64_t seed, struct error *err);
+                     const struct run_network_options *options, struct error *err);
 /* Does a machine with these options get a user network? is_default as above. */
 bool run_default_network(const struct cli_texts *net, const struct cli_texts *publish,
                          bool is_default);

@@ -10,24 +10,27 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 #include "trapeze/net.h"
 
-static const struct {
-    const char *name, *summary, *class;
-} interfaces[] = {
-    {"virtio", "virtio-net on PCI", "virtio-net"},
-    {"virtio-mmio", "virtio-net without PCI", "virtio-net-mmio"},
-    {NULL, NULL, NULL},
+/* rom: from the package ipxe-qemu. */
+static const struct model {
+    const char *name, *summary, *class, *rom;
+} models[] = {
+    {"virtio", "virtio-net on PCI", "virtio-net", "/usr/lib/ipxe/qemu/efi-virtio.rom"},
+    {"virtio-mmio", "virtio-net without PCI", "virtio-net-mmio", NULL},
+    {"e1000", "Intel 82540EM", "e1000", "/usr/lib/ipxe/qemu/efi-e1000.rom"},
+    {.name = NULL},
 };
 
-static void interface_choices(cli_put_choice *put, void *opaque)
+static void model_choices(cli_put_choice *put, void *opaque)
 {
-    for (unsigned n = 0; interfaces[n].name; n++)
-        put(opaque, interfaces[n].name, interfaces[n].summary);
+    for (unsigned n = 0; models[n].name; n++)
+        put(opaque, models[n].name, models[n].summary);
 }
 
 void run_net_choices(cli_put_choice *put, void *opaque)
@@ -53,17 +56,15 @@ static bool has_kind(const char *name)
     return false;
 }
 
-static const struct device_class *card_class(const char *interface, struct error *err)
+static const struct model *find_model(const char *name, struct error *err)
 {
-    unsigned n = 0;
+    const struct model *model = models;
 
-    if (!interface)
-        interface = interfaces[0].name;
-    if (cli_check_choice("network card", interface, interface_choices, err))
+    if (name && cli_check_choice("network card", name, model_choices, err))
         return NULL;
-    while (strcmp(interfaces[n].name, interface))
-        n++;
-    return device_class_find(interfaces[n].class);
+    while (name && strcmp(model->name, name))
+        model++;
+    return model;
 }
 
 /* Locally administered, of one card. The same for the same seed, as systems remember theirs. */
@@ -78,31 +79,52 @@ static void make_mac(char text[32], uint64_t seed, size_t card)
              (unsigned)(hash >> 8 & 0xff), (unsigned)(hash >> 16 & 0xff));
 }
 
+/* What a word of --net says of the card; the rest is net_open()'s. NULL: nothing. */
 struct card {
-    char interface[32], mac[32], queues[32], mtu[32], transitional[32];
-    const char *chosen_interface, *chosen_mac, *chosen_queues, *chosen_mtu, *chosen_transitional;
+    char model_text[32], mac_text[32], queues_text[32], mtu_text[32], transitional_text[32];
+    char rom_text[4096];
+    const char *model, *mac, *queues, *mtu, *transitional, *romfile;
 };
 
-static int attach_card(struct machine *machine, const struct card *card, struct net *net,
+static void take_card(struct card *card, char *properties)
+{
+    card->model = run_take_property(properties, "model=", card->model_text);
+    if (!card->model)
+        card->model = run_take_property(properties, "if=", card->model_text);
+    card->mac = run_take_property(properties, "mac=", card->mac_text);
+    card->queues = run_take_property(properties, "queues=", card->queues_text);
+    card->mtu = run_take_property(properties, "mtu=", card->mtu_text);
+    card->transitional = run_take_property(properties, "transitional=", card->transitional_text);
+    card->romfile = run_take_text(properties, "romfile=", card->rom_text, sizeof(card->rom_text));
+}
+
+static int set_if_said(struct device *dev, const char *property, const char *value,
                        struct error *err)
 {
-    const struct device_class *class = card_class(card->chosen_interface, err);
-    struct device *dev = class ? device_new(machine, class, NULL, err) : NULL;
+    return value ? device_set(dev, property, value, err) : 0;
+}
 
-    if (!dev || device_set(dev, "mac", card->chosen_mac, err) ||
-        (card->chosen_queues && device_set(dev, "queues", card->chosen_queues, err)) ||
-        (card->chosen_mtu && device_set(dev, "mtu", card->chosen_mtu, err)) ||
-        (card->chosen_transitional &&
-         device_set(dev, "transitional", card->chosen_transitional, err)) ||
-        device_set_pointer(dev, "network", net, err))
+static int attach_card(struct machine *machine, const struct card *card, struct net *net,
+                       bool boots, struct error *err)
+{
+    const struct model *model = find_model(card->model, err);
+    const struct device_class *class = model ? device_class_find(model->class) : NULL;
+    struct device *dev = class ? device_new(machine, class, NULL, err) : NULL;
+    const char *romfile = card->romfile;
+
+    if (model && model->rom && !romfile && boots && !access(model->rom, R_OK))
+        romfile = model->rom;
+    if (!dev || device_set(dev, "mac", card->mac, err) ||
+        set_if_said(dev, "queues", card->queues, err) || set_if_said(dev, "mtu", card->mtu, err) ||
+        set_if_said(dev, "transitional", card->transitional, err) ||
+        set_if_said(dev, "romfile", romfile, err) || device_set_pointer(dev, "network", net, err))
         return -EINVAL;
     return device_attach(dev, err);
 }
 
-/* "KIND[,if=virtio][,mac=ADDRESS][,queues=N][,mtu=N][,PROPERTY=VALUE]...": the rest is
- * net_open()'s. */
+/* "KIND[,model=NAME][,mac=ADDRESS][,queues=N][,mtu=N][,romfile=FILE][,PROPERTY=VALUE]..." */
 static int add_network(struct run_networks *networks, struct machine *machine, const char *text,
-                       uint64_t seed, struct error *err)
+                       const struct run_network_options *options, struct error *err)
 {
     char *rest = strdup(text);
     struct card card;
@@ -111,20 +133,16 @@ static int add_network(struct run_networks *networks, struct machine *machine, c
 
     if (!rest)
         return error_set(err, ENOMEM, "out of memory");
-    card.chosen_interface = run_take_property(rest, "if=", card.interface);
-    card.chosen_mac = run_take_property(rest, "mac=", card.mac);
-    card.chosen_queues = run_take_property(rest, "queues=", card.queues);
-    card.chosen_mtu = run_take_property(rest, "mtu=", card.mtu);
-    card.chosen_transitional = run_take_property(rest, "transitional=", card.transitional);
-    if (!card.chosen_mac) {
-        make_mac(card.mac, seed, networks->count);
-        card.chosen_mac = card.mac;
+    take_card(&card, rest);
+    if (!card.mac) {
+        make_mac(card.mac_text, options->seed, networks->count);
+        card.mac = card.mac_text;
     }
     net = net_open(machine_loop(machine), rest, err);
     if (net) {
         networks->nets[networks->count++] = net;
         networks->reads_files |= strstr(rest, "tftp=") != NULL;
-        result = attach_card(machine, &card, net, err);
+        result = attach_card(machine, &card, net, options->boots, err);
     }
     free(rest);
     if (result)
@@ -205,20 +223,21 @@ bool run_default_network(const struct cli_texts *net, const struct cli_texts *pu
 }
 
 int run_add_networks(struct run_networks *networks, struct machine *machine,
-                     const struct cli_texts *net, const struct cli_texts *publish, bool is_default,
-                     uint64_t seed, struct error *err)
+                     const struct run_network_options *options, struct error *err)
 {
+    const struct cli_texts *net = options->net;
+
     if (net->count > RUN_MAX_NETS)
         return error_set(err, E2BIG, "%zu networks are too many; up to %d can be given", net->count,
                          RUN_MAX_NETS);
     for (size_t n = 0; n < net->count; n++)
         if (strcmp(net->items[n], "none") &&
-            add_network(networks, machine, net->items[n], seed, err))
+            add_network(networks, machine, net->items[n], options, err))
             return -EINVAL;
-    if (run_default_network(net, publish, is_default) &&
-        add_network(networks, machine, "user", seed, err))
+    if (run_default_network(net, options->publish, options->is_default) &&
+        add_network(networks, machine, "user", options, err))
         return -EINVAL;
-    return publish_all(networks, publish, err);
+    return publish_all(networks, options->publish, err);
 }
 
 bool run_networks_connect(const struct run_networks *networks)

@@ -10,6 +10,7 @@ const struct device_class *const device_classes[] = {
     &apic_class,
     &debug_console_class,
     &debug_exit_class,
+    &e1000_class,
     &fw_cfg_class,
     &hpet_class,
     &i8042_class,

@@ -12,6 +12,7 @@ extern const struct device_class acpi_pm_class;
 extern const struct device_class apic_class;
 extern const struct device_class debug_console_class;
 extern const struct device_class debug_exit_class;
+extern const struct device_class e1000_class;
 extern const struct device_class fw_cfg_class;
 extern const struct device_class hpet_class;
 extern const struct device_class i8042_class;

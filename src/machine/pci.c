@@ -11,8 +11,8 @@
  * by a mask. BARs lie below RAM in the memory map, as on a chipset that decodes RAM first; a
  * BAR at a place where it cannot be is left unmapped.
  *
- * Left out: bridges (one root bus), extended configuration space, expansion ROMs, power
- * management, latency and cache line effects (the registers only store).
+ * Left out: bridges (one root bus), extended configuration space, power management, latency and
+ * cache line effects (the registers only store).
  */
 #include "trapeze/pci.h"
 
@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "host/file.h"
 #include "trapeze/machine.h"
 
 #define BAR_IO_FLAG       0x1u
@@ -31,6 +32,9 @@
 #define BAR_IO_MAX        256u
 #define BAR_MEMORY_MIN    16u
 #define BAR_MEMORY_MAX    (1ull << 40)
+#define ROM_ENABLE        0x1u
+#define ROM_MIN           GUEST_PAGE_SIZE
+#define BAR_COUNT         (PCI_BARS + 1u) /* with the expansion ROM */
 #define BAR_PRIORITY      (-2)
 #define MSIX_PRIORITY     (-1)
 
@@ -341,10 +345,15 @@ static const struct region_ops *bar_ops(const struct pci_function *function, uns
     return ops ? ops : &bar_empty_ops;
 }
 
+static unsigned bar_register(unsigned index)
+{
+    return index == PCI_ROM ? PCI_ROM_ADDRESS : PCI_BAR0 + 4 * index;
+}
+
 /* Where the registers say that the BAR is. */
 static uint64_t bar_programmed(const struct pci_function *function, unsigned index)
 {
-    const uint8_t *bar = function->config + PCI_BAR0 + 4 * index;
+    const uint8_t *bar = function->config + bar_register(index);
 
     switch (function->desc.bar[index].kind) {
     case PCI_BAR_IO:
@@ -353,6 +362,8 @@ static uint64_t bar_programmed(const struct pci_function *function, unsigned ind
         return pci_get32(bar) & ~BAR_MEMORY_MASK;
     case PCI_BAR_MEMORY64:
         return pci_get64(bar) & ~(uint64_t)BAR_MEMORY_MASK;
+    case PCI_BAR_ROM: /* the bit is one more enable */
+        return pci_get32(bar) & ROM_ENABLE ? pci_get32(bar) & ~(ROM_MIN - 1) : 0;
     default:
         return 0;
     }
@@ -363,8 +374,8 @@ static bool bar_is_decoded(const struct pci_function *function, unsigned index, 
 {
     const struct pci_bar_desc *bar = &function->desc.bar[index];
     uint64_t limit = bar->kind == PCI_BAR_IO         ? 1ull << 16
-                     : bar->kind == PCI_BAR_MEMORY32 ? 1ull << 32
-                                                     : 1ull << 52;
+                     : bar->kind == PCI_BAR_MEMORY64 ? 1ull << 52
+                                                     : 1ull << 32;
     unsigned enable = bar->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
 
     return bar->kind != PCI_BAR_NONE && (pci_command(function) & enable) && address != 0 &&
@@ -459,7 +470,7 @@ static void pci_update_bars(struct pci_function *function)
     struct error err = {0};
     uint32_t move = 0;
 
-    for (unsigned i = 0; i < PCI_BARS; i++) {
+    for (unsigned i = 0; i < BAR_COUNT; i++) {
         uint64_t gpa = bar_programmed(function, i);
         bool decoded = bar_is_decoded(function, i, gpa);
 
@@ -469,10 +480,10 @@ static void pci_update_bars(struct pci_function *function)
     if (!move)
         return;
     memory_begin(memory);
-    for (unsigned i = 0; i < PCI_BARS; i++)
+    for (unsigned i = 0; i < BAR_COUNT; i++)
         if (move & 1u << i)
             bar_unmap(function, i);
-    for (unsigned i = 0; i < PCI_BARS; i++)
+    for (unsigned i = 0; i < BAR_COUNT; i++)
         if ((move & 1u << i) && bar_is_decoded(function, i, bar_programmed(function, i)))
             bar_map(function, i, bar_programmed(function, i));
     if (memory_commit(memory, &err))
@@ -520,7 +531,8 @@ static void pci_config_changed(struct pci_function *function, unsigned offset, u
 {
     bool command = touches(offset, size, PCI_COMMAND, 2);
 
-    if (command || touches(offset, size, PCI_BAR0, 4 * PCI_BARS))
+    if (command || touches(offset, size, PCI_BAR0, 4 * PCI_BARS) ||
+        touches(offset, size, PCI_ROM_ADDRESS, 4))
         pci_update_bars(function);
     if ((function->msix_offset && touches(offset, size, function->msix_offset, MSIX_SIZE)) ||
         (function->msi_offset && touches(offset, size, function->msi_offset, MSI_SIZE)))
@@ -560,6 +572,8 @@ static int pci_check_bar(const struct pci_function_desc *desc, unsigned index, s
 
     if (bar->kind == PCI_BAR_NONE)
         return 0;
+    if (bar->kind == PCI_BAR_ROM)
+        return error_set(err, EINVAL, "BAR %u is no place for the expansion ROM", index);
     if (bar->size_bytes < min || bar->size_bytes > max || (bar->size_bytes & (bar->size_bytes - 1)))
         return error_set(err, EINVAL, "BAR %u has a size of %" PRIu64 " bytes", index,
                          bar->size_bytes);
@@ -634,13 +648,15 @@ static void pci_build_header(struct pci_function *function)
 static void pci_build_bar(struct pci_function *function, unsigned index)
 {
     const struct pci_bar_desc *bar = &function->desc.bar[index];
-    uint8_t *initial = function->initial + PCI_BAR0 + 4 * index;
-    uint8_t *writable = function->writable + PCI_BAR0 + 4 * index;
+    uint8_t *initial = function->initial + bar_register(index);
+    uint8_t *writable = function->writable + bar_register(index);
     uint64_t mask = ~(bar->size_bytes - 1);
     uint32_t flags = bar->kind == PCI_BAR_IO ? BAR_IO_FLAG : 0;
 
     if (bar->kind == PCI_BAR_NONE)
         return;
+    if (bar->kind == PCI_BAR_ROM)
+        mask |= ROM_ENABLE;
     if (bar->kind == PCI_BAR_MEMORY64)
         flags |= BAR_MEMORY64;
     if (bar->kind != PCI_BAR_IO && bar->prefetchable)
@@ -748,7 +764,7 @@ static int pci_build(struct pci_function *function, struct error *err)
     function->config_used = PCI_HEADER_END;
     function->msi_offset = function->msix_offset = 0;
     pci_build_header(function);
-    for (unsigned i = 0; i < PCI_BARS; i++)
+    for (unsigned i = 0; i < BAR_COUNT; i++)
         pci_build_bar(function, i);
     rc = pci_build_capabilities(function, err);
     if (!rc)
@@ -772,12 +788,12 @@ static void pci_prepare_regions(struct pci_function *function)
 {
     unsigned vectors = function->desc.msix_vectors;
 
-    for (unsigned i = 0; i < PCI_BARS; i++) {
+    for (unsigned i = 0; i < BAR_COUNT; i++) {
         struct region *region = &function->bars[i].region;
 
         if (region->hva) {
-            region->name = "pci-bar-ram";
-            region->kind = REGION_RAM;
+            region->name = i == PCI_ROM ? "pci-rom" : "pci-bar-ram";
+            region->kind = i == PCI_ROM ? REGION_ROM : REGION_RAM;
             region->size_bytes = function->desc.bar[i].size_bytes;
             region->priority = BAR_PRIORITY;
         } else {
@@ -795,6 +811,33 @@ void pci_set_bar_ram(struct pci_function *function, unsigned bar, uint8_t *hva, 
 {
     function->bars[bar].region.hva = hva;
     function->bars[bar].region.ram_offset = ram_offset;
+}
+
+/* Its size is the next power of two, the rest all zeros. */
+static int pci_load_rom(struct pci_function *function, struct error *err)
+{
+    struct pci_bar_desc *bar = &function->desc.bar[PCI_ROM];
+    uint64_t size_bytes = ROM_MIN, ram_offset;
+    size_t file_bytes;
+    uint8_t *data, *hva;
+
+    *bar = (struct pci_bar_desc){.kind = PCI_BAR_NONE};
+    if (!function->romfile || !*function->romfile)
+        return 0;
+    if (host_file_read(function->romfile, PCI_ROM_MAX, &data, &file_bytes, err)) {
+        error_prefix(err, "romfile: ");
+        return -EINVAL;
+    }
+    while (size_bytes < file_bytes)
+        size_bytes *= 2;
+    hva = memory_add_block(device_memory(&function->dev), size_bytes, &ram_offset, err);
+    if (hva) {
+        memcpy(hva, data, file_bytes);
+        *bar = (struct pci_bar_desc){.kind = PCI_BAR_ROM, .size_bytes = size_bytes};
+        pci_set_bar_ram(function, PCI_ROM, hva, ram_offset);
+    }
+    free(data);
+    return hva ? 0 : -ENOSPC;
 }
 
 /* ---- the place on the bus ---- */
@@ -861,6 +904,8 @@ int pci_attach(struct pci_function *function, const struct pci_function_desc *de
     function->desc = *desc;
     rc = pci_find_place(function, &address, err);
     if (!rc)
+        rc = pci_load_rom(function, err);
+    if (!rc)
         rc = pci_build(function, err);
     if (rc)
         return rc;
@@ -885,7 +930,7 @@ void pci_detach(struct pci_function *function)
         return;
     pci_set_intx(function, false);
     memory_begin(device_memory(&function->dev));
-    for (unsigned i = 0; i < PCI_BARS; i++)
+    for (unsigned i = 0; i < BAR_COUNT; i++)
         bar_unmap(function, i);
     if (memory_commit(device_memory(&function->dev), &err))
         log_error("%s: %s", function->dev.id, err.text);

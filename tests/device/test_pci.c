@@ -2,6 +2,10 @@
  * test_pci.c - configuration space, BARs, INTx, MSI, MSI-X, ECAM, with a device made for it
  */
 #include "cmocka_all.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
 #include "device_test.h"
 #include "devices/devices.h"
 #include "trapeze/pci.h"
@@ -772,6 +776,55 @@ static void state_round_trip(void **state)
     device_test_round_trip(f.t, f.isa);
 }
 
+/* ---- expansion ROM ---- */
+
+#define ROM_GPA 0xc0200000u
+
+static void a_rom_shows_its_file_when_enabled(void **state)
+{
+    char path[] = "/tmp/trapeze-rom-XXXXXX", properties[64];
+    int fd = mkstemp(path);
+    uint64_t config = ecam(5, PCI_ROM_ADDRESS);
+    struct device *dev;
+
+    (void)state;
+    assert_int_equal(write(fd, "\x55\xaa rom", 6), 6);
+    assert_int_equal(ftruncate(fd, 5000), 0);
+    snprintf(properties, sizeof(properties), "addr=5,romfile=%s", path);
+    dev = device_test_add(f.t, &probe_class, properties);
+    close(fd);
+    unlink(path);
+    device_test_reset(f.t);
+    test_write(f.t, config, UINT32_MAX, 4);
+    assert_int_equal(test_read(f.t, config, 4), 0xffffe001); /* 8 KiB */
+    test_write(f.t, config, ROM_GPA, 4);
+    test_write(f.t, ecam(5, PCI_COMMAND), PCI_COMMAND_MEMORY, 2);
+    assert_int_equal(test_read(f.t, ROM_GPA, 2), 0xffff); /* its own bit is off */
+    test_write(f.t, config, ROM_GPA | 1, 4);
+    assert_int_equal(test_read(f.t, ROM_GPA, 4), 0x7220aa55);
+    test_write(f.t, ROM_GPA, 0, 4);
+    assert_int_equal(test_read(f.t, ROM_GPA, 4), 0x7220aa55);
+    device_test_round_trip(f.t, dev);
+    assert_int_equal(test_read(f.t, ROM_GPA, 4), 0x7220aa55);
+    test_write(f.t, ecam(5, PCI_COMMAND), 0, 2);
+    assert_int_equal(test_read(f.t, ROM_GPA, 2), 0xffff);
+    set(PCI_ROM_ADDRESS, UINT32_MAX, 4); /* a function without */
+    assert_int_equal(get(PCI_ROM_ADDRESS, 4), 0);
+}
+
+static void a_rom_that_is_not_there_is_an_error(void **state)
+{
+    struct device *dev =
+        device_test_create(f.t, &probe_class, "addr=5,romfile=/nowhere/at/all.rom");
+    struct error err = {0};
+
+    (void)state;
+    machine_lock(f.t->machine);
+    assert_int_not_equal(device_attach(dev, &err), 0);
+    machine_unlock(f.t->machine);
+    assert_non_null(strstr(err.text, "romfile: "));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -807,6 +860,8 @@ int main(void)
         TEST(the_bus_can_be_full),
         TEST(what_the_guest_cannot_write_is_not_loaded),
         TEST(state_round_trip),
+        TEST(a_rom_shows_its_file_when_enabled),
+        TEST(a_rom_that_is_not_there_is_an_error),
         cmocka_unit_test(a_machine_without_bus_says_so),
     };
 

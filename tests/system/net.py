@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""net.py TRAPEZE CASE - the cloud kernel's virtio-net driver on a user network
+"""net.py TRAPEZE CASE - Debian's drivers of network cards, on a user network
 
-The guest (tools/guest.sh cloud, with the modules of its package) gets an address by DHCP, fetches a file
+The guest (tools/guest.sh, with the modules of its package) gets an address by DHCP, fetches a file
 from a server on the host and serves one through a published port; both are compared. Then it answers
-many small requests. CASES has the options. Skipped (status 77) without the guest.
+many small requests. CASES has the card and the options. Skipped (status 77) without the guest.
 """
 import glob
 import hashlib
@@ -18,21 +18,25 @@ import urllib.request
 
 import boot
 
+# Properties of the card, options; other than the cloud kernel, and what goes to its command line.
 CASES = {
-    "user": ("user", []),
-    "user-smp2": ("user", ["--cpus", "2"]),
-    "user-interpreter": ("user", ["--engine", "interpreter"]),
-    "user-legacy": ("user,transitional=on", []),
-    "user-mptable": ("user", ["--cpus", "2", "--no-reboot"]),
-    "user-mmio": ("user,if=virtio-mmio", ["--cpus", "2"]),
+    "user": ("virtio", []),
+    "user-smp2": ("virtio", ["--cpus", "2"]),
+    "user-interpreter": ("virtio", ["--engine", "interpreter"]),
+    "user-legacy": ("virtio,transitional=on", [], "cloud", " net.legacy"),
+    "user-mptable": ("virtio", ["--cpus", "2", "--no-reboot"], "generic", " acpi=off pci=nomsi"),
+    "user-mmio": ("virtio-mmio", ["--cpus", "2"]),
+    "e1000": ("e1000", [], "generic"),
+    "e1000-interpreter": ("e1000", ["--engine", "interpreter"], "generic"),
 }
-APPEND = {"user-legacy": " net.legacy", "user-mptable": " acpi=off pci=nomsi"}
 SIZE = 16 << 20
 REQUESTS = 50
-MODULES = (
-    "virtio/virtio_ring virtio/virtio virtio/virtio_pci_modern_dev virtio/virtio_pci_legacy_dev"
-    " virtio/virtio_pci virtio/virtio_mmio net/core/failover net/net_failover net/virtio_net"
+VIRTIO = (
+    "drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev"
+    " drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/virtio/virtio_mmio"
+    " net/core/failover drivers/net/net_failover drivers/net/virtio_net"
 )
+E1000 = "drivers/net/ethernet/intel/e1000/e1000"
 INIT = """#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
@@ -70,19 +74,19 @@ def entry(name, mode, data):
     return head + data + b"\0" * (-len(data) % 4)
 
 
-def make_initramfs(target, guest, init):
+def make_initramfs(target, guest, modules, init):
     """The modules and /net-init, to be put behind the guest's own initramfs."""
     folder = glob.glob(os.path.join(boot.CACHE, guest, "linux-image-*", "lib", "modules", "*", "kernel"))
     if not folder:
-        print(f"net: the {guest} kernel's modules are not there; run tools/guest.sh {guest}")
+        print(f"net: the kernel's modules are not there; run tools/guest.sh {guest}")
         sys.exit(77)
+    names = " ".join(os.path.basename(m) for m in modules.split())
     with open(target, "wb") as out:
-        out.write(entry("net-init", 0o100755, init.encode()))
+        out.write(entry("net-init", 0o100755, init.replace("MODULES", names).encode()))
         out.write(entry("modules", 0o40755, b""))
-        for module in MODULES.split():
-            path = module if module.startswith("net/core") else f"drivers/{module}"
-            with open(os.path.join(folder[0], path + ".ko"), "rb") as file:
-                out.write(entry(f"modules/{os.path.basename(path)}.ko", 0o100644, file.read()))
+        for module in modules.split():
+            with open(os.path.join(folder[0], module + ".ko"), "rb") as file:
+                out.write(entry(f"modules/{os.path.basename(module)}.ko", 0o100644, file.read()))
         out.write(entry("TRAILER!!!", 0, b""))
 
 
@@ -121,17 +125,16 @@ def main():
     data = os.urandom(SIZE)
     digest = hashlib.sha256(data).hexdigest()
     web, end = free_port(), free_port()
-    init = INIT.replace("MODULES", " ".join(os.path.basename(m) for m in MODULES.split()))
+    model, options, *more = CASES[name]
+    guest, append = more + ["cloud", ""][len(more) :]
+    modules = E1000 if model == "e1000" else VIRTIO
     with tempfile.TemporaryDirectory() as folder:
-        guest = "generic" if name == "user-mptable" else "cloud"  # which knows no MP table
-        make_initramfs(f"{folder}/net.cpio", guest, init)
-        row = boot.case(guest, "", [], append=f"rdinit=/net-init net.port={serve(data)}")
-        row["append"] += APPEND.get(name, "")
+        make_initramfs(f"{folder}/net.cpio", guest, modules, INIT)
+        row = boot.case(guest, "", [], append=f"rdinit=/net-init net.port={serve(data)}{append}")
         command = boot.command_for(trapeze, row)
         at = command.index("--initrd") + 1
         command[at] += f",{folder}/net.cpio"
-        network, options = CASES[name]
-        command += ["--net", network, "--publish", f"{web}:80", "--publish", f"{end}:81"] + options
+        command += ["--net", f"user,model={model}", "--publish", f"{web}:80", "--publish", f"{end}:81"] + options
         console = boot.Console(command)
         for pattern in (r"net: address 10\.0\.2\.15", f"net: fetched {digest}", "net: serving"):
             if not console.wait_for(pattern, deadline):

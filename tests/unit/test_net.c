@@ -15,6 +15,7 @@
 
 #include "backends/net/internal.h"
 #include "base/bytes.h"
+#include "base/net_sum.h"
 
 /* ---- a card that remembers ---- */
 

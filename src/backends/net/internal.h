@@ -80,8 +80,6 @@ bool net_fill_checksum(uint8_t *frame, size_t size, const struct net_offload *of
 typedef void net_put_frame(void *opaque, const struct net_frame *frame);
 bool net_cut(uint8_t *frame, size_t size, const struct net_offload *offload, net_put_frame *put,
              void *opaque);
-/* The Internet checksum of bytes behind an even number of bytes with that sum; not inverted. */
-uint16_t net_sum(uint16_t sum, const uint8_t *bytes, size_t size);
 
 /* ---- capture.c ---- */
 

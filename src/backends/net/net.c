@@ -53,6 +53,18 @@ bool net_parse_mac(const char *text, uint8_t out[NET_MAC_BYTES])
     return true;
 }
 
+int net_check_card(const char *name, const struct net *net, const char *mac,
+                   uint8_t out[NET_MAC_BYTES], struct error *err)
+{
+    if (!net)
+        return error_set(err, EINVAL, "%s: it is on no network; use --net KIND", name);
+    if (!net_parse_mac(mac, out))
+        return error_set(err, EINVAL,
+                         "%s: '%s' is not the address of one card, like 52:54:00:12:34:56", name,
+                         mac);
+    return 0;
+}
+
 /* ---- opening ---- */
 
 static const struct net_kind *find_kind(const char *description, size_t length, struct error *err)
@@ -209,9 +221,14 @@ static void send_simple(void *opaque, const struct net_frame *frame)
     net->kind->send(net, frame);
 }
 
+bool net_can_send(const struct net *net)
+{
+    return !net->kind->is_busy || !net->kind->is_busy(net);
+}
+
 bool net_send(struct net *net, const struct net_frame *frame)
 {
-    if (net->kind->is_busy && net->kind->is_busy(net))
+    if (!net_can_send(net))
         return false;
     if (net->capture_to)
         capture_frame(net->capture_to, frame);

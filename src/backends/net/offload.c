@@ -1,14 +1,14 @@
 /*
  * offload.c - checksums and TCP segments of frames, where a side does not do them itself
  *
- * RFC 1071 (sums), 791 and 8200 (IP), 9293 (TCP). Sums are made of the bytes as they lie in memory,
- * and so are right on any host.
+ * RFC 791 and 8200 (IP), 9293 (TCP).
  */
 #include <string.h>
 
 #include "backends/net/internal.h"
 #include "base/bytes.h"
 #include "base/guest_ram.h"
+#include "base/net_sum.h"
 
 #define ETHERTYPE_OFFSET 12u
 #define VLAN_BYTES       4u
@@ -33,33 +33,6 @@ void net_gather(const struct net_frame *frame, uint8_t *out)
         ram_copy(out + done, frame->pieces[n].data, part);
         done += part;
     }
-}
-
-uint16_t net_sum(uint16_t sum, const uint8_t *bytes, size_t size)
-{
-    uint64_t all = sum;
-    uint16_t last = 0;
-
-    for (; size >= 4; bytes += 4, size -= 4) {
-        uint32_t word;
-
-        memcpy(&word, bytes, 4);
-        all += word;
-    }
-    if (size >= 2) {
-        memcpy(&last, bytes, 2);
-        all += last;
-        bytes += 2;
-        size -= 2;
-    }
-    if (size) {
-        last = 0;
-        memcpy(&last, bytes, 1);
-        all += last;
-    }
-    while (all >> 16)
-        all = (all & 0xffff) + (all >> 16);
-    return (uint16_t)all;
 }
 
 bool net_fill_checksum(uint8_t *frame, size_t size, const struct net_offload *offload)

@@ -36,6 +36,7 @@
 #include "backends/net/internal.h"
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/net_sum.h"
 #include "host/host.h"
 
 #define NETWORK      0x0a000200u /* 10.0.2.0 */

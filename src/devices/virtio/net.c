@@ -674,24 +674,13 @@ static const struct virtio_ops net_ops = {
 
 /* ---- lifecycle ---- */
 
-static int parse_mac(struct virtio_net *s, struct error *err)
-{
-    const char *text = s->mac;
-
-    if (!net_parse_mac(text, s->own_mac))
-        return error_set(err, EINVAL,
-                         "%s: '%s' is not the address of one card, like 52:54:00:12:34:56",
-                         s->virtio.dev->id, text);
-    return 0;
-}
-
 static int net_attach(struct device *dev, struct error *err)
 {
     struct virtio_net *s = net_of_device(dev);
     unsigned pairs = s->queues ? s->queues : machine_vcpu_count(dev->machine);
 
-    if (!s->network)
-        return error_set(err, EINVAL, "%s: it is on no network; use --net KIND", dev->id);
+    if (net_check_card(dev->id, s->network, s->mac, s->own_mac, err))
+        return -EINVAL;
     s->max_pairs = pairs < MAX_PAIRS ? pairs : MAX_PAIRS;
     s->virtio = (struct virtio_device){
         .ops = &net_ops,
@@ -703,8 +692,6 @@ static int net_attach(struct device *dev, struct error *err)
                    F_CTRL_MAC_ADDR | (s->mtu ? F_MTU : 0) | (s->max_pairs > 1 ? F_MQ : 0),
         .queue_count = 2 * s->max_pairs + 1,
     };
-    if (parse_mac(s, err))
-        return -EINVAL;
     virtio_init(&s->virtio);
     net_forget(&s->virtio);
     s->frontend = (struct net_frontend){.takes = net_takes,
