@@ -363,16 +363,18 @@ static void print_check(const struct qcow2_check_result *r, bool repair)
         printf("%llu clusters are lost room, and no harm\n", (unsigned long long)r->leaks);
     if (repair && (r->corruptions || r->leaks))
         printf("repaired\n");
-    printf("%llu of %llu clusters are in use, %llu of them compressed; the file is used up to "
-           "byte %llu\n",
-           (unsigned long long)r->allocated, (unsigned long long)r->clusters,
-           (unsigned long long)r->compressed, (unsigned long long)r->image_end);
+    printf("%llu of %llu clusters are in use", (unsigned long long)r->allocated,
+           (unsigned long long)r->clusters);
+    if (r->image_end)
+        printf(", %llu of them compressed; the file is used up to byte %llu",
+               (unsigned long long)r->compressed, (unsigned long long)r->image_end);
+    printf("\n");
 }
 
 static json_t *check_json(const char *file, const struct qcow2_check_result *r)
 {
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I}", "filename", file,
-                     "format", "qcow2", "corruptions", (json_int_t)r->corruptions, "leaks",
+                     "format", r->format, "corruptions", (json_int_t)r->corruptions, "leaks",
                      (json_int_t)r->leaks, "corruptions-fixed", (json_int_t)r->corruptions_fixed,
                      "leaks-fixed", (json_int_t)r->leaks_fixed, "check-errors", 0, "total-clusters",
                      (json_int_t)r->clusters, "allocated-clusters", (json_int_t)r->allocated,

@@ -7,9 +7,11 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import uuid
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -204,6 +206,144 @@ def case_snapshots(tools):
         tools.same(before, image)
 
 
+# qemu-img's format and options, and our format if it is not found out.
+FOREIGN = [
+    ("vmdk", "", ""),
+    ("vmdk", "subformat=streamOptimized", ""),
+    ("vmdk", "subformat=monolithicFlat", ""),
+    ("vmdk", "subformat=twoGbMaxExtentSparse", ""),
+    ("vmdk", "subformat=twoGbMaxExtentFlat", ""),
+    ("vmdk", "zeroed_grain=on", ""),
+    ("vdi", "", ""),
+    ("vdi", "static=on", ""),
+    ("vhdx", "block_size=1M", ""),
+    ("vhdx", "subformat=fixed", ""),
+    ("vhdx", "block_size=256M", ""),
+    ("vpc", "force_size=on", ""),
+    ("vpc", "force_size=on,subformat=fixed", "vpc"),
+]
+
+
+def case_foreign(tools):
+    """Formats that are only read."""
+    raw, back, top = tools.path("a.raw"), tools.path("b.raw"), tools.path("top.qcow2")
+    for seed, (form, options, ours) in enumerate(FOREIGN):
+        size = 9 * MIB + 512 * seed
+        image = tools.path(f"{seed}.image")
+        with open(raw, "wb") as file:
+            file.truncate(size)
+        tools.write_random(raw, seed, size)
+        tools.theirs("convert", "-f", "raw", "-O", form, *(["-o", options] if options else []), raw, image)
+        words = ["-f", ours] if ours else []
+        info = json.loads(tools.ours("info", "--json", *words, image))
+        assert info["format"] == form and info["virtual-size"] == size, info
+        tools.ours("convert", *words, "--force", "-O", "raw", image, back)
+        with open(raw, "rb") as a, open(back, "rb") as b:
+            assert a.read() == b.read(), (form, options)
+        check = json.loads(tools.ours("check", "--json", *words, image))
+        assert check["corruptions"] == 0 and check["format"] == form, check
+        tools.ours("create", "--force", "-b", image, "-F", form, top)
+        tools.write(top, "write -P 77 4096 8192")
+        tools.ours("convert", "--force", "-O", "raw", top, back)
+        tools.theirs("compare", "-F", "raw", top, back)
+        if form != "vhdx" and options in ("", "zeroed_grain=on", "force_size=on"):
+            with open(image, "r+b") as file:  # what its tables lead to is gone
+                file.truncate(os.path.getsize(image) // 3)
+            tools.ours("check", *words, image, status=1)
+
+
+def crc32c(data):
+    value = 0xffffffff
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82f63b78 if value & 1 else 0)
+    return value ^ 0xffffffff
+
+
+def guid(text):
+    return uuid.UUID(text).bytes_le
+
+
+def make_difference(parent, child):
+    """A VHDX image over another, of one block of 1 MiB or more, which qemu-img does not make: child is a
+    dynamic image whose first block becomes one of which odd sectors are its own."""
+    with open(parent, "rb") as file:
+        headers = file.read(0x21000)
+    newest = max(0x10000, 0x20000, key=lambda at: struct.unpack_from("<Q", headers, at + 8))
+    linkage = "{" + str(uuid.UUID(bytes_le=headers[newest + 32:newest + 48])) + "}"
+    with open(child, "r+b") as file:
+        file.seek(0x30000)
+        regions = file.read(0x10000)
+        at = {regions[n:n + 16]: int.from_bytes(regions[n + 16:n + 24], "little") for n in range(16, 80, 32)}
+        bat = at[guid("2DC27766-F623-4200-9D64-115E9BFD4A08")]
+        metadata = at[guid("8B7CA206-4790-4B9A-B8FE-575F050F886E")]
+        file.seek(metadata)
+        table = bytearray(file.read(0x10000))
+        count = int.from_bytes(table[10:12], "little")
+        items = {bytes(table[n:n + 16]): int.from_bytes(table[n + 16:n + 20], "little")
+                 for n in range(32, 32 + 32 * count, 32)}
+        parameters = items[guid("CAA16737-FA36-4D43-B3B6-33F0AA44E76B")]
+        file.seek(metadata + parameters)
+        block = int.from_bytes(file.read(4), "little")
+        file.write((2).to_bytes(4, "little"))
+        texts = [text.encode("utf-16-le") for text in
+                 ("parent_linkage", linkage, "relative_path", ".\\" + os.path.basename(parent))]
+        locator = guid("B04AEFB7-D19E-4A81-B789-25B8E9445913") + struct.pack("<HH", 0, 2)
+        ends = [44 + sum(map(len, texts[:n])) for n in range(4)]
+        for n in 0, 2:
+            locator += struct.pack("<IIHH", ends[n], ends[n + 1], len(texts[n]), len(texts[n + 1]))
+        locator += b"".join(texts)
+        file.seek(metadata + 0x20000)
+        file.write(locator)
+        table[32 + 32 * count:64 + 32 * count] = guid("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C") + struct.pack(
+            "<IIII", 0x20000, len(locator), 4, 0)
+        table[10:12] = (count + 1).to_bytes(2, "little")
+        file.seek(metadata)
+        file.write(table)
+        file.seek(0, os.SEEK_END)
+        bitmap = (file.tell() + MIB - 1) // MIB * MIB
+        file.seek(bitmap)
+        file.write(b"\xaa" * MIB)
+        file.seek(bat)
+        first = int.from_bytes(file.read(8), "little")
+        assert first & 7 == 6, first
+        file.seek(bat)
+        file.write((first ^ 1).to_bytes(8, "little"))
+        file.seek(bat + 8 * ((1 << 32) // block))
+        file.write((bitmap | 6).to_bytes(8, "little"))
+    return block
+
+
+def case_difference(tools):
+    """A VHDX image over another."""
+    parent, child, back = tools.path("parent.vhdx"), tools.path("child.vhdx"), tools.path("b.raw")
+    for path, value in (parent, 0x11), (child, 0x22):
+        tools.theirs("create", "-q", "-f", "vhdx", "-o", "block_size=1M,block_state_zero=off", path, "8M")
+        tools.write(path, f"write -P {value} 0 1M", *(["write -P 51 3M 1M"] if path == parent else []))
+    block = make_difference(parent, child)
+    tools.ours("convert", "-O", "raw", child, back)
+    with open(back, "rb") as file:
+        data = file.read()
+    sectors = [b"\x11" * 512, b"\x22" * 512] * (block // 1024)
+    assert data[:block] == b"".join(sectors), "the block that is there in part"
+    assert data[3 * MIB:4 * MIB] == b"\x33" * MIB and data[block:2 * block] == bytes(block), "the parent's"
+    tools.write(parent, "write -P 1 0 512")
+    assert "written to" in tools.ours("convert", "--force", child, back, status=1)
+    os.unlink(parent)
+    assert "parent.vhdx" in tools.ours("convert", "--force", child, back, status=1)
+    tools.ours("info", child)
+    tools.theirs("create", "-q", "-f", "vhdx", parent, "8M")
+    for at in 0x10000, 0x20000:  # a log to be played back
+        damage(parent, at + 48, b"\1" * 16)
+    assert "neither of its headers" in tools.ours("info", parent, status=1)
+    for at in 0x10000, 0x20000:
+        damage(parent, at + 4, bytes(4))
+        with open(parent, "rb") as file:
+            damage(parent, at + 4, crc32c(file.read()[at:at + 4096]).to_bytes(4, "little"))
+    assert "played back" in tools.ours("info", parent, status=1)
+
+
 def damage(path, at, data):
     with open(path, "r+b") as file:
         file.seek(at)
@@ -250,7 +390,13 @@ def case_refused(tools):
     tools.theirs("create", "-q", "-f", "qcow2", "-o", f"data_file={tools.path('d')}", image, "1M")
     assert "external data file" in tools.ours("convert", image, tools.path("b"), status=1)
     tools.theirs("create", "-q", "-f", "vmdk", tools.path("a.vmdk"), "1M")
-    assert "VMDK" in tools.ours("convert", tools.path("a.vmdk"), tools.path("b"), status=1)
+    assert "only read" in tools.ours("resize", tools.path("a.vmdk"), "2M", status=1)
+    assert "only read" in tools.ours("create", "-f", "vdi", tools.path("b"), "1M", status=1)
+    tools.theirs("create", "-q", "-f", "vmdk", "-b", tools.path("a.vmdk"), "-F", "vmdk", tools.path("c.vmdk"))
+    assert "a difference" in tools.ours("convert", tools.path("c.vmdk"), tools.path("b"), status=1)
+    with open(tools.path("d.vmdk"), "w") as file:
+        file.write('# Disk DescriptorFile\nRW 8 FLAT "../../etc/passwd" 0\n')
+    assert "in its own folder" in tools.ours("convert", tools.path("d.vmdk"), tools.path("b"), status=1)
     tools.ours("create", "--force", image, "1M")
     tools.ours("rebase", "-u", "-b", "a.qcow2", "-F", "qcow2", image)
     assert "its own backing file" in tools.ours("convert", image, tools.path("b"), status=1)

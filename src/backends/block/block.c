@@ -53,7 +53,7 @@ struct block {
 const struct property block_properties[] = {
     PROPERTY_STRING(struct block_options, file, NULL, "image file or device"),
     PROPERTY_STRING(struct block_options, format, NULL,
-                    "format of the image: raw or qcow2; found out if it is not given"),
+                    "format of the image: " BLOCK_FORMAT_NAMES "; found out if it is not given"),
     PROPERTY_BOOL(struct block_options, readonly, 0, "open it for reading only"),
     PROPERTY_BOOL(struct block_options, discard, 1, "give room back that the guest discards"),
     PROPERTY_BOOL(struct block_options, snapshot, 0,

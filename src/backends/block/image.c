@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backends/block/mapped.h"
 #include "base/bytes.h"
 
 #define PART_BYTES  (2u << 20) /* copied at once; the largest cluster */
@@ -114,6 +115,9 @@ static int create(const struct image_new *new, struct error *err)
 
     if (!format || check_new(new, err))
         return -EINVAL;
+    if (format->is_only_read)
+        return error_set(err, ENOTSUP, "%s images are only read; raw and qcow2 images can be made",
+                         format->name);
     if (format == &block_raw && new->backing)
         return error_set(err, EINVAL, "a raw image has no backing file");
     if (!new->size_bytes || new->size_bytes % BLOCK_SECTOR_BYTES)
@@ -183,25 +187,40 @@ int image_info(const char *file, const char *format, struct image_info *out_info
     return 0;
 }
 
+static void check_mapped(struct mapped *mapped, void (*report)(void *opaque, const char *text),
+                         void *opaque, struct qcow2_check_result *out_result)
+{
+    struct mapped_check_result result;
+
+    mapped_check(mapped, report, opaque, &result);
+    *out_result = (struct qcow2_check_result){
+        .corruptions = result.errors, .clusters = result.blocks, .allocated = result.allocated};
+}
+
 int image_check(const char *file, const char *format, bool repair,
                 void (*report)(void *opaque, const char *text), void *opaque,
                 struct qcow2_check_result *out_result, struct error *err)
 {
     struct block_options options = options_of(file, format, !repair);
     struct block_node *node;
-    int result;
+    struct mapped *mapped;
+    int result = 0;
 
     options.as_it_is = options.no_backing = true;
     node = block_node_open(&options, NULL, err);
     if (!node)
         return -EIO;
-    if (qcow2_info(node)) {
+    mapped = mapped_of(node);
+    if (mapped) {
+        check_mapped(mapped, report, opaque, out_result);
+    } else if (qcow2_info(node)) {
         result = qcow2_check(node, repair, report, opaque, out_result, err);
         if (result)
             error_prefix(err, "'%s': ", file);
     } else {
         result = error_set(err, ENOTSUP, "'%s': in a raw image there is nothing to check", file);
     }
+    out_result->format = node->ops->name;
     block_node_close(node);
     return result;
 }

@@ -68,6 +68,7 @@ struct block_chain {
 
 struct block_format {
     const char *name, *summary;
+    bool is_only_read;
     bool (*probe)(const uint8_t *header, size_t size_bytes);
     /* An image in file, which is the node's from now on, also if this fails. chain begins with
      * this file. */
@@ -77,7 +78,8 @@ struct block_format {
 
 /* ---- open.c ---- */
 
-extern const struct block_format *const block_formats[]; /* ends with NULL */
+extern const struct block_format *const block_formats[];              /* ends with NULL */
+#define BLOCK_FORMAT_NAMES "raw, qcow2, vmdk, vhdx, vpc (VHD) or vdi" /* for texts */
 const struct block_format *block_format_find(const char *name, struct error *err);
 /* The format of what is in file; raw if it is no other. NULL if it cannot be read. */
 const struct block_format *block_format_probe(struct block_node *file, struct error *err);

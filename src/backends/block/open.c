@@ -8,25 +8,22 @@
 #include <string.h>
 
 #include "backends/block/internal.h"
+#include "backends/block/mapped.h"
 #include "backends/block/qcow2.h"
 #include "base/log.h"
 
 #define MAX_DEPTH    200u /* of backing files */
 #define HEADER_BYTES 512u
 
-const struct block_format *const block_formats[] = {&block_raw, &block_qcow2, NULL};
+const struct block_format *const block_formats[] = {
+    &block_raw, &block_qcow2, &block_vmdk, &block_vhdx, &block_vhd, &block_vdi, NULL};
 
 /* Formats that are not read. Taken for raw, such an image would be destroyed. */
 static const struct {
     const char *name, *magic;
     unsigned at;
 } foreign_formats[] = {
-    {"VMDK", "KDMV", 0},
-    {"VMDK", "COWD", 0},
-    {"VMDK", "# Disk DescriptorFile", 0},
-    {"VHDX", "vhdxfile", 0},
-    {"VDI", "\x7f\x10\xda\xbe", 64},
-    {"VHD", "conectix", 0},
+    {"VMDK (COWD)", "COWD", 0},
     {"QED", "QED", 0},
     {"Parallels", "WithoutFreeSpace", 0},
     {"Parallels", "WithouFreSpacExt", 0},
@@ -54,7 +51,7 @@ const struct block_format *block_format_find(const char *name, struct error *err
     for (size_t n = 0; block_formats[n]; n++)
         if (strcmp(block_formats[n]->name, name) == 0)
             return block_formats[n];
-    error_set(err, ENOENT, "there is no image format '%s'; known are raw and qcow2", name);
+    error_set(err, ENOENT, "there is no image format '%s'; it can be " BLOCK_FORMAT_NAMES, name);
     return NULL;
 }
 
@@ -196,6 +193,14 @@ static struct block_node *open_format(const struct block_options *options,
         format = block_format_find(options->format, err);
     else if (!(format = block_format_probe(file, err)))
         error_prefix(err, "'%s': ", options->file);
+    if (format && format->is_only_read && !options->readonly) {
+        error_set(
+            err, ENOTSUP,
+            "'%s': a %s image is only read: readonly=on or snapshot=on opens it, and 'trapeze "
+            "image convert' makes a qcow2 image of it",
+            options->file, format->name);
+        format = NULL;
+    }
     if (!format) {
         block_node_close(file);
         return NULL;

@@ -59,6 +59,7 @@ int qcow2_set_backing(struct block_node *node, const char *backing, const char *
 int qcow2_make_empty(struct block_node *node);
 
 struct qcow2_check_result {
+    const char *format;          /* image.c sets it */
     uint64_t corruptions, leaks; /* before any repair */
     uint64_t corruptions_fixed, leaks_fixed;
     uint64_t clusters, allocated, compressed, image_end; /* of the disk; bytes of the file in use */

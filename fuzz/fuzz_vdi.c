@@ -1,0 +1,13 @@
+/*
+ * fuzz_vdi.c - hostile VDI images
+ *
+ * Input: the file.
+ */
+#include "image_fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    fuzz_image(&block_vdi, &memory_new(data, size, FUZZ_MAX_FILE)->node, false);
+    return 0;
+}
