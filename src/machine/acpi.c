@@ -188,8 +188,9 @@ static void aml_cpus(struct aml *aml, unsigned count)
     }
 }
 
-static void aml_pci_windows(struct aml *aml, uint64_t ecam)
+static void aml_pci_windows(struct aml *aml, const struct pc_layout *layout)
 {
+    uint64_t ecam = layout->ecam_gpa;
     struct aml_resources crs = aml_begin_resources(aml);
 
     aml_bus_window(aml, 0, 255);
@@ -205,6 +206,7 @@ static void aml_pci_windows(struct aml *aml, uint64_t ecam)
         aml_memory_window(aml, PC_PCI_WINDOW, PC_ECAM - 1, false);
         aml_memory_window(aml, PC_ECAM, PC_PCI_WINDOW_END - 1, false);
     }
+    aml_memory_window64(aml, pc_high_window(layout), pc_high_window_end(layout) - 1);
     aml_end_resources(aml, crs);
 }
 
@@ -281,7 +283,7 @@ static void aml_pci_control(struct aml *aml)
     aml_end(aml, method);
 }
 
-static void aml_pci_host(struct aml *aml, uint64_t ecam)
+static void aml_pci_host(struct aml *aml, const struct pc_layout *layout)
 {
     size_t device = aml_begin_device(aml, "PCI0");
 
@@ -290,7 +292,7 @@ static void aml_pci_host(struct aml *aml, uint64_t ecam)
     aml_name_integer(aml, "_UID", 0);
     aml_name_integer(aml, "_BBN", 0);
     aml_name_integer(aml, "_SEG", 0);
-    aml_pci_windows(aml, ecam);
+    aml_pci_windows(aml, layout);
     aml_pci_routes(aml);
     aml_pci_control(aml);
     aml_end(aml, device);
@@ -447,7 +449,7 @@ static uint8_t *write_dsdt(struct acpi_writer *w, const struct pc_layout *layout
     aml_soft_off(&aml);
     scope = aml_begin_scope(&aml, "\\_SB_");
     aml_cpus(&aml, layout->vcpu_count);
-    aml_pci_host(&aml, layout->ecam_gpa);
+    aml_pci_host(&aml, layout);
     for (size_t i = 0; i < sizeof(fixed_devices) / sizeof(fixed_devices[0]); i++)
         aml_fixed_device(&aml, &fixed_devices[i]);
     aml_ecam(&aml, layout->ecam_gpa);

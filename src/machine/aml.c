@@ -42,6 +42,7 @@ enum {
     RESOURCE_DWORD = 0x87,
     RESOURCE_WORD = 0x88,
     RESOURCE_INTERRUPT = 0x89,
+    RESOURCE_QWORD = 0x8a,
 
     WINDOW_MEMORY = 0,
     WINDOW_IO = 1,
@@ -78,6 +79,12 @@ static void aml_dword(struct aml *aml, uint32_t value)
 
     put_le32(bytes, value);
     aml_bytes(aml, bytes, sizeof(bytes));
+}
+
+static void aml_qword(struct aml *aml, uint64_t value)
+{
+    aml_dword(aml, (uint32_t)value);
+    aml_dword(aml, (uint32_t)(value >> 32));
 }
 
 void aml_integer(struct aml *aml, uint64_t value)
@@ -367,4 +374,18 @@ void aml_memory_window(struct aml *aml, uint32_t first, uint32_t last, bool cach
     aml_dword(aml, last);
     aml_dword(aml, 0); /* translation */
     aml_dword(aml, last - first + 1);
+}
+
+void aml_memory_window64(struct aml *aml, uint64_t first, uint64_t last)
+{
+    aml_byte(aml, RESOURCE_QWORD);
+    aml_word(aml, 43);
+    aml_byte(aml, WINDOW_MEMORY);
+    aml_byte(aml, WINDOW_FIXED);
+    aml_byte(aml, 1);  /* read and write, not cacheable */
+    aml_qword(aml, 0); /* granularity */
+    aml_qword(aml, first);
+    aml_qword(aml, last);
+    aml_qword(aml, 0); /* translation */
+    aml_qword(aml, last - first + 1);
 }

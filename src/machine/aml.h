@@ -92,5 +92,6 @@ void aml_memory32(struct aml *aml, uint32_t gpa, uint32_t size_bytes, bool writa
 void aml_bus_window(struct aml *aml, uint16_t first, uint16_t last);
 void aml_io_window(struct aml *aml, uint16_t first, uint16_t last);
 void aml_memory_window(struct aml *aml, uint32_t first, uint32_t last, bool cacheable);
+void aml_memory_window64(struct aml *aml, uint64_t first, uint64_t last);
 
 #endif

@@ -36,6 +36,7 @@
 #include "trapeze/device.h"
 #include "trapeze/irq.h"
 #include "trapeze/pci.h"
+#include "x86/features.h"
 
 #define ISA_IRQ_COUNT 16
 #define COM1_PORT     0x3f8
@@ -219,7 +220,7 @@ static void wire_fw_cfg(struct pc_board *pc)
 {
     struct device *dev = plug(pc, "fw-cfg", NULL);
     const struct pc_layout *layout = &pc->layout;
-    uint8_t e820[PC_E820_MAX * 20], ram[8];
+    uint8_t e820[PC_E820_MAX * 20], ram[8], window[8];
 
     power(pc, dev);
     pc->fw_cfg = dev;
@@ -238,6 +239,10 @@ static void wire_fw_cfg(struct pc_board *pc)
     if (!pc->status)
         pc->status = fw_cfg_add_file(dev, "etc/e820", e820, layout->e820_count * 20, NULL, NULL,
                                      NULL, pc->err);
+    put_le64(window, pc_high_window(layout));
+    if (!pc->status) /* where firmware begins with 64-bit BARs, as the DSDT says */
+        pc->status = fw_cfg_add_file(dev, "etc/reserved-memory-end", window, sizeof(window), NULL,
+                                     NULL, NULL, pc->err);
 }
 
 static void wire_ports(struct pc_board *pc)
@@ -416,6 +421,7 @@ static int pc_attach(struct device *dev, struct error *err)
 
     (pc->config->firmware ? pc_layout_init_for_firmware : pc_layout_init)(
         &pc->layout, config->ram_bytes, machine_vcpu_count(dev->machine));
+    pc->layout.physical_bits = machine_vcpu(dev->machine, 0)->model->physical_bits;
     boot_image_init(&pc->image, &pc->layout);
     pc->err = err;
     wire_memory(pc);

@@ -6,6 +6,10 @@
  */
 #include "machine/pc_layout.h"
 
+#include "base/bytes.h"
+
+#define PC_WINDOW_ALIGNMENT (1ull << 30)
+
 const uint8_t pc_virtio_irqs[PC_VIRTIO_LINES] = {5, 6, 7, 10, 11};
 
 static void add(struct pc_layout *layout, uint64_t gpa, uint64_t end, enum e820_type type)
@@ -28,6 +32,7 @@ static void divide_ram(struct pc_layout *layout, uint64_t ram_bytes, uint64_t lo
         .high_ram_bytes = ram_bytes - low,
         .vcpu_count = vcpu_count,
         .ecam_gpa = PC_ECAM,
+        .physical_bits = PC_PHYSICAL_BITS,
     };
 }
 
@@ -47,4 +52,17 @@ void pc_layout_init_for_firmware(struct pc_layout *layout, uint64_t ram_bytes, u
     divide_ram(layout, ram_bytes, PC_LOW_RAM_FIRMWARE, vcpu_count);
     add(layout, 0, layout->low_ram_bytes, E820_RAM);
     add(layout, PC_HIGH_RAM, PC_HIGH_RAM + layout->high_ram_bytes, E820_RAM);
+}
+
+uint64_t pc_high_window(const struct pc_layout *layout)
+{
+    return align_up(PC_HIGH_RAM + layout->high_ram_bytes, PC_WINDOW_ALIGNMENT);
+}
+
+uint64_t pc_high_window_end(const struct pc_layout *layout)
+{
+    uint64_t first_end = pc_high_window(layout) + PC_WINDOW_ALIGNMENT;
+    uint64_t end = 1ull << layout->physical_bits;
+
+    return end > first_end ? end : first_end;
 }

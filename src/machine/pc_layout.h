@@ -67,14 +67,24 @@ struct pc_layout {
     uint64_t high_ram_bytes; /* from 4 GiB */
     unsigned vcpu_count;
     uint64_t ecam_gpa;
-    unsigned virtio_taken; /* places of virtio devices without PCI that have one: a bit mask */
+    unsigned physical_bits; /* of addresses, as the processors have them */
+    unsigned virtio_taken;  /* places of virtio devices without PCI that have one: a bit mask */
     struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
     size_t e820_count;
 };
+
+#define PC_PHYSICAL_BITS 40 /* until the board says what its processors have */
 
 /* ram_bytes is a multiple of 1 MiB and not 0. */
 void pc_layout_init(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count);
 /* What firmware is told: the RAM. It sees itself what it reserves, and where the ECAM is to be. */
 void pc_layout_init_for_firmware(struct pc_layout *layout, uint64_t ram_bytes, unsigned vcpu_count);
+
+/*
+ * The PCI window above 4 GiB: from the end of the RAM to that of the address space, at least 1 GiB.
+ * Firmware and systems put large BARs there.
+ */
+uint64_t pc_high_window(const struct pc_layout *layout);
+uint64_t pc_high_window_end(const struct pc_layout *layout);
 
 #endif

@@ -204,6 +204,36 @@ static void places_of_virtio_devices_are_present_when_they_are_taken(void **stat
     assert_int_equal(count_in_dsdt(&t, "_STA\x0a\x00", 6), PC_VIRTIO_PLACES - 3);
 }
 
+static void the_high_window_goes_from_ram_to_the_end_of_addresses(void **state)
+{
+    static const struct {
+        uint64_t ram_mib;
+        unsigned bits;
+        uint64_t first, end;
+    } rows[] = {
+        {512, 46, 4ull << 30, 1ull << 46},     {3072, 39, 4ull << 30, 1ull << 39},
+        {3073, 40, 5ull << 30, 1ull << 40},    {8192, 36, 9ull << 30, 64ull << 30},
+        {65536, 36, 65ull << 30, 66ull << 30}, /* RAM to the end: a window nobody reaches */
+    };
+    static struct tables t;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const uint8_t *dsdt, *window;
+
+        build(&t, rows[i].ram_mib * MIB, 1);
+        t.layout.physical_bits = rows[i].bits;
+        assert_int_equal(
+            acpi_build(&t.layout, BASE, t.bytes, sizeof(t.bytes), &t.size_bytes, NULL, NULL), 0);
+        dsdt = dsdt_of(&t);
+        window = memmem(dsdt, get_le32(dsdt + 4), "\x8a\x2b\x00\x00\x0c", 5);
+        assert_non_null(window);
+        assert_int_equal(get_le64(window + 14), rows[i].first);
+        assert_int_equal(get_le64(window + 22), rows[i].end - 1);
+        assert_int_equal(get_le64(window + 38), rows[i].end - rows[i].first);
+    }
+}
+
 static void eisa_ids_are_compressed_as_the_specification_shows(void **state)
 {
     uint8_t bytes[8];
@@ -310,6 +340,7 @@ int main(void)
         cmocka_unit_test(mcfg_and_memory_map_agree),
         cmocka_unit_test(too_small_a_buffer_is_refused_at_every_size),
         cmocka_unit_test(places_of_virtio_devices_are_present_when_they_are_taken),
+        cmocka_unit_test(the_high_window_goes_from_ram_to_the_end_of_addresses),
         cmocka_unit_test(eisa_ids_are_compressed_as_the_specification_shows),
         cmocka_unit_test(the_acpi_compiler_accepts_all_tables),
         cmocka_unit_test(osc_grants_what_exists),
