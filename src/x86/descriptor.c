@@ -9,13 +9,6 @@
 
 #include "base/guest_ram.h"
 
-uint32_t x86_descriptor_limit(const struct x86_descriptor *d)
-{
-    uint32_t limit = (uint32_t)((d->low & 0xffffu) | (d->low >> 32 & 0xf0000u));
-
-    return (d->low >> 55 & 1u) ? limit << 12 | 0xfffu : limit;
-}
-
 /* ---- system tables ---- */
 
 static uint64_t system_linear(struct x86_cpu *cpu, uint64_t linear)
@@ -50,17 +43,6 @@ uint8_t x86_set_bits_system(struct x86_cpu *cpu, uint64_t linear, uint8_t bits)
     old = (uint8_t)x86_read_system(cpu, linear, 1);
     cpu->ops->write(cpu, linear, old | bits, 1, access);
     return old;
-}
-
-uint8_t *x86_host_at(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access)
-{
-    uint64_t offset = linear & 0xfff;
-    uint8_t *page;
-
-    if (offset + size_bytes > 0x1000 || !cpu->ops->page)
-        return NULL;
-    page = cpu->ops->page(cpu, linear, access);
-    return page ? page + offset : NULL;
 }
 
 /* ---- descriptors ---- */
@@ -136,24 +118,6 @@ void x86_descriptor_touch(struct x86_cpu *cpu, const struct x86_descriptor *d)
 {
     if (!(d->low >> 40 & X86_SEG_ACCESSED))
         x86_set_bits_system(cpu, d->linear + 5, X86_SEG_ACCESSED);
-}
-
-struct x86_segment x86_segment_from(uint16_t selector, const struct x86_descriptor *d)
-{
-    return (struct x86_segment){
-        .base = x86_descriptor_base(d),
-        .limit = x86_descriptor_limit(d),
-        .selector = selector,
-        .attributes = x86_descriptor_attributes(d) | X86_SEG_ACCESSED,
-    };
-}
-
-struct x86_segment x86_null_segment(uint16_t selector, unsigned dpl)
-{
-    return (struct x86_segment){
-        .selector = selector,
-        .attributes = (uint16_t)(dpl << X86_SEG_DPL_SHIFT),
-    };
 }
 
 struct x86_segment x86_v86_segment(uint16_t selector)

@@ -69,7 +69,12 @@ static inline uint64_t x86_descriptor_base(const struct x86_descriptor *d)
 {
     return (d->low >> 16 & 0xffffffu) | (d->low >> 56 & 0xffu) << 24 | d->high << 32;
 }
-uint32_t x86_descriptor_limit(const struct x86_descriptor *d);
+static inline uint32_t x86_descriptor_limit(const struct x86_descriptor *d)
+{
+    uint32_t limit = (uint32_t)((d->low & 0xffffu) | (d->low >> 32 & 0xf0000u));
+
+    return (d->low >> 55 & 1u) ? limit << 12 | 0xfffu : limit;
+}
 
 static inline uint16_t x86_gate_selector(const struct x86_descriptor *d)
 {
@@ -119,7 +124,17 @@ uint8_t x86_set_bits_system(struct x86_cpu *cpu, uint64_t linear, uint8_t bits);
  * Host memory of size_bytes at linear for an access that nothing is to be said of, or NULL: then
  * the functions above do it, or find what is wrong.
  */
-uint8_t *x86_host_at(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes, unsigned access);
+static inline uint8_t *x86_host_at(struct x86_cpu *cpu, uint64_t linear, unsigned size_bytes,
+                                   unsigned access)
+{
+    uint64_t offset = linear & 0xfff;
+    uint8_t *page;
+
+    if (offset + size_bytes > 0x1000 || !cpu->ops->page)
+        return NULL;
+    page = cpu->ops->page(cpu, linear, access);
+    return page ? page + offset : NULL;
+}
 /*
  * The descriptor that selector names, if it is present, accessed and of privilege dpl,
  * and its bits in mask are those of want (attributes, as in struct x86_segment). Else, or if it is
@@ -145,9 +160,23 @@ bool x86_descriptor_extend(struct x86_cpu *cpu, uint16_t selector, struct x86_de
 /* Set the accessed bit in memory if it is clear. */
 void x86_descriptor_touch(struct x86_cpu *cpu, const struct x86_descriptor *d);
 /* The segment register's contents after loading selector, which names d. */
-struct x86_segment x86_segment_from(uint16_t selector, const struct x86_descriptor *d);
+static inline struct x86_segment x86_segment_from(uint16_t selector, const struct x86_descriptor *d)
+{
+    return (struct x86_segment){
+        .base = x86_descriptor_base(d),
+        .limit = x86_descriptor_limit(d),
+        .selector = selector,
+        .attributes = x86_descriptor_attributes(d) | X86_SEG_ACCESSED,
+    };
+}
 /* After loading a null selector; SS keeps the privilege level. */
-struct x86_segment x86_null_segment(uint16_t selector, unsigned dpl);
+static inline struct x86_segment x86_null_segment(uint16_t selector, unsigned dpl)
+{
+    return (struct x86_segment){
+        .selector = selector,
+        .attributes = (uint16_t)(dpl << X86_SEG_DPL_SHIFT),
+    };
+}
 /* After loading selector in real or virtual-8086 mode into a register that holds old. */
 struct x86_segment x86_real_segment(const struct x86_cpu *cpu, uint16_t selector,
                                     const struct x86_segment *old);

@@ -388,10 +388,20 @@ static void deliver_gate(struct x86_cpu *cpu, const struct x86_event *event,
     enter_handler(cpu, &e);
 }
 
-/* A gate of the IDT in long mode that leads to 64-bit code at ring 0; e->event is set. */
-static bool plain_gate(struct x86_cpu *cpu, struct entry *e)
+/* What a gate of the IDT in long mode says that leads to 64-bit code at ring 0. */
+struct plain_gate {
+    uint64_t rip;
+    uint16_t selector;
+    bool disable; /* interrupts */
+    uint8_t ist;
+    struct x86_descriptor code;
+};
+
+/* False: it is no such gate, or the event may not use it. */
+static bool read_plain_gate(struct x86_cpu *cpu, const struct x86_event *event,
+                            struct plain_gate *out)
 {
-    const uint32_t offset = e->event->vector * 16u;
+    const uint32_t offset = event->vector * 16u;
     struct x86_descriptor gate = {0};
     const uint8_t *host;
     unsigned type;
@@ -404,26 +414,27 @@ static bool plain_gate(struct x86_cpu *cpu, struct entry *e)
     gate.low = ram_load64(host);
     gate.high = (uint32_t)ram_load64(host + 8);
     type = x86_descriptor_system_type(&gate);
-    e->disable = !(type & 1);
-    e->ist = x86_gate_ist(&gate);
-    e->selector = x86_gate_selector(&gate);
-    e->rip = x86_gate_offset(&gate);
+    out->disable = !(type & 1);
+    out->ist = (uint8_t)x86_gate_ist(&gate);
+    out->selector = x86_gate_selector(&gate);
+    out->rip = x86_gate_offset(&gate);
     return x86_descriptor_present(&gate) &&
-           (!is_requested(e->event) || x86_descriptor_dpl(&gate) >= cpu->cpl) &&
+           (!is_requested(event) || x86_descriptor_dpl(&gate) >= cpu->cpl) &&
            (type == X86_TYPE_INTERRUPT_GATE || type == X86_TYPE_TRAP_GATE) &&
-           x86_is_canonical(e->rip) &&
-           x86_plain_descriptor(cpu, e->selector, 0, X86_PLAIN_CODE_MASK, X86_PLAIN_CODE, &e->code);
+           x86_is_canonical(out->rip) &&
+           x86_plain_descriptor(cpu, out->selector, 0, X86_PLAIN_CODE_MASK, X86_PLAIN_CODE,
+                                &out->code);
 }
 
-/* Where the frame goes of so many words: sets e->stack; NULL if it is not at hand. */
-static uint8_t *plain_frame(struct x86_cpu *cpu, struct entry *e, unsigned words)
+/* Where the frame of so many words goes: *out_sp; NULL if it is not at hand. */
+static uint8_t *plain_frame(struct x86_cpu *cpu, unsigned ist, unsigned words, uint64_t *out_sp)
 {
     unsigned access = X86_ACCESS_WRITE;
     uint64_t sp = cpu->s.gpr[X86_RSP];
 
-    if (e->switches || e->ist) {
+    if (cpu->cpl != 0 || ist) {
         const struct x86_segment *tr = &cpu->s.tr;
-        uint32_t offset = e->ist ? e->ist * 8 + 28 : 4;
+        uint32_t offset = ist ? ist * 8 + 28 : 4;
         const uint8_t *host;
 
         if (!(tr->attributes & X86_SEG_P) || offset + 7 > tr->limit)
@@ -434,9 +445,22 @@ static uint8_t *plain_frame(struct x86_cpu *cpu, struct entry *e, unsigned words
         sp = ram_load64(host);
         access |= X86_ACCESS_SUPERVISOR;
     }
-    e->stack.sp = (sp & ~UINT64_C(15)) - 8 * words;
-    e->stack.ss = x86_null_segment(0, 0);
-    return x86_host_at(cpu, e->stack.sp, 8 * words, access);
+    *out_sp = (sp & ~UINT64_C(15)) - 8 * words;
+    return x86_host_at(cpu, *out_sp, 8 * words, access);
+}
+
+static void enter_plain(struct x86_cpu *cpu, const struct plain_gate *gate, uint64_t sp)
+{
+    struct x86_state *s = &cpu->s;
+
+    if (cpu->cpl != 0)
+        s->seg[X86_SS] = x86_null_segment(0, 0);
+    s->gpr[X86_RSP] = sp;
+    s->seg[X86_CS] = x86_segment_from(gate->selector & 0xfffcu, &gate->code);
+    s->rip = gate->rip;
+    cpu->cpl = 0;
+    clear_flags(cpu, X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | (gate->disable ? X86_FLAG_IF : 0));
+    cpu->ops->changed(cpu, X86_CHANGED_CODE | X86_CHANGED_FLAGS | X86_CHANGED_SEGMENTS);
 }
 
 /*
@@ -445,13 +469,14 @@ static uint8_t *plain_frame(struct x86_cpu *cpu, struct entry *e, unsigned words
  */
 static bool deliver_plain(struct x86_cpu *cpu, const struct x86_event *event)
 {
-    struct entry e = {.event = event, .switches = cpu->cpl != 0};
     const struct x86_state *s = &cpu->s;
+    struct plain_gate gate;
     uint8_t *frame;
+    uint64_t sp;
 
-    if (!x86_in_long_mode(cpu) || x86_in_v86_mode(cpu) || !plain_gate(cpu, &e))
+    if (!x86_in_long_mode(cpu) || x86_in_v86_mode(cpu) || !read_plain_gate(cpu, event, &gate))
         return false;
-    frame = plain_frame(cpu, &e, 5 + event->has_error_code);
+    frame = plain_frame(cpu, gate.ist, 5 + event->has_error_code, &sp);
     if (!frame)
         return false;
     if (event->has_error_code) {
@@ -463,7 +488,7 @@ static bool deliver_plain(struct x86_cpu *cpu, const struct x86_event *event)
     ram_store64(frame + 16, x86_event_flags(cpu, event));
     ram_store64(frame + 24, s->gpr[X86_RSP]);
     ram_store64(frame + 32, s->seg[X86_SS].selector);
-    enter_handler(cpu, &e);
+    enter_plain(cpu, &gate, sp);
     return true;
 }
 
