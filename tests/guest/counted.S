@@ -28,6 +28,29 @@
     jnz 8880b
     .endm
 
+    /* The same often enough for calls to be followed; the last 5 times, which R8D says, late ones. */
+    .macro COUNT_HOT name:req, usual:req, late:req, code:req
+    mov $60, %r8d
+    movl $0, wrong
+8880:
+    rdtsc
+    mov %eax, %r9d
+    \code
+    rdtsc
+    sub %r9d, %eax
+    mov $\usual + 2, %edx
+    mov $\late + 2, %ecx
+    cmp $5, %r8d
+    cmovbe %ecx, %edx
+    cmp %eax, %edx
+    je 8881f
+    incl wrong
+8881:
+    dec %r8d
+    jnz 8880b
+    CHECK "\name", wrong, $0
+    .endm
+
     /* Gate of vector to handler; changes RAX. */
     .macro GATE vector:req, handler:req
     mov $\handler, %eax
@@ -70,6 +93,15 @@ main:
     COUNT "an instruction that faults does not count", 12, "xor %ecx, %ecx; stc; nop; div %ecx; nop; nop; nop"
     COUNT "code whose second page is looked up again", 6, "call reload"
     COUNT "random numbers", 2, "rdrand %eax; rdrand %ecx"
+
+    /* ---- in blocks that go on where calls lead ---- */
+    COUNT_HOT "a call", 5, 5, "call nested; nop"
+    COUNT_HOT "a return that leads elsewhere", 4, 7, "call turns_away; back_again:"
+    GATE 13, bad_return
+    movabs $0x0000800000000000, %r14
+    COUNT_HOT "a return to what is not canonical", 5, 8, "call goes_wrong; nop; behind_bad_return:"
+    COUNT_HOT "a fault in what is called", 8, 14, "mov $1, %ecx; xor %edx, %edx; call divides; nop"
+    COUNT_HOT "a conditional branch out of what is called", 7, 5, "call branches; nop"
 
     /* ---- flags ---- */
     FLAGS "SHL clears AF", 0x10, 0, "mov $0xf, %eax; add $1, %eax; shl $4, %eax"
@@ -126,6 +158,44 @@ main:
 one:
     ret
 
+nested:
+    call one
+    ret
+turns_away: /* usually to behind the call */
+    cmp $5, %r8d
+    ja 1f
+    movq $elsewhere, (%rsp)
+1:
+    ret
+elsewhere:
+    nop
+    jmp back_again
+goes_wrong:
+    cmp $5, %r8d
+    ja 1f
+    mov %r14, (%rsp)
+1:
+    ret
+bad_return: /* goes on behind the call */
+    add $8, %rsp
+    movq $behind_bad_return, (%rsp)
+    addq $8, 24(%rsp)
+    iretq
+divides:
+    cmp $5, %r8d
+    ja 1f
+    xor %ecx, %ecx
+1:
+    div %ecx
+    ret
+branches:
+    cmp $5, %r8d
+    jbe 1f
+    nop
+    nop
+1:
+    ret
+
     .balign 4096
 reload:
     mov %cr3, %rax
@@ -153,3 +223,4 @@ interrupt:
     .align 64
 scratch: .space 64
 interrupt_ecx: .quad 0
+wrong: .quad 0

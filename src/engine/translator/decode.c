@@ -129,8 +129,8 @@ static bool follow_branch(struct tr_builder *b, struct tr_insn *ti, uint64_t *ne
 {
     unsigned parts = b->part_count;
 
-    if (b->style != TR_FOLLOWING || b->t->c->counted || b->crosses ||
-        b->followed_count == MAX_FOLLOWED || b->count == MAX_DECODED)
+    if (b->style != TR_FOLLOWING || b->crosses || b->followed_count == MAX_FOLLOWED ||
+        b->count == MAX_DECODED)
         return false;
     switch (ti->kind) {
     case TR_JMP:

@@ -132,8 +132,8 @@ static void undo_branch(struct translator *t)
     c->cpu.s.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo_rsp;
     c->page_rip = op->page_rip;
     c->charged_op = &op->op;
-    c->charged = op->charged;
-    op->op.run(c, &op->op); /* raises #GP(0) */
+    c->charged = op->charged ? 1 : 0; /* what is behind it was given back */
+    op->op.run(c, &op->op);           /* raises #GP(0) */
 }
 
 static void refresh(struct translator *t)

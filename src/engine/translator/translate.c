@@ -45,8 +45,7 @@ void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t
     cold->rip = rip;
     cold->refund = refund;
     cold->could_follow = !conditional && b->style == TR_QUICK && !b->crosses && b->may_follow &&
-                         !b->checks_itself && !b->t->c->counted &&
-                         b->insns[b->count - 1].kind >= TR_JMP;
+                         !b->checks_itself && b->insns[b->count - 1].kind >= TR_JMP;
 }
 
 void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back)
@@ -139,6 +138,15 @@ static void emit_compare_current(struct tr_builder *b, const struct tr_page *pag
     put8(b->e, 0);
 }
 
+/* rel32 leads to where TR_S0 says: ti was the last instruction of the block that ran. */
+static void returns_elsewhere(struct tr_builder *b, struct tr_insn *ti, uint8_t *rel32)
+{
+    struct cold *cold = cold_new(b, COLD_MISS, rel32);
+
+    cold->site = insn_site(b, ti);
+    cold->refund = b->charged ? b->charged - 1 : 0;
+}
+
 void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
 {
     struct emit *e = b->e;
@@ -146,14 +154,14 @@ void emit_matched_return(struct tr_builder *b, struct tr_insn *ti)
 
     if (b->flags_saved && (int64_t)ti->leads == (int32_t)ti->leads) {
         emit_alu_imm(e, true, ALU_CMP, TR_S0, (int32_t)ti->leads);
-        cold_new(b, COLD_MISS, emit_jcc(e, CC_NE))->site = insn_site(b, ti);
+        returns_elsewhere(b, ti, emit_jcc(e, CC_NE));
         all_scratch_lost(b);
         return;
     }
     emit_difference(e, ti->leads);
     matches = emit_jrcxz(e);
     emit_mov(e, RCX, TR_S1);
-    cold_new(b, COLD_MISS, emit_jmp(e))->site = insn_site(b, ti);
+    returns_elsewhere(b, ti, emit_jmp(e));
     aim_short(e, matches);
     emit_mov(e, RCX, TR_S1);
     all_scratch_lost(b);
