@@ -63,7 +63,8 @@ struct net_frontend {
     void *opaque;
 };
 
-/* Open "KIND[,PROPERTY=VALUE]...": "user", "socket,connect=PATH", "tap,name=tap0". */
+/* Open "KIND[,PROPERTY=VALUE]...": "user", "socket,connect=PATH", "tap,name=tap0", "switch=NAME".
+ */
 struct net *net_open(struct loop *loop, const char *description, struct error *err);
 void net_free(struct net *net); /* NULL is fine */
 

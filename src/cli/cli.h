@@ -171,6 +171,13 @@ extern const struct cli_option cli_image_create_options[], cli_image_info_option
     cli_image_convert_options[], cli_image_check_options[], cli_image_resize_options[],
     cli_image_commit_options[], cli_image_rebase_options[];
 
+/* ---- switch.c ---- */
+
+int cli_switch_run_run(const struct cli_verb *verb, char **words);
+int cli_switch_show_run(const struct cli_verb *verb, char **words);
+int cli_switch_capture_run(const struct cli_verb *verb, char **words);
+extern const struct cli_option cli_switch_show_options[];
+
 /* ---- client.c: verbs that talk to a running machine ---- */
 
 int cli_monitor_run(const struct cli_verb *verb, char **words);

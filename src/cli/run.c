@@ -373,6 +373,7 @@ static int add_networks(struct run *run, struct error *err)
     const struct run_options *options = &run->options;
 
     const struct run_network_options networks = {
+        .name = options->name,
         .net = &options->net,
         .publish = &options->publish,
         .is_default = !run->media.kernel,
@@ -917,7 +918,9 @@ const struct cli_option cli_run_options[] = {
              "mac=ADDRESS its address, queues=N and mtu=N more of "
              "a virtio card, romfile=FILE "
              "its boot ROM (default: iPXE of the package ipxe-qemu if there is nothing else to "
-             "start from); tftp=FOLDER,bootfile=NAME of user is what a card boots (default: user "
+             "start from); tftp=FOLDER,bootfile=NAME of user is what a card boots; vlan=N or "
+             "trunk=LIST of "
+             "switch=NAME is the port, see 'trapeze help switch run' (default: user "
              "if the guest boots from firmware and libslirp was there when trapeze was built, else "
              "none); may be repeated"},
     {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",

@@ -70,6 +70,7 @@ struct run_networks {
 };
 
 struct run_network_options {
+    const char *name; /* the machine's */
     const struct cli_texts *net, *publish;
     bool is_default; /* without --net there is user networking, if it is possible */
     bool boots;      /* there is nothing else to start from: cards get their boot ROM */

@@ -44,7 +44,7 @@ int run_check_net(const char *text, struct error *err)
 {
     char kind[32];
 
-    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(text, ","), text);
+    snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(text, ",="), text);
     return cli_check_choice("network", kind, run_net_choices, err);
 }
 
@@ -122,6 +122,18 @@ static int attach_card(struct machine *machine, const struct card *card, struct 
     return device_attach(dev, err);
 }
 
+/* A port of a switch has the machine's name, unless it has one of its own. */
+static struct net *open_network(struct machine *machine, const char *text, const char *name,
+                                struct error *err)
+{
+    char named[1024];
+
+    if (!strncmp(text, "switch=", 7) && !strstr(text, ",name=") && !strchr(name, ',') &&
+        (size_t)snprintf(named, sizeof(named), "%s,name=%.31s", text, name) < sizeof(named))
+        text = named;
+    return net_open(machine_loop(machine), text, err);
+}
+
 /* "KIND[,model=NAME][,mac=ADDRESS][,queues=N][,mtu=N][,romfile=FILE][,PROPERTY=VALUE]..." */
 static int add_network(struct run_networks *networks, struct machine *machine, const char *text,
                        const struct run_network_options *options, struct error *err)
@@ -138,7 +150,7 @@ static int add_network(struct run_networks *networks, struct machine *machine, c
         make_mac(card.mac_text, options->seed, networks->count);
         card.mac = card.mac_text;
     }
-    net = net_open(machine_loop(machine), rest, err);
+    net = open_network(machine, rest, options->name, err);
     if (net) {
         networks->nets[networks->count++] = net;
         networks->reads_files |= strstr(rest, "tftp=") != NULL;

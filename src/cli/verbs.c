@@ -51,6 +51,14 @@ static const struct cli_example image_convert_examples[] = {
     {NULL},
 };
 
+static const struct cli_example switch_examples[] = {
+    {"trapeze switch run lab &", "a switch by the name of lab"},
+    {"trapeze run web.qcow2 --net switch=lab,vlan=5", "a machine in VLAN 5"},
+    {"trapeze run router.qcow2 --net switch=lab,trunk=5+7", "one that sees tags of two VLANs"},
+    {"trapeze switch show lab", "who is there"},
+    {NULL},
+};
+
 static const struct cli_example devices_examples[] = {
     {"trapeze devices", "the list"},
     {"trapeze devices rtc", "the properties of one"},
@@ -182,6 +190,50 @@ const struct cli_verb cli_verbs[] = {
         .max_operands = 1,
         .operand_file = true,
         .run = cli_image_rebase_run,
+    },
+    {
+        .name = "switch run",
+        .summary = "run an Ethernet switch with VLANs between machines",
+        .operands = "NAME|PATH",
+        .description =
+            "Machines of the same user connect to it with '--net switch=NAME', as access ports "
+            "(vlan=N) or as trunks (trunk=all or a list like 1+5-9). Each wants a --name of its "
+            "own: "
+            "cards' addresses are made of it. The switch learns addresses; no frame leaves its "
+            "VLAN. NAME is a socket in $XDG_RUNTIME_DIR (or /tmp); a PATH has a '/'. Runs until "
+            "SIGINT "
+            "or SIGTERM.",
+        .options = cli_no_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .examples = switch_examples,
+        .run = cli_switch_run_run,
+    },
+    {
+        .name = "switch show",
+        .summary = "list a switch's ports and learned addresses",
+        .operands = "NAME|PATH",
+        .description = "Frames are counted: received, sent, refused by the rules of VLANs, and "
+                       "lost because the port did not take them.",
+        .options = cli_switch_show_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .run = cli_switch_show_run,
+    },
+    {
+        .name = "switch capture",
+        .summary = "write what passes a port of a switch to a file",
+        .operands = "NAME|PATH PORT FILE",
+        .description = "PORT is a number of 'trapeze switch show'. FILE is in the format pcap, "
+                       "for tcpdump and wireshark. Runs until it is interrupted, or the switch "
+                       "ends.",
+        .options = cli_no_options,
+        .min_operands = 3,
+        .max_operands = 3,
+        .operand_file = true,
+        .run = cli_switch_capture_run,
     },
     {
         .name = "engines",

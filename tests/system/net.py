@@ -37,7 +37,7 @@ VIRTIO = (
     " net/core/failover drivers/net/net_failover drivers/net/virtio_net"
 )
 E1000 = "drivers/net/ethernet/intel/e1000/e1000"
-INIT = """#!/bin/busybox sh
+BEGIN = """#!/bin/busybox sh
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
@@ -46,12 +46,14 @@ mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 parameter() { [ "$1" = virtio_pci ] && grep -q net.legacy /proc/cmdline && echo force_legacy=1; }
 for module in MODULES; do insmod /modules/$module.ko $(parameter $module) || echo "net: no $module"; done
+ip link set lo up
+ip link set eth0 up
+"""
+INIT = BEGIN + """
 printf '#!/bin/sh\\n[ "$1" = bound ] || exit 0\\nifconfig $interface $ip netmask $subnet\\n' >/udhcpc
 printf 'route add default gw $router\\necho "nameserver $dns" >/etc/resolv.conf\\n' >>/udhcpc
 chmod +x /udhcpc
 mkdir -p /etc /www
-ip link set lo up
-ip link set eth0 up
 udhcpc -i eth0 -s /udhcpc -n -q
 ip address show dev eth0
 echo "net: address $(ip -4 -o address show dev eth0 | sed 's/.*inet \\([0-9.]*\\).*/\\1/')"

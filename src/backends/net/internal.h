@@ -54,7 +54,7 @@ struct net {
         .help = "write all frames to this file, as pcap"                                           \
     }
 
-extern const struct net_kind net_socket, net_tap, net_user;
+extern const struct net_kind net_socket, net_switch, net_tap, net_user;
 
 /* ---- net.c: for backends ---- */
 

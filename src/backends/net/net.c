@@ -12,6 +12,7 @@
 
 static const struct net_kind *const kinds[] = {
     &net_socket,
+    &net_switch,
     &net_tap,
 #ifdef HAVE_SLIRP
     &net_user,
@@ -101,9 +102,12 @@ static int start(struct net *net, struct error *err)
 
 struct net *net_open(struct loop *loop, const char *description, struct error *err)
 {
-    size_t length = strcspn(description, ",");
+    size_t length = strcspn(description, ",=");
     const struct net_kind *kind = find_kind(description, length, err);
-    const char *settings = description[length] ? description + length + 1 : "";
+    /* "switch=NAME,..." is short for "switch,switch=NAME,...". */
+    const char *settings = description[length] == '=' ? description
+                           : description[length]      ? description + length + 1
+                                                      : "";
     struct net *net = kind ? calloc(1, kind->instance_size) : NULL;
 
     if (!net) {

@@ -1,14 +1,15 @@
 /*
  * socket.c - frames over a stream socket: passt, other machines, switches
  *
- * Each frame has its length in front, 32 bits, big-endian. "connect=" and "listen=" name a
- * Unix socket (a path with a '/') or HOST:PORT; fd= is one that is open already. One peer at a
- * time; while there is none the link is down. A peer that breaks the protocol is cut off.
+ * "connect=" and "listen=" name a Unix socket (a path with a '/') or HOST:PORT; fd= is one that is
+ * open already. One peer at a time; while there is none the link is down. A peer that breaks the
+ * protocol is cut off. A port of a switch is such a socket, too: its first frame says what it is
+ * ("port,vlan=5").
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,27 +17,27 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "backends/net/frame_stream.h"
 #include "backends/net/internal.h"
+#include "backends/net/switch.h"
 #include "base/log.h"
 
-#define LENGTH_BYTES 4u
-#define INPUT_BYTES  (256u << 10) /* at least one frame */
-#define OUTPUT_BYTES (512u << 10)
-#define BUSY_BYTES   (128u << 10) /* of output that waits: the card keeps more */
-#define NO_FD        UINT32_MAX
+#define NO_FD UINT32_MAX
 
 struct socket_net {
     struct net net;
 
     char *connect, *listen; /* properties */
     uint32_t fd;            /* property */
+    /* Properties of a switch's port. */
+    char *switch_name, *trunk, *port_name;
+    uint16_t vlan;
 
     int listen_fd, peer_fd; /* -1: none */
     struct loop_fd *listener, *peer;
     bool bound; /* the file is ours to remove */
 
-    uint8_t *input, *output;
-    size_t input_bytes, output_bytes;
+    struct frame_stream stream;
 };
 
 static struct socket_net *socket_of(struct net *net)
@@ -53,7 +54,7 @@ static void drop_peer(struct socket_net *s)
     if (s->peer_fd >= 0)
         close(s->peer_fd);
     s->peer_fd = -1;
-    s->input_bytes = s->output_bytes = 0;
+    frame_stream_clear(&s->stream);
     if (s->listener)
         loop_set_events(s->listener, LOOP_READ);
     net_set_up(&s->net, false);
@@ -64,60 +65,36 @@ static void update_events(struct socket_net *s)
 {
     if (s->peer)
         loop_set_events(s->peer, (net_is_full(&s->net) ? 0u : (unsigned)LOOP_READ) |
-                                     (s->output_bytes ? (unsigned)LOOP_WRITE : 0u));
+                                     (s->stream.output_bytes ? (unsigned)LOOP_WRITE : 0u));
 }
 
-/* Whole frames of the input; -EPROTO if that is none. */
-static int deliver_input(struct socket_net *s)
+static void deliver(void *opaque, uint8_t *bytes, size_t size)
 {
-    size_t done = 0;
+    struct socket_net *s = opaque;
+    struct io_piece piece = {bytes, size};
+    struct net_frame frame = {.pieces = &piece, .piece_count = 1, .size_bytes = size};
 
-    while (s->input_bytes - done >= LENGTH_BYTES) {
-        const uint8_t *head = s->input + done;
-        size_t size =
-            (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
-        struct io_piece piece = {s->input + done + LENGTH_BYTES, size};
-        struct net_frame frame = {.pieces = &piece, .piece_count = 1, .size_bytes = size};
-
-        if (!size || size > NET_MAX_FRAME_BYTES)
-            return -EPROTO;
-        if (s->input_bytes - done < LENGTH_BYTES + size)
-            break;
-        net_deliver(&s->net, &frame);
-        done += LENGTH_BYTES + size;
-    }
-    memmove(s->input, s->input + done, s->input_bytes - done);
-    s->input_bytes -= done;
-    net_delivered(&s->net);
-    return 0;
+    net_deliver(&s->net, &frame);
 }
 
 static void read_peer(struct socket_net *s)
 {
-    ssize_t size =
-        recv(s->peer_fd, s->input + s->input_bytes, INPUT_BYTES - s->input_bytes, MSG_DONTWAIT);
+    int result = frame_stream_read(&s->stream, s->peer_fd, deliver, s);
 
-    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+    net_delivered(&s->net);
+    if (!result || result == -EAGAIN)
         return;
-    if (size > 0) {
-        s->input_bytes += (size_t)size;
-        if (deliver_input(s) == 0)
-            return;
+    if (result == -EPROTO)
         log_warn("network socket: the peer sends what are no frames; it is cut off");
-    }
     drop_peer(s);
 }
 
 static void write_peer(struct socket_net *s)
 {
-    ssize_t size = send(s->peer_fd, s->output, s->output_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
-    bool was_busy = s->output_bytes > BUSY_BYTES;
+    bool was_busy = frame_stream_is_busy(&s->stream);
 
-    if (size < 0)
-        return; /* reading says what is wrong */
-    s->output_bytes -= (size_t)size;
-    memmove(s->output, s->output + size, s->output_bytes);
-    if (was_busy && s->output_bytes <= BUSY_BYTES)
+    frame_stream_write(&s->stream, s->peer_fd);
+    if (was_busy && !frame_stream_is_busy(&s->stream))
         net_notify_can_send(&s->net);
 }
 
@@ -125,7 +102,7 @@ static void on_peer(void *opaque, unsigned events)
 {
     struct socket_net *s = opaque;
 
-    if (events & LOOP_WRITE && s->output_bytes)
+    if (events & LOOP_WRITE && s->stream.output_bytes)
         write_peer(s);
     if (events & LOOP_READ && s->peer)
         read_peer(s);
@@ -165,27 +142,22 @@ static void on_connection(void *opaque, unsigned events)
 
 static bool socket_is_busy(const struct net *net)
 {
-    return ((const struct socket_net *)net)->output_bytes > BUSY_BYTES;
+    return frame_stream_is_busy(&((const struct socket_net *)net)->stream);
 }
 
 static void socket_send(struct net *net, const struct net_frame *frame)
 {
     struct socket_net *s = socket_of(net);
-    uint8_t *to = s->output + s->output_bytes;
-    uint32_t length = htonl((uint32_t)frame->size_bytes);
 
-    if (!s->peer || frame->size_bytes + LENGTH_BYTES > OUTPUT_BYTES - s->output_bytes)
-        return;
-    memcpy(to, &length, LENGTH_BYTES);
-    net_gather(frame, to + LENGTH_BYTES);
-    s->output_bytes += LENGTH_BYTES + frame->size_bytes;
+    if (s->peer)
+        frame_stream_add(&s->stream, frame); /* room there is: it is not busy */
 }
 
 static void socket_sent(struct net *net)
 {
     struct socket_net *s = socket_of(net);
 
-    if (s->peer && s->output_bytes)
+    if (s->peer && s->stream.output_bytes)
         write_peer(s);
     update_events(s);
 }
@@ -237,17 +209,17 @@ static int parse_address(const char *text, union address *out, socklen_t *out_si
     return 0;
 }
 
-static int connect_to(struct socket_net *s, struct error *err)
+static int connect_to(struct socket_net *s, const char *where, struct error *err)
 {
     union address address = {.local.sun_path = ""};
     socklen_t size;
     int fd;
 
-    if (parse_address(s->connect, &address, &size, err))
+    if (parse_address(where, &address, &size, err))
         return -EINVAL;
     fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, &address.any, size)) {
-        error_set(err, errno, "%s: %s", s->connect, strerror(errno));
+        error_set(err, errno, "%s: %s", where, strerror(errno));
         if (fd >= 0)
             close(fd);
         return -EINVAL;
@@ -298,15 +270,48 @@ static int socket_open(struct net *net, struct error *err)
     unsigned ways = (s->connect != NULL) + (s->listen != NULL) + (s->fd != NO_FD);
 
     s->listen_fd = s->peer_fd = -1;
-    s->input = malloc(INPUT_BYTES);
-    s->output = malloc(OUTPUT_BYTES);
-    if (!s->input || !s->output)
+    if (!frame_stream_init(&s->stream))
         return error_set(err, ENOMEM, "out of memory");
     if (ways != 1)
         return error_set(err, EINVAL, "give one of connect=, listen= and fd=");
     if (s->fd != NO_FD)
         return serve(s, (int)s->fd, err);
-    return s->connect ? connect_to(s, err) : listen_at(s, err);
+    return s->connect ? connect_to(s, s->connect, err) : listen_at(s, err);
+}
+
+/* A port of a switch: it is said first what it is. */
+static int switch_open(struct net *net, struct error *err)
+{
+    struct socket_net *s = socket_of(net);
+    struct switch_port_config config;
+    char path[108], hello[SWITCH_HELLO_BYTES];
+    struct io_piece piece = {hello, 0};
+    struct net_frame frame = {.pieces = &piece, .piece_count = 1};
+    int size;
+
+    s->listen_fd = s->peer_fd = -1;
+    if (!frame_stream_init(&s->stream))
+        return error_set(err, ENOMEM, "out of memory");
+    if (!s->switch_name)
+        return error_set(err, EINVAL, "which one? switch=NAME or switch=PATH");
+    size = snprintf(hello, sizeof(hello), "port,name=%s,%s=", s->port_name,
+                    s->trunk ? "trunk" : "vlan");
+    if (size > 0 && (size_t)size < sizeof(hello))
+        size += s->trunk ? snprintf(hello + size, sizeof(hello) - (size_t)size, "%s", s->trunk)
+                         : snprintf(hello + size, sizeof(hello) - (size_t)size, "%u", s->vlan);
+    if (size < 0 || (size_t)size >= sizeof(hello))
+        return error_set(err, ENAMETOOLONG, "too much is said of the port");
+    if (switch_parse_port(hello, &config, err) ||
+        switch_path(s->switch_name, path, sizeof(path), err))
+        return -EINVAL;
+    if (connect_to(s, path, err)) {
+        error_prefix(err, "is 'trapeze switch run %s' running? ", s->switch_name);
+        return -EINVAL;
+    }
+    frame.size_bytes = piece.size_bytes = (size_t)size;
+    frame_stream_add(&s->stream, &frame);
+    socket_sent(net);
+    return 0;
 }
 
 static void socket_free(struct net *net)
@@ -321,8 +326,7 @@ static void socket_free(struct net *net)
         close(s->listen_fd);
     if (s->bound)
         unlink(s->listen);
-    free(s->input);
-    free(s->output);
+    frame_stream_done(&s->stream);
 }
 
 static const struct property socket_properties[] = {
@@ -339,6 +343,36 @@ const struct net_kind net_socket = {
     .instance_size = sizeof(struct socket_net),
     .properties = socket_properties,
     .open = socket_open,
+    .free = socket_free,
+    .is_busy = socket_is_busy,
+    .send = socket_send,
+    .sent = socket_sent,
+    .accept = socket_accept,
+};
+
+static const struct property switch_properties[] = {
+    NET_PROPERTIES(struct socket_net),
+    {.name = "switch",
+     .type = PROPERTY_TYPE_STRING,
+     .offset = offsetof(struct socket_net, switch_name),
+     .help = "name or path of the switch, as in 'trapeze switch run'"},
+    PROPERTY_U16(struct socket_net, vlan, 1, "VLAN of an access port, 1 to 4094"),
+    PROPERTY_STRING(struct socket_net, trunk, NULL,
+                    "make it a trunk of these VLANs, 'all' or like 1+5-9"),
+    {.name = "name",
+     .type = PROPERTY_TYPE_STRING,
+     .offset = offsetof(struct socket_net, port_name),
+     .initial_text = "vm",
+     .help = "what 'trapeze switch show' calls the port"},
+    PROPERTY_END,
+};
+
+const struct net_kind net_switch = {
+    .name = "switch",
+    .summary = "a port of a switch between machines (trapeze switch), with VLANs",
+    .instance_size = sizeof(struct socket_net),
+    .properties = switch_properties,
+    .open = switch_open,
     .free = socket_free,
     .is_busy = socket_is_busy,
     .send = socket_send,
