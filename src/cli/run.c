@@ -11,6 +11,7 @@
  */
 #include "cli/run.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -29,6 +30,7 @@
 #include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
+#include "machine/pc_layout.h"
 #include "trapeze/chardev.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
@@ -50,6 +52,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config;
+    const char *uuid, *serial_number;
 };
 
 struct run {
@@ -175,6 +178,31 @@ static int parse_rtc(const char *text, uint64_t *out_wall_ns, struct error *err)
         seconds = (uint64_t)timegm(&tm);
     }
     *out_wall_ns = seconds ? seconds * NANOSECONDS_PER_SECOND : 1;
+    return 0;
+}
+
+/* "123e4567-e89b-12d3-a456-426614174000" */
+static int parse_uuid(const char *text, uint8_t out[16], struct error *err)
+{
+    static const char form[] = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
+    static const char digits[] = "0123456789abcdef";
+    unsigned count = 0;
+    size_t n = 0;
+
+    memset(out, 0, 16);
+    for (; form[n]; n++) {
+        if (form[n] == '-' ? text[n] != '-' : !isxdigit((unsigned char)text[n]))
+            break;
+        if (form[n] == '-')
+            continue;
+        out[count / 2] =
+            (uint8_t)(out[count / 2] << 4 | (strchr(digits, tolower(text[n])) - digits));
+        count++;
+    }
+    if (form[n] || text[n])
+        return error_set(err, EINVAL,
+                         "--uuid '%s' is not a UUID like 123e4567-e89b-12d3-a456-426614174000",
+                         text);
     return 0;
 }
 
@@ -526,6 +554,7 @@ static int new_machine(struct run *run, struct error *err)
 
 static int build_board(struct run *run, struct error *err)
 {
+    uint8_t uuid[16];
     struct pc_config config = {
         .debug_console = run->debug_console,
         .kernel = run->media.kernel,
@@ -536,8 +565,14 @@ static int build_board(struct run *run, struct error *err)
         .firmware = run->media.firmware,
         .variables = run->media.variables,
         .variables_file = run->media.variables_file,
+        .serial_number = run->options.serial_number,
     };
 
+    if (run->options.uuid) {
+        if (parse_uuid(run->options.uuid, uuid, err))
+            return -EINVAL;
+        config.uuid = uuid;
+    }
     memcpy(config.serial, run->serial, sizeof(config.serial));
     return pc_build(run->machine, &config, err);
 }
@@ -682,7 +717,13 @@ static int check_chardev(const char *text, struct error *err)
 static int check_values(const struct run_options *options, struct error *err)
 {
     uint64_t wall_ns;
+    uint8_t uuid[16];
 
+    if (options->uuid && parse_uuid(options->uuid, uuid, err))
+        return -EINVAL;
+    if (options->serial_number && strlen(options->serial_number) > PC_SERIAL_NUMBER_MAX)
+        return error_set(err, EINVAL, "--serial-number has up to %d characters",
+                         PC_SERIAL_NUMBER_MAX);
     if (options->counted && options->cpus > 1)
         return error_set(err, EINVAL, "--counted works with one processor, not with --cpus %u",
                          (unsigned)options->cpus);
@@ -937,6 +978,10 @@ const struct cli_option cli_run_options[] = {
     {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
      .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
              "(default: now; 2024-01-01T00:00:00 with --counted)"},
+    {"uuid", 0, CLI_TEXT, AT(uuid), "UUID",
+     .help = "what the machine tells the guest as its own (SMBIOS; default: nothing)"},
+    {"serial-number", 0, CLI_TEXT, AT(serial_number), "TEXT",
+     .help = "the same for its serial number, up to 63 characters"},
     {"counted", 0, CLI_FLAG, AT(counted),
      .help = "guest time is the number of executed instructions, one nanosecond each, so that two "
              "runs are identical; one processor only"},

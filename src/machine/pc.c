@@ -31,6 +31,7 @@
 #include "machine/firmware.h"
 #include "machine/pc_layout.h"
 #include "machine/shadow.h"
+#include "machine/smbios.h"
 #include "machine/table_loader.h"
 #include "trapeze/block.h"
 #include "trapeze/device.h"
@@ -351,6 +352,27 @@ static int insert_variables(struct pc_board *pc)
     return pc->status;
 }
 
+/* SeaBIOS and OVMF take the old entry point, and put in where they have the structures. */
+static int add_smbios(struct pc_board *pc)
+{
+    static uint8_t tables[SMBIOS_TABLES_MAX_BYTES];
+    size_t size_bytes;
+    int status = smbios_build(&pc->layout, 0, tables, sizeof(tables), &size_bytes, pc->err);
+
+    if (status == 0)
+        status =
+            fw_cfg_add_file(pc->fw_cfg, "etc/smbios/smbios-anchor", tables + SMBIOS_ENTRY2_OFFSET,
+                            SMBIOS_ENTRY2_BYTES, NULL, NULL, NULL, pc->err);
+    if (status == 0)
+        status = fw_cfg_add_file(pc->fw_cfg, "etc/smbios/smbios-tables",
+                                 tables + SMBIOS_STRUCTURES_OFFSET,
+                                 size_bytes - SMBIOS_STRUCTURES_OFFSET, NULL, NULL, NULL, pc->err);
+    if (status == 0 && pc->layout.identity.has_uuid)
+        status = fw_cfg_add_item(pc->fw_cfg, FW_CFG_UUID, pc->layout.identity.uuid,
+                                 sizeof(pc->layout.identity.uuid), pc->err);
+    return status;
+}
+
 /* A ROM, and what it asks fw_cfg for. */
 static int insert_firmware(struct pc_board *pc)
 {
@@ -360,6 +382,8 @@ static int insert_firmware(struct pc_board *pc)
     pc->tables = (struct table_loader){.layout = &pc->layout, .pci_host = pc->pci_host};
     if (status == 0)
         status = table_loader_add(&pc->tables, pc->fw_cfg, pc->err);
+    if (status == 0)
+        status = add_smbios(pc);
     if (status == 0) /* SeaBIOS: there is no screen, text goes there */
         status = fw_cfg_add_file(pc->fw_cfg, "etc/sercon-port", console_port, sizeof(console_port),
                                  NULL, NULL, NULL, pc->err);
@@ -414,6 +438,21 @@ static void pc_detach(struct device *dev)
     boot_image_done(&pc->image);
 }
 
+static int set_identity(struct pc_identity *identity, const struct pc_config *config,
+                        struct error *err)
+{
+    const char *number = config->serial_number ? config->serial_number : "";
+
+    if (strlen(number) > PC_SERIAL_NUMBER_MAX)
+        return error_set(err, EINVAL, "a serial number has up to %d characters",
+                         PC_SERIAL_NUMBER_MAX);
+    strcpy(identity->serial_number, number);
+    identity->has_uuid = config->uuid != NULL;
+    if (config->uuid)
+        memcpy(identity->uuid, config->uuid, sizeof(identity->uuid));
+    return 0;
+}
+
 static int pc_attach(struct device *dev, struct error *err)
 {
     struct pc_board *pc = pc_of(dev);
@@ -424,6 +463,7 @@ static int pc_attach(struct device *dev, struct error *err)
     pc->layout.physical_bits = machine_vcpu(dev->machine, 0)->model->physical_bits;
     boot_image_init(&pc->image, &pc->layout);
     pc->err = err;
+    pc->status = set_identity(&pc->layout.identity, pc->config, err);
     wire_memory(pc);
     return pc->status;
 }

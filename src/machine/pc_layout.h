@@ -7,6 +7,7 @@
 #ifndef MACHINE_PC_LAYOUT_H
 #define MACHINE_PC_LAYOUT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,7 +61,15 @@ struct e820_entry {
     enum e820_type type;
 };
 
-#define PC_E820_MAX 12
+#define PC_E820_MAX          12
+#define PC_SERIAL_NUMBER_MAX 63
+
+/* Which machine it is, for whom asks SMBIOS. */
+struct pc_identity {
+    bool has_uuid;
+    uint8_t uuid[16];                             /* as it is written */
+    char serial_number[PC_SERIAL_NUMBER_MAX + 1]; /* "": none */
+};
 
 struct pc_layout {
     uint64_t low_ram_bytes;  /* from address 0, up to PC_LOW_RAM_MAX */
@@ -69,6 +78,7 @@ struct pc_layout {
     uint64_t ecam_gpa;
     unsigned physical_bits; /* of addresses, as the processors have them */
     unsigned virtio_taken;  /* places of virtio devices without PCI that have one: a bit mask */
+    struct pc_identity identity;
     struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
     size_t e820_count;
 };

@@ -4,8 +4,8 @@
  * After DSP0134 (System Management BIOS) 3.4: entry points 5.2.1 and 5.2.2, and
  * structure types 0 (BIOS), 1 (system), 3 (chassis), 4 (processor), 16 (memory
  * array), 17 (memory device), 19 (mapped address), 32 (boot), 127 (end). One
- * socket holds all vCPUs. Left out: serial numbers, asset tags and the system's
- * UUID, which say "not specified".
+ * socket holds all vCPUs. Left out: serial numbers but the system's, and asset tags, which say "not
+ * specified".
  */
 #include "machine/smbios.h"
 
@@ -17,10 +17,6 @@
 
 enum {
     ENTRY3_BYTES = 24,
-    ENTRY3_AREA = 32,
-    ENTRY2_BYTES = 31,
-    ENTRY2_AREA = 32,
-    STRUCTURES = ENTRY3_AREA + ENTRY2_AREA,
 
     TYPE_BIOS = 0,
     TYPE_SYSTEM = 1,
@@ -118,13 +114,26 @@ static void write_bios(struct smbios_writer *w)
     end_structure(w);
 }
 
-static void write_system(struct smbios_writer *w)
+/* 7.2.1: the first three fields are little-endian. */
+static void put_uuid(uint8_t *p, const uint8_t uuid[16])
+{
+    put_le32(p, get_be32(uuid));
+    put_le16(p + 4, get_be16(uuid + 4));
+    put_le16(p + 6, get_be16(uuid + 6));
+    memcpy(p + 8, uuid + 8, 8);
+}
+
+static void write_system(struct smbios_writer *w, const struct pc_identity *identity)
 {
     uint8_t *p = begin_structure(w, TYPE_SYSTEM, 27, HANDLE(TYPE_SYSTEM, 0));
 
     p[4] = add_string(w, "Trapeze");
     p[5] = add_string(w, "Trapeze PC");
     p[6] = add_string(w, "1");
+    if (identity->serial_number[0])
+        p[7] = add_string(w, identity->serial_number);
+    if (identity->has_uuid)
+        put_uuid(p + 8, identity->uuid);
     p[24] = 6; /* woken by the power switch */
     end_structure(w);
 }
@@ -223,7 +232,7 @@ static void write_structures(struct smbios_writer *w, const struct pc_layout *la
     uint64_t ram_bytes = layout->low_ram_bytes + layout->high_ram_bytes;
 
     write_bios(w);
-    write_system(w);
+    write_system(w, &layout->identity);
     write_chassis(w);
     write_processor(w, layout->vcpu_count);
     write_memory_array(w, ram_bytes);
@@ -252,7 +261,7 @@ static void write_entry2(uint8_t *p, const struct smbios_writer *w, uint64_t tab
                          size_t table_bytes)
 {
     memcpy(p, "_SM_", 4);
-    p[5] = ENTRY2_BYTES;
+    p[5] = SMBIOS_ENTRY2_BYTES;
     p[6] = 2;
     p[7] = 8;
     put_le16(p + 8, (uint16_t)w->largest);
@@ -262,7 +271,7 @@ static void write_entry2(uint8_t *p, const struct smbios_writer *w, uint64_t tab
     put_le16(p + 28, (uint16_t)w->count);
     p[30] = 0x28; /* 2.8 in BCD */
     p[21] = sum_complement(p + 16, 15);
-    p[4] = sum_complement(p, ENTRY2_BYTES);
+    p[4] = sum_complement(p, SMBIOS_ENTRY2_BYTES);
 }
 
 int smbios_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,
@@ -271,14 +280,15 @@ int smbios_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buf
     struct smbios_writer w = {.data = buffer, .capacity = capacity_bytes};
     size_t table_bytes;
 
-    take(&w, STRUCTURES);
+    take(&w, SMBIOS_STRUCTURES_OFFSET);
     write_structures(&w, layout);
     if (w.overflow)
         return error_set(err, ENOSPC, "the SMBIOS tables do not fit into %zu bytes",
                          capacity_bytes);
-    table_bytes = w.used - STRUCTURES;
-    write_entry3(buffer, base_gpa + STRUCTURES, table_bytes);
-    write_entry2(buffer + ENTRY3_AREA, &w, base_gpa + STRUCTURES, table_bytes);
+    table_bytes = w.used - SMBIOS_STRUCTURES_OFFSET;
+    write_entry3(buffer, base_gpa + SMBIOS_STRUCTURES_OFFSET, table_bytes);
+    write_entry2(buffer + SMBIOS_ENTRY2_OFFSET, &w, base_gpa + SMBIOS_STRUCTURES_OFFSET,
+                 table_bytes);
     *out_size_bytes = w.used;
     return 0;
 }

@@ -10,7 +10,10 @@
 #include "machine/pc_layout.h"
 #include "trapeze/error.h"
 
-#define SMBIOS_TABLES_MAX_BYTES 0x1000u
+#define SMBIOS_TABLES_MAX_BYTES  0x1000u
+#define SMBIOS_ENTRY2_OFFSET     0x20u /* of the entry point of version 2.1 */
+#define SMBIOS_ENTRY2_BYTES      31u
+#define SMBIOS_STRUCTURES_OFFSET 0x40u
 
 /*
  * Write both entry points (3.0 and 2.1) and the structures for an address: entry points

@@ -379,6 +379,24 @@ static const uint8_t *table_at(uint64_t gpa)
     return files[1].bytes + (gpa - files[1].gpa);
 }
 
+/* What firmware copies: the old entry point, and structures as long as it says. */
+static void firmware_is_given_smbios(void **state)
+{
+    struct fixture *f = *state;
+
+    start_rom(f, 512 * MIB);
+    read_rom_file(f, &files[0], "etc/smbios/smbios-anchor");
+    read_rom_file(f, &files[1], "etc/smbios/smbios-tables");
+    assert_int_equal(files[0].size_bytes, 31);
+    assert_memory_equal(files[0].bytes, "_SM_", 4);
+    assert_true(sums_to_zero(files[0].bytes, 31));
+    assert_int_equal(get_le16(files[0].bytes + 22), files[1].size_bytes);
+    assert_int_equal(files[1].bytes[0], 0); /* the BIOS */
+    assert_int_equal(files[1].bytes[files[1].size_bytes - 6], 127);
+    read_rom_file(f, &files[0], "etc/reserved-memory-end");
+    assert_int_equal(get_le64(files[0].bytes), 0x100000000);
+}
+
 static void firmware_puts_the_tables_in_place(void **state)
 {
     static struct rom_file script;
@@ -661,6 +679,7 @@ int main(void)
         TEST(tables_are_found_by_searching),
         TEST(a_rom_ends_at_four_gib_and_shows_below_one_mib),
         TEST(shadow_ram_is_what_the_pam_registers_say),
+        TEST(firmware_is_given_smbios),
         TEST(firmware_puts_the_tables_in_place),
         TEST(a_small_rom_shows_as_far_as_it_goes),
         TEST(a_rom_that_is_cut_short_is_refused),

@@ -345,6 +345,9 @@ static void exit_status_tells_misuse_from_failure(void **state)
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--cpu=max,+nonesuch");
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--serial=nonesuch");
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--rtc=tomorrow");
+    expect_status(CLI_MISUSED, "run", "vmlinuz", "--uuid=123e4567-e89b-12d3-a456-42661417400");
+    expect_status(CLI_MISUSED, "run", "vmlinuz", "--uuid=123e4567-e89b-12d3-a456-42661417400g");
+    expect_status(CLI_MISUSED, "run", "vmlinuz", "--uuid=123e4567-e89b-12d3-a456-4266141740000");
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--rtc=2024-02-30T00:00:00x");
     expect_status(CLI_MISUSED, "run", "--counted", "--cpus=2");
     expect_status(CLI_MISUSED, "run", "vmlinuz", "--digest=1000");

@@ -118,6 +118,33 @@ static void string_numbers_exist(void **state)
     assert_string_equal((const char *)system + system[1], "Trapeze");
 }
 
+static void the_machine_can_have_an_identity(void **state)
+{
+    static const uint8_t uuid[16] = {0x12, 0x3e, 0x45, 0x67, 0xe8, 0x9b, 0x12, 0xd3,
+                                     0xa4, 0x56, 0x42, 0x66, 0x14, 0x17, 0x40, 0x00};
+    static const uint8_t none[16];
+    static struct tables t;
+    struct error err = {0};
+    const uint8_t *system, *end;
+    unsigned strings;
+
+    (void)state;
+    build(&t, 512 * MIB, 1);
+    assert_memory_equal(find(&t, 1, 0) + 8, none, 16);
+    assert_int_equal(find(&t, 1, 0)[7], 0);
+    t.layout.identity = (struct pc_identity){.has_uuid = true, .serial_number = "ds=nocloud"};
+    memcpy(t.layout.identity.uuid, uuid, 16);
+    assert_int_equal(smbios_build(&t.layout, BASE, t.bytes, sizeof(t.bytes), &t.size_bytes, &err),
+                     0);
+    system = find(&t, 1, 0);
+    assert_memory_equal(system + 8, "\x67\x45\x3e\x12\x9b\xe8\xd3\x12\xa4\x56\x42\x66\x14\x17\x40",
+                        16);
+    end = behind_strings(system + system[1], t.bytes + t.size_bytes, &strings);
+    assert_int_equal(strings, 4);
+    assert_int_equal(system[7], 4);
+    assert_string_equal((const char *)end - 12, "ds=nocloud");
+}
+
 static void memory_above_four_gib_has_its_own_range(void **state)
 {
     static struct tables t;
@@ -163,6 +190,7 @@ int main(void)
         cmocka_unit_test(entry_points_sum_to_zero),
         cmocka_unit_test(structures_fill_the_table_exactly),
         cmocka_unit_test(string_numbers_exist),
+        cmocka_unit_test(the_machine_can_have_an_identity),
         cmocka_unit_test(memory_above_four_gib_has_its_own_range),
         cmocka_unit_test(memory_beyond_32_gib_uses_the_extended_size),
         cmocka_unit_test(too_small_a_buffer_is_refused_at_every_size),
