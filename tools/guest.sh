@@ -1,5 +1,5 @@
 #!/bin/sh
-# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian]
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|secure]
 #
 # cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
 # i386            Debian's linux-image-686-pae
@@ -8,6 +8,8 @@
 # vmlinux         the kernel of cloud, unpacked to an ELF file
 #
 # debian          a disk with Debian, as "trapeze image build debian" makes it; TRAPEZE is the program
+#
+# secure          Debian's signed shim and GRUB for UEFI (no kernel: the folder holds shimx64.efi, grubx64.efi)
 #
 # Packages are downloaded and unpacked below TRAPEZE_CACHE (default ~/.cache/trapeze),
 # never installed. Prints the folder, which then holds vmlinuz and initramfs.cpio.
@@ -30,9 +32,9 @@ case $kind in
 cloud | vmlinux) meta=linux-image-cloud-amd64 arch=amd64 ;;
 generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
-initramfs) meta='' arch=amd64 ;;
+initramfs | secure) meta='' arch=amd64 ;;
 debian) ;;
-*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian" ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, secure" ;;
 esac
 
 # The disk goes with the script that made it.
@@ -129,6 +131,16 @@ unpack() {
     mv "$work/root" "$2"
     rm -f "$work"/*.deb
 }
+
+if [ "$kind" = secure ]; then
+    folder=$cache/secure
+    unpack shim-signed "$folder/shim-signed"
+    unpack grub-efi-amd64-signed "$folder/grub-efi-amd64-signed"
+    cp "$folder/shim-signed/usr/lib/shim/shimx64.efi.signed" "$folder/shimx64.efi"
+    cp "$folder/grub-efi-amd64-signed/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed" "$folder/grubx64.efi"
+    echo "$folder"
+    exit 0
+fi
 
 make_initramfs() {
     target=$cache/base-$arch/initramfs.cpio

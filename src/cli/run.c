@@ -915,9 +915,10 @@ const struct cli_option cli_run_options[] = {
     {"append", 'a', CLI_TEXT, AT(append), "TEXT", .help = "command line of the kernel"},
     {"kernel-entry", 0, CLI_TEXT, AT(kernel_entry), "32|64", .initial = "auto",
      .choices = entry_choices, .only_choices = true, .help = "how a Linux bzImage is entered"},
-    {"firmware", 'f', CLI_TEXT, AT(firmware), "bios|uefi|FILE", .file = true,
+    {"firmware", 'f', CLI_TEXT, AT(firmware), "bios|uefi|uefi-secure|FILE", .file = true,
      .choices = run_firmware_choices,
-     .help = "what is entered at reset: SeaBIOS, OVMF, or a ROM image that ends at 4 GiB (default: "
+     .help = "what is entered at reset: SeaBIOS, OVMF, OVMF with Secure Boot, or a ROM image that "
+             "ends at 4 GiB (default: "
              "bios if there is a disk and no kernel)"},
     {"nvram", 0, CLI_TEXT, AT(nvram), "FILE", .file = true,
      .help = "keep UEFI's variables there; made if it is not there yet (default: they are "

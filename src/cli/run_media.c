@@ -99,6 +99,9 @@ static const struct firmware {
 } known_firmware[] = {
     {"bios", "SeaBIOS", "seabios", "/usr/share/seabios/bios-256k.bin", NULL},
     {"uefi", "OVMF", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+    /* The same code, which needs no SMM, with keys in its variables. */
+    {"uefi-secure", "OVMF with Secure Boot", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd",
+     "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"},
     {.name = NULL},
 };
 
@@ -106,6 +109,24 @@ void run_firmware_choices(cli_put_choice *put, void *opaque)
 {
     for (const struct firmware *f = known_firmware; f->name; f++)
         put(opaque, f->name, f->summary);
+}
+
+/*
+ * Builds of OVMF that keep their variables in SMM would stand still. Their code is compressed, so
+ * the file's name, behind links, is what there is to go by.
+ */
+static int check_needs_no_smm(const char *path, struct error *err)
+{
+    char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
+    bool needs = slash && strncmp(slash, "/OVMF", 5) == 0 && strstr(slash, "secboot");
+
+    free(real);
+    if (needs)
+        return error_set(err, ENOTSUP,
+                         "--firmware %s: this build of OVMF needs System Management Mode, which "
+                         "this machine has not; --firmware uefi-secure is Secure Boot without it",
+                         path);
+    return 0;
 }
 
 /* Its file, and where its variables begin. A name that is not known is a file. */
@@ -116,7 +137,7 @@ static int find_firmware(struct run_media *media, struct error *err)
     while (f->name && strcmp(f->name, media->firmware))
         f++;
     if (!f->name)
-        return 0;
+        return check_needs_no_smm(media->firmware, err);
     media->firmware = f->file;
     media->variables_file = f->variables;
     if (access(f->file, R_OK) || (f->variables && access(f->variables, R_OK)))
@@ -153,7 +174,8 @@ int run_open_variables(struct run_media *media, struct loop *loop, const char *p
     if (!path)
         return 0;
     if (!media->variables_file)
-        return error_set(err, EINVAL, "--nvram wants --firmware uefi: no other keeps variables");
+        return error_set(err, EINVAL,
+                         "--nvram wants --firmware uefi or uefi-secure: no other keeps variables");
     if (access(path, F_OK) && copy_file(media->variables_file, path, err)) {
         error_prefix(err, "--nvram: ");
         return -EINVAL;

@@ -294,7 +294,7 @@ bool virtio_driver_negotiate(struct virtio_driver *d, uint64_t features)
         driver_write(d, COMMON_ACCEPTED_SELECT, half, 4);
         driver_write(d, COMMON_ACCEPTED, (uint32_t)(features >> 32 * half), 4);
     }
-    d->features = features;
+    d->features = d->port ? (uint32_t)features : features;
     if (d->port)
         return true;
     add_status(d, VIRTIO_FEATURES_OK);
