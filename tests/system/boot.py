@@ -56,6 +56,10 @@ CASES = {
     "generic": case("generic", "demo", DEMO),
     "i386": case("i386", "demo", [INIT, r"Linux .* i686 GNU/Linux", r"Mem:\s+\d+", OFF]),
     "reboot": case("cloud", "reboot", [INIT, "guest: rebooting", INIT], status=None),
+    **{
+        f"reboot-{way}": case("cloud", "reboot", [INIT, "guest: rebooting", INIT], append=f"reboot={way}", status=None)
+        for way in ("acpi", "kbd", "pci", "triple")
+    },
     "no-reboot": case("cloud", "reboot", [INIT, "guest: rebooting"], ["--no-reboot"]),
     "status": case("cloud", "fail", [INIT, r"\+ false"], status=3),
     "terminate": case("cloud", "idle", [INIT, "guest: idle"], status=None),

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""debian.py TRAPEZE CASE - Debian from power-on to its login prompt, and off again
+"""debian.py TRAPEZE CASE [REBOOTS] - Debian from power-on to its login prompt, and off again
 
 The disk is what "trapeze image build debian" makes; tools/guest.sh debian keeps one in the cache. Firmware starts
-GRUB, GRUB the kernel. Somebody logs in on the serial console, looks at disk and network, installs nothing, and
-switches off. The disk stays as it is (snapshot=on). CASES has the options. "cloud-init" logs in over SSH instead, with
-a key that cloud-init was given. Skipped (status 77) without the disk.
+GRUB, GRUB the kernel. Somebody logs in on the serial console, looks at disk and network, installs nothing, reboots
+as often as the case says, and switches off. The disk stays as it is (snapshot=on). CASES has the options. "cloud-init"
+logs in over SSH instead, with a key that cloud-init was given. Skipped (status 77) without the disk.
 """
 import os
 import re
@@ -24,18 +24,25 @@ CASES = {
     "uefi": (["--firmware", "uefi"], "BdsDxe: starting", "virtio", "vda3"),
     "uefi-nvme": (["--firmware", "uefi"], "BdsDxe: starting", "nvme", "nvme0n1p3"),
     "uefi-scsi": (["--firmware", "uefi"], "BdsDxe: starting", "scsi", "sda3"),
+    "reboot": (["--cpus", "2"], "SeaBIOS", "virtio", "vda3"),
+    "reboot-uefi": (["--firmware", "uefi"], "BdsDxe: starting", "virtio", "vda3"),
 }
 DISK = os.path.join(boot.CACHE, "debian", "disk.qcow2")
 PASSWORD = "trapeze"
-STEPS = (
+LOGIN = (
     ("login: ", "root"),
     ("Password: ", PASSWORD),
     (r"root@debian:~# ", "PS1='rea''dy> '"),
+)
+LOOK = (
     (r"ready> ", "findmnt -no SOURCE,FSTYPE /"),
     (r"/dev/PARTITION\s+ext4[^>]*ready> ", "/lib/systemd/systemd-networkd-wait-online --timeout=60; ip -4 -o address"),
-    (r"inet 10\.0\.2\.15/24[^>]*ready> ", "dd if=/dev/urandom of=/test bs=1M count=8 status=none; sync; sha256sum </test"),
-    (r"[0-9a-f]{64} [^>]*ready> ", "poweroff"),
+    (r"inet 10\.0\.2\.15/24[^>]*ready> ", "dmesg | grep -c 'BAR.*: assigned'"),
+    # Linux leaves BARs where firmware has put them.
+    (r"\b0\s+ready> ", "dd if=/dev/urandom of=/test bs=1M count=8 status=none; sync; sha256sum </test"),
+    (r"[0-9a-f]{64} ", None),
 )
+REBOOTS = {"reboot": 2, "reboot-uefi": 1}
 LIMIT_S = 600
 
 
@@ -66,7 +73,7 @@ def cloud_init(trapeze, folder):
 
 
 def main():
-    trapeze, name = sys.argv[1:]
+    trapeze, name = sys.argv[1:3]
     if not os.path.exists(DISK):
         print(f"debian: {DISK} is not there; run tools/guest.sh debian")
         return 77
@@ -74,13 +81,17 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             return cloud_init(trapeze, folder)
     options, firmware, interface, partition = CASES[name]
-    deadline = time.monotonic() + LIMIT_S
+    reboots = int(sys.argv[3]) if len(sys.argv) > 3 else REBOOTS.get(name, 0)
+    limit_s = LIMIT_S * (1 + reboots // 5)
+    deadline = time.monotonic() + limit_s
     command = [trapeze, "run", "-m", "1G", "--net", "user", *options]
     command += ["--disk", f"{DISK},snapshot=on,if={interface}"]
     console = boot.Console(command, interactive=True)
-    for pattern, answer in ((firmware, None), ("GRUB", None), *STEPS, (boot.OFF, None)):
+    start = ((firmware, None), ("GRUB", None), *LOGIN)
+    again = (("ready> ", "reboot"), ("reboot: Restarting system", None), *start)
+    for pattern, answer in (*start, *LOOK, *again * reboots, ("ready> ", "poweroff"), (boot.OFF, None)):
         if not console.wait_for(pattern.replace("PARTITION", partition), deadline):
-            boot.fail(console, f"'{pattern}' did not appear within {LIMIT_S} s")
+            boot.fail(console, f"'{pattern}' did not appear within {limit_s} s")
         if answer:
             console.write(answer + "\r")
     status = console.finish(deadline)
