@@ -7,6 +7,7 @@
  */
 #include "base/bytes.h"
 #include "base/guest_ram.h"
+#include "devices/dma.h"
 #include "devices/virtio/virtio.h"
 #include "trapeze/machine.h"
 
@@ -376,15 +377,8 @@ void virtqueue_unpop(struct virtqueue *queue, uint16_t descriptors)
 struct virtio_used virtqueue_written(struct virtqueue *queue, const struct virtio_chain *chain,
                                      uint64_t written_bytes)
 {
-    uint64_t left = written_bytes;
-
-    for (unsigned n = 0; n < chain->in_count && left; n++) {
-        const struct io_piece *piece = &chain->pieces[chain->out_count + n];
-        size_t part = piece->size_bytes < left ? piece->size_bytes : left;
-
-        memory_unpin(memory_of(queue), piece->data, part);
-        left -= part;
-    }
+    io_pieces_written(chain->pieces + chain->out_count, chain->in_count, memory_of(queue),
+                      written_bytes);
     return (struct virtio_used){chain->id, chain->descriptors, (uint32_t)written_bytes};
 }
 
@@ -421,42 +415,16 @@ void virtqueue_notify(struct virtqueue *queue)
 
 /* ---- contents of a chain ---- */
 
-static size_t copy(const struct io_piece *pieces, unsigned count, uint64_t offset, uint8_t *bytes,
-                   size_t size, bool to_guest)
-{
-    size_t done = 0;
-
-    for (unsigned n = 0; n < count && done < size; n++) {
-        size_t part = pieces[n].size_bytes;
-        uint8_t *ram = pieces[n].data;
-
-        if (offset >= part) {
-            offset -= part;
-            continue;
-        }
-        ram += offset;
-        part -= offset;
-        part = part < size - done ? part : size - done;
-        if (to_guest)
-            ram_copy(ram, bytes + done, part);
-        else
-            ram_copy(bytes + done, ram, part);
-        done += part;
-        offset = 0;
-    }
-    return done;
-}
-
 size_t virtio_chain_read(const struct virtio_chain *chain, uint64_t offset, void *out, size_t size)
 {
-    return copy(chain->pieces, chain->out_count, offset, out, size, false);
+    return io_pieces_copy(chain->pieces, chain->out_count, offset, out, size, false);
 }
 
 size_t virtio_chain_write(const struct virtio_chain *chain, uint64_t offset, const void *data,
                           size_t size)
 {
-    return copy(chain->pieces + chain->out_count, chain->in_count, offset, (uint8_t *)data, size,
-                true);
+    return io_pieces_copy(chain->pieces + chain->out_count, chain->in_count, offset, (void *)data,
+                          size, true);
 }
 
 unsigned virtio_chain_pieces(const struct virtio_chain *chain, bool in, uint64_t skip,
