@@ -70,6 +70,8 @@ struct device_class {
     void (*quiesce)(struct device *dev); /* pause: finish or park what is in flight */
     void (*resume)(struct device *dev);
     void (*detach)(struct device *dev);
+    /* Where firmware finds it, as an Open Firmware path; NULL: it is nothing to boot from. */
+    void (*boot_path)(struct device *dev, char *out, size_t size);
 
     struct state_table state;
 };
@@ -80,6 +82,7 @@ struct device {
     char id[32]; /* unique in the machine; the class name, numbered if there are more */
     bool attached;
     struct device *next; /* in the machine's list, in order of creation */
+    uint32_t boot_index; /* firmware starts the lowest first; 0: it is not asked to */
 
     struct device_resources *resources; /* regions and port ranges, released at detach */
 };

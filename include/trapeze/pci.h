@@ -246,6 +246,11 @@ bool pci_uses_messages(const struct pci_function *function); /* MSI or MSI-X is 
 /* May the function read and write guest memory (bus master enable)? */
 bool pci_is_master(const struct pci_function *function);
 
+/* For device_class.boot_path: the function as a node of that name ("ide"), and what is behind it.
+ */
+void pci_boot_path(const struct pci_function *function, const char *node, const char *behind,
+                   char *out, size_t size);
+
 /* Offset of the n-th capability of desc.capabilities in configuration space. */
 unsigned pci_capability_offset(const struct pci_function *function, unsigned index);
 

@@ -7,7 +7,10 @@
 
 const struct device_class *const device_classes[] = {
     &acpi_pm_class,
+    &ahci_class,
     &apic_class,
+    &ata_cd_class,
+    &ata_disk_class,
     &debug_console_class,
     &debug_exit_class,
     &e1000_class,
@@ -18,6 +21,7 @@ const struct device_class *const device_classes[] = {
     &nvme_class,
     &pc_testdev_class,
     &pci_host_class,
+    &pci_ide_class,
     &pci_isa_class,
     &pflash_class,
     &pic_class,

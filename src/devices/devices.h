@@ -9,7 +9,10 @@
 #include "trapeze/device.h"
 
 extern const struct device_class acpi_pm_class;
+extern const struct device_class ahci_class;
 extern const struct device_class apic_class;
+extern const struct device_class ata_cd_class;
+extern const struct device_class ata_disk_class;
 extern const struct device_class debug_console_class;
 extern const struct device_class debug_exit_class;
 extern const struct device_class e1000_class;
@@ -20,6 +23,7 @@ extern const struct device_class ioapic_class;
 extern const struct device_class nvme_class;
 extern const struct device_class pc_testdev_class;
 extern const struct device_class pci_host_class;
+extern const struct device_class pci_ide_class;
 extern const struct device_class pci_isa_class;
 extern const struct device_class pflash_class;
 extern const struct device_class pic_class;

@@ -12,6 +12,7 @@
 #include "machine/pc.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -525,6 +526,44 @@ void pc_wire_added(struct machine *machine, struct device *dev)
 
     for (unsigned i = 0; pc && i < ISA_IRQ_COUNT && (line = device_output(dev, "isa", i)); i++)
         irq_connect(line, isa_irq_sink, &pc->isa, i);
+    for (unsigned i = 0; pc && (line = device_output(dev, "ide", i)); i++)
+        irq_connect(line, isa_irq_sink, &pc->isa, PC_IRQ_IDE + i);
+}
+
+/* The device behind last (NULL: the first one); those with equal indices as they were added. */
+static struct device *next_to_boot(struct machine *machine, const struct device *last)
+{
+    struct device *found = NULL;
+    bool is_behind = !last; /* in the machine's list */
+
+    for (struct device *dev = machine_first_device(machine); dev; dev = dev->next) {
+        bool is_later = !last || dev->boot_index > last->boot_index ||
+                        (dev->boot_index == last->boot_index && is_behind);
+
+        if (dev->boot_index && dev->class->boot_path && is_later &&
+            (!found || dev->boot_index < found->boot_index))
+            found = dev;
+        is_behind |= dev == last;
+    }
+    return found;
+}
+
+int pc_set_boot_order(struct machine *machine, struct error *err)
+{
+    struct pc_board *pc = board_of(machine);
+    char order[4096], path[128];
+    size_t used = 0;
+
+    for (struct device *dev = next_to_boot(machine, NULL); dev; dev = next_to_boot(machine, dev)) {
+        dev->class->boot_path(dev, path, sizeof(path));
+        if (used + strlen(path) + 1 >= sizeof(order))
+            break;
+        used +=
+            (size_t)snprintf(order + used, sizeof(order) - used, "%s%s", used ? "\n" : "", path);
+    }
+    if (!used || !pc || !pc->fw_cfg)
+        return 0;
+    return fw_cfg_add_file(pc->fw_cfg, "bootorder", order, used + 1, NULL, NULL, NULL, err);
 }
 
 void pc_press_power_button(struct machine *machine)

@@ -64,9 +64,15 @@ int pc_build(struct machine *machine, const struct pc_config *config, struct err
 
 /*
  * Wire a device that was added to a finished board: its outputs "isa", if it has any, become ISA
- * interrupt lines 0, 1, 2, ... Before machine_start.
+ * interrupt lines 0, 1, 2, ..., and its outputs "ide" the lines 14 and 15. Before machine_start.
  */
 void pc_wire_added(struct machine *machine, struct device *dev);
+
+/*
+ * Tell firmware in which order to look for a system: the devices with a boot_index, lowest first.
+ * Once, before machine_start.
+ */
+int pc_set_boot_order(struct machine *machine, struct error *err);
 
 /* As if somebody pressed the power button for a moment; the guest decides. Machine lock held. */
 void pc_press_power_button(struct machine *machine);

@@ -46,6 +46,7 @@
 #define PC_IRQ_RTC        8
 #define PC_IRQ_MOUSE      12
 #define PC_VIRTIO_LINES   5
+#define PC_IRQ_IDE        14 /* and 15: the second channel */
 #define PC_GSI_PIT        2  /* IRQ 0 comes in here on the I/O APIC */
 #define PC_GSI_PCI        16 /* the eight lines of the PCI bus: 16-23 */
 #define PC_IOAPIC_ID      0

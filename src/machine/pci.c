@@ -17,6 +17,7 @@
 #include "trapeze/pci.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -935,6 +936,16 @@ void pci_detach(struct pci_function *function)
     if (memory_commit(device_memory(&function->dev), &err))
         log_error("%s: %s", function->dev.id, err.text);
     function->bus->functions[function->slot << 3 | function->number] = NULL;
+}
+
+void pci_boot_path(const struct pci_function *function, const char *node, const char *behind,
+                   char *out, size_t size)
+{
+    char number[8] = "";
+
+    if (function->number)
+        snprintf(number, sizeof(number), ",%x", function->number);
+    snprintf(out, size, "/pci@i0cf8/%s@%x%s%s", node, function->slot, number, behind);
 }
 
 /* ---- reset and state ---- */

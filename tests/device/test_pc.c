@@ -328,6 +328,51 @@ static void read_rom_file(struct fixture *f, struct rom_file *file, const char *
         file->bytes[n] = (uint8_t)bus_port_read(f->machine, 0x511, 1);
 }
 
+/* A CD drive without a CD. */
+static void add_cd(struct fixture *f, struct device *controller, uint32_t boot_index)
+{
+    struct device *cd = device_new(f->machine, device_class_find("ata-cd"), NULL, &f->err);
+
+    assert_non_null(cd);
+    cd->boot_index = boot_index;
+    if (device_set_pointer(cd, "controller", controller, &f->err) || device_attach(cd, &f->err))
+        fail_msg("%s", f->err.text);
+}
+
+static struct device *add_controller(struct fixture *f, const char *class_name)
+{
+    struct device *dev = device_new(f->machine, device_class_find(class_name), NULL, &f->err);
+
+    assert_non_null(dev);
+    if (device_attach(dev, &f->err))
+        fail_msg("%s", f->err.text);
+    pc_wire_added(f->machine, dev);
+    return dev;
+}
+
+static void firmware_is_told_where_to_look(void **state)
+{
+    static struct rom_file order;
+    struct fixture *f = *state;
+    struct device *ahci, *ide;
+
+    if (build(f, 16 * MIB, 1))
+        fail_msg("%s", f->err.text);
+    ahci = add_controller(f, "ahci");
+    ide = add_controller(f, "pci-ide");
+    add_cd(f, ahci, 7);
+    add_cd(f, ahci, 7);
+    add_cd(f, ide, 3);
+    add_cd(f, ide, 0);
+    assert_int_equal(pc_set_boot_order(f->machine, &f->err), 0);
+    assert_int_equal(machine_start(f->machine, &f->err), 0);
+    read_rom_file(f, &order, "bootorder");
+    assert_string_equal((const char *)order.bytes, "/pci@i0cf8/ide@1/drive@0/disk@0\n"
+                                                   "/pci@i0cf8/pci8086,2922@1f,2/drive@0/disk@0\n"
+                                                   "/pci@i0cf8/pci8086,2922@1f,2/drive@1/disk@0");
+    assert_int_equal(order.size_bytes, strlen((const char *)order.bytes) + 1);
+}
+
 static struct rom_file files[2];
 
 static struct rom_file *rom_file(const uint8_t *name)
@@ -695,6 +740,7 @@ int main(void)
         TEST(multiboot_finds_the_timer_as_the_bios_leaves_it),
         TEST(the_power_button_raises_the_sci),
         TEST(soft_off_stops_with_status_0),
+        TEST(firmware_is_told_where_to_look),
         TEST(debug_exit_stops_with_an_odd_status),
         TEST(configuration_space_is_reached_both_ways),
         TEST(no_two_devices_share_an_id),

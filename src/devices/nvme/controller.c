@@ -359,6 +359,12 @@ static void nvme_quiesce(struct device *dev)
     block_quiesce(nvme_of(dev)->drive);
 }
 
+/* The name is the one that firmware knows such controllers by. */
+static void nvme_boot_path(struct device *dev, char *out, size_t size)
+{
+    pci_boot_path(&nvme_of(dev)->function, "pci8086,5845", "/namespace@1,0", out, size);
+}
+
 /* ---- state ---- */
 
 static bool restore_sq(struct nvme *s, unsigned index)
@@ -513,5 +519,6 @@ const struct device_class nvme_class = {
     .reset = nvme_reset,
     .detach = nvme_detach,
     .quiesce = nvme_quiesce,
+    .boot_path = nvme_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = state, .after_load = nvme_after_load},
 };

@@ -382,6 +382,11 @@ static void blk_quiesce(struct device *dev)
     block_quiesce(s->drive);
 }
 
+static void blk_boot_path(struct device *dev, char *out, size_t size)
+{
+    pci_boot_path(&blk_of_device(dev)->pci.function, "scsi", "/disk@0,0", out, size);
+}
+
 static int blk_after_load(void *object, struct error *err)
 {
     return virtio_transport_after_load(object, err);
@@ -421,6 +426,7 @@ const struct device_class virtio_blk_class = {
     .summary = "virtio disk on PCI",
     .bus = BUS_PCI,
     .properties = blk_properties,
+    .boot_path = blk_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = blk_state, .after_load = blk_after_load},
     BLK_CALLS,
 };

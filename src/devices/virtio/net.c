@@ -733,6 +733,11 @@ static void net_resume(struct device *dev)
     send_all(s);
 }
 
+static void net_boot_path(struct device *dev, char *out, size_t size)
+{
+    pci_boot_path(&net_of_device(dev)->pci.function, "ethernet", "/ethernet-phy@0", out, size);
+}
+
 static int net_after_load(void *object, struct error *err)
 {
     struct virtio_net *s = object;
@@ -795,6 +800,7 @@ const struct device_class virtio_net_class = {
     .summary = "virtio network card on PCI",
     .bus = BUS_PCI,
     .properties = net_properties,
+    .boot_path = net_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = net_state, .after_load = net_after_load},
     NET_CALLS,
 };

@@ -440,6 +440,11 @@ static void hba_quiesce(struct device *dev)
     block_drain(hba_of_device(dev)->drive);
 }
 
+static void hba_boot_path(struct device *dev, char *out, size_t size)
+{
+    pci_boot_path(&hba_of_device(dev)->pci.function, "scsi", "/channel@0/disk@0,0", out, size);
+}
+
 static int hba_after_load(void *object, struct error *err)
 {
     return virtio_pci_after_load(&((struct virtio_scsi *)object)->pci, err);
@@ -473,5 +478,6 @@ const struct device_class virtio_scsi_class = {
     .reset = hba_reset,
     .detach = hba_detach,
     .quiesce = hba_quiesce,
+    .boot_path = hba_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = hba_state, .after_load = hba_after_load},
 };
