@@ -1,11 +1,13 @@
 #!/bin/sh
-# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|secure]
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|secure|cds]
 #
 # cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
 # i386            Debian's linux-image-686-pae
 # initramfs       only the initramfs (64-bit; i386 brings its own)
 #
 # vmlinux         the kernel of cloud, unpacked to an ELF file
+#
+# cds             what CDs are made of: Debian's memtest86+, ipxe, isolinux and syslinux-common
 #
 # debian          a disk with Debian, as "trapeze image build debian" makes it; TRAPEZE is the program
 #
@@ -32,9 +34,9 @@ case $kind in
 cloud | vmlinux) meta=linux-image-cloud-amd64 arch=amd64 ;;
 generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
-initramfs | secure) meta='' arch=amd64 ;;
+initramfs | secure | cds) meta='' arch=amd64 ;;
 debian) ;;
-*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, secure" ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, secure, cds" ;;
 esac
 
 # The disk goes with the script that made it.
@@ -162,6 +164,14 @@ make_initramfs() {
         >"$work/initramfs.cpio"
     mv "$work/initramfs.cpio" "$target"
 }
+
+if [ "$kind" = cds ]; then
+    for package in memtest86+ ipxe isolinux syslinux-common; do
+        unpack "$package" "$cache/cds/$package"
+    done
+    echo "$cache/cds"
+    exit 0
+fi
 
 make_initramfs
 if [ -z "$meta" ]; then

@@ -40,6 +40,7 @@ check fdisk           divide the disk
 check grub-common     make its boot loaders
 check grub-pc-bin     the one for a BIOS
 check grub-efi-amd64-bin  the one for UEFI
+check xorriso         make CDs
 check seabios         start it
 check ovmf            start it by UEFI
 check openssh-client  log in to a guest

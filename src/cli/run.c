@@ -48,10 +48,10 @@ struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device, disk, net, publish, ssh_key;
+    struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
     bool paused, counted, no_reboot, perf_map, snapshot, dry_run;
-    const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config;
+    const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
     const char *uuid, *serial_number;
 };
 
@@ -522,6 +522,7 @@ static int choose_media(struct run *run, struct error *err)
     run->media = (struct run_media){.kernel = options->kernel,
                                     .firmware = options->firmware,
                                     .disk_texts = &options->disk,
+                                    .cd_texts = &options->cdrom,
                                     .snapshot = options->snapshot,
                                     .seed = wants_seed(options) ? &run->seed : NULL};
     return run_choose_media(&run->media, run->operands.count ? run->operands.items[0] : NULL, err);
@@ -657,7 +658,8 @@ static int start(struct run *run, struct error *err)
         return -EINVAL;
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || run_add_disks(&run->media, run->loop, run->machine, err) ||
-        add_networks(run, err) || add_devices(run, err) || open_control(run, err) ||
+        add_networks(run, err) || add_devices(run, err) ||
+        run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
         set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
@@ -748,13 +750,21 @@ static int check_options(struct run *run, struct error *err)
     if (options->disk.count > RUN_MAX_DISKS)
         return error_set(err, E2BIG, "%zu disks are too many; up to %d can be given",
                          options->disk.count, RUN_MAX_DISKS);
-    if (!options->kernel && !options->firmware && !options->disk.count && !run->operands.count)
+    if (options->cdrom.count > RUN_MAX_CDS)
+        return error_set(err, E2BIG, "%zu CDs are too many; up to %d can be given",
+                         options->cdrom.count, RUN_MAX_CDS);
+    if (!options->kernel && !options->firmware && !options->disk.count && !options->cdrom.count &&
+        !run->operands.count)
         return error_set(err, EINVAL,
                          "nothing to run: give a disk (trapeze run debian.img), a kernel (trapeze "
                          "run vmlinuz --append ...) or --firmware FILE");
     for (size_t i = 0; i < options->device.count; i++)
         if (!find_class(options->device.items[i], err))
             return -EINVAL;
+    if (run_check_boot(options->boot, err)) {
+        error_prefix(err, "--boot: ");
+        return -EINVAL;
+    }
     for (size_t i = 0; i < options->net.count; i++)
         if (run_check_net(options->net.items[i], err))
             return -EINVAL;
@@ -919,7 +929,7 @@ const struct cli_option cli_run_options[] = {
      .choices = run_firmware_choices,
      .help = "what is entered at reset: SeaBIOS, OVMF, OVMF with Secure Boot, or a ROM image that "
              "ends at 4 GiB (default: "
-             "bios if there is a disk and no kernel)"},
+             "bios if there is a disk or a CD and no kernel)"},
     {"nvram", 0, CLI_TEXT, AT(nvram), "FILE", .file = true,
      .help = "keep UEFI's variables there; made if it is not there yet (default: they are "
              "forgotten)"},
@@ -943,14 +953,22 @@ const struct cli_option cli_run_options[] = {
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
+     .help = "a disk: a raw or qcow2 image or a block device; if=virtio, nvme, ahci, ide, scsi (or "
+             "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
+             "drivers use it, serial=TEXT its number, bootindex=N its place before all that have a "
+             "higher one, or none, when firmware looks for a system, format=raw or qcow2 "
+             "what FILE is (default: found out), "
+             "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
+             "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
+             "may be repeated"},
+    {"cdrom", 0, CLI_TEXTS, AT(cdrom), "FILE[,P=VALUE]...", .file = true,
      .help =
-         "a disk: a raw or qcow2 image or a block device; if=virtio, nvme, scsi (or virtio-mmio: "
-         "without PCI) is how the guest sees it, transitional=on lets old virtio drivers use it, "
-         "serial=TEXT its number, format=raw or qcow2 "
-         "what FILE is (default: found out), "
-         "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
-         "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
-         "may be repeated"},
+         "a CD or DVD in a drive: an ISO image; if=ahci or ide is how the guest sees the drive, "
+         "serial=TEXT and bootindex=N as those of a disk; ',,' stands for a comma; may be "
+         "repeated"},
+    {"boot", 'b', CLI_TEXT, AT(boot), "KIND[,KIND]...", .choices = run_boot_choices,
+     .help = "where firmware looks for a system, in this order (default: disk,cdrom,network; what "
+             "is not named comes last)"},
     {"snapshot", .kind = CLI_FLAG, AT(snapshot),
      .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "
              "are gone at the end"},

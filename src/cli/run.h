@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 struct block;
+struct device;
 struct loop;
 struct machine;
 struct net;
@@ -20,31 +21,46 @@ const char *run_take_text(char *properties, const char *key, char *out, size_t o
 /* ---- run_media.c ---- */
 
 #define RUN_MAX_DISKS 26
+#define RUN_MAX_CDS   8
 
 /* What the machine starts from. The first five are set by the caller. */
 struct run_media {
     const char *kernel, *firmware; /* given, then chosen; firmware: a file */
     const char *firmware_name;     /* as --firmware has it; NULL: none */
-    const struct cli_texts *disk_texts;
-    bool snapshot;                          /* no disk is written to */
-    const struct run_seed *seed;            /* NULL: none */
-    struct block *disks[RUN_MAX_DISKS + 2]; /* IMAGE, --disk, the seed */
-    char *image_disk;                       /* IMAGE as --disk has it, if it is one */
+    const struct cli_texts *disk_texts, *cd_texts;
+    bool snapshot;                                        /* no disk is written to */
+    const struct run_seed *seed;                          /* NULL: none */
+    struct block *disks[RUN_MAX_DISKS + RUN_MAX_CDS + 2]; /* IMAGE, --disk, --cdrom, the seed */
+    char *image_disk;                                     /* IMAGE as --disk has it, if it is one */
+    bool image_is_cd;                                     /* it is one for --cdrom */
     struct block *variables;
     const char *variables_file; /* what they are at first; NULL: the firmware has none */
 };
 
-/* IMAGE (NULL: none) is a kernel or a disk; a disk without a kernel takes firmware. */
+/* IMAGE (NULL: none) is a kernel, a disk or a CD; a disk without a kernel takes firmware. */
 int run_choose_media(struct run_media *media, const char *image, struct error *err);
 /* UEFI's variables are kept in the file path (NULL: nowhere), which is made when it is not there.
  */
 int run_open_variables(struct run_media *media, struct loop *loop, const char *path,
                        struct error *err);
-/* Open all disks, IMAGE first and the seed last, and plug them in. */
+/* Open all disks and CDs, IMAGE first and the seed last, and plug them in. */
 int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
                   struct error *err);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
 void run_firmware_choices(cli_put_choice *put, void *opaque);
+
+/* ---- run_boot.c ---- */
+
+/* What is left alone has its place from "bootindex=N", or from the order of kinds. */
+enum run_boot_kind { RUN_BOOT_DISK, RUN_BOOT_CD, RUN_BOOT_NETWORK, RUN_BOOT_KINDS };
+
+/* text NULL: not given. -EINVAL: it is no number. */
+int run_set_boot_index(struct device *dev, enum run_boot_kind kind, const char *text,
+                       struct error *err);
+/* Words of --boot, "cdrom,disk"; what is not named comes last. NULL: the usual order. */
+int run_set_boot_order(struct machine *machine, const char *order, struct error *err);
+int run_check_boot(const char *order, struct error *err); /* -EINVAL: there is no such kind */
+void run_boot_choices(cli_put_choice *put, void *opaque);
 
 /* ---- run_seed.c ---- */
 

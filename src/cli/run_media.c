@@ -1,5 +1,5 @@
 /*
- * run_media.c - what trapeze run starts from: IMAGE, the firmware and its variables, disks
+ * run_media.c - what trapeze run starts from: IMAGE, the firmware and its variables, disks, CDs
  */
 #include "cli/run.h"
 
@@ -9,12 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "devices/ata/ata.h"
 #include "host/file.h"
+#include "machine/pc.h"
 #include "trapeze/block.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 
-#define SNAPSHOT ",snapshot=on" /* to a disk */
+#define SNAPSHOT  ",snapshot=on" /* to a disk */
+#define READ_ONLY ",readonly=on"
 
 /* ---- IMAGE ---- */
 
@@ -39,7 +42,7 @@ static bool looks_like_kernel(const uint8_t *bytes, size_t size)
     return has_multiboot_header(bytes, size);
 }
 
-/* Is IMAGE a kernel? Else it is a disk. Negative: it cannot be read. */
+/* Is IMAGE a kernel? Else it is a disk or a CD. Negative: it cannot be read. */
 static int is_kernel(const char *path, struct error *err)
 {
     static uint8_t head[8192];
@@ -57,6 +60,20 @@ static int is_kernel(const char *path, struct error *err)
     }
     fclose(file);
     return looks_like_kernel(head, size);
+}
+
+/* Does it hold an ISO 9660 file system? */
+static bool is_cd(const char *path)
+{
+    char name[5] = "";
+    FILE *file = fopen(path, "rb");
+
+    if (!file)
+        return false;
+    if (fseek(file, 16 * 2048 + 1, SEEK_SET) || fread(name, 1, sizeof(name), file) != sizeof(name))
+        name[0] = '\0';
+    fclose(file);
+    return memcmp(name, "CD001", sizeof(name)) == 0;
 }
 
 /* A comma in a file name is doubled in --disk. */
@@ -82,6 +99,7 @@ static int choose_image(struct run_media *media, const char *image, struct error
         return kernel;
     if (!kernel) {
         media->image_disk = disk_text(image);
+        media->image_is_cd = is_cd(image);
         return media->image_disk ? 0 : error_set(err, ENOMEM, "out of memory");
     }
     if (media->kernel)
@@ -190,48 +208,62 @@ int run_open_variables(struct run_media *media, struct loop *loop, const char *p
     return media->variables ? 0 : -EINVAL;
 }
 
-/* A disk is started by the firmware, unless there is a kernel to start. */
+/* A disk or CD is started by the firmware, unless there is a kernel to start. */
 int run_choose_media(struct run_media *media, const char *image, struct error *err)
 {
     int result = choose_image(media, image, err);
 
     if (result)
         return result;
-    if (!media->firmware && (media->image_disk || media->disk_texts->count) && !media->kernel)
+    if (!media->firmware && !media->kernel &&
+        (media->image_disk || media->disk_texts->count || media->cd_texts->count))
         media->firmware = known_firmware[0].name;
     media->firmware_name = media->firmware;
     return media->firmware ? find_firmware(media, err) : 0;
 }
 
-/* ---- disks ---- */
+/* ---- disks and CDs ---- */
 
-static const struct {
-    const char *name, *summary, *class;
+/* The first one is what is taken if nothing is said. cd: the class of a drive for CDs. */
+static const struct disk_interface {
+    const char *name, *summary, *class, *cd, *controller;
 } disk_interfaces[] = {
-    {"virtio", "virtio-blk on PCI", "virtio-blk"},
-    {"nvme", "NVMe on PCI", "nvme"},
-    {"virtio-mmio", "virtio-blk without PCI", "virtio-blk-mmio"},
-    {"scsi", "SCSI on virtio-scsi on PCI", "virtio-scsi"},
-    {NULL, NULL, NULL},
+    {"virtio", "virtio-blk on PCI", "virtio-blk", NULL, NULL},
+    {"nvme", "NVMe on PCI", "nvme", NULL, NULL},
+    {"ahci", "serial ATA", "ata-disk", "ata-cd", "ahci"},
+    {"ide", "ATA, as old systems know it", "ata-disk", "ata-cd", "pci-ide"},
+    {"virtio-mmio", "virtio-blk without PCI", "virtio-blk-mmio", NULL, NULL},
+    {"scsi", "SCSI on virtio-scsi on PCI", "virtio-scsi", NULL, NULL},
+    {.name = NULL},
 };
+
+static void put_interfaces(cli_put_choice *put, void *opaque, bool cd)
+{
+    for (const struct disk_interface *i = disk_interfaces; i->name; i++)
+        if (!cd || i->cd)
+            put(opaque, i->name, i->summary);
+}
 
 static void disk_interface_choices(cli_put_choice *put, void *opaque)
 {
-    for (unsigned i = 0; disk_interfaces[i].name; i++)
-        put(opaque, disk_interfaces[i].name, disk_interfaces[i].summary);
+    put_interfaces(put, opaque, false);
 }
 
-static const struct device_class *disk_class(const char *interface, struct error *err)
+static void cd_interface_choices(cli_put_choice *put, void *opaque)
 {
-    unsigned i = 0;
+    put_interfaces(put, opaque, true);
+}
 
-    if (!interface)
-        interface = disk_interfaces[0].name;
-    if (cli_check_choice("disk interface", interface, disk_interface_choices, err))
+static const struct disk_interface *find_interface(const char *name, bool cd, struct error *err)
+{
+    const struct disk_interface *i = disk_interfaces;
+
+    if (name && cli_check_choice("disk interface", name,
+                                 cd ? cd_interface_choices : disk_interface_choices, err))
         return NULL;
-    while (strcmp(disk_interfaces[i].name, interface))
+    while (name ? strcmp(i->name, name) != 0 : cd && !i->cd)
         i++;
-    return device_class_find(disk_interfaces[i].class);
+    return i;
 }
 
 static void pause_machine(void *opaque, const char *why)
@@ -239,38 +271,87 @@ static void pause_machine(void *opaque, const char *why)
     machine_pause_for(opaque, why);
 }
 
-/* "FILE[,if=INTERFACE][,serial=TEXT][,transitional=on][,PROPERTY=VALUE]...": the rest is
- * block_open()'s. */
-static int add_disk(const struct run_media *media, struct loop *loop, struct machine *machine,
-                    const char *text, struct block **out_disk, struct error *err)
+/* A controller of that class with a free place; a new one if there is none. */
+static struct device *find_controller(struct machine *machine, const char *class_name,
+                                      struct error *err)
 {
-    size_t size = strlen(text) + sizeof(SNAPSHOT);
-    char *rest = malloc(size), interface[32], serial[32], transitional[32];
-    const struct device_class *class = NULL;
-    struct device *dev = NULL;
+    const struct device_class *class = device_class_find(class_name);
+    struct device *dev = machine_first_device(machine);
+
+    while (dev && (dev->class != class || ata_bus_is_full(ata_bus_of(dev))))
+        dev = dev->next;
+    if (dev)
+        return dev;
+    dev = device_new(machine, class, NULL, err);
+    if (!dev || device_attach(dev, err))
+        return NULL;
+    pc_wire_added(machine, dev);
+    return dev;
+}
+
+/* What is taken out of --disk and --cdrom: the rest is block_open()'s. */
+struct drive_options {
+    char interface[32], serial[32], boot_index[32], transitional[32];
+    const char *chosen_interface, *chosen_serial, *chosen_boot_index, *chosen_transitional;
+};
+
+static void take_options(char *text, struct drive_options *options)
+{
+    options->chosen_interface = run_take_property(text, "if=", options->interface);
+    options->chosen_serial = run_take_property(text, "serial=", options->serial);
+    options->chosen_boot_index = run_take_property(text, "bootindex=", options->boot_index);
+    options->chosen_transitional = run_take_property(text, "transitional=", options->transitional);
+}
+
+static int plug_in(struct machine *machine, const struct drive_options *options,
+                   const struct disk_interface *interface, bool cd, struct block *disk,
+                   struct error *err)
+{
+    const struct device_class *class = device_class_find(cd ? interface->cd : interface->class);
+    struct device *controller = NULL, *dev;
+
+    if (interface->controller) {
+        controller = find_controller(machine, interface->controller, err);
+        if (!controller)
+            return -EINVAL;
+    }
+    dev = device_new(machine, class, NULL, err);
+    if (!dev || (controller && device_set_pointer(dev, "controller", controller, err)) ||
+        (options->chosen_serial && device_set(dev, "serial", options->chosen_serial, err)) ||
+        (options->chosen_transitional &&
+         device_set(dev, "transitional", options->chosen_transitional, err)) ||
+        run_set_boot_index(dev, cd ? RUN_BOOT_CD : RUN_BOOT_DISK, options->chosen_boot_index,
+                           err) ||
+        device_set_pointer(dev, "drive", disk, err))
+        return -EINVAL;
+    return device_attach(dev, err);
+}
+
+/* "FILE[,if=INTERFACE][,serial=TEXT][,bootindex=N][,transitional=on][,PROPERTY=VALUE]..." */
+static int add_drive(const struct run_media *media, struct loop *loop, struct machine *machine,
+                     const char *text, bool cd, struct block **out_disk, struct error *err)
+{
+    const char *more = cd ? READ_ONLY : media->snapshot ? SNAPSHOT : "";
+    size_t size = strlen(text) + strlen(more) + 1;
+    const struct disk_interface *interface;
+    struct drive_options options;
+    char *rest = malloc(size);
     int result = -EINVAL;
 
     if (!rest)
         return error_set(err, ENOMEM, "out of memory");
-    snprintf(rest, size, "%s%s", text, media->snapshot ? SNAPSHOT : "");
-    class = disk_class(run_take_property(rest, "if=", interface), err);
-    if (class) {
-        const char *number = run_take_property(rest, "serial=", serial);
-        const char *old = run_take_property(rest, "transitional=", transitional);
-
+    snprintf(rest, size, "%s%s", text, more);
+    take_options(rest, &options);
+    interface = find_interface(options.chosen_interface, cd, err);
+    if (interface)
         *out_disk = block_open(loop, rest, err);
-        if (*out_disk)
-            block_set_pause(*out_disk, pause_machine, machine);
-        dev = *out_disk ? device_new(machine, class, NULL, err) : NULL;
-        if (dev && ((number && device_set(dev, "serial", number, err)) ||
-                    (old && device_set(dev, "transitional", old, err))))
-            dev = NULL;
+    if (*out_disk) {
+        block_set_pause(*out_disk, pause_machine, machine);
+        result = plug_in(machine, &options, interface, cd, *out_disk, err);
     }
-    if (dev && !device_set_pointer(dev, "drive", *out_disk, err))
-        result = device_attach(dev, err);
     free(rest);
     if (result)
-        error_prefix(err, "--disk %s: ", text);
+        error_prefix(err, "--%s %s: ", cd ? "cdrom" : "disk", text);
     return result;
 }
 
@@ -295,7 +376,7 @@ static int add_seed(struct run_media *media, struct loop *loop, struct machine *
     if (fd < 0)
         return fd;
     snprintf(text, sizeof(text), "/proc/self/fd/%d,format=raw,readonly=on", fd);
-    result = add_disk(media, loop, machine, text, out_disk, err);
+    result = add_drive(media, loop, machine, text, false, out_disk, err);
     close(fd);
     return result;
 }
@@ -307,10 +388,14 @@ int run_add_disks(struct run_media *media, struct loop *loop, struct machine *ma
 
     if (machine_observe(machine, on_machine_state, media))
         return error_set(err, ENOMEM, "out of memory");
-    if (media->image_disk && add_disk(media, loop, machine, media->image_disk, next++, err))
+    if (media->image_disk &&
+        add_drive(media, loop, machine, media->image_disk, media->image_is_cd, next++, err))
         return -EINVAL;
     for (size_t i = 0; i < media->disk_texts->count; i++)
-        if (add_disk(media, loop, machine, media->disk_texts->items[i], next++, err))
+        if (add_drive(media, loop, machine, media->disk_texts->items[i], false, next++, err))
+            return -EINVAL;
+    for (size_t i = 0; i < media->cd_texts->count; i++)
+        if (add_drive(media, loop, machine, media->cd_texts->items[i], true, next++, err))
             return -EINVAL;
     return media->seed ? add_seed(media, loop, machine, next, err) : 0;
 }

@@ -82,8 +82,8 @@ static void make_mac(char text[32], uint64_t seed, size_t card)
 /* What a word of --net says of the card; the rest is net_open()'s. NULL: nothing. */
 struct card {
     char model_text[32], mac_text[32], queues_text[32], mtu_text[32], transitional_text[32];
-    char rom_text[4096];
-    const char *model, *mac, *queues, *mtu, *transitional, *romfile;
+    char boot_index_text[32], rom_text[4096];
+    const char *model, *mac, *queues, *mtu, *transitional, *boot_index, *romfile;
 };
 
 static void take_card(struct card *card, char *properties)
@@ -95,6 +95,7 @@ static void take_card(struct card *card, char *properties)
     card->queues = run_take_property(properties, "queues=", card->queues_text);
     card->mtu = run_take_property(properties, "mtu=", card->mtu_text);
     card->transitional = run_take_property(properties, "transitional=", card->transitional_text);
+    card->boot_index = run_take_property(properties, "bootindex=", card->boot_index_text);
     card->romfile = run_take_text(properties, "romfile=", card->rom_text, sizeof(card->rom_text));
 }
 
@@ -117,7 +118,8 @@ static int attach_card(struct machine *machine, const struct card *card, struct 
     if (!dev || device_set(dev, "mac", card->mac, err) ||
         set_if_said(dev, "queues", card->queues, err) || set_if_said(dev, "mtu", card->mtu, err) ||
         set_if_said(dev, "transitional", card->transitional, err) ||
-        set_if_said(dev, "romfile", romfile, err) || device_set_pointer(dev, "network", net, err))
+        set_if_said(dev, "romfile", romfile, err) ||
+        run_set_boot_index(dev, RUN_BOOT_NETWORK, card->boot_index, err) || device_set_pointer(dev, "network", net, err))
         return -EINVAL;
     return device_attach(dev, err);
 }

@@ -19,9 +19,13 @@ import boot
 CASES = {
     "bios": ([], "SeaBIOS", "virtio", "vda3"),
     "bios-smp2": (["--cpus", "2"], "SeaBIOS", "virtio", "vda3"),
+    "bios-ahci": (["--cpus", "2"], "SeaBIOS", "ahci", "sda3"),
+    "bios-ide": ([], "SeaBIOS", "ide", "sda3"),
     "bios-nvme": (["--cpus", "2"], "SeaBIOS", "nvme", "nvme0n1p3"),
     "bios-scsi": (["--cpus", "2"], "SeaBIOS", "scsi", "sda3"),
     "uefi": (["--firmware", "uefi"], "BdsDxe: starting", "virtio", "vda3"),
+    "uefi-ahci": (["--firmware", "uefi"], "BdsDxe: starting", "ahci", "sda3"),
+    "uefi-ide": (["--firmware", "uefi"], "BdsDxe: starting", "ide", "sda3"),
     "uefi-nvme": (["--firmware", "uefi"], "BdsDxe: starting", "nvme", "nvme0n1p3"),
     "uefi-scsi": (["--firmware", "uefi"], "BdsDxe: starting", "scsi", "sda3"),
     "reboot": (["--cpus", "2"], "SeaBIOS", "virtio", "vda3"),

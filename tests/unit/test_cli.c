@@ -16,6 +16,7 @@
 #include <jansson.h>
 
 #include "cli/cli.h"
+#include "cli/run.h"
 
 /* ---- a verb of our own ---- */
 
@@ -548,6 +549,18 @@ static void verbs_can_be_two_words(void **state)
     assert_non_null(strstr(err.text, "did you mean 'image create'"));
 }
 
+static void boot_orders_are_words_of_a_list(void **state)
+{
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(run_check_boot(NULL, &err), 0);
+    assert_int_equal(run_check_boot("cdrom,disk", &err), 0);
+    assert_int_equal(run_check_boot("cdrom,dsik", &err), -EINVAL);
+    assert_string_equal(err.text,
+                        "there is no kind of device to boot from 'dsik'; did you mean 'disk'?");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -569,6 +582,7 @@ int main(void)
         cmocka_unit_test(manual_pages_escape_what_troff_would_eat),
         cmocka_unit_test(completion_follows_the_tables),
         cmocka_unit_test(verbs_can_be_two_words),
+        cmocka_unit_test(boot_orders_are_words_of_a_list),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
