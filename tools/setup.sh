@@ -19,6 +19,7 @@ build libjansson-dev  read and write JSON
 build zlib1g-dev      checksum and compress saved state
 build libzstd-dev     read qcow2 images that are compressed with it
 build libslirp-dev    user networking
+build libnbd-dev      disks of NBD servers
 build libarchive-dev  make disks for cloud-init
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages
@@ -44,6 +45,7 @@ check xorriso         make CDs
 check seabios         start it
 check ovmf            start it by UEFI
 check openssh-client  log in to a guest
+check nbdkit          NBD servers with errors
 check qemu-utils      compare images with those of QEMU
 check lz4             unpack a kernel to test the PVH entry
 bench python3         run the benchmarks and print the table

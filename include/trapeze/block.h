@@ -46,11 +46,14 @@ struct block_request {
  * The image is locked: for reading with others, or for writing alone.
  */
 struct block *block_open(struct loop *loop, const char *description, struct error *err);
+/* Is it a URI, of a disk that is not a file of this host? nbd://, nbds://, nbd+unix://... */
+bool block_is_uri(const char *file);
 /* Nothing may be under way. Flushes what was written. NULL is fine. */
 void block_free(struct block *block);
 
 uint64_t block_size_bytes(const struct block *block); /* a multiple of BLOCK_SECTOR_BYTES */
 bool block_is_read_only(const struct block *block);
+bool block_is_remote(const struct block *block); /* opened by a URI */
 /* Does DISCARD give room back? If not it is done and changes nothing. */
 bool block_can_discard(const struct block *block);
 

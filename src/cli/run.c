@@ -642,9 +642,12 @@ static bool has_names(const struct run_options *options)
 
 static int drop_rights(const struct run *run, struct error *err)
 {
-    unsigned rights = (has_names(&run->options) ? HOST_MAY_REMOVE : 0) |
-                      (run_networks_connect(&run->networks) ? HOST_MAY_CONNECT : 0) |
-                      (run->networks.reads_files ? HOST_MAY_READ : 0);
+    unsigned rights =
+        (has_names(&run->options) ? HOST_MAY_REMOVE : 0) |
+        (run_networks_connect(&run->networks) ? HOST_MAY_CONNECT : 0) |
+        (run->networks.reads_files ? HOST_MAY_READ : 0) |
+        (run_media_connects(&run->media) ? HOST_MAY_CONNECT | HOST_MAY_CONNECT_LOCAL | HOST_MAY_READ
+                                         : 0);
 
     return strcmp(run->options.sandbox, "off") == 0 ? 0 : host_sandbox(rights, err);
 }
@@ -953,10 +956,11 @@ const struct cli_option cli_run_options[] = {
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
-     .help = "a disk: a raw or qcow2 image or a block device; if=virtio, nvme, ahci, ide, scsi (or "
+     .help = "a disk: an image, a block device or the URI of an NBD server; if=virtio, nvme, ahci, "
+             "ide, scsi (or "
              "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
              "drivers use it, serial=TEXT its number, bootindex=N its place before all that have a "
-             "higher one, or none, when firmware looks for a system, format=raw or qcow2 "
+             "higher one, or none, when firmware looks for a system, format=raw, qcow2... "
              "what FILE is (default: found out), "
              "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
              "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "

@@ -46,6 +46,8 @@ int run_open_variables(struct run_media *media, struct loop *loop, const char *p
 /* Open all disks and CDs, IMAGE first and the seed last, and plug them in. */
 int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
                   struct error *err);
+/* Does a disk connect to its server again while the machine runs? */
+bool run_media_connects(const struct run_media *media);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
 void run_firmware_choices(cli_put_choice *put, void *opaque);
 

@@ -93,7 +93,7 @@ static char *disk_text(const char *path)
 
 static int choose_image(struct run_media *media, const char *image, struct error *err)
 {
-    int kernel = image ? is_kernel(image, err) : 0;
+    int kernel = image && !block_is_uri(image) ? is_kernel(image, err) : 0;
 
     if (!image || kernel < 0)
         return kernel;
@@ -398,6 +398,15 @@ int run_add_disks(struct run_media *media, struct loop *loop, struct machine *ma
         if (add_drive(media, loop, machine, media->cd_texts->items[i], true, next++, err))
             return -EINVAL;
     return media->seed ? add_seed(media, loop, machine, next, err) : 0;
+}
+
+bool run_media_connects(const struct run_media *media)
+{
+    bool connects = false;
+
+    for (unsigned i = 0; i < sizeof(media->disks) / sizeof(media->disks[0]); i++)
+        connects |= media->disks[i] && block_is_remote(media->disks[i]);
+    return connects;
 }
 
 void run_free_media(struct run_media *media)

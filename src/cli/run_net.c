@@ -119,7 +119,8 @@ static int attach_card(struct machine *machine, const struct card *card, struct 
         set_if_said(dev, "queues", card->queues, err) || set_if_said(dev, "mtu", card->mtu, err) ||
         set_if_said(dev, "transitional", card->transitional, err) ||
         set_if_said(dev, "romfile", romfile, err) ||
-        run_set_boot_index(dev, RUN_BOOT_NETWORK, card->boot_index, err) || device_set_pointer(dev, "network", net, err))
+        run_set_boot_index(dev, RUN_BOOT_NETWORK, card->boot_index, err) ||
+        device_set_pointer(dev, "network", net, err))
         return -EINVAL;
     return device_attach(dev, err);
 }

@@ -4,7 +4,8 @@
 The guest is tools/guest.sh's cloud kernel with its virtio modules. The first boot makes a file system, fills it,
 gives room back and switches off; e2fsck, debugfs and a checksum of the image look at what it left. The
 second boot reads all of it, past its cache too. Some cases have a disk with errors that pause the machine: each pause is
-answered by a resume. Without the guest the test is skipped (status 77).
+answered by a resume. One has its disk on an NBD server that is killed again and again, and once stays away while the
+machine is paused and resumed. Without the guest the test is skipped (status 77).
 """
 import glob
 import hashlib
@@ -48,6 +49,7 @@ CASES = {
         "guest": "generic",  # the cloud kernel knows no MP table
     },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
+    "disk-nbd": {"options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "kills": 5},
     "disk-full": {
         "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 1,
         "disk": ",werror=pause,rerror=pause,"
@@ -137,6 +139,53 @@ def make_overlay(folder, guest):
     return overlay
 
 
+class Server:
+    """qemu-nbd of an image, killed and started again while the guest works."""
+
+    def __init__(self, trapeze, image, kills):
+        self.trapeze, self.image, self.kills = trapeze, image, kills
+        self.socket = image + ".nbd"
+        self.uri = f"nbd+unix:///?socket={self.socket}"
+        self.killed = 0
+        self.start()
+
+    def start(self):
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+        self.process = subprocess.Popen(
+            ["qemu-nbd", "-t", "-f", "raw", "-e", "4", "--discard=unmap", "-k", self.socket, self.image]
+        )
+        while not os.path.exists(self.socket):
+            time.sleep(0.02)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.killed += 1
+
+    def monitor(self, monitor, *words):
+        command = [self.trapeze, "monitor", monitor, *words, "--json"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout or "{}")
+
+    def trouble(self, child, monitor):
+        """Beside the guest, until it ends."""
+        while child.poll() is None:
+            time.sleep(0.5 if self.killed < self.kills else 2)
+            if self.killed >= self.kills or child.poll() is not None:
+                continue
+            self.kill()
+            time.sleep(0.5)
+            if self.killed == 2 and child.poll() is None:
+                self.monitor(monitor, "pause")  # with requests that no server answers
+                assert self.monitor(monitor, "status")["state"] == "paused"
+                self.monitor(monitor, "resume")
+            self.start()
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+
+
 def resume_always(child, path, pauses):
     """Wait for the events of a machine that errors pause, look at its status, resume it."""
     client = socket.socket(socket.AF_UNIX)
@@ -166,16 +215,23 @@ def boot(trapeze, row, overlay, disk, phase):
     append += row.get("append", "")
     command = [trapeze, "run", "--kernel", f"{guest}/vmlinuz", "--append", append]
     command += ["--initrd", f"{guest}/initramfs.cpio,{overlay}", "-m", "256M"]
-    command += ["--disk", f"{disk.replace(',', ',,')},serial=disk-7" + row.get("disk", "")] + row["options"]
+    server = Server(trapeze, disk, row["kills"]) if row.get("kills") else None
+    file = server.uri if server else disk
+    command += ["--disk", f"{file.replace(',', ',,')},serial=disk-7" + row.get("disk", "")] + row["options"]
     command += ["--monitor", disk + ".sock"]
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     resumer = threading.Thread(target=resume_always, args=(child, disk + ".sock", row.get("pauses", 0)))
     resumer.start()
+    if server:
+        server.trouble(child, disk + ".sock")
+        server.end()
     text = child.communicate(timeout=LIMIT_S)[0].decode("utf-8", "replace").replace("\r", "")
     resumer.join()
     bad = BAD.search(text) or re.search(r"I/O error|EXT4-fs error|disk: no ", text)
+    if server and server.killed < server.kills:
+        fail(f"the server was killed {server.killed} times", text)
     if child.returncode or bad:
         fail(f"status {child.returncode}, {bad and bad.group(0)}", text)
     pauses = len(re.findall(r"trapeze: error: disk .*; the machine is paused", text))
@@ -206,9 +262,12 @@ def main():
     if not os.path.exists(f"{CACHE}/{guest}/vmlinuz") or not shutil.which("debugfs"):
         print("disk: the guest or debugfs is not there; run tools/guests.sh")
         sys.exit(77)
+    if row.get("kills") and not shutil.which("qemu-nbd"):
+        print("disk: qemu-nbd is not installed")
+        sys.exit(77)
     with tempfile.TemporaryDirectory() as folder:
         overlay = make_overlay(folder, guest)
-        disk = os.path.join(folder, "a=disk,if=none.img")  # as unpleasant as a name can be
+        disk = os.path.join(folder, "disk.img" if row.get("kills") else "a=disk,if=none.img")  # an unpleasant name
         with open(disk, "wb") as image:
             image.truncate(row["mib"] << 20)
         text = boot(trapeze, row, overlay, disk, "write")

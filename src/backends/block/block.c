@@ -48,6 +48,7 @@ struct block {
     void *pause_opaque;
     struct block_work *kept, **kept_end; /* in the order in which they failed */
     bool draining;                       /* all errors are reported */
+    _Atomic bool impatient;              /* nodes shall not wait; what fails is kept */
 };
 
 const struct property block_properties[] = {
@@ -64,6 +65,8 @@ const struct property block_properties[] = {
                     "enospc: pause if there is no room, else report"),
     PROPERTY_STRING(struct block_options, rerror, "report",
                     "when reading fails: report, pause, ignore or enospc"),
+    PROPERTY_U32(struct block_options, reconnect, 60,
+                 "seconds that requests wait for an NBD server that is away before they fail"),
     PROPERTY_STRING(struct block_options, fault, NULL,
                     "for tests: OPERATION:NUMBER[:COUNT[:ERROR]] lets some fail, slow:MS all wait"),
     PROPERTY_END,
@@ -129,7 +132,7 @@ static struct block_node *open_stack(struct block_options *options, struct error
 
 static int open_node(struct block *block, const char *description, struct error *err)
 {
-    struct block_options options = {0};
+    struct block_options options = {.impatient = &block->impatient};
 
     if (!parse_options(&options, description, err) &&
         !parse_policy("werror", options.werror, &block->write_error, err) &&
@@ -197,6 +200,11 @@ bool block_is_read_only(const struct block *block)
 bool block_can_discard(const struct block *block)
 {
     return block->node->can_discard && !block->node->read_only;
+}
+
+bool block_is_remote(const struct block *block)
+{
+    return block_is_uri(block->name);
 }
 
 /* ---- requests ---- */
@@ -273,6 +281,8 @@ static void end_request(struct block *block, struct block_request *request, int 
 {
     enum error_policy policy = request->op == BLOCK_READ ? block->read_error : block->write_error;
 
+    if (status && atomic_load(&block->impatient) && keep(block, request, status))
+        return;
     if (policy == ERROR_ENOSPC)
         policy = status == -ENOSPC || status == -EDQUOT ? ERROR_PAUSE : ERROR_REPORT;
     if (status && policy == ERROR_PAUSE && block->pause && !block->draining &&
@@ -365,10 +375,13 @@ void block_retry(struct block *block)
     }
 }
 
+/* A server that is away may stay away; whatever fails for want of patience is tried again. */
 void block_quiesce(struct block *block)
 {
+    atomic_store(&block->impatient, block_is_remote(block));
     while (block->under_way)
         work_wait(block->pool);
+    atomic_store(&block->impatient, false);
 }
 
 void block_drain(struct block *block)

@@ -32,6 +32,7 @@ static struct block_options options_of(const char *file, const char *format, boo
                                   .format = (char *)(uintptr_t)format,
                                   .readonly = readonly,
                                   .discard = true,
+                                  .reconnect = 60,
                                   .lock = true};
 }
 
@@ -80,7 +81,7 @@ static int check_new(const struct image_new *new, struct error *err)
     if (new->options->version != 2 && new->options->version != 3)
         return error_set(err, EINVAL, "there is no version %u of qcow2; 2 and 3 are known",
                          new->options->version);
-    if (new->force || stat(new->file, &stat_now) ||
+    if (new->force || block_is_uri(new->file) || stat(new->file, &stat_now) ||
         (S_ISREG(stat_now.st_mode) && stat_now.st_size == 0))
         return 0;
     return error_set(err, EEXIST, "'%s' is there already; --force overwrites it", new->file);
@@ -312,7 +313,7 @@ static bool is_device(const char *file)
 {
     struct stat kind;
 
-    return stat(file, &kind) == 0 && S_ISBLK(kind.st_mode);
+    return block_is_uri(file) || (stat(file, &kind) == 0 && S_ISBLK(kind.st_mode));
 }
 
 static int copy_to_new(struct block_node *from, const struct image_new *new, bool compress,

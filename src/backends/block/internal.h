@@ -10,6 +10,8 @@
 #ifndef BACKENDS_BLOCK_INTERNAL_H
 #define BACKENDS_BLOCK_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "trapeze/block.h"
 #include "trapeze/property.h"
 
@@ -20,6 +22,8 @@
 struct block_options {
     char *file, *format; /* properties */
     char *werror, *rerror, *fault;
+    uint32_t reconnect;
+    _Atomic bool *impatient; /* set while nobody shall wait for a server; NULL: never */
     bool readonly, discard, lock, snapshot;
     bool as_it_is;   /* to be checked: it may be damaged, and is not changed by being opened */
     bool no_backing; /* its backing file is not opened */
@@ -113,6 +117,11 @@ void block_fill(const uint8_t *data, const struct block_request *request, uint64
 struct block_node *block_file_open(const struct block_options *options, bool create,
                                    struct error *err);
 extern const struct block_format block_raw;
+
+/* ---- nbd.c ---- */
+
+/* What is behind a URI that block_is_uri() knows, as a file of a length that stays. */
+struct block_node *block_nbd_open(const struct block_options *options, struct error *err);
 
 /* ---- fault.c ---- */
 

@@ -178,11 +178,19 @@ static const struct rule connecting[] = {
     CALL_IF(socket, 0, ALL, AF_INET),
     CALL_IF(socket, 0, ALL, AF_INET6),
     CALL(connect),
+    CALL(sendmmsg), /* questions to name servers */
     CALL(accept),
     CALL(newfstatat),
 #ifdef __NR_stat
     CALL(stat),
 #endif
+};
+
+/* Instead of its rules of socket(): by unix sockets too. */
+static const struct rule connecting_locally[] = {
+    CALL_IF(socket, 0, ALL, AF_UNIX),
+    CALL_IF(socket, 0, ALL, AF_INET),
+    CALL_IF(socket, 0, ALL, AF_INET6),
 };
 
 static const struct rule reading[] = {
@@ -209,7 +217,9 @@ static const struct {
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 /* Five instructions a rule at most, and one to refuse; two for each refused call. */
 #define PROGRAM_MAX                                                                                \
-    (8 + 6 * (COUNT(rules) + COUNT(removing) + COUNT(connecting) + COUNT(reading)) +               \
+    (8 +                                                                                           \
+     6 * (COUNT(rules) + COUNT(removing) + COUNT(connecting) + COUNT(connecting_locally) +         \
+          COUNT(reading)) +                                                                        \
      2 * COUNT(refused))
 
 struct program {
@@ -267,6 +277,8 @@ static void make_program(struct program *p, unsigned rights)
     put_result(p, SECCOMP_RET_KILL_PROCESS);
     put_load(p, offsetof(struct seccomp_data, nr));
     /* Before the rules of all, which refuse what they do not allow of a call. */
+    if (rights & HOST_MAY_CONNECT_LOCAL)
+        put_rules(p, connecting_locally, COUNT(connecting_locally));
     if (rights & HOST_MAY_CONNECT)
         put_rules(p, connecting, COUNT(connecting));
     if (rights & HOST_MAY_READ)
