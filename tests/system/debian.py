@@ -43,7 +43,7 @@ LOOK = (
     (r"/dev/PARTITION\s+ext4[^>]*ready> ", "/lib/systemd/systemd-networkd-wait-online --timeout=60; ip -4 -o address"),
     (r"inet 10\.0\.2\.15/24[^>]*ready> ", "dmesg | grep -c 'BAR.*: assigned'"),
     # Linux leaves BARs where firmware has put them.
-    (r"\b0\s+ready> ", "dd if=/dev/urandom of=/test bs=1M count=8 status=none; sync; sha256sum </test"),
+    (r"\r0\r[^>]*ready> ", "dd if=/dev/urandom of=/test bs=1M count=8 status=none; sync; sha256sum </test"),
     (r"[0-9a-f]{64} ", None),
 )
 REBOOTS = {"reboot": 2, "reboot-uefi": 1}
