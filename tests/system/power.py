@@ -109,7 +109,7 @@ def main():
     dice = random.Random(cuts)
     with tempfile.TemporaryDirectory() as folder:
         disk.INIT = INIT
-        overlay = disk.make_overlay(folder)
+        overlay = disk.make_overlay(folder, "cloud")
         base, image = os.path.join(folder, "base.raw"), os.path.join(folder, "top.qcow2")
         with open(base, "wb") as file:
             file.truncate(64 << 20)

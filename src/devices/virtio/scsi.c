@@ -437,7 +437,7 @@ static void hba_reset(struct device *dev)
 
 static void hba_quiesce(struct device *dev)
 {
-    block_drain(hba_of_device(dev)->drive);
+    block_quiesce(hba_of_device(dev)->drive);
 }
 
 static void hba_boot_path(struct device *dev, char *out, size_t size)
