@@ -136,6 +136,9 @@ void bus_port_write(struct machine *machine, uint16_t port, uint32_t value, unsi
 uint64_t bus_memory_read(struct machine *machine, uint64_t gpa, unsigned size_bytes);
 void bus_memory_write(struct machine *machine, uint64_t gpa, uint64_t value, unsigned size_bytes);
 
+/* The host's random bytes, fit for keys. In counted mode what they lead to does not repeat. */
+void machine_random(void *out, size_t size_bytes);
+
 /* Address line 20 (port 92h, i8042): bit 20 of every physical address is masked while off. */
 bool machine_a20(const struct machine *machine);
 const _Atomic bool *machine_a20_gate(const struct machine *machine); /* what that reads */

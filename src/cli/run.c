@@ -50,7 +50,7 @@ struct run_options {
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
-    bool paused, counted, no_reboot, perf_map, snapshot, dry_run;
+    bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
     const char *uuid, *serial_number;
 };
@@ -376,6 +376,8 @@ static int add_device(struct machine *machine, const char *text, struct error *e
 
 static int add_devices(struct run *run, struct error *err)
 {
+    if (run->options.rng && add_device(run->machine, "virtio-rng", err))
+        return -EINVAL;
     for (size_t i = 0; i < run->options.device.count; i++)
         if (add_device(run->machine, run->options.device.items[i], err))
             return -EINVAL;
@@ -953,6 +955,8 @@ const struct cli_option cli_run_options[] = {
      .help = "processor model, with features added or taken away"},
     {"engine", 'e', CLI_TEXT, AT(engine), "NAME", .initial = "auto", .choices = cli_engine_choices,
      .only_choices = true, .help = "what executes instructions"},
+    {"rng", .kind = CLI_FLAG, AT(rng),
+     .help = "random bytes of the host for the guest: a virtio entropy device"},
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,

@@ -34,6 +34,7 @@ const struct device_class *const device_classes[] = {
     &virtio_mmio_bus_class,
     &virtio_net_class,
     &virtio_net_mmio_class,
+    &virtio_rng_class,
     &virtio_scsi_class,
     NULL,
 };

@@ -36,6 +36,7 @@ extern const struct device_class virtio_blk_mmio_class;
 extern const struct device_class virtio_mmio_bus_class;
 extern const struct device_class virtio_net_class;
 extern const struct device_class virtio_net_mmio_class;
+extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_scsi_class;
 
 #endif

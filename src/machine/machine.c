@@ -112,6 +112,11 @@ struct vcpu *machine_vcpu(struct machine *machine, unsigned index)
     return index < machine->vcpu_count ? &machine->threads[index].vcpu : NULL;
 }
 
+void machine_random(void *out, size_t size_bytes)
+{
+    host_random(out, size_bytes);
+}
+
 bool machine_a20(const struct machine *machine)
 {
     return atomic_load_explicit(&machine->a20, memory_order_relaxed);
