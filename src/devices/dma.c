@@ -18,32 +18,6 @@ void io_pieces_written(const struct io_piece *pieces, unsigned count, struct mem
     }
 }
 
-size_t io_pieces_copy(const struct io_piece *pieces, unsigned count, uint64_t offset, void *bytes,
-                      size_t size_bytes, bool to_pieces)
-{
-    size_t done = 0;
-
-    for (unsigned n = 0; n < count && done < size_bytes; n++) {
-        size_t part = pieces[n].size_bytes;
-        char *ram = pieces[n].data;
-
-        if (offset >= part) {
-            offset -= part;
-            continue;
-        }
-        ram += offset;
-        part -= offset;
-        part = part < size_bytes - done ? part : size_bytes - done;
-        if (to_pieces)
-            ram_copy(ram, (char *)bytes + done, part);
-        else
-            ram_copy((char *)bytes + done, ram, part);
-        done += part;
-        offset = 0;
-    }
-    return done;
-}
-
 static bool add_piece(struct dma_list *list, void *hva, size_t size_bytes)
 {
     struct io_piece *last = list->count ? &list->pieces[list->count - 1] : NULL;

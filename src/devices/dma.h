@@ -16,10 +16,6 @@
 /* The first size_bytes of pieces were written. */
 void io_pieces_written(const struct io_piece *pieces, unsigned count, struct memory *memory,
                        uint64_t size_bytes);
-/* Copy between bytes and pieces, from their byte offset on; returns how many, at most size_bytes.
- */
-size_t io_pieces_copy(const struct io_piece *pieces, unsigned count, uint64_t offset, void *bytes,
-                      size_t size_bytes, bool to_pieces);
 
 /* Zero-initialise; dma_list_free when done. */
 struct dma_list {

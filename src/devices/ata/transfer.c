@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/pieces.h"
 #include "devices/ata/ata.h"
 
 #define TRIM_ENTRY_BYTES 8u
@@ -208,7 +209,8 @@ static void move_buffer(struct ata_drive *d)
 {
     struct ata_transfer *t = &d->transfer;
     struct dma_list *list = &d->request.list;
-    size_t size = io_pieces_copy(list->pieces, list->count, 0, d->buffer, t->filled, !t->is_out);
+    size_t size = t->is_out ? pieces_read(list->pieces, list->count, 0, d->buffer, t->filled)
+                            : pieces_write(list->pieces, list->count, 0, d->buffer, t->filled);
 
     d->request.moved_bytes = size;
     if (!t->is_out) {

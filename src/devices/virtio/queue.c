@@ -7,6 +7,7 @@
  */
 #include "base/bytes.h"
 #include "base/guest_ram.h"
+#include "base/pieces.h"
 #include "devices/dma.h"
 #include "devices/virtio/virtio.h"
 #include "trapeze/machine.h"
@@ -417,33 +418,18 @@ void virtqueue_notify(struct virtqueue *queue)
 
 size_t virtio_chain_read(const struct virtio_chain *chain, uint64_t offset, void *out, size_t size)
 {
-    return io_pieces_copy(chain->pieces, chain->out_count, offset, out, size, false);
+    return pieces_read(chain->pieces, chain->out_count, offset, out, size);
 }
 
 size_t virtio_chain_write(const struct virtio_chain *chain, uint64_t offset, const void *data,
                           size_t size)
 {
-    return io_pieces_copy(chain->pieces + chain->out_count, chain->in_count, offset, (void *)data,
-                          size, true);
+    return pieces_write(chain->pieces + chain->out_count, chain->in_count, offset, data, size);
 }
 
 unsigned virtio_chain_pieces(const struct virtio_chain *chain, bool in, uint64_t skip,
                              uint64_t size, struct io_piece *out)
 {
-    const struct io_piece *pieces = chain->pieces + (in ? chain->out_count : 0);
-    unsigned count = in ? chain->in_count : chain->out_count, used = 0;
-
-    for (unsigned n = 0; n < count && size; n++) {
-        uint64_t part = pieces[n].size_bytes;
-
-        if (skip >= part) {
-            skip -= part;
-            continue;
-        }
-        part = part - skip < size ? part - skip : size;
-        out[used++] = (struct io_piece){(char *)pieces[n].data + skip, part};
-        size -= part;
-        skip = 0;
-    }
-    return used;
+    return pieces_part(chain->pieces + (in ? chain->out_count : 0),
+                       in ? chain->in_count : chain->out_count, skip, size, out);
 }
