@@ -48,7 +48,7 @@ struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key;
+    struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key, share;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
@@ -68,6 +68,7 @@ struct run {
     struct run_media media;
     struct run_seed seed;
     struct run_networks networks;
+    struct run_shares shares;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
@@ -642,6 +643,11 @@ static bool has_names(const struct run_options *options)
     return has;
 }
 
+static bool is_sandboxed(const struct run_options *options)
+{
+    return strcmp(options->sandbox, "off") != 0;
+}
+
 static int drop_rights(const struct run *run, struct error *err)
 {
     unsigned rights =
@@ -651,21 +657,22 @@ static int drop_rights(const struct run *run, struct error *err)
         (run_media_connects(&run->media) ? HOST_MAY_CONNECT | HOST_MAY_CONNECT_LOCAL | HOST_MAY_READ
                                          : 0);
 
-    return strcmp(run->options.sandbox, "off") == 0 ? 0 : host_sandbox(rights, err);
+    return is_sandboxed(&run->options) ? host_sandbox(rights, err) : 0;
 }
 
 static int start(struct run *run, struct error *err)
 {
-    if (block_signals(run, err))
+    if (block_signals(run, err) ||
+        run_open_shares(&run->shares, &run->options.share, is_sandboxed(&run->options), err))
         return -EINVAL;
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || run_add_disks(&run->media, run->loop, run->machine, err) ||
-        add_networks(run, err) || add_devices(run, err) ||
-        run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
-        set_timers(run, err))
+        add_networks(run, err) || run_add_shares(&run->shares, run->machine, err) ||
+        add_devices(run, err) || run_set_boot_order(run->machine, run->options.boot, err) ||
+        open_control(run, err) || set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))
@@ -685,6 +692,7 @@ static void take_down(struct run *run)
     chardev_free(run->debug_console);
     run_free_media(&run->media);
     run_free_networks(&run->networks);
+    run_free_shares(&run->shares);
     loop_remove_fd(run->signal_handler);
     if (run->loop)
         loop_free(run->loop);
@@ -1002,6 +1010,12 @@ const struct cli_option cli_run_options[] = {
      .help = "public keys that may log in, as cloud-init in the guest is told; a port of the host "
              "leads to its SSH server (the first that is free from 2222 on, unless --publish says "
              "otherwise); may be repeated"},
+    {"share", 0, CLI_TEXTS, AT(share), "DIR[,P=VALUE]...", .file = true,
+     .help =
+         "let the guest mount this folder of the host: mount -t 9p -o "
+         "trans=virtio,version=9p2000.L,msize=512000 TAG /mnt; tag=NAME is its TAG (default: "
+         "share, then share2 and so on), readonly=on leaves the folder as it is; what the guest "
+         "makes belongs to who runs trapeze; ',,' stands for a comma; may be repeated"},
     {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
      .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
              "(default: now; 2024-01-01T00:00:00 with --counted)"},

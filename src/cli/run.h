@@ -11,6 +11,7 @@ struct device;
 struct loop;
 struct machine;
 struct net;
+struct share;
 
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
  */
@@ -106,5 +107,21 @@ void run_free_networks(struct run_networks *networks);
 void run_net_choices(cli_put_choice *put, void *opaque);
 /* -EINVAL: no such kind. */
 int run_check_net(const char *text, struct error *err);
+
+/* ---- run_share.c ---- */
+
+#define RUN_MAX_SHARES 16
+
+struct run_shares {
+    struct share *shares[RUN_MAX_SHARES];
+    size_t count;
+};
+
+/* Start the servers of --share, before there are threads. */
+int run_open_shares(struct run_shares *shares, const struct cli_texts *texts, bool sandboxed,
+                    struct error *err);
+/* Plug them in. */
+int run_add_shares(struct run_shares *shares, struct machine *machine, struct error *err);
+void run_free_shares(struct run_shares *shares);
 
 #endif

@@ -29,6 +29,7 @@ const struct device_class *const device_classes[] = {
     &port92_class,
     &rtc_class,
     &uart16550_class,
+    &virtio_9p_class,
     &virtio_blk_class,
     &virtio_blk_mmio_class,
     &virtio_mmio_bus_class,

@@ -111,5 +111,16 @@ void host_code_unguard(const struct host_code *code);
  * system calls fail or end the process with a message. For good. Does nothing under sanitizers.
  */
 int host_sandbox(unsigned rights, struct error *err);
+/* The same for a process that serves the files of a folder. */
+int host_serve_sandbox(struct error *err);
+/*
+ * Confine this process, which has one thread, to a folder: Landlock lets it open and change nothing
+ * else; in a namespace of its own there is nothing else. *folder_fd is the folder and *proc_fd is
+ * /proc/self/fd, both opened with O_PATH; they are replaced. Returns which of ways the kernel has
+ * and allows. For good; proc_fd shows what lies open to this process even then.
+ */
+#define HOST_CONFINE_FOLDER    0x1u
+#define HOST_CONFINE_NAMESPACE 0x2u
+unsigned host_confine(unsigned ways, int *folder_fd, int *proc_fd, bool read_only);
 
 #endif

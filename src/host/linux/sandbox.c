@@ -66,102 +66,47 @@ struct rule {
 
 /* Rules of one call stand together; frequent ones first. */
 static const struct rule rules[] = {
-    CALL(futex),
-    CALL(read),
-    CALL(write),
-    CALL(sched_yield),
-    CALL(epoll_pwait),
+    CALL(futex), CALL(read), CALL(write), CALL(sched_yield), CALL(epoll_pwait),
 #ifdef __NR_epoll_pwait2
     CALL(epoll_pwait2),
 #endif
     CALL(timerfd_settime),
 #ifdef __NR_epoll_wait
-    CALL(epoll_wait),
-    CALL(poll),
+    CALL(epoll_wait), CALL(poll),
 #endif
-    CALL(clock_nanosleep),
-    CALL(clock_gettime),
-    CALL(madvise),
+    CALL(clock_nanosleep), CALL(clock_gettime), CALL(madvise),
 
     /* memory, none of which will be executed */
-    CALL_IF(mmap, 2, PROT_EXEC, 0),
-    CALL_IF(mprotect, 2, PROT_EXEC, 0),
-    CALL(munmap),
-    CALL(mremap),
+    CALL_IF(mmap, 2, PROT_EXEC, 0), CALL_IF(mprotect, 2, PROT_EXEC, 0), CALL(munmap), CALL(mremap),
     CALL(brk),
 
     /* what is open */
-    CALL(readv),
-    CALL(writev),
-    CALL(pread64),
-    CALL(pwrite64),
-    CALL(preadv2),
-    CALL(pwritev2),
-    CALL(fallocate),
-    CALL(lseek),
-    CALL(close),
-    CALL(dup),
-    CALL(fsync),
-    CALL(fdatasync),
-    CALL(fstat),
-    CALL_IF(newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH),
-    CALL_IF(fcntl, 1, ALL, F_GETFL),
-    CALL_IF(fcntl, 1, ALL, F_SETFL),
-    CALL_IF(fcntl, 1, ALL, F_DUPFD_CLOEXEC),
-    CALL_IF(ioctl, 1, ALL, TCGETS),
-    CALL_IF(ioctl, 1, ALL, TCSETS),
-    CALL_IF(ioctl, 1, ALL, TCSETSW),
-    CALL_IF(ioctl, 1, ALL, TCSETSF),
-    CALL_IF(ioctl, 1, ALL, TIOCGPGRP),
-    CALL_IF(ioctl, 1, ALL, TIOCGWINSZ),
-    CALL_IF(ioctl, 1, ALL, FIONREAD),
-    CALL_IF(ioctl, 1, ALL, FIONBIO),
-    CALL(ppoll),
-    CALL(epoll_ctl),
-    CALL(epoll_create1),
-    CALL(eventfd2),
-    CALL(timerfd_create),
-    CALL(timerfd_gettime),
-    CALL(accept4),
-    CALL(sendto),
-    CALL(sendmsg),
-    CALL(recvfrom),
-    CALL(recvmsg),
-    CALL(shutdown),
-    CALL(getsockopt),
-    CALL(setsockopt),
-    CALL(getsockname),
-    CALL(getpeername),
+    CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64), CALL(preadv2), CALL(pwritev2),
+    CALL(fallocate), CALL(lseek), CALL(close), CALL(dup), CALL(fsync), CALL(fdatasync), CALL(fstat),
+    CALL_IF(newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH), CALL_IF(fcntl, 1, ALL, F_GETFL),
+    CALL_IF(fcntl, 1, ALL, F_SETFL), CALL_IF(fcntl, 1, ALL, F_DUPFD_CLOEXEC),
+    CALL_IF(ioctl, 1, ALL, TCGETS), CALL_IF(ioctl, 1, ALL, TCSETS), CALL_IF(ioctl, 1, ALL, TCSETSW),
+    CALL_IF(ioctl, 1, ALL, TCSETSF), CALL_IF(ioctl, 1, ALL, TIOCGPGRP),
+    CALL_IF(ioctl, 1, ALL, TIOCGWINSZ), CALL_IF(ioctl, 1, ALL, FIONREAD),
+    CALL_IF(ioctl, 1, ALL, FIONBIO), CALL(ppoll), CALL(epoll_ctl), CALL(epoll_create1),
+    CALL(eventfd2), CALL(timerfd_create), CALL(timerfd_gettime), CALL(accept4), CALL(sendto),
+    CALL(sendmsg), CALL(recvfrom), CALL(recvmsg), CALL(shutdown), CALL(getsockopt),
+    CALL(setsockopt), CALL(getsockname), CALL(getpeername),
 
     /* threads and signals of this process */
-    CALL_IF(clone, 0, THREAD, THREAD),
-    CALL(set_robust_list),
+    CALL_IF(clone, 0, THREAD, THREAD), CALL(set_robust_list),
 #ifdef __NR_rseq
     CALL(rseq),
 #endif
-    CALL_IF(prctl, 0, ALL, PR_SET_NAME),
-    CALL(exit),
-    CALL(exit_group),
-    CALL(rt_sigaction),
-    CALL(rt_sigprocmask),
-    CALL(rt_sigreturn),
-    CALL(sigaltstack),
-    CALL(restart_syscall),
-    CALL_IF(tgkill, 0, ALL, OWN),
-    CALL_IF(kill, 0, ALL, OWN),
-    CALL(gettid),
-    CALL(getpid),
+    CALL_IF(prctl, 0, ALL, PR_SET_NAME), CALL(exit), CALL(exit_group), CALL(rt_sigaction),
+    CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(sigaltstack), CALL(restart_syscall),
+    CALL_IF(tgkill, 0, ALL, OWN), CALL_IF(kill, 0, ALL, OWN), CALL(gettid), CALL(getpid),
     CALL(getpgid),
 #ifdef __NR_getpgrp
     CALL(getpgrp),
 #endif
-    CALL(sched_getaffinity),
-    CALL(membarrier),
-    CALL(getrandom),
-    CALL(nanosleep),
-    CALL(clock_getres),
-    CALL(gettimeofday),
-    CALL(sysinfo),
+    CALL(sched_getaffinity), CALL(membarrier), CALL(getrandom), CALL(nanosleep), CALL(clock_getres),
+    CALL(gettimeofday), CALL(sysinfo), CALL(wait4), /* the servers of shares */
 };
 
 /* Where the machine has names in the file system that go with it. */
@@ -198,6 +143,54 @@ static const struct rule reading[] = {
 #ifdef __NR_open
     CALL_IF(open, 1, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY),
 #endif
+};
+
+/* A process that serves the files of a share: they are found and changed by descriptors of it. */
+static const struct rule serving[] = {
+    CALL(recvmsg),
+    CALL(sendto),
+    CALL(newfstatat),
+    CALL(fstat),
+    CALL(openat),
+    CALL(close),
+    CALL(preadv),
+    CALL(pwritev),
+    CALL(getdents64),
+    CALL(lseek),
+    CALL(readlinkat),
+    CALL(fstatfs),
+    CALL(mkdirat),
+    CALL(mknodat),
+    CALL(symlinkat),
+    CALL(linkat),
+    CALL(renameat),
+#ifdef __NR_renameat2
+    CALL(renameat2),
+#endif
+    CALL(unlinkat),
+    CALL(fchmodat),
+    CALL(utimensat),
+    CALL(ftruncate),
+    CALL(fsync),
+    CALL(fdatasync),
+    CALL(fgetxattr),
+    CALL(flistxattr),
+    CALL(fsetxattr),
+    CALL(fremovexattr),
+    CALL_IF(mmap, 2, PROT_EXEC, 0),
+    CALL(munmap),
+    CALL(mremap),
+    CALL(brk),
+    CALL(madvise),
+    CALL(write),
+    CALL(exit_group),
+    CALL(rt_sigprocmask),
+    CALL(rt_sigaction),
+    CALL(rt_sigreturn),
+    CALL_IF(tgkill, 0, ALL, OWN),
+    CALL(gettid),
+    CALL(getpid),
+    CALL(futex),
 };
 
 /* What libraries try; they go on without. */
@@ -270,22 +263,20 @@ static void put_rules(struct program *p, const struct rule *list, size_t count)
     }
 }
 
-static void make_program(struct program *p, unsigned rights)
+struct rule_list {
+    const struct rule *rules;
+    size_t count;
+};
+
+/* Of lists that have a call each, the first is asked: it refuses what it does not allow of it. */
+static void make_program(struct program *p, const struct rule_list *lists, size_t count)
 {
     put_load(p, offsetof(struct seccomp_data, arch));
     put(p, BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0);
     put_result(p, SECCOMP_RET_KILL_PROCESS);
     put_load(p, offsetof(struct seccomp_data, nr));
-    /* Before the rules of all, which refuse what they do not allow of a call. */
-    if (rights & HOST_MAY_CONNECT_LOCAL)
-        put_rules(p, connecting_locally, COUNT(connecting_locally));
-    if (rights & HOST_MAY_CONNECT)
-        put_rules(p, connecting, COUNT(connecting));
-    if (rights & HOST_MAY_READ)
-        put_rules(p, reading, COUNT(reading));
-    if (rights & HOST_MAY_REMOVE)
-        put_rules(p, removing, COUNT(removing));
-    put_rules(p, rules, COUNT(rules));
+    for (size_t n = 0; n < count; n++)
+        put_rules(p, lists[n].rules, lists[n].count);
     for (size_t n = 0; n < COUNT(refused); n++) {
         put(p, BPF_JMP | BPF_JEQ | BPF_K, refused[n].call, 0, 1);
         put_result(p, SECCOMP_RET_ERRNO | refused[n].code);
@@ -311,7 +302,7 @@ static void on_forbidden(int signal, siginfo_t *info, void *context)
     abort(); /* whose handler gives the terminal back */
 }
 
-int host_sandbox(unsigned rights, struct error *err)
+static int enter(const struct rule_list *lists, size_t count, struct error *err)
 {
     struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK};
     struct program p = {.length = 0};
@@ -319,7 +310,7 @@ int host_sandbox(unsigned rights, struct error *err)
 
     if (SANITIZED)
         return 0;
-    make_program(&p, rights);
+    make_program(&p, lists, count);
     program.len = p.length;
     action.sa_sigaction = on_forbidden;
     sigaction(SIGSYS, &action, NULL);
@@ -334,6 +325,34 @@ int host_sandbox(unsigned rights, struct error *err)
                      strerror(errno));
 }
 
+#define LIST(rules)                                                                                \
+    (struct rule_list)                                                                             \
+    {                                                                                              \
+        rules, COUNT(rules)                                                                        \
+    }
+
+int host_sandbox(unsigned rights, struct error *err)
+{
+    struct rule_list lists[5];
+    size_t count = 0;
+
+    if (rights & HOST_MAY_CONNECT_LOCAL)
+        lists[count++] = LIST(connecting_locally);
+    if (rights & HOST_MAY_CONNECT)
+        lists[count++] = LIST(connecting);
+    if (rights & HOST_MAY_READ)
+        lists[count++] = LIST(reading);
+    if (rights & HOST_MAY_REMOVE)
+        lists[count++] = LIST(removing);
+    lists[count++] = LIST(rules);
+    return enter(lists, count, err);
+}
+
+int host_serve_sandbox(struct error *err)
+{
+    return enter(&LIST(serving), 1, err);
+}
+
 #else
 
 int host_sandbox(unsigned rights, struct error *err)
@@ -341,6 +360,11 @@ int host_sandbox(unsigned rights, struct error *err)
     (void)rights;
     return error_set(err, ENOTSUP,
                      "there is no sandbox for this processor; '--sandbox off' runs without");
+}
+
+int host_serve_sandbox(struct error *err)
+{
+    return host_sandbox(0, err);
 }
 
 #endif

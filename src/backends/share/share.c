@@ -1,0 +1,373 @@
+/*
+ * share.c - the machine's side of a share: a process to be started, requests to be handed over
+ *
+ * What the process answers is not trusted: it may be the guest's by now.
+ */
+#include "trapeze/share.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backends/share/process.h"
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/pieces.h"
+#include "host/host.h"
+#include "host/loop.h"
+#include "trapeze/memory.h"
+
+#define LITTLE_NS 50000 /* share_wait_a_little() */
+
+struct share {
+    /* properties */
+    char *folder, *tag;
+    bool readonly;
+
+    int socket;
+    bool has_ended; /* the process, or what it says makes no sense */
+    pid_t process;
+    struct loop_fd *handler;
+    struct memory *memory;
+    struct share_request *requests[SHARE_MAX_REQUESTS]; /* handed over, by slot */
+    struct share_request *waiting, **last_waiting;      /* while the socket is full */
+    unsigned under_way;                                 /* in both */
+    bool has_messages;                                  /* since the last share_forget() */
+    struct share_packet packet;
+};
+
+const struct property share_properties[] = {
+    PROPERTY_STRING(struct share, folder, NULL, "the folder"),
+    PROPERTY_STRING(struct share, tag, NULL, "by which the guest mounts it, up to 32 characters"),
+    PROPERTY_BOOL(struct share, readonly, false, "the guest changes nothing"),
+    PROPERTY_END,
+};
+
+/* ---- answers ---- */
+
+static void finish(struct share *share, struct share_request *request, int64_t answer_bytes)
+{
+    share->under_way--;
+    request->done(request, answer_bytes);
+}
+
+/* Everything ends, and nothing is begun any more. */
+static void give_up(struct share *share)
+{
+    struct share_request *request;
+
+    share->has_ended = true;
+    log_error("share %s: its server has ended; the guest's requests fail from now on", share->tag);
+    loop_set_events(share->handler, 0);
+    for (unsigned n = 0; n < SHARE_MAX_REQUESTS; n++) {
+        request = share->requests[n];
+        share->requests[n] = NULL;
+        if (request)
+            finish(share, request, -EIO);
+    }
+    while ((request = share->waiting)) {
+        share->waiting = request->next;
+        finish(share, request, -EIO);
+    }
+    share->last_waiting = &share->waiting;
+}
+
+static void take_answer(struct share *share, const struct share_answer *answer)
+{
+    struct share_request *request =
+        answer->slot < SHARE_MAX_REQUESTS ? share->requests[answer->slot] : NULL;
+
+    if (!request ||
+        answer->bytes > pieces_bytes(request->pieces + request->out_count, request->in_count)) {
+        give_up(share);
+        return;
+    }
+    share->requests[answer->slot] = NULL;
+    finish(share, request, answer->bytes);
+}
+
+/* All that have come. */
+static void take_answers(struct share *share)
+{
+    while (!share->has_ended) {
+        struct share_answer answer;
+        ssize_t size = recv(share->socket, &answer, sizeof(answer), MSG_DONTWAIT);
+
+        if (size < 0 && errno == EAGAIN)
+            return;
+        if (size == sizeof(answer))
+            take_answer(share, &answer);
+        else
+            give_up(share);
+    }
+}
+
+/* ---- requests ---- */
+
+static int find_slot(const struct share *share)
+{
+    for (unsigned n = 0; n < SHARE_MAX_REQUESTS; n++)
+        if (!share->requests[n])
+            return (int)n;
+    return -1;
+}
+
+/* False: not now. */
+static bool hand_over(struct share *share, struct share_request *request)
+{
+    struct share_packet *packet = &share->packet;
+    unsigned pieces = request->out_count + request->in_count;
+    int slot = find_slot(share);
+
+    if (slot < 0)
+        return false;
+    *packet = (struct share_packet){.kind = SHARE_MESSAGE,
+                                    .slot = (uint32_t)slot,
+                                    .out_count = request->out_count,
+                                    .in_count = request->in_count};
+    for (unsigned n = 0; n < pieces; n++) {
+        packet->pieces[n].offset =
+            (uint64_t)((uint8_t *)request->pieces[n].data - memory_ram_hva(share->memory));
+        packet->pieces[n].size_bytes = request->pieces[n].size_bytes;
+    }
+    if (send(share->socket, packet, share_packet_bytes(pieces), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+        errno == EAGAIN)
+        return false;
+    share->requests[slot] = request; /* if the process has ended, the loop will see that */
+    return true;
+}
+
+static void hand_over_waiting(struct share *share)
+{
+    while (share->waiting) {
+        struct share_request *request = share->waiting, *next = request->next;
+
+        if (!hand_over(share, request))
+            break;
+        share->waiting = next;
+        if (!next)
+            share->last_waiting = &share->waiting;
+    }
+    loop_set_events(share->handler, LOOP_READ | (share->waiting ? LOOP_WRITE : 0));
+}
+
+static void on_socket(void *opaque, unsigned events)
+{
+    struct share *share = opaque;
+
+    (void)events;
+    take_answers(share);
+    if (share->waiting)
+        hand_over_waiting(share);
+}
+
+/* What a display shows is memory, too, but not the server's. */
+static bool is_in_ram(const struct share *share, const struct share_request *request)
+{
+    const uint8_t *ram = memory_ram_hva(share->memory);
+    uint64_t bytes = memory_ram_size_bytes(share->memory);
+
+    for (unsigned n = 0; n < request->out_count + request->in_count; n++) {
+        const struct io_piece *piece = &request->pieces[n];
+
+        if (!range_fits((uint64_t)((uint8_t *)piece->data - ram), piece->size_bytes, bytes))
+            return false;
+    }
+    return true;
+}
+
+void share_submit(struct share *share, struct share_request *request)
+{
+    share->under_way++;
+    share->has_messages = true;
+    if (share->has_ended || !is_in_ram(share, request)) {
+        finish(share, request, -EIO);
+        return;
+    }
+    request->next = NULL;
+    if (!share->waiting && hand_over(share, request))
+        return;
+    *share->last_waiting = request;
+    share->last_waiting = &request->next;
+    loop_set_events(share->handler, LOOP_READ | LOOP_WRITE);
+}
+
+void share_drain(struct share *share)
+{
+    while (share->under_way) {
+        struct pollfd ready = {.fd = share->socket,
+                               .events = (short)(POLLIN | (share->waiting ? POLLOUT : 0))};
+
+        poll(&ready, 1, -1);
+        on_socket(share, 0);
+    }
+}
+
+void share_wait_a_little(struct share *share)
+{
+    struct pollfd ready = {.fd = share->socket, .events = POLLIN};
+    struct timespec most = {.tv_nsec = LITTLE_NS};
+
+    if (share->under_way && !share->has_ended && ppoll(&ready, 1, &most, NULL) > 0)
+        on_socket(share, 0);
+}
+
+static void forgotten(struct share_request *request, int64_t answer_bytes)
+{
+    (void)request;
+    (void)answer_bytes;
+}
+
+void share_forget(struct share *share)
+{
+    struct share_request request = {.done = forgotten};
+    struct share_packet packet = {.kind = SHARE_FORGET};
+
+    if (!share->has_messages || share->has_ended)
+        return;
+    share->has_messages = false;
+    share->requests[0] = &request;
+    share->under_way++;
+    send(share->socket, &packet, share_packet_bytes(0), MSG_NOSIGNAL);
+    share_drain(share); /* which notices if it has ended */
+}
+
+/* ---- lifecycle ---- */
+
+static int parse(struct share *share, const char *description, const char *tag, struct error *err)
+{
+    size_t size = strlen(description) + sizeof("folder=");
+    char *text = malloc(size);
+    int status;
+
+    if (!text || properties_init(share_properties, share, err)) {
+        free(text);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    snprintf(text, size, "folder=%s", description);
+    status = properties_parse(share_properties, share, text, err);
+    free(text);
+    if (!status && (!share->folder || !*share->folder))
+        status = error_set(err, EINVAL, "which folder? Give DIR[,PROPERTY=VALUE]...");
+    if (!status && !share->tag && !(share->tag = strdup(tag)))
+        status = error_set(err, ENOMEM, "out of memory");
+    if (!status && (!*share->tag || strlen(share->tag) > SHARE_MAX_TAG))
+        status =
+            error_set(err, EINVAL, "tag=%s: it has 1 to %u characters", share->tag, SHARE_MAX_TAG);
+    return status;
+}
+
+static int start(struct share *share, bool sandboxed, struct error *err)
+{
+    pid_t parent = getpid();
+    int ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
+        return error_set(err, errno, "socketpair: %s", strerror(errno));
+    share->socket = ends[0];
+    share->process = fork();
+    if (share->process == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+        share_process(ends[1], share->folder, share->readonly, sandboxed);
+    }
+    close(ends[1]);
+    return share->process < 0 ? error_set(err, errno, "fork: %s", strerror(errno)) : 0;
+}
+
+static int read_greeting(struct share *share, bool sandboxed, struct error *err)
+{
+    struct share_greeting greeting;
+
+    if (recv(share->socket, &greeting, sizeof(greeting), 0) != sizeof(greeting))
+        return error_set(err, EPIPE, "its server has ended");
+    if (greeting.err.code)
+        return error_set(err, greeting.err.code, "%s", greeting.err.text);
+    if (sandboxed && !greeting.confinement)
+        log_warn(
+            "share %s: the kernel lets its server have neither Landlock nor a namespace of its "
+            "own; what keeps it to the folder is its own care",
+            share->tag);
+    log_debug("share %s: Landlock %s, namespace %s", share->tag,
+              greeting.confinement & HOST_CONFINE_FOLDER ? "yes" : "no",
+              greeting.confinement & HOST_CONFINE_NAMESPACE ? "yes" : "no");
+    return 0;
+}
+
+struct share *share_open(const char *description, const char *tag, bool sandboxed,
+                         struct error *err)
+{
+    struct share *share = calloc(1, sizeof(*share));
+
+    if (!share) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    share->socket = -1;
+    share->last_waiting = &share->waiting;
+    if (parse(share, description, tag, err) || start(share, sandboxed, err) ||
+        read_greeting(share, sandboxed, err)) {
+        share_free(share);
+        return NULL;
+    }
+    return share;
+}
+
+void share_free(struct share *share)
+{
+    if (!share)
+        return;
+    loop_remove_fd(share->handler);
+    if (share->socket >= 0)
+        close(share->socket);
+    if (share->process > 0)
+        waitpid(share->process, NULL, 0);
+    properties_done(share_properties, share);
+    free(share);
+}
+
+const char *share_tag(const struct share *share)
+{
+    return share->tag;
+}
+
+static int send_ram(struct share *share, struct error *err)
+{
+    struct share_packet packet = {.kind = SHARE_RAM, .out_count = 1};
+    struct iovec data = {&packet, share_packet_bytes(1)};
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.room = {0}};
+    struct msghdr message = {.msg_iov = &data,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    int fd = memory_ram_fd(share->memory);
+
+    packet.pieces[0].size_bytes = memory_ram_size_bytes(share->memory);
+    control.header = (struct cmsghdr){
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    if (sendmsg(share->socket, &message, MSG_NOSIGNAL) < 0)
+        return error_set(err, errno, "share %s: its server has ended: %s", share->tag,
+                         strerror(errno));
+    return 0;
+}
+
+int share_connect(struct share *share, struct loop *loop, struct memory *memory, struct error *err)
+{
+    share->memory = memory;
+    if (send_ram(share, err))
+        return -EPIPE;
+    share->handler = loop_add_fd(loop, share->socket, LOOP_READ, on_socket, share, err);
+    return share->handler ? 0 : -ENOMEM;
+}
