@@ -107,6 +107,12 @@ struct irq_line *device_output(struct device *dev, const char *name, unsigned in
 /* Call the class's attach. On failure the device is detached again, and stays listed. */
 int device_attach(struct device *dev, struct error *err);
 
+/*
+ * Detach it if it is attached, and free it: at the end of the machine, or when a card is taken out.
+ * NULL is fine. Not from within the device's own calls.
+ */
+void device_free(struct device *dev);
+
 /* Claim I/O ports [port, port+count). -EBUSY says who has them. offset in ops is from port. */
 int device_map_ports(struct device *dev, uint16_t port, uint16_t count,
                      const struct region_ops *ops, struct error *err);

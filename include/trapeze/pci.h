@@ -34,7 +34,7 @@
 #define PCI_MSI_MAX      32
 #define PCI_MSIX_MAX     128
 
-/* Offsets in the header of type 0. */
+/* Offsets in the header of type 0; those of bridges are in pci_bridge_register. */
 enum pci_register {
     PCI_VENDOR_ID = 0x00,
     PCI_DEVICE_ID = 0x02,
@@ -55,6 +55,25 @@ enum pci_register {
     PCI_HEADER_END = 0x40,
 };
 
+/* Where the header of type 1, of bridges, differs. */
+enum pci_bridge_register {
+    PCI_PRIMARY_BUS = 0x18,
+    PCI_SECONDARY_BUS = 0x19,
+    PCI_SUBORDINATE_BUS = 0x1a,
+    PCI_SECONDARY_LATENCY = 0x1b,
+    PCI_IO_BASE = 0x1c,
+    PCI_IO_LIMIT = 0x1d,
+    PCI_SECONDARY_STATUS = 0x1e,
+    PCI_MEMORY_BASE = 0x20,
+    PCI_MEMORY_LIMIT = 0x22,
+    PCI_PREFETCH_BASE = 0x24,
+    PCI_PREFETCH_LIMIT = 0x26,
+    PCI_PREFETCH_BASE_HIGH = 0x28,
+    PCI_PREFETCH_LIMIT_HIGH = 0x2c,
+    PCI_BRIDGE_CONTROL = 0x3e,
+};
+#define PCI_BRIDGE_RESET        0x0040u /* of the secondary bus */
+
 #define PCI_COMMAND_IO          0x0001u
 #define PCI_COMMAND_MEMORY      0x0002u
 #define PCI_COMMAND_MASTER      0x0004u
@@ -71,6 +90,23 @@ enum pci_capability_id {
     PCI_CAP_EXPRESS = 0x10,
     PCI_CAP_MSIX = 0x11,
 };
+
+/* Offsets in the capability of PCI Express, and some of what is there. */
+enum pci_express_register {
+    PCI_EXPRESS_FLAGS = 0x02,
+    PCI_EXPRESS_DEVICE = 0x04,
+    PCI_EXPRESS_DEVICE_CONTROL = 0x08,
+    PCI_EXPRESS_LINK = 0x0c,
+    PCI_EXPRESS_LINK_CONTROL = 0x10,
+    PCI_EXPRESS_LINK_STATUS = 0x12,
+    PCI_EXPRESS_SLOT = 0x14,
+    PCI_EXPRESS_SLOT_CONTROL = 0x18,
+    PCI_EXPRESS_SLOT_STATUS = 0x1a,
+    PCI_EXPRESS_ROOT_CONTROL = 0x1c,
+    PCI_EXPRESS_BYTES = 0x3c,
+};
+#define PCI_EXPRESS_ERRORS 0x8000u /* of the device: reported by role */
+#define PCI_EXPRESS_LANE   0x0011u /* of a link: one lane, 2.5 GT/s */
 
 struct pci_function;
 
@@ -98,8 +134,9 @@ struct pci_function_desc {
     uint16_t subsystem_vendor_id, subsystem_id;
     uint32_t class_code; /* 0xBBSSPP: base class, sub-class, programming interface */
     uint8_t revision;
-    uint8_t interrupt_pin; /* 0 none, 1 INTA to 4 INTD */
-    bool multifunction;    /* function 0 of several */
+    uint8_t interrupt_pin;     /* 0 none, 1 INTA to 4 INTD */
+    bool multifunction;        /* function 0 of several */
+    struct pci_bus *secondary; /* a bridge: the bus behind it, which is the caller's; else NULL */
 
     struct pci_bar_desc bar[PCI_BARS + 1]; /* the last is made of the property romfile */
 
@@ -122,10 +159,19 @@ struct pci_function_desc {
 
 /* ---- the bus ---- */
 
-/* A root bus; embedded in the host bridge device. */
+/*
+ * A bus; embedded in the host bridge, or in the bridge that leads to it. Of the root bus only:
+ * pirq, pirq_count and router.
+ */
 struct pci_bus {
     struct machine *machine;
     struct pci_function *functions[PCI_FUNCTIONS];
+    struct pci_function *bridge; /* whose secondary bus it is; NULL: the root bus */
+    unsigned slots;              /* PCI_SLOTS, or 1 behind a port of PCI Express */
+    bool is_express;             /* functions get a capability of PCI Express */
+    bool is_dark;                /* nothing on it answers: its slot has no power */
+    /* Functions have come or gone. May be NULL. */
+    void (*occupied)(struct pci_bus *bus);
     struct irq_line *pirq;          /* PCI_PIRQS outputs of the host bridge */
     uint16_t pirq_count[PCI_PIRQS]; /* how many functions hold the line up; rebuilt on load */
     /* Told when a line's level may have changed: the ISA bridge's routing. May be NULL. */
@@ -133,7 +179,10 @@ struct pci_bus {
     void *router_opaque;
 };
 
+/* pirq: of the root bus; NULL for others. */
 void pci_bus_init(struct pci_bus *bus, struct machine *machine, struct irq_line *pirq);
+/* By what "addr" says before its slash: a bridge's device id. NULL: there is none such. */
+struct pci_bus *pci_bus_find(struct machine *machine, const char *bridge_id);
 
 /* The bus of the machine's host bridge, or NULL while there is none. */
 struct pci_bus *machine_pci_bus(struct machine *machine);
@@ -149,9 +198,15 @@ uint32_t pci_config_read(struct pci_bus *bus, unsigned address, unsigned offset,
 void pci_config_write(struct pci_bus *bus, unsigned address, unsigned offset, uint32_t value,
                       unsigned size);
 
-/* For the host bridge's two reset steps: all functions on the bus. */
+/* For the host bridge's two reset steps: all functions on the bus and behind its bridges. */
 void pci_bus_reset(struct pci_bus *bus);
 void pci_bus_reset_done(struct pci_bus *bus);
+/* Reset all functions on the bus and their devices, at any time. */
+void pci_bus_reset_devices(struct pci_bus *bus);
+/* is_dark has changed. */
+void pci_bus_update(struct pci_bus *bus);
+/* Is any function on it? */
+bool pci_bus_is_occupied(const struct pci_bus *bus);
 
 /* ---- a function ---- */
 
@@ -169,8 +224,8 @@ struct pci_function {
     struct device dev;
 
     /* Configuration. */
-    char *addr;          /* property: "SLOT[.FUNCTION]" in hexadecimal; NULL: first free slot */
-    char *romfile;       /* property: what its expansion ROM holds; NULL: it has none */
+    char *addr;    /* property: "[BRIDGE/]SLOT[.FUNCTION]" in hexadecimal; NULL: first free slot */
+    char *romfile; /* property: what its expansion ROM holds; NULL: it has none */
     struct pci_bus *bus; /* property; NULL: the machine's */
     struct pci_function_desc desc;
     uint8_t slot, number;                /* number: of the function in its slot */
@@ -202,7 +257,7 @@ static inline struct pci_function *pci_function_of(struct device *dev)
     {.name = "addr",                                                                               \
      .type = PROPERTY_TYPE_STRING,                                                                 \
      .offset = offsetof(st, f.addr),                                                               \
-     .help = "place on the bus, SLOT[.FUNCTION] in hexadecimal (default: first free)"},            \
+     .help = "place, [BRIDGE/]SLOT[.FUNCTION] in hexadecimal (default: first free)"},              \
         {.name = "romfile",                                                                        \
          .type = PROPERTY_TYPE_STRING,                                                             \
          .offset = offsetof(st, f.romfile),                                                        \
@@ -222,6 +277,8 @@ extern const struct state_field pci_function_state[];
  */
 int pci_attach(struct pci_function *function, const struct pci_function_desc *desc,
                struct error *err);
+/* A device that was attached while the machine ran is as after power-on. */
+void pci_power_on(struct pci_function *function);
 /* Unmap everything and leave the bus. Also after a pci_attach that failed or never was. */
 void pci_detach(struct pci_function *function);
 int pci_after_load(struct pci_function *function, struct error *err);

@@ -1,5 +1,5 @@
 /*
- * client.c - trapeze monitor and trapeze inspect: talk to a running machine's socket
+ * client.c - trapeze monitor, inspect and device: talk to a running machine's socket
  */
 #include "cli/cli.h"
 
@@ -210,6 +210,144 @@ int cli_inspect_run(const struct cli_verb *verb, char **words)
         return CLI_DONE;
     command[1] = operands.count > 1 ? operands.items[1] : NULL;
     status = talk(verb, &options, operands.items[0], command, operands.count);
+    cli_texts_free(&operands);
+    return status;
+}
+
+/* ---- trapeze device ---- */
+
+struct device_options {
+    const char *disk, *net;
+    bool json;
+};
+
+struct remove_options {
+    bool force, json;
+};
+
+const struct cli_option cli_device_add_options[] = {
+    {"disk", .letter = 'D', .kind = CLI_TEXT, .offset = offsetof(struct device_options, disk),
+     .argument = "FILE[,P=VALUE]...", .file = true, .help = "a disk, as with 'trapeze run --disk'"},
+    {"net", .letter = 'N', .kind = CLI_TEXT, .offset = offsetof(struct device_options, net),
+     .argument = "KIND[,P=VALUE]...", .help = "a network card, as with 'trapeze run --net'"},
+    {"json", .kind = CLI_FLAG, .offset = offsetof(struct device_options, json),
+     .help = "print the answer as it comes: JSON"},
+    {.kind = CLI_END},
+};
+
+const struct cli_option cli_device_remove_options[] = {
+    {"force", .kind = CLI_FLAG, .offset = offsetof(struct remove_options, force),
+     .help = "take it out at once, without asking the guest"},
+    {"json", .kind = CLI_FLAG, .offset = offsetof(struct remove_options, json),
+     .help = "print the answer as it comes: JSON"},
+    {.kind = CLI_END},
+};
+
+/* The machine may run in another folder than we do. A comma in ours is doubled. */
+static json_t *disk_json(const char *text)
+{
+    char *folder = *text == '/' ? NULL : getcwd(NULL, 0);
+    size_t size = folder ? strlen(folder) : 0;
+    char *doubled = folder ? malloc(2 * size + 1) : NULL, *to = doubled;
+    json_t *json;
+
+    for (size_t n = 0; doubled && n < size; n++) {
+        if (folder[n] == ',')
+            *to++ = ',';
+        *to++ = folder[n];
+    }
+    if (doubled)
+        *to = '\0';
+    json = doubled ? json_sprintf("%s/%s", doubled, text) : json_string(text);
+    free(doubled);
+    free(folder);
+    return json;
+}
+
+/* One request; the reply is printed. */
+static int tell(const struct cli_verb *verb, struct connection *connection, const char *socket,
+                json_t *request)
+{
+    struct error err = {0};
+    int status = CLI_DONE;
+
+    if (open_connection(connection, socket, &err) || ask(connection, request, &err))
+        status = cli_failed(verb, &err);
+    json_decref(request);
+    return status;
+}
+
+int cli_device_add_run(const struct cli_verb *verb, char **words)
+{
+    struct device_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status;
+    struct connection connection = {.fd = -1};
+    json_t *request;
+
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    if (parsed == 0 && !options.disk == !options.net)
+        parsed = error_set(&err, EINVAL, "give one of --disk and --net");
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    connection.json = options.json;
+    request = json_pack("{s:s, s:o}", "command", "device-add", options.disk ? "disk" : "net",
+                        options.disk ? disk_json(options.disk) : json_string(options.net));
+    status = tell(verb, &connection, operands.items[0], request);
+    close_connection(&connection);
+    cli_texts_free(&operands);
+    return status;
+}
+
+/* Until the device has gone. */
+static int wait_for_removal(const struct connection *connection, const char *device,
+                            struct error *err)
+{
+    bool gone = false;
+
+    while (!gone) {
+        json_t *line = read_reply(connection, err);
+        const char *event = json_string_value(json_object_get(line, "event"));
+        const char *which = json_string_value(json_object_get(line, "device"));
+        const char *error = json_string_value(json_object_get(line, "error"));
+
+        if (!line)
+            return -EIO;
+        if (error)
+            error_set(err, EREMOTEIO, "%s", error);
+        gone = event && which && !strcmp(event, "device-removed") && !strcmp(which, device);
+        json_decref(line);
+        if (err->code)
+            return -EREMOTEIO;
+    }
+    return 0;
+}
+
+int cli_device_remove_run(const struct cli_verb *verb, char **words)
+{
+    struct remove_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status;
+    struct connection connection = {.fd = -1};
+    json_t *request;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    connection.json = options.json;
+    status = tell(verb, &connection, operands.items[0],
+                  json_pack("{s:s, s:b}", "command", "events", "on", 1));
+    request = json_pack("{s:s, s:s, s:b}", "command", "device-remove", "device", operands.items[1],
+                        "force", options.force);
+    if (status == CLI_DONE && (send_request(&connection, request, &err) ||
+                               wait_for_removal(&connection, operands.items[1], &err)))
+        status = cli_failed(verb, &err);
+    json_decref(request);
+    close_connection(&connection);
     cli_texts_free(&operands);
     return status;
 }

@@ -49,7 +49,7 @@ struct run_options {
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key, share;
-    uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from;
+    uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
     const char *uuid, *serial_number;
@@ -69,6 +69,7 @@ struct run {
     struct run_seed seed;
     struct run_networks networks;
     struct run_shares shares;
+    struct run_hotplug hotplug;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
@@ -415,6 +416,22 @@ static int add_networks(struct run *run, struct error *err)
     return run_add_networks(&run->networks, run->machine, &networks, err);
 }
 
+static int add_ports(struct run *run, struct error *err)
+{
+    return run_add_ports(run->machine, (unsigned)run->options.hotplug, err);
+}
+
+static void offer_hotplug(struct run *run)
+{
+    run->hotplug =
+        (struct run_hotplug){.machine = run->machine,
+                             .media = &run->media,
+                             .networks = &run->networks,
+                             .cards = {.name = run->options.name, .seed = machine_seed(run)},
+                             .monitor = run->monitor};
+    run_offer_hotplug(&run->hotplug);
+}
+
 /* ---- character devices ---- */
 
 /* What is not given: COM1 is on the terminal unless the debug console is; the rest is null. */
@@ -589,6 +606,7 @@ static int open_control(struct run *run, struct error *err)
             error_prefix(err, "--monitor %s: ", run->options.monitor);
             return -EINVAL;
         }
+        offer_hotplug(run);
     }
     if (run->options.gdb) {
         run->gdbstub = gdbstub_new(run->machine, run->options.gdb, err);
@@ -654,6 +672,7 @@ static int drop_rights(const struct run *run, struct error *err)
         (has_names(&run->options) ? HOST_MAY_REMOVE : 0) |
         (run_networks_connect(&run->networks) ? HOST_MAY_CONNECT : 0) |
         (run->networks.reads_files ? HOST_MAY_READ : 0) |
+        (run->options.hotplug && run->options.monitor ? HOST_MAY_PLUG : 0) |
         (run_media_connects(&run->media) ? HOST_MAY_CONNECT | HOST_MAY_CONNECT_LOCAL | HOST_MAY_READ
                                          : 0);
 
@@ -669,10 +688,11 @@ static int start(struct run *run, struct error *err)
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
-        build_board(run, err) || run_add_disks(&run->media, run->loop, run->machine, err) ||
-        add_networks(run, err) || run_add_shares(&run->shares, run->machine, err) ||
-        add_devices(run, err) || run_set_boot_order(run->machine, run->options.boot, err) ||
-        open_control(run, err) || set_timers(run, err))
+        build_board(run, err) || add_ports(run, err) ||
+        run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
+        run_add_shares(&run->shares, run->machine, err) || add_devices(run, err) ||
+        run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
+        set_timers(run, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))
@@ -690,6 +710,7 @@ static void take_down(struct run *run)
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
     chardev_free(run->debug_console);
+    run_free_hotplug(&run->hotplug);
     run_free_media(&run->media);
     run_free_networks(&run->networks);
     run_free_shares(&run->shares);
@@ -999,6 +1020,11 @@ const struct cli_option cli_run_options[] = {
              "switch=NAME is the port, see 'trapeze help switch run' (default: user "
              "if the guest boots from firmware and libslirp was there when trapeze was built, else "
              "none); may be repeated"},
+    {"hotplug", 0, CLI_NUMBER, AT(hotplug), "N", .initial = "0", .max = RUN_MAX_PORTS,
+     .help =
+         "slots for disks and network cards that come and go while the machine runs ('trapeze "
+         "device add', which needs --monitor), up to 16. The sandbox then lets the machine open "
+         "files and sockets"},
     {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",
      .help = "lead a port of the host to the guest, on the first network, which is user; HOST is "
              "127.0.0.1 unless said; may be repeated"},

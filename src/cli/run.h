@@ -45,10 +45,15 @@ int run_choose_media(struct run_media *media, const char *image, struct error *e
 int run_open_variables(struct run_media *media, struct loop *loop, const char *path,
                        struct error *err);
 /* Open all disks and CDs, IMAGE first and the seed last, and plug them in. */
-int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
-                  struct error *err);
+int run_add_disks(struct run_media *media, struct machine *machine, struct error *err);
 /* Does a disk connect to its server again while the machine runs? */
 bool run_media_connects(const struct run_media *media);
+/*
+ * Attach one while the machine runs, at a place on the PCI bus. NULL with err. *out_disk is where
+ * its block device is kept; who takes the disk out frees that, and sets it to NULL.
+ */
+struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
+                             const char *place, struct block ***out_disk, struct error *err);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
 void run_firmware_choices(cli_put_choice *put, void *opaque);
 
@@ -102,6 +107,10 @@ int run_add_networks(struct run_networks *networks, struct machine *machine,
 /* Does a machine with these options get a user network? is_default as above. */
 bool run_default_network(const struct cli_texts *net, const struct cli_texts *publish,
                          bool is_default);
+/* As run_plug_disk(). */
+struct device *run_plug_card(struct run_networks *networks, struct machine *machine,
+                             const char *text, const struct run_network_options *options,
+                             const char *place, struct net ***out_net, struct error *err);
 bool run_networks_connect(const struct run_networks *networks);
 void run_free_networks(struct run_networks *networks);
 void run_net_choices(cli_put_choice *put, void *opaque);
@@ -123,5 +132,28 @@ int run_open_shares(struct run_shares *shares, const struct cli_texts *texts, bo
 /* Plug them in. */
 int run_add_shares(struct run_shares *shares, struct machine *machine, struct error *err);
 void run_free_shares(struct run_shares *shares);
+
+/* ---- run_hotplug.c ---- */
+
+#define RUN_MAX_PORTS 16
+
+struct monitor;
+struct run_plug;
+
+/* Cards that come and go while the machine runs; all but plugs is set by the caller. */
+struct run_hotplug {
+    struct machine *machine;
+    struct run_media *media;
+    struct run_networks *networks;
+    struct run_network_options cards; /* name and seed */
+    struct monitor *monitor;
+    struct run_plug *plugs;
+};
+
+/* Root ports with a slot each. */
+int run_add_ports(struct machine *machine, unsigned count, struct error *err);
+/* Let the monitor plug. */
+void run_offer_hotplug(struct run_hotplug *hotplug);
+void run_free_hotplug(struct run_hotplug *hotplug);
 
 #endif

@@ -303,56 +303,75 @@ static void take_options(char *text, struct drive_options *options)
     options->chosen_transitional = run_take_property(text, "transitional=", options->transitional);
 }
 
-static int plug_in(struct machine *machine, const struct drive_options *options,
-                   const struct disk_interface *interface, bool cd, struct block *disk,
-                   struct error *err)
+static bool set_up(struct device *dev, const struct drive_options *options, const char *place,
+                   enum run_boot_kind kind, struct block *disk, struct error *err)
+{
+    return !(options->chosen_serial && device_set(dev, "serial", options->chosen_serial, err)) &&
+           !(options->chosen_transitional &&
+             device_set(dev, "transitional", options->chosen_transitional, err)) &&
+           !(place && device_set(dev, "addr", place, err)) &&
+           !run_set_boot_index(dev, kind, options->chosen_boot_index, err) &&
+           !device_set_pointer(dev, "drive", disk, err);
+}
+
+/* What failed leaves nothing behind but a controller. */
+static struct device *plug_in(struct machine *machine, const struct drive_options *options,
+                              const struct disk_interface *interface, bool cd, const char *place,
+                              struct block *disk, struct error *err)
 {
     const struct device_class *class = device_class_find(cd ? interface->cd : interface->class);
     struct device *controller = NULL, *dev;
 
+    if (interface->controller && place) {
+        error_set(err, EINVAL, "if=%s has no places where disks come and go", interface->name);
+        return NULL;
+    }
     if (interface->controller) {
         controller = find_controller(machine, interface->controller, err);
         if (!controller)
-            return -EINVAL;
+            return NULL;
     }
     dev = device_new(machine, class, NULL, err);
-    if (!dev || (controller && device_set_pointer(dev, "controller", controller, err)) ||
-        (options->chosen_serial && device_set(dev, "serial", options->chosen_serial, err)) ||
-        (options->chosen_transitional &&
-         device_set(dev, "transitional", options->chosen_transitional, err)) ||
-        run_set_boot_index(dev, cd ? RUN_BOOT_CD : RUN_BOOT_DISK, options->chosen_boot_index,
-                           err) ||
-        device_set_pointer(dev, "drive", disk, err))
-        return -EINVAL;
-    return device_attach(dev, err);
+    if (dev && !(controller && device_set_pointer(dev, "controller", controller, err)) &&
+        set_up(dev, options, place, cd ? RUN_BOOT_CD : RUN_BOOT_DISK, disk, err) &&
+        !device_attach(dev, err))
+        return dev;
+    device_free(dev);
+    return NULL;
 }
 
-/* "FILE[,if=INTERFACE][,serial=TEXT][,bootindex=N][,transitional=on][,PROPERTY=VALUE]..." */
-static int add_drive(const struct run_media *media, struct loop *loop, struct machine *machine,
-                     const char *text, bool cd, struct block **out_disk, struct error *err)
+/*
+ * "FILE[,if=INTERFACE][,serial=TEXT][,bootindex=N][,transitional=on][,PROPERTY=VALUE]..."; place:
+ * on the PCI bus, NULL: anywhere. What failed leaves nothing behind but *out_disk.
+ */
+static struct device *add_drive(const struct run_media *media, struct machine *machine,
+                                const char *text, bool cd, const char *place,
+                                struct block **out_disk, struct error *err)
 {
     const char *more = cd ? READ_ONLY : media->snapshot ? SNAPSHOT : "";
     size_t size = strlen(text) + strlen(more) + 1;
     const struct disk_interface *interface;
     struct drive_options options;
     char *rest = malloc(size);
-    int result = -EINVAL;
+    struct device *dev = NULL;
 
-    if (!rest)
-        return error_set(err, ENOMEM, "out of memory");
+    if (!rest) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
     snprintf(rest, size, "%s%s", text, more);
     take_options(rest, &options);
     interface = find_interface(options.chosen_interface, cd, err);
     if (interface)
-        *out_disk = block_open(loop, rest, err);
+        *out_disk = block_open(machine_loop(machine), rest, err);
     if (*out_disk) {
         block_set_pause(*out_disk, pause_machine, machine);
-        result = plug_in(machine, &options, interface, cd, *out_disk, err);
+        dev = plug_in(machine, &options, interface, cd, place, *out_disk, err);
     }
     free(rest);
-    if (result)
+    if (!dev)
         error_prefix(err, "--%s %s: ", cd ? "cdrom" : "disk", text);
-    return result;
+    return dev;
 }
 
 /* What failed is tried again when the machine is resumed, and ends with it. */
@@ -367,37 +386,58 @@ static void on_machine_state(void *opaque, struct machine *machine, enum machine
             block_drain(media->disks[i]);
 }
 
-static int add_seed(struct run_media *media, struct loop *loop, struct machine *machine,
-                    struct block **out_disk, struct error *err)
+static int add_seed(struct run_media *media, struct machine *machine, struct block **out_disk,
+                    struct error *err)
 {
     char text[64];
-    int fd = run_make_seed(media->seed, err), result;
+    int fd = run_make_seed(media->seed, err);
+    struct device *dev;
 
     if (fd < 0)
         return fd;
     snprintf(text, sizeof(text), "/proc/self/fd/%d,format=raw,readonly=on", fd);
-    result = add_drive(media, loop, machine, text, false, out_disk, err);
+    dev = add_drive(media, machine, text, false, NULL, out_disk, err);
     close(fd);
-    return result;
+    return dev ? 0 : -EINVAL;
 }
 
-int run_add_disks(struct run_media *media, struct loop *loop, struct machine *machine,
-                  struct error *err)
+int run_add_disks(struct run_media *media, struct machine *machine, struct error *err)
 {
     struct block **next = media->disks;
 
     if (machine_observe(machine, on_machine_state, media))
         return error_set(err, ENOMEM, "out of memory");
     if (media->image_disk &&
-        add_drive(media, loop, machine, media->image_disk, media->image_is_cd, next++, err))
+        !add_drive(media, machine, media->image_disk, media->image_is_cd, NULL, next++, err))
         return -EINVAL;
     for (size_t i = 0; i < media->disk_texts->count; i++)
-        if (add_drive(media, loop, machine, media->disk_texts->items[i], false, next++, err))
+        if (!add_drive(media, machine, media->disk_texts->items[i], false, NULL, next++, err))
             return -EINVAL;
     for (size_t i = 0; i < media->cd_texts->count; i++)
-        if (add_drive(media, loop, machine, media->cd_texts->items[i], true, next++, err))
+        if (!add_drive(media, machine, media->cd_texts->items[i], true, NULL, next++, err))
             return -EINVAL;
-    return media->seed ? add_seed(media, loop, machine, next, err) : 0;
+    return media->seed ? add_seed(media, machine, next, err) : 0;
+}
+
+struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
+                             const char *place, struct block ***out_disk, struct error *err)
+{
+    struct block **disk = media->disks, **end = disk + sizeof(media->disks) / sizeof(*disk);
+    struct device *dev;
+
+    while (disk < end && *disk)
+        disk++;
+    if (disk == end) {
+        error_set(err, E2BIG, "there are %d disks, and no room for more", RUN_MAX_DISKS);
+        return NULL;
+    }
+    dev = add_drive(media, machine, text, false, place, disk, err);
+    *out_disk = disk;
+    if (!dev) {
+        block_free(*disk);
+        *disk = NULL;
+    }
+    return dev;
 }
 
 bool run_media_connects(const struct run_media *media)

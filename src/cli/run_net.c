@@ -105,8 +105,8 @@ static int set_if_said(struct device *dev, const char *property, const char *val
     return value ? device_set(dev, property, value, err) : 0;
 }
 
-static int attach_card(struct machine *machine, const struct card *card, struct net *net,
-                       bool boots, struct error *err)
+static struct device *attach_card(struct machine *machine, const struct card *card,
+                                  const char *place, struct net *net, bool boots, struct error *err)
 {
     const struct model *model = find_model(card->model, err);
     const struct device_class *class = model ? device_class_find(model->class) : NULL;
@@ -115,14 +115,16 @@ static int attach_card(struct machine *machine, const struct card *card, struct 
 
     if (model && model->rom && !romfile && boots && !access(model->rom, R_OK))
         romfile = model->rom;
-    if (!dev || device_set(dev, "mac", card->mac, err) ||
-        set_if_said(dev, "queues", card->queues, err) || set_if_said(dev, "mtu", card->mtu, err) ||
-        set_if_said(dev, "transitional", card->transitional, err) ||
-        set_if_said(dev, "romfile", romfile, err) ||
-        run_set_boot_index(dev, RUN_BOOT_NETWORK, card->boot_index, err) ||
-        device_set_pointer(dev, "network", net, err))
-        return -EINVAL;
-    return device_attach(dev, err);
+    if (dev && !device_set(dev, "mac", card->mac, err) &&
+        !set_if_said(dev, "queues", card->queues, err) &&
+        !set_if_said(dev, "mtu", card->mtu, err) &&
+        !set_if_said(dev, "transitional", card->transitional, err) &&
+        !set_if_said(dev, "romfile", romfile, err) && !set_if_said(dev, "addr", place, err) &&
+        !run_set_boot_index(dev, RUN_BOOT_NETWORK, card->boot_index, err) &&
+        !device_set_pointer(dev, "network", net, err) && !device_attach(dev, err))
+        return dev;
+    device_free(dev);
+    return NULL;
 }
 
 /* A port of a switch has the machine's name, unless it has one of its own. */
@@ -137,32 +139,68 @@ static struct net *open_network(struct machine *machine, const char *text, const
     return net_open(machine_loop(machine), text, err);
 }
 
-/* "KIND[,model=NAME][,mac=ADDRESS][,queues=N][,mtu=N][,romfile=FILE][,PROPERTY=VALUE]..." */
+/*
+ * "KIND[,model=NAME][,mac=ADDRESS][,queues=N][,mtu=N][,romfile=FILE][,PROPERTY=VALUE]...". *out_net
+ * is kept by the caller.
+ */
+static struct device *add_card(struct run_networks *networks, struct machine *machine,
+                               const char *text, const struct run_network_options *options,
+                               const char *place, struct net **out_net, struct error *err)
+{
+    char *rest = strdup(text);
+    struct device *dev = NULL;
+    struct card card;
+
+    if (!rest) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    take_card(&card, rest);
+    if (!card.mac) {
+        make_mac(card.mac_text, options->seed, (size_t)(out_net - networks->nets));
+        card.mac = card.mac_text;
+    }
+    *out_net = open_network(machine, rest, options->name, err);
+    if (*out_net) {
+        networks->reads_files |= strstr(rest, "tftp=") != NULL;
+        dev = attach_card(machine, &card, place, *out_net, options->boots, err);
+    }
+    free(rest);
+    if (!dev)
+        error_prefix(err, "--net %s: ", text);
+    return dev;
+}
+
 static int add_network(struct run_networks *networks, struct machine *machine, const char *text,
                        const struct run_network_options *options, struct error *err)
 {
-    char *rest = strdup(text);
-    struct card card;
-    struct net *net;
-    int result = -EINVAL;
+    struct net **net = &networks->nets[networks->count++];
 
-    if (!rest)
-        return error_set(err, ENOMEM, "out of memory");
-    take_card(&card, rest);
-    if (!card.mac) {
-        make_mac(card.mac_text, options->seed, networks->count);
-        card.mac = card.mac_text;
+    return add_card(networks, machine, text, options, NULL, net, err) ? 0 : -EINVAL;
+}
+
+struct device *run_plug_card(struct run_networks *networks, struct machine *machine,
+                             const char *text, const struct run_network_options *options,
+                             const char *place, struct net ***out_net, struct error *err)
+{
+    struct device *dev;
+    size_t n = 0;
+
+    while (n < networks->count && networks->nets[n])
+        n++;
+    if (n == RUN_MAX_NETS) {
+        error_set(err, E2BIG, "there are %d networks, and no room for more", RUN_MAX_NETS);
+        return NULL;
     }
-    net = open_network(machine, rest, options->name, err);
-    if (net) {
-        networks->nets[networks->count++] = net;
-        networks->reads_files |= strstr(rest, "tftp=") != NULL;
-        result = attach_card(machine, &card, net, options->boots, err);
+    if (n == networks->count)
+        networks->count++;
+    *out_net = &networks->nets[n];
+    dev = add_card(networks, machine, text, options, place, *out_net, err);
+    if (!dev) {
+        net_free(**out_net);
+        **out_net = NULL;
     }
-    free(rest);
-    if (result)
-        error_prefix(err, "--net %s: ", text);
-    return result;
+    return dev;
 }
 
 /* ---- published ports ---- */

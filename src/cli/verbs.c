@@ -26,6 +26,13 @@ static const struct cli_example monitor_examples[] = {
     {NULL},
 };
 
+static const struct cli_example device_add_examples[] = {
+    {"trapeze run debian.qcow2 --hotplug 4 --monitor vm.sock", "a machine with slots"},
+    {"trapeze device add vm.sock --disk data.qcow2", "a disk"},
+    {"trapeze device remove vm.sock virtio-blk-2", "and without it again"},
+    {NULL},
+};
+
 static const struct cli_example inspect_examples[] = {
     {"trapeze inspect vm.sock", "everything"},
     {"trapeze inspect vm.sock cpu0 --json", "one processor's registers as JSON"},
@@ -286,6 +293,32 @@ const struct cli_verb cli_verbs[] = {
         .operand_file = true,
         .examples = monitor_examples,
         .run = cli_monitor_run,
+    },
+    {
+        .name = "device add",
+        .summary = "put a disk or a network card into a running machine",
+        .operands = "SOCKET",
+        .description = "The machine runs with --monitor SOCKET and --hotplug N. Prints the id of "
+                       "the device, which 'trapeze device remove' takes.",
+        .options = cli_device_add_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_file = true,
+        .examples = device_add_examples,
+        .run = cli_device_add_run,
+    },
+    {
+        .name = "device remove",
+        .summary = "take out what was added",
+        .operands = "SOCKET DEVICE",
+        .description = "Asks the guest to let go of the device, and waits until it is gone: a few "
+                       "seconds, as systems let one change one's mind. With --force it goes at "
+                       "once, and what the guest had not written is lost to it.",
+        .options = cli_device_remove_options,
+        .min_operands = 2,
+        .max_operands = 2,
+        .operand_file = true,
+        .run = cli_device_remove_run,
     },
     {
         .name = "inspect",

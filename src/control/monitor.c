@@ -54,6 +54,8 @@ struct monitor {
     struct stream_server *server;
     struct monitor_client *clients;
     unsigned client_count;
+    const struct monitor_hotplug *hotplug; /* NULL: nothing can be plugged */
+    void *hotplug_opaque;
 };
 
 /* One command being carried out. */
@@ -496,6 +498,44 @@ static int run_events(struct call *call, struct error *err)
     return 0;
 }
 
+/* NULL: not from a monitor's socket, or of a machine that cannot. */
+static struct monitor *plugger(struct call *call, struct error *err)
+{
+    struct monitor *monitor = call->client ? call->client->monitor : NULL;
+
+    if (monitor && monitor->hotplug)
+        return monitor;
+    error_set(err, ENOTSUP, "devices come and go by the monitor's socket only");
+    return NULL;
+}
+
+static int run_device_add(struct call *call, struct error *err)
+{
+    struct monitor *monitor = plugger(call, err);
+    const char *disk = get_text(call, "disk"), *net = get_text(call, "net"), *id;
+    int result;
+
+    if (!monitor || expect_alive(call, err))
+        return -ENOTSUP;
+    if (!disk == !net)
+        return error_set(err, EINVAL, "device-add needs one of 'disk' and 'net'");
+    result =
+        monitor->hotplug->add(monitor->hotplug_opaque, disk != NULL, disk ? disk : net, &id, err);
+    if (!result)
+        set(call, "device", safe_string(id));
+    return result;
+}
+
+static int run_device_remove(struct call *call, struct error *err)
+{
+    struct monitor *monitor = plugger(call, err);
+
+    if (!monitor || expect_alive(call, err))
+        return -ENOTSUP;
+    return monitor->hotplug->remove(monitor->hotplug_opaque, get_text(call, "device"),
+                                    get_flag(call, "force"), err);
+}
+
 static const char *const type_names[] = {
     [ARGUMENT_TEXT] = "text", [ARGUMENT_NUMBER] = "number", [ARGUMENT_FLAG] = "boolean"};
 
@@ -563,6 +603,16 @@ static const struct command commands[] = {
      "switch trace events on or off",
      {{"events", ARGUMENT_TEXT, true, "names or patterns separated by commas, -NAME for off"}},
      .run = run_trace},
+    {"device-add",
+     "put a disk or a network card into an empty slot",
+     {{"disk", ARGUMENT_TEXT, false, "as with 'trapeze run --disk'"},
+      {"net", ARGUMENT_TEXT, false, "as with 'trapeze run --net'"}},
+     .run = run_device_add},
+    {"device-remove",
+     "ask the guest to let go of a device that was added, and take it out then",
+     {{"device", ARGUMENT_TEXT, true, "id of the device"},
+      {"force", ARGUMENT_FLAG, false, "take it out at once, without asking"}},
+     .run = run_device_remove},
     {"events",
      "send this client a line when the machine changes its state",
      {{"on", ARGUMENT_FLAG, true, "true or false"}},
@@ -874,6 +924,21 @@ static void on_machine_state(void *opaque, struct machine *machine, enum machine
     }
     if (event && state == MACHINE_PAUSED && machine_pause_reason(machine))
         json_object_set_new(event, "reason", safe_string(machine_pause_reason(machine)));
+    if (event)
+        broadcast(monitor, event);
+    json_decref(event);
+}
+
+void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *calls, void *opaque)
+{
+    monitor->hotplug = calls;
+    monitor->hotplug_opaque = opaque;
+}
+
+void monitor_device_removed(struct monitor *monitor, const char *id)
+{
+    json_t *event = json_pack("{s:s, s:s}", "event", "device-removed", "device", id);
+
     if (event)
         broadcast(monitor, event);
     json_decref(event);

@@ -27,6 +27,20 @@ struct monitor;
 struct monitor *monitor_new(struct machine *machine, const char *address, struct error *err);
 void monitor_free(struct monitor *monitor); /* NULL is fine */
 
+/*
+ * What the commands device-add and device-remove call; without it they say that nothing can be
+ * plugged. *out_id is the device's. remove() only asks the guest, unless by_force.
+ */
+struct monitor_hotplug {
+    int (*add)(void *opaque, bool is_disk, const char *text, const char **out_id,
+               struct error *err);
+    int (*remove)(void *opaque, const char *id, bool by_force, struct error *err);
+};
+void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *calls,
+                         void *opaque);
+/* A device has gone: clients that want events are told. */
+void monitor_device_removed(struct monitor *monitor, const char *id);
+
 /* Serve the client at the other end of a connected socket; fd is taken over. */
 void monitor_connect(struct monitor *monitor, int fd);
 

@@ -117,9 +117,6 @@ struct bus *bus_new(void);
 int bus_claim_ports(struct machine *machine, struct port_claim *claim, struct error *err);
 void bus_release_ports(struct machine *machine, struct port_claim *claim);
 
-/* device.c: detach if attached, release what it claimed, free. Unlinks from the machine. */
-void device_free(struct device *dev);
-
 /* For memory_map.c; machine may be NULL. */
 void machine_memory_changed(struct machine *machine);
 void machine_memory_written(struct machine *machine, uint64_t ram_offset, uint64_t size_bytes);

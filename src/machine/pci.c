@@ -11,10 +11,10 @@
  * by a mask. BARs lie below RAM in the memory map, as on a chipset that decodes RAM first; a
  * BAR at a place where it cannot be is left unmapped.
  *
- * Left out: bridges (one root bus), extended configuration space, power management, latency and
- * cache line effects (the registers only store).
+ * Bridges are pci_bridge.c's. Left out: extended configuration space, power
+ * management, latency and cache line effects (the registers only store).
  */
-#include "trapeze/pci.h"
+#include "machine/pci_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -94,7 +94,7 @@ static unsigned pci_command(const struct pci_function *function)
 
 bool pci_is_master(const struct pci_function *function)
 {
-    return pci_command(function) & PCI_COMMAND_MASTER;
+    return pci_command(function) & PCI_COMMAND_MASTER && pci_bus_is_master(function->bus);
 }
 
 /* ---- MSI-X ---- */
@@ -304,7 +304,7 @@ static void pci_update_wire(struct pci_function *function)
     if (level == function->wire_level || !function->bus)
         return;
     function->wire_level = level;
-    pci_bus_wire(function->bus, pci_pirq(function->slot, function->desc.interrupt_pin), level);
+    pci_bus_wire(pci_bus_root(function->bus), pci_function_pirq(function), level);
 }
 
 void pci_set_intx(struct pci_function *function, bool level)
@@ -380,7 +380,8 @@ static bool bar_is_decoded(const struct pci_function *function, unsigned index, 
     unsigned enable = bar->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY;
 
     return bar->kind != PCI_BAR_NONE && (pci_command(function) & enable) && address != 0 &&
-           address < limit && bar->size_bytes <= limit - address;
+           address < limit && bar->size_bytes <= limit - address &&
+           pci_bus_forwards(function->bus, bar->kind == PCI_BAR_IO, address, bar->size_bytes);
 }
 
 static bool bar_holds_msix(const struct pci_function *function, unsigned index)
@@ -464,8 +465,7 @@ static void bar_map(struct pci_function *function, unsigned index, uint64_t gpa)
                   err.text);
 }
 
-/* Map and unmap what the command register and the BARs ask for. */
-static void pci_update_bars(struct pci_function *function)
+void pci_update_bars(struct pci_function *function)
 {
     struct memory *memory = device_memory(&function->dev);
     struct error err = {0};
@@ -493,14 +493,9 @@ static void pci_update_bars(struct pci_function *function)
 
 /* ---- configuration cycles ---- */
 
-static struct pci_function *pci_bus_find(struct pci_bus *bus, unsigned address)
-{
-    return address < PCI_FUNCTIONS ? bus->functions[address] : NULL;
-}
-
 uint32_t pci_config_read(struct pci_bus *bus, unsigned address, unsigned offset, unsigned size)
 {
-    struct pci_function *function = pci_bus_find(bus, address);
+    struct pci_function *function = pci_bus_route(bus, address);
     uint32_t value = 0;
 
     if (!function || offset + size > PCI_CONFIG_BYTES)
@@ -539,6 +534,8 @@ static void pci_config_changed(struct pci_function *function, unsigned offset, u
         (function->msi_offset && touches(offset, size, function->msi_offset, MSI_SIZE)))
         pci_vectors_written(function);
     pci_update_wire(function);
+    if (function->desc.secondary)
+        pci_bridge_written(function, offset, size);
     if (function->desc.config_written)
         function->desc.config_written(function, offset, size);
 }
@@ -546,7 +543,7 @@ static void pci_config_changed(struct pci_function *function, unsigned offset, u
 void pci_config_write(struct pci_bus *bus, unsigned address, unsigned offset, uint32_t value,
                       unsigned size)
 {
-    struct pci_function *function = pci_bus_find(bus, address);
+    struct pci_function *function = pci_bus_route(bus, address);
 
     if (!function || offset + size > PCI_CONFIG_BYTES)
         return;
@@ -622,6 +619,8 @@ static int pci_check(const struct pci_function_desc *desc, struct error *err)
     }
     if (desc->interrupt_pin > 4)
         return error_set(err, EINVAL, "interrupt pin %u: there are 4", desc->interrupt_pin);
+    if (pci_bridge_check(desc, err))
+        return -EINVAL;
     return pci_check_vectors(desc, err);
 }
 
@@ -634,8 +633,10 @@ static void pci_build_header(struct pci_function *function)
     pci_put16(initial + PCI_DEVICE_ID, desc->device_id);
     pci_put32(initial + PCI_REVISION, desc->class_code << 8 | desc->revision);
     initial[PCI_HEADER_TYPE] = desc->multifunction ? 0x80 : 0;
-    pci_put16(initial + PCI_SUBSYSTEM_VENDOR_ID, desc->subsystem_vendor_id);
-    pci_put16(initial + PCI_SUBSYSTEM_ID, desc->subsystem_id);
+    if (!desc->secondary) {
+        pci_put16(initial + PCI_SUBSYSTEM_VENDOR_ID, desc->subsystem_vendor_id);
+        pci_put16(initial + PCI_SUBSYSTEM_ID, desc->subsystem_id);
+    }
     initial[PCI_INTERRUPT_PIN] = desc->interrupt_pin;
     pci_put16(writable + PCI_COMMAND, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER |
                                           PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
@@ -644,6 +645,8 @@ static void pci_build_header(struct pci_function *function)
     writable[PCI_CACHE_LINE] = 0xff;
     writable[PCI_LATENCY] = 0xff;
     writable[PCI_INTERRUPT_LINE] = 0xff;
+    if (desc->secondary)
+        pci_bridge_build(function);
 }
 
 static void pci_build_bar(struct pci_function *function, unsigned index)
@@ -754,6 +757,26 @@ unsigned pci_capability_offset(const struct pci_function *function, unsigned ind
     return offset;
 }
 
+/* What a function of PCI Express has at least: an endpoint's capability (PCI Express Base, 7.5.3).
+ */
+static int pci_build_express(struct pci_function *function, struct error *err)
+{
+    unsigned offset;
+
+    if (!function->bus->is_express)
+        return 0;
+    offset = pci_build_capability(function, PCI_CAP_EXPRESS, PCI_EXPRESS_BYTES);
+    if (!offset)
+        return error_set(err, EINVAL, "no room for the PCI Express capability");
+    pci_put16(function->initial + offset + PCI_EXPRESS_FLAGS, 2); /* version; an endpoint */
+    pci_put32(function->initial + offset + PCI_EXPRESS_DEVICE, PCI_EXPRESS_ERRORS);
+    pci_put16(function->writable + offset + PCI_EXPRESS_DEVICE_CONTROL, 0x781f);
+    pci_put32(function->initial + offset + PCI_EXPRESS_LINK, PCI_EXPRESS_LANE);
+    pci_put16(function->initial + offset + PCI_EXPRESS_LINK_STATUS, PCI_EXPRESS_LANE);
+    pci_put16(function->writable + offset + PCI_EXPRESS_LINK_CONTROL, 0x00c3);
+    return 0;
+}
+
 /* The device's own capabilities come first, so that pci_capability_offset can count. */
 static int pci_build(struct pci_function *function, struct error *err)
 {
@@ -768,6 +791,8 @@ static int pci_build(struct pci_function *function, struct error *err)
     for (unsigned i = 0; i < BAR_COUNT; i++)
         pci_build_bar(function, i);
     rc = pci_build_capabilities(function, err);
+    if (!rc)
+        rc = pci_build_express(function, err);
     if (!rc)
         rc = pci_build_msi(function, err);
     return rc ? rc : pci_build_msix(function, err);
@@ -859,10 +884,10 @@ static int pci_parse_address(const char *text, unsigned *out_address, struct err
     return 0;
 }
 
-/* First slot of which no function is taken; 0 is the host bridge's. */
+/* First slot of which no function is taken; on the root bus 0 is the host bridge's. */
 static int pci_free_address(const struct pci_bus *bus, unsigned *out_address, struct error *err)
 {
-    for (unsigned slot = 1; slot < PCI_SLOTS; slot++) {
+    for (unsigned slot = bus->bridge ? 0 : 1; slot < bus->slots; slot++) {
         bool taken = false;
 
         for (unsigned i = 0; i < 8; i++)
@@ -872,18 +897,43 @@ static int pci_free_address(const struct pci_bus *bus, unsigned *out_address, st
             return 0;
         }
     }
-    return error_set(err, ENOSPC, "all %d slots of the PCI bus are taken", PCI_SLOTS);
+    return error_set(err, ENOSPC, "all %u slots of the PCI bus are taken", bus->slots);
+}
+
+/* What stands behind a slash in "BRIDGE/SLOT.FUNCTION", and the bus that it is on; "BRIDGE/" is the
+ * first free slot there. */
+static int pci_find_bus(struct pci_function *function, const char **place, struct error *err)
+{
+    const char *slash = *place ? strchr(*place, '/') : NULL;
+    char id[sizeof(function->dev.id)];
+
+    if (slash) {
+        snprintf(id, sizeof(id), "%.*s", (int)(slash - *place), *place);
+        function->bus = pci_bus_find(function->dev.machine, id);
+        if (!function->bus)
+            return error_set(err, ENOENT, "addr=%s: there is no PCI bridge '%s'", *place, id);
+        *place = slash[1] ? slash + 1 : NULL;
+    }
+    if (!function->bus)
+        function->bus = machine_pci_bus(function->dev.machine);
+    return function->bus
+               ? 0
+               : error_set(err, ENODEV, "%s: this machine has no PCI bus", function->dev.id);
 }
 
 static int pci_find_place(struct pci_function *function, unsigned *out_address, struct error *err)
 {
-    struct pci_bus *bus = function->bus;
     const char *place = function->desc.place ? function->desc.place : function->addr;
-    int rc = place ? pci_parse_address(place, out_address, err)
-                   : pci_free_address(bus, out_address, err);
+    int rc = pci_find_bus(function, &place, err);
+    struct pci_bus *bus = function->bus;
 
+    if (!rc)
+        rc = place ? pci_parse_address(place, out_address, err)
+                   : pci_free_address(bus, out_address, err);
     if (rc)
         return rc;
+    if (*out_address >> 3 >= bus->slots)
+        return error_set(err, EINVAL, "addr=%s: this bus has %u slots", place, bus->slots);
     if (bus->functions[*out_address])
         return error_set(err, EBUSY, "PCI address %02x.%x is taken by %s", *out_address >> 3,
                          *out_address & 7, bus->functions[*out_address]->dev.id);
@@ -898,10 +948,6 @@ int pci_attach(struct pci_function *function, const struct pci_function_desc *de
 
     if (rc)
         return rc;
-    if (!function->bus)
-        function->bus = machine_pci_bus(function->dev.machine);
-    if (!function->bus)
-        return error_set(err, ENODEV, "%s: this machine has no PCI bus", function->dev.id);
     function->desc = *desc;
     rc = pci_find_place(function, &address, err);
     if (!rc)
@@ -914,6 +960,8 @@ int pci_attach(struct pci_function *function, const struct pci_function_desc *de
     function->slot = (uint8_t)(address >> 3);
     function->number = address & 7;
     function->bus->functions[address] = function;
+    if (function->bus->occupied)
+        function->bus->occupied(function->bus);
     return 0;
 }
 
@@ -936,6 +984,8 @@ void pci_detach(struct pci_function *function)
     if (memory_commit(device_memory(&function->dev), &err))
         log_error("%s: %s", function->dev.id, err.text);
     function->bus->functions[function->slot << 3 | function->number] = NULL;
+    if (function->bus->occupied)
+        function->bus->occupied(function->bus);
 }
 
 void pci_boot_path(const struct pci_function *function, const char *node, const char *behind,
@@ -960,16 +1010,14 @@ static void pci_reset(struct pci_function *function)
     function->intx_level = false;
 }
 
-void pci_bus_init(struct pci_bus *bus, struct machine *machine, struct irq_line *pirq)
-{
-    *bus = (struct pci_bus){.machine = machine, .pirq = pirq};
-}
-
 void pci_bus_reset(struct pci_bus *bus)
 {
     for (unsigned i = 0; i < PCI_FUNCTIONS; i++)
-        if (bus->functions[i])
+        if (bus->functions[i]) {
             pci_reset(bus->functions[i]);
+            if (bus->functions[i]->desc.secondary)
+                pci_bus_reset(bus->functions[i]->desc.secondary);
+        }
 }
 
 void pci_bus_reset_done(struct pci_bus *bus)
@@ -978,7 +1026,22 @@ void pci_bus_reset_done(struct pci_bus *bus)
         if (bus->functions[i]) {
             pci_update_bars(bus->functions[i]);
             pci_update_wire(bus->functions[i]);
+            if (bus->functions[i]->desc.secondary)
+                pci_bus_reset_done(bus->functions[i]->desc.secondary);
         }
+}
+
+void pci_power_on(struct pci_function *function)
+{
+    const struct device_class *class = function->dev.class;
+
+    if (class->reset)
+        class->reset(&function->dev);
+    pci_reset(function);
+    pci_update_bars(function);
+    pci_update_wire(function);
+    if (class->reset_done)
+        class->reset_done(&function->dev);
 }
 
 /* MSI's pending bits are the function's own; pci_update_wire sets those of the status. */
@@ -992,15 +1055,19 @@ int pci_after_load(struct pci_function *function, struct error *err)
 {
     (void)err;
     for (unsigned i = 0; i < PCI_CONFIG_BYTES; i++) {
+        uint8_t own = function->writable[i] | function->clearable[i];
+
         if (pci_is_pending(function, i))
             continue;
-        function->config[i] = (uint8_t)((function->initial[i] & ~function->writable[i]) |
-                                        (function->config[i] & function->writable[i]));
+        function->config[i] =
+            (uint8_t)((function->initial[i] & ~own) | (function->config[i] & own));
     }
     for (unsigned i = 0; i < PCI_MSIX_MAX; i++)
         function->msix_table[i].control &= MSIX_VECTOR_MASK;
     pci_update_bars(function);
     pci_update_wire(function);
+    if (function->desc.secondary)
+        pci_bus_update(function->desc.secondary);
     return 0;
 }
 

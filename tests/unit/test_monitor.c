@@ -420,6 +420,65 @@ static void events_are_for_those_who_ask(void **state)
     close_fixture(&f);
 }
 
+static char added[64], removed[64];
+
+static int add_one(void *opaque, bool is_disk, const char *text, const char **out_id,
+                   struct error *err)
+{
+    assert_ptr_equal(opaque, added);
+    if (strcmp(text, "bad") == 0)
+        return error_set(err, EINVAL, "it is bad");
+    snprintf(added, sizeof(added), "%s %s", is_disk ? "disk" : "net", text);
+    *out_id = "new-one";
+    return 0;
+}
+
+static int remove_one(void *opaque, const char *id, bool by_force, struct error *err)
+{
+    (void)opaque, (void)err;
+    snprintf(removed, sizeof(removed), "%s%s", id, by_force ? " by force" : "");
+    return 0;
+}
+
+static void expect_answer(struct fixture *f, int fd, const char *request, const char *answer)
+{
+    send_text(fd, request);
+    send_text(fd, "\n");
+    if (!strstr(read_line(f, fd), answer))
+        fail_msg("%s: no '%s'", request, answer);
+}
+
+static void devices_come_and_go(void **state)
+{
+    static const struct monitor_hotplug calls = {.add = add_one, .remove = remove_one};
+    struct fixture f;
+    int fd;
+
+    open_fixture(&f, 1);
+    fd = connect_client(&f);
+    expect_answer(&f, fd, "{\"command\":\"device-add\",\"disk\":\"a\"}", "socket only");
+    monitor_set_hotplug(f.monitor, &calls, added);
+    expect_answer(&f, fd, "{\"command\":\"device-add\",\"disk\":\"a.img\"}", "new-one");
+    assert_string_equal(added, "disk a.img");
+    expect_answer(&f, fd, "{\"command\":\"device-add\",\"net\":\"user\"}", "new-one");
+    assert_string_equal(added, "net user");
+    expect_answer(&f, fd, "{\"command\":\"device-add\",\"net\":\"bad\"}", "it is bad");
+    expect_answer(&f, fd, "{\"command\":\"device-add\"}", "one of");
+    expect_answer(&f, fd, "{\"command\":\"device-add\",\"net\":\"a\",\"disk\":\"b\"}", "one of");
+    expect_answer(&f, fd, "{\"command\":\"device-remove\",\"device\":\"x\"}", "\"ok\":true");
+    assert_string_equal(removed, "x");
+    expect_answer(&f, fd, "{\"command\":\"device-remove\",\"device\":\"x\",\"force\":true}",
+                  "\"ok\":true");
+    assert_string_equal(removed, "x by force");
+    expect_answer(&f, fd, "{\"command\":\"events\",\"on\":true}", "\"ok\":true");
+    machine_lock(f.m.machine);
+    monitor_device_removed(f.monitor, "x");
+    machine_unlock(f.m.machine);
+    assert_string_equal(read_line(&f, fd), "{\"event\":\"device-removed\",\"device\":\"x\"}");
+    close(fd);
+    close_fixture(&f);
+}
+
 static void bad_bytes_get_an_error_and_the_next_line_works(void **state)
 {
     static const char *const lines[] = {
@@ -586,6 +645,7 @@ int main(void)
         cmocka_unit_test(the_socket_is_for_its_owner_only),
         cmocka_unit_test(several_clients_are_answered_in_order),
         cmocka_unit_test(events_are_for_those_who_ask),
+        cmocka_unit_test(devices_come_and_go),
         cmocka_unit_test(bad_bytes_get_an_error_and_the_next_line_works),
         cmocka_unit_test(a_line_without_end_is_refused_once),
         cmocka_unit_test(a_client_that_never_reads_is_not_read_from),

@@ -26,6 +26,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -85,13 +86,16 @@ static const struct rule rules[] = {
     CALL(fallocate), CALL(lseek), CALL(close), CALL(dup), CALL(fsync), CALL(fdatasync), CALL(fstat),
     CALL_IF(newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH), CALL_IF(fcntl, 1, ALL, F_GETFL),
     CALL_IF(fcntl, 1, ALL, F_SETFL), CALL_IF(fcntl, 1, ALL, F_DUPFD_CLOEXEC),
-    CALL_IF(ioctl, 1, ALL, TCGETS), CALL_IF(ioctl, 1, ALL, TCSETS), CALL_IF(ioctl, 1, ALL, TCSETSW),
+    CALL_IF(fcntl, 1, ALL, F_OFD_SETLK), CALL_IF(ioctl, 1, ALL, TCGETS),
+    CALL_IF(ioctl, 1, ALL, TCSETS), CALL_IF(ioctl, 1, ALL, TCSETSW),
     CALL_IF(ioctl, 1, ALL, TCSETSF), CALL_IF(ioctl, 1, ALL, TIOCGPGRP),
     CALL_IF(ioctl, 1, ALL, TIOCGWINSZ), CALL_IF(ioctl, 1, ALL, FIONREAD),
-    CALL_IF(ioctl, 1, ALL, FIONBIO), CALL(ppoll), CALL(epoll_ctl), CALL(epoll_create1),
-    CALL(eventfd2), CALL(timerfd_create), CALL(timerfd_gettime), CALL(accept4), CALL(sendto),
-    CALL(sendmsg), CALL(recvfrom), CALL(recvmsg), CALL(shutdown), CALL(getsockopt),
-    CALL(setsockopt), CALL(getsockname), CALL(getpeername),
+    CALL_IF(ioctl, 1, ALL, FIONBIO), CALL_IF(ioctl, 1, ALL, TUNSETIFF),
+    CALL_IF(ioctl, 1, ALL, TUNSETVNETHDRSZ), CALL_IF(ioctl, 1, ALL, TUNSETOFFLOAD), CALL(ppoll),
+    CALL(epoll_ctl), CALL(epoll_create1), CALL(eventfd2), CALL(timerfd_create),
+    CALL(timerfd_gettime), CALL(accept4), CALL(sendto), CALL(sendmsg), CALL(recvfrom),
+    CALL(recvmsg), CALL(shutdown), CALL(getsockopt), CALL(setsockopt), CALL(getsockname),
+    CALL(getpeername),
 
     /* threads and signals of this process */
     CALL_IF(clone, 0, THREAD, THREAD), CALL(set_robust_list),
@@ -193,6 +197,18 @@ static const struct rule serving[] = {
     CALL(futex),
 };
 
+/* Where disks and networks are opened while the machine runs. What may be done with what is open
+ * is the same for all. */
+static const struct rule plugging[] = {
+    CALL(openat),     CALL(newfstatat), CALL(statx),  CALL(fstatfs),   CALL(faccessat),
+    CALL(readlinkat), CALL(unlinkat),   CALL(getcwd), CALL(ftruncate), CALL(memfd_create),
+    CALL(socket),     CALL(connect),    CALL(bind),   CALL(listen),    CALL(accept),
+    CALL(getuid),     CALL(geteuid),
+#ifdef __NR_open
+    CALL(open),       CALL(stat),       CALL(access), CALL(unlink),    CALL(readlink),
+#endif
+};
+
 /* What libraries try; they go on without. */
 static const struct {
     uint32_t call, code;
@@ -212,7 +228,7 @@ static const struct {
 #define PROGRAM_MAX                                                                                \
     (8 +                                                                                           \
      6 * (COUNT(rules) + COUNT(removing) + COUNT(connecting) + COUNT(connecting_locally) +         \
-          COUNT(reading)) +                                                                        \
+          COUNT(reading) + COUNT(plugging)) +                                                      \
      2 * COUNT(refused))
 
 struct program {
@@ -333,9 +349,11 @@ static int enter(const struct rule_list *lists, size_t count, struct error *err)
 
 int host_sandbox(unsigned rights, struct error *err)
 {
-    struct rule_list lists[5];
+    struct rule_list lists[6];
     size_t count = 0;
 
+    if (rights & HOST_MAY_PLUG)
+        lists[count++] = LIST(plugging);
     if (rights & HOST_MAY_CONNECT_LOCAL)
         lists[count++] = LIST(connecting_locally);
     if (rights & HOST_MAY_CONNECT)

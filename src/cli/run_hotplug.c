@@ -1,0 +1,162 @@
+/*
+ * run_hotplug.c - disks and network cards that come and go while the machine runs
+ *
+ * A card goes into the slot of an empty root port. To take it out the guest is asked, by the slot's
+ * button; when it has switched the slot off, the card and its backend go, on the main loop. By
+ * force they go at once.
+ */
+#include "cli/run.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "control/monitor.h"
+#include "devices/pcie_port.h"
+#include "host/loop.h"
+#include "trapeze/block.h"
+#include "trapeze/machine.h"
+#include "trapeze/net.h"
+#include "trapeze/pci.h"
+
+#define FIRST_PORT_SLOT 0x1cu /* where chipsets have them */
+#define PORTS_PER_SLOT  8u
+
+struct run_plug {
+    struct run_hotplug *hotplug;
+    struct device *dev;
+    struct block **disk; /* where it is kept, or NULL */
+    struct net **net;
+    bool leaving; /* take_out() will be called */
+    struct run_plug *next;
+};
+
+/* ---- slots ---- */
+
+static int add_port(struct machine *machine, unsigned n, unsigned count, struct error *err)
+{
+    const struct device_class *class = device_class_find("pcie-port");
+    unsigned function = n % PORTS_PER_SLOT;
+    char id[16], place[16];
+    struct device *dev;
+
+    snprintf(id, sizeof(id), "slot%u", n + 1);
+    snprintf(place, sizeof(place), "%x.%u", FIRST_PORT_SLOT + n / PORTS_PER_SLOT, function);
+    dev = device_new(machine, class, id, err);
+    if (!dev || device_set(dev, "addr", place, err) || device_set_u64(dev, "number", n + 1, err) ||
+        device_set_u64(dev, "pin", function % 4 + 1, err) ||
+        device_set(dev, "multifunction", function == 0 && n + 1 < count ? "on" : "off", err))
+        return -EINVAL;
+    return device_attach(dev, err);
+}
+
+int run_add_ports(struct machine *machine, unsigned count, struct error *err)
+{
+    for (unsigned n = 0; n < count; n++)
+        if (add_port(machine, n, count, err))
+            return -EINVAL;
+    return 0;
+}
+
+/* ---- plugging ---- */
+
+static int plug_in(void *opaque, bool is_disk, const char *text, const char **out_id,
+                   struct error *err)
+{
+    struct run_hotplug *hotplug = opaque;
+    struct device *port = pcie_port_find_empty(hotplug->machine);
+    struct run_plug *plug = port ? calloc(1, sizeof(*plug)) : NULL;
+    char place[40];
+
+    if (!port)
+        return error_set(err, ENOSPC, "there is no empty slot; 'trapeze run --hotplug N' has N");
+    if (!plug)
+        return error_set(err, ENOMEM, "out of memory");
+    snprintf(place, sizeof(place), "%s/", port->id);
+    plug->hotplug = hotplug;
+    plug->dev = is_disk
+                    ? run_plug_disk(hotplug->media, hotplug->machine, text, place, &plug->disk, err)
+                    : run_plug_card(hotplug->networks, hotplug->machine, text, &hotplug->cards,
+                                    place, &plug->net, err);
+    if (!plug->dev) {
+        free(plug);
+        return -EINVAL;
+    }
+    pci_power_on(pci_function_of(plug->dev));
+    plug->next = hotplug->plugs;
+    hotplug->plugs = plug;
+    *out_id = plug->dev->id;
+    return 0;
+}
+
+/* On the main loop. */
+static void take_out(void *opaque)
+{
+    struct run_plug *plug = opaque, **link = &plug->hotplug->plugs;
+    char id[sizeof(plug->dev->id)];
+
+    while (*link != plug)
+        link = &(*link)->next;
+    *link = plug->next;
+    snprintf(id, sizeof(id), "%s", plug->dev->id);
+    device_free(plug->dev);
+    if (plug->disk) {
+        block_free(*plug->disk);
+        *plug->disk = NULL;
+    }
+    if (plug->net) {
+        net_free(*plug->net);
+        *plug->net = NULL;
+    }
+    monitor_device_removed(plug->hotplug->monitor, id);
+    free(plug);
+}
+
+/* The slot has no power any more. */
+static void slot_is_off(void *opaque)
+{
+    struct run_plug *plug = opaque;
+
+    plug->leaving = loop_defer(machine_loop(plug->hotplug->machine), take_out, plug) == 0;
+    if (!plug->leaving)
+        log_error("%s stays in its slot: out of memory", plug->dev->id);
+}
+
+static int plug_out(void *opaque, const char *id, bool by_force, struct error *err)
+{
+    struct run_hotplug *hotplug = opaque;
+    struct run_plug *plug = hotplug->plugs;
+
+    while (plug && strcmp(plug->dev->id, id))
+        plug = plug->next;
+    if (!plug)
+        return error_set(err, ENOENT, "'%s' is not in a slot: only what was added can be removed",
+                         id);
+    if (plug->leaving)
+        return error_set(err, EBUSY, "'%s' is being taken out", id);
+    if (!by_force)
+        return pcie_port_press_button(pcie_port_of(pci_function_of(plug->dev)), slot_is_off, plug,
+                                      err);
+    take_out(plug);
+    return 0;
+}
+
+static const struct monitor_hotplug calls = {.add = plug_in, .remove = plug_out};
+
+void run_offer_hotplug(struct run_hotplug *hotplug)
+{
+    monitor_set_hotplug(hotplug->monitor, &calls, hotplug);
+}
+
+/* Devices went with the machine, backends go with the others. */
+void run_free_hotplug(struct run_hotplug *hotplug)
+{
+    while (hotplug->plugs) {
+        struct run_plug *plug = hotplug->plugs;
+
+        hotplug->plugs = plug->next;
+        free(plug);
+    }
+}
