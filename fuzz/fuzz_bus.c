@@ -379,7 +379,7 @@ static void pin(struct rig *r, uint64_t gpa, unsigned size, uint8_t value)
     memory_unpin(r->memory, hva, value & 1 ? size : 0);
 }
 
-static void access(struct rig *r, struct fuzz_input *in, unsigned what)
+static void access_bus(struct rig *r, struct fuzz_input *in, unsigned what)
 {
     uint64_t gpa = take_gpa(in);
     unsigned size = 1 + (unsigned)fuzz_take(in, 1) % 64, few = 1 + (size - 1) % 8;
@@ -763,7 +763,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         uint8_t what = (uint8_t)fuzz_take(&in, 1);
 
         if (what & 0x80)
-            access(&r, &in, what & 7);
+            access_bus(&r, &in, what & 7);
         else
             change_map(&r, &in, what & 7, what >> 4 & 7);
         check_stores(&r);

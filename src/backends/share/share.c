@@ -79,13 +79,18 @@ static void give_up(struct share *share)
     share->last_waiting = &share->waiting;
 }
 
+static uint64_t bytes_for_answer(const struct share_request *request)
+{
+    return request->in_count ? pieces_bytes(request->pieces + request->out_count, request->in_count)
+                             : 0;
+}
+
 static void take_answer(struct share *share, const struct share_answer *answer)
 {
     struct share_request *request =
         answer->slot < SHARE_MAX_REQUESTS ? share->requests[answer->slot] : NULL;
 
-    if (!request ||
-        answer->bytes > pieces_bytes(request->pieces + request->out_count, request->in_count)) {
+    if (!request || answer->bytes > bytes_for_answer(request)) {
         give_up(share);
         return;
     }
