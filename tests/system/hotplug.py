@@ -95,13 +95,13 @@ def main():
         text = machine.device("add", "--disk", images[0].replace(",", ",,"), status=1)
         if not re.search("no empty slot", text):
             boot.fail(machine.console, f"a fourth device: {text}")
-        machine.device("remove", "nvme")
-        machine.shell(wait_loop("! test -e /dev/nvme0"), "it-is")
+        machine.device("remove", "virtio-scsi")
+        machine.shell(wait_loop("! test -e /dev/sda"), "it-is")
         machine.device("remove", "virtio-net")
         machine.shell(wait_loop("! ip -o link | grep -q 00:00:77"), "it-is")
-        machine.device("remove", "virtio-scsi", "--force")
-        machine.shell(wait_loop("! test -e /dev/sda"), "it-is")
-        machine.device("remove", "virtio-scsi", status=1)
+        machine.device("remove", "nvme", "--force")
+        machine.shell(wait_loop("! test -e /dev/nvme0"), "it-is")
+        machine.device("remove", "nvme", status=1)
         for image in images:
             check_disk(machine, image)
         machine.device("add", "--disk", images[0].replace(",", ",,"))  # the slot is free again, and so is the image
