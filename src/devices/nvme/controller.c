@@ -10,6 +10,8 @@
  * Threads: machine lock held. Guest memory: DMA into and out of queues and what commands name.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -359,10 +361,17 @@ static void nvme_quiesce(struct device *dev)
     block_quiesce(nvme_of(dev)->drive);
 }
 
-/* The name is the one that firmware knows such controllers by. */
+/*
+ * The name is the one that firmware knows such controllers by. OVMF compares the namespace's EUI-64
+ * as a little-endian number, which Identify has the other way around.
+ */
 static void nvme_boot_path(struct device *dev, char *out, size_t size)
 {
-    pci_boot_path(&nvme_of(dev)->function, "pci8086,5845", "/namespace@1,0", out, size);
+    char namespace[40];
+
+    snprintf(namespace, sizeof(namespace), "/namespace@1,%" PRIx64,
+             __builtin_bswap64(nvme_eui64(nvme_of(dev))));
+    pci_boot_path(&nvme_of(dev)->function, "pci8086,5845", namespace, out, size);
 }
 
 /* ---- state ---- */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "devices/nvme/nvme.h"
 
 #define PAGE_BYTES              4096u
@@ -37,13 +38,12 @@ static void put_text(uint8_t *field, size_t size, const char *text)
     memcpy(field, text, strnlen(text, size));
 }
 
-/* The same for the same serial number: FNV-1a behind a locally administered prefix. */
-static uint64_t eui64(const struct nvme *s)
+/* The same for the same serial number, behind a locally administered prefix. */
+uint64_t nvme_eui64(const struct nvme *s)
 {
-    uint64_t hash = 0xcbf29ce484222325ull;
+    const char *serial = nvme_serial(s);
+    uint64_t hash = hash_add(HASH_START, serial, strlen(serial));
 
-    for (const char *c = nvme_serial(s); *c; c++)
-        hash = (hash ^ (uint8_t)*c) * 0x100000001b3ull;
     return 0x525400ull << 40 | (hash & 0xffffffffffull);
 }
 
@@ -88,7 +88,7 @@ static void identify_namespace(const struct nvme *s, uint8_t *n)
     for (unsigned at = 64; at <= 72; at += 2)     /* write, deallocate: granularity, alignment */
         put_le16(n + at, PREFERRED_SECTORS - 1);
     n[99] = block_is_read_only(s->drive) ? ATTRIBUTE_WRITE_PROTECT : 0;
-    put_be64(n + 120, eui64(s));
+    put_be64(n + 120, nvme_eui64(s));
     put_le32(n + 128, SECTOR_POWER << 16);
 }
 
@@ -96,7 +96,7 @@ static void identify_descriptors(const struct nvme *s, uint8_t *d)
 {
     d[0] = DESCRIPTOR_EUI64;
     d[1] = 8;
-    put_be64(d + 4, eui64(s));
+    put_be64(d + 4, nvme_eui64(s));
 }
 
 static uint16_t fill(const struct nvme_request *r, uint8_t *page)

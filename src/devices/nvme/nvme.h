@@ -236,6 +236,7 @@ void nvme_mark_written(const struct nvme_request *r);
 uint16_t nvme_execute_admin(struct nvme_request *r);
 uint16_t nvme_execute_io(struct nvme_request *r);
 uint16_t nvme_identify(struct nvme_request *r);
+uint64_t nvme_eui64(const struct nvme *s); /* of its namespace */
 uint16_t nvme_get_log_page(struct nvme_request *r);
 uint16_t nvme_get_features(struct nvme_request *r);
 uint16_t nvme_set_features(struct nvme_request *r);
