@@ -43,6 +43,8 @@ check grub-pc-bin     the one for a BIOS
 check grub-efi-amd64-bin  the one for UEFI
 check xorriso         make CDs
 check seabios         start it
+check ipxe-qemu       start from the network
+check iperf3          measure networks
 check ovmf            start it by UEFI
 check openssh-client  log in to a guest
 check nbdkit          NBD servers with errors
