@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "devices/devices.h"
+#include "disk_test.h"
 #include "nvme_driver.h"
 #include "trapeze/block.h"
 
@@ -95,41 +96,6 @@ static int tear_down(void **state)
 static uint8_t *ram(uint64_t gpa)
 {
     return f.t->ram.hva + gpa;
-}
-
-static void fill(uint8_t *bytes, size_t size, unsigned seed)
-{
-    for (size_t n = 0; n < size; n++)
-        bytes[n] = (uint8_t)(n * 7 + n / 256 + seed);
-}
-
-static void write_image(unsigned seed)
-{
-    static uint8_t bytes[DISK_BYTES];
-    int fd = open(f.path, O_WRONLY);
-
-    fill(bytes, sizeof(bytes), seed);
-    assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), DISK_BYTES);
-    close(fd);
-}
-
-static void read_image(uint64_t offset, void *out, size_t size)
-{
-    int fd = open(f.path, O_RDONLY);
-
-    assert_int_equal(pread(fd, out, size, (off_t)offset), size);
-    close(fd);
-}
-
-static bool image_is(uint64_t offset, uint8_t value, size_t size)
-{
-    uint8_t bytes[65536];
-
-    read_image(offset, bytes, size);
-    for (size_t n = 0; n < size; n++)
-        if (bytes[n] != value)
-            return false;
-    return true;
 }
 
 static uint16_t run(unsigned queue, struct nvme_test_command c)
@@ -319,13 +285,13 @@ static void sectors_go_both_ways(void **state)
 
     (void)state;
     start();
-    write_image(1);
+    disk_write_image(f.path, DISK_BYTES, 1);
     assert_int_equal(io(READ, 3, 16), 0);
-    read_image(3 * SECTOR, bytes, sizeof(bytes));
+    disk_read_image(f.path, 3 * SECTOR, bytes, sizeof(bytes));
     assert_memory_equal(ram(f.data), bytes, sizeof(bytes));
-    fill(ram(f.data), 8192, 9);
+    disk_fill(ram(f.data), 8192, 9);
     assert_int_equal(io(WRITE, 1000, 16), 0);
-    read_image(1000 * SECTOR, bytes, sizeof(bytes));
+    disk_read_image(f.path, 1000 * SECTOR, bytes, sizeof(bytes));
     assert_memory_equal(ram(f.data), bytes, sizeof(bytes));
 }
 
@@ -340,14 +306,14 @@ static void prp_lists_are_followed(void **state)
 
     (void)state;
     start();
-    write_image(2);
+    disk_write_image(f.path, DISK_BYTES, 2);
     for (unsigned n = 0; n < 99; n++)
         put_le64(ram(list + 8 * n), pages + (PAGES - 1 - n) * 4096ull);
     put_le64(ram(list + 8 * 99), lists + 4096);
     for (unsigned n = 99; n < PAGES; n++)
         put_le64(ram(lists + 4096 + 8 * (n - 99)), pages + (PAGES - 1 - n) * 4096ull);
     assert_int_equal(run(1, c), 0);
-    read_image(SECTOR, bytes, sizeof(bytes));
+    disk_read_image(f.path, SECTOR, bytes, sizeof(bytes));
     assert_memory_equal(ram(first), bytes, 3072);
     for (unsigned n = 0; n < PAGES - 1; n++)
         assert_memory_equal(ram(pages + (PAGES - 1 - n) * 4096ull), bytes + 3072 + n * 4096, 4096);
@@ -393,8 +359,8 @@ static void sgls_are_followed(void **state)
 
     (void)state;
     start();
-    write_image(3);
-    read_image(5 * SECTOR, bytes, sizeof(bytes));
+    disk_write_image(f.path, DISK_BYTES, 3);
+    disk_read_image(f.path, 5 * SECTOR, bytes, sizeof(bytes));
     assert_int_equal(run_sgl(f.data + 1, 1024, 0), 0);
     assert_memory_equal(ram(f.data + 1), bytes, 1024);
     memset(ram(f.data), 0, 8192);
@@ -457,7 +423,7 @@ static void contents_are_compared(void **state)
 {
     (void)state;
     start();
-    write_image(4);
+    disk_write_image(f.path, DISK_BYTES, 4);
     assert_int_equal(io(READ, 10, 16), 0);
     assert_int_equal(io(COMPARE, 10, 16), 0);
     ram(f.data)[8191] ^= 1;
@@ -477,25 +443,25 @@ static void ranges_are_zeroed_and_deallocated(void **state)
 
     (void)state;
     start();
-    write_image(5);
+    disk_write_image(f.path, DISK_BYTES, 5);
     assert_int_equal(io(ZEROES, 8, 16), 0);
-    assert_true(image_is(8 * SECTOR, 0, 16 * SECTOR));
-    assert_false(image_is(24 * SECTOR, 0, SECTOR));
+    assert_true(disk_image_is(f.path, 8 * SECTOR, 0, 16 * SECTOR));
+    assert_false(disk_image_is(f.path, 24 * SECTOR, 0, SECTOR));
     put_range(0, 64, 64);
     put_range(1, 256, 8);
     put_range(2, SECTORS - 8, 8);
     assert_int_equal(run(1, c), 0);
-    assert_true(image_is(64 * SECTOR, 0, 64 * SECTOR));
-    assert_true(image_is(256 * SECTOR, 0, 8 * SECTOR));
-    assert_true(image_is(DISK_BYTES - 8 * SECTOR, 0, 8 * SECTOR));
+    assert_true(disk_image_is(f.path, 64 * SECTOR, 0, 64 * SECTOR));
+    assert_true(disk_image_is(f.path, 256 * SECTOR, 0, 8 * SECTOR));
+    assert_true(disk_image_is(f.path, DISK_BYTES - 8 * SECTOR, 0, 8 * SECTOR));
     put_range(0, 512, 8);
     put_range(2, SECTORS - 8, 9);
     assert_int_equal(run(1, c), 0x80);
-    assert_false(image_is(512 * SECTOR, 0, 8 * SECTOR)); /* none of them */
+    assert_false(disk_image_is(f.path, 512 * SECTOR, 0, 8 * SECTOR)); /* none of them */
     c.dword[10] = 0;
     c.dword[11] = 3; /* advice */
     assert_int_equal(run(1, c), 0);
-    assert_false(image_is(512 * SECTOR, 0, 8 * SECTOR));
+    assert_false(disk_image_is(f.path, 512 * SECTOR, 0, 8 * SECTOR));
 }
 
 static unsigned syncs_of(uint32_t flags)
@@ -556,7 +522,7 @@ static void queues_turn_many_times(void **state)
 {
     (void)state;
     start();
-    write_image(6);
+    disk_write_image(f.path, DISK_BYTES, 6);
     for (unsigned round = 0; round < 100; round++) {
         unsigned count = 1 + round % 15;
         struct nvme_test_entry entry;
@@ -881,7 +847,7 @@ static void a_reset_waits_for_what_is_under_way(void **state)
     static uint8_t before[1 << 20];
 
     (void)state;
-    write_image(8);
+    disk_write_image(f.path, DISK_BYTES, 8);
     for (unsigned how = 0; how < 4; how++) {
         uint64_t list;
         struct nvme_test_entry entry;
@@ -929,7 +895,7 @@ static void state_survives_in_the_middle(void **state)
     (void)state;
     nvme_use_msix(&f.d, 4);
     start();
-    write_image(10);
+    disk_write_image(f.path, DISK_BYTES, 10);
     nvme_add(&f.d, 0, &event);
     nvme_ring(&f.d, 0);
     assert_int_equal(do_admin(SET, 0, 6, 0), 0);
@@ -955,30 +921,18 @@ static void state_survives_in_the_middle(void **state)
 
 /* ---- properties ---- */
 
-static int attach_result(const char *name, const char *value, void *drive, const char *text)
-{
-    struct error err = {0};
-    struct device *dev = device_new(f.t->machine, &nvme_class, NULL, &err);
-    int result;
-
-    assert_non_null(dev);
-    if (name)
-        assert_int_equal(device_set(dev, name, value, &err), 0);
-    if (drive)
-        assert_int_equal(device_set_pointer(dev, "drive", drive, &err), 0);
-    result = device_attach(dev, &err);
-    if (result)
-        assert_non_null(strstr(err.text, text));
-    return result;
-}
-
 static void properties_are_checked(void **state)
 {
     (void)state;
-    assert_int_equal(attach_result(NULL, NULL, NULL, "--disk"), -EINVAL);
-    assert_int_equal(attach_result("queues", "33", f.disk, "32"), -EINVAL);
-    assert_int_equal(attach_result("serial", "123456789012345678901", f.disk, "20"), -EINVAL);
-    assert_int_equal(attach_result("addr", "3", f.disk, "taken"), -EBUSY);
+    assert_int_equal(disk_attach_result(f.t->machine, &nvme_class, NULL, NULL, NULL, "--disk"),
+                     -EINVAL);
+    assert_int_equal(disk_attach_result(f.t->machine, &nvme_class, "queues", "33", f.disk, "32"),
+                     -EINVAL);
+    assert_int_equal(disk_attach_result(f.t->machine, &nvme_class, "serial",
+                                        "123456789012345678901", f.disk, "20"),
+                     -EINVAL);
+    assert_int_equal(disk_attach_result(f.t->machine, &nvme_class, "addr", "3", f.disk, "taken"),
+                     -EBUSY);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

@@ -11,7 +11,7 @@ static void data_goes_both_ways(uint64_t features)
     uint8_t bytes[4096];
 
     start(features, 16);
-    write_image(1);
+    disk_write_image(f.path, DISK_BYTES, 1);
     for (unsigned size = SECTOR; size <= 131072; size *= 4) {
         struct request r = header(IN, 7);
         uint16_t id;
@@ -30,9 +30,9 @@ static void data_goes_both_ways(uint64_t features)
             if (*ram(gpa + n) != (uint8_t)((n + 7 * SECTOR) * 7 + (n + 7 * SECTOR) / 256 + 1))
                 fail_msg("byte %u of %u", n, size);
     }
-    fill(ram(gpa), 4096, 9);
+    disk_fill(ram(gpa), 4096, 9);
     assert_int_equal(do_request(OUT, 2000, gpa, 4096), OK);
-    read_image(2000 * SECTOR, bytes, sizeof(bytes));
+    disk_read_image(f.path, 2000 * SECTOR, bytes, sizeof(bytes));
     assert_memory_equal(bytes, ram(gpa), sizeof(bytes));
 }
 
@@ -54,7 +54,7 @@ static void queues_turn_many_times(void **state)
                                         PACKED | VIRTIO_F_EVENT_IDX | VIRTIO_F_INDIRECT_DESC};
 
     (void)state;
-    write_image(3);
+    disk_write_image(f.path, DISK_BYTES, 3);
     for (unsigned variant = 0; variant < 4; variant++) {
         uint64_t memory = f.d.next_gpa;
         uint64_t gpa = virtio_driver_alloc(&f.d, 16 * SECTOR, SECTOR), requests;
@@ -90,7 +90,7 @@ static void indirect_tables_hold_a_request(void **state)
     uint64_t gpa = virtio_driver_alloc(&f.d, 4096, 4096);
 
     (void)state;
-    write_image(4);
+    disk_write_image(f.path, DISK_BYTES, 4);
     for (unsigned packed = 0; packed < 2; packed++) {
         struct request r;
 
@@ -156,15 +156,15 @@ static void ranges_are_discarded_and_zeroed(void **state)
 
     (void)state;
     start(V1 | F_DISCARD | F_ZEROES, 16);
-    write_image(5);
+    disk_write_image(f.path, DISK_BYTES, 5);
     r = range_request(WRITE_ZEROES, 8, 8, 0);
     assert_int_equal(run(&r), OK);
-    read_image(4096, bytes, sizeof(bytes));
+    disk_read_image(f.path, 4096, bytes, sizeof(bytes));
     for (unsigned n = 0; n < sizeof(bytes); n++)
         assert_int_equal(bytes[n], 0);
     r = range_request(WRITE_ZEROES, 17, 1, 1); /* not a page of the host */
     assert_int_equal(run(&r), OK);
-    read_image(17 * SECTOR, bytes, 2 * SECTOR);
+    disk_read_image(f.path, 17 * SECTOR, bytes, 2 * SECTOR);
     assert_int_equal(bytes[511], 0);
     assert_int_equal(bytes[512], (uint8_t)(18 * SECTOR * 7 + 18 * 2 + 5));
     r = range_request(DISCARD, 32, 64, 0);
@@ -193,13 +193,13 @@ static void without_discard_zeroes_are_written(void **state)
     struct request r;
 
     (void)state;
-    write_image(6);
+    disk_write_image(f.path, DISK_BYTES, 6);
     assert_int_equal(virtio_driver_offered(&f.d) & (F_DISCARD | F_ZEROES), F_ZEROES);
     assert_int_equal(test_read(f.t, f.d.config + 56, 1), 0); /* write_zeroes_may_unmap */
     start(V1 | F_ZEROES, 16);
     r = range_request(WRITE_ZEROES, 1, 1, 1);
     assert_int_equal(run(&r), OK);
-    read_image(SECTOR, bytes, sizeof(bytes));
+    disk_read_image(f.path, SECTOR, bytes, sizeof(bytes));
     for (unsigned n = 0; n < sizeof(bytes); n++)
         assert_int_equal(bytes[n], 0);
 }
@@ -211,7 +211,7 @@ static void a_read_only_disk_is_not_written(void **state)
     struct request r;
 
     (void)state;
-    write_image(7);
+    disk_write_image(f.path, DISK_BYTES, 7);
     assert_int_equal(virtio_driver_offered(&f.d) & (F_RO | F_DISCARD | F_ZEROES), F_RO);
     start(V1 | F_RO, 16);
     assert_int_equal(do_request(IN, 0, gpa, SECTOR), OK);
@@ -222,7 +222,7 @@ static void a_read_only_disk_is_not_written(void **state)
     r = range_request(DISCARD, 0, 1, 0);
     assert_int_equal(run(&r), IO_ERROR);
     assert_int_equal(do_request(FLUSH, 0, 0, 0), OK);
-    read_image(0, bytes, sizeof(bytes));
+    disk_read_image(f.path, 0, bytes, sizeof(bytes));
     assert_int_equal(bytes[1], 14);
 }
 
@@ -345,7 +345,7 @@ static void a_reset_waits_for_what_is_under_way(void **state)
     static uint8_t before[1 << 20];
 
     (void)state;
-    write_image(8);
+    disk_write_image(f.path, DISK_BYTES, 8);
     for (unsigned how = 0; how < 3; how++) {
         struct request r[4];
 
@@ -441,7 +441,7 @@ static void a_full_disk_pauses_the_machine(void **state)
 
     (void)state;
     start(V1, 16);
-    fill(ram(gpa), 4096, 9);
+    disk_fill(ram(gpa), 4096, 9);
     r = request(OUT, 8, gpa, 4096);
     driver_queue_add(&f.q, r.buffers, r.count);
     driver_queue_kick(&f.q);
@@ -453,7 +453,7 @@ static void a_full_disk_pauses_the_machine(void **state)
     }
     wait_used(&f.q);
     assert_int_equal(status_of(&r), OK);
-    read_image(4096, bytes, sizeof(bytes));
+    disk_read_image(f.path, 4096, bytes, sizeof(bytes));
     assert_memory_equal(bytes, ram(gpa), sizeof(bytes));
 }
 
@@ -501,7 +501,7 @@ static void state_survives_in_the_middle(void **state)
 
     (void)state;
     virtio_driver_use_msix(&f.d);
-    write_image(10);
+    disk_write_image(f.path, DISK_BYTES, 10);
     for (unsigned variant = 0; variant < 2; variant++) {
         uint64_t memory = f.d.next_gpa;
 
@@ -580,30 +580,18 @@ static void hostile_states_are_refused(void **state)
 
 /* ---- properties ---- */
 
-static int attach_result(const char *name, const char *value, void *drive, const char *text)
-{
-    struct error err = {0};
-    struct device *dev = device_new(f.t->machine, &virtio_blk_class, NULL, &err);
-    int result;
-
-    assert_non_null(dev);
-    if (name)
-        assert_int_equal(device_set(dev, name, value, &err), 0);
-    if (drive)
-        assert_int_equal(device_set_pointer(dev, "drive", drive, &err), 0);
-    result = device_attach(dev, &err);
-    if (result)
-        assert_non_null(strstr(err.text, text));
-    return result;
-}
-
 static void properties_are_checked(void **state)
 {
     (void)state;
-    assert_int_equal(attach_result(NULL, NULL, NULL, "--disk"), -EINVAL);
-    assert_int_equal(attach_result("queues", "34", f.disk, "33"), -EINVAL);
-    assert_int_equal(attach_result("serial", "123456789012345678901", f.disk, "20"), -EINVAL);
-    assert_int_equal(attach_result("addr", "3", f.disk, "taken"), -EBUSY);
+    assert_int_equal(
+        disk_attach_result(f.t->machine, &virtio_blk_class, NULL, NULL, NULL, "--disk"), -EINVAL);
+    assert_int_equal(
+        disk_attach_result(f.t->machine, &virtio_blk_class, "queues", "34", f.disk, "33"), -EINVAL);
+    assert_int_equal(disk_attach_result(f.t->machine, &virtio_blk_class, "serial",
+                                        "123456789012345678901", f.disk, "20"),
+                     -EINVAL);
+    assert_int_equal(
+        disk_attach_result(f.t->machine, &virtio_blk_class, "addr", "3", f.disk, "taken"), -EBUSY);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down_disk)

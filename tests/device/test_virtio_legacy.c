@@ -48,21 +48,21 @@ static void it_reads_and_writes(void **state)
     uint8_t there[SECTOR];
 
     (void)state;
-    write_image(1);
+    disk_write_image(f.path, DISK_BYTES, 1);
     start_old(F_FLUSH);
     assert_int_equal(test_inl(f.t, PORT(PAGE)), f.q.descriptors >> 12);
     for (unsigned n = 0; n < 300; n++) { /* around the ring */
         assert_int_equal(do_request(IN, n, gpa, SECTOR), OK);
-        read_image(n * SECTOR, there, SECTOR);
+        disk_read_image(f.path, n * SECTOR, there, SECTOR);
         assert_memory_equal(ram(gpa), there, SECTOR);
         assert_true(f.intx.level);
         assert_int_equal(test_inb(f.t, PORT(ISR)), 1);
         assert_false(f.intx.level);
         f.d.next_gpa -= 32; /* header and status are used again */
     }
-    fill(ram(gpa), SECTOR, 9);
+    disk_fill(ram(gpa), SECTOR, 9);
     assert_int_equal(do_request(OUT, 1, gpa, SECTOR), OK);
-    read_image(SECTOR, there, SECTOR);
+    disk_read_image(f.path, SECTOR, there, SECTOR);
     assert_memory_equal(ram(gpa), there, SECTOR);
 }
 

@@ -76,15 +76,15 @@ static void it_reads_and_writes(void **state)
     uint8_t there[SECTOR];
 
     (void)state;
-    write_image(1);
+    disk_write_image(f.path, DISK_BYTES, 1);
     for (unsigned turn = 0; turn < 2; turn++) {
         start(turn ? PACKED : V1, 16);
         assert_int_equal(do_request(IN, turn, gpa, SECTOR), OK);
-        read_image(turn * SECTOR, there, SECTOR);
+        disk_read_image(f.path, turn * SECTOR, there, SECTOR);
         assert_memory_equal(ram(gpa), there, SECTOR);
-        fill(ram(gpa), SECTOR, 9 + turn);
+        disk_fill(ram(gpa), SECTOR, 9 + turn);
         assert_int_equal(do_request(OUT, turn, gpa, SECTOR), OK);
-        read_image(turn * SECTOR, there, SECTOR);
+        disk_read_image(f.path, turn * SECTOR, there, SECTOR);
         assert_memory_equal(ram(gpa), there, SECTOR);
     }
 }

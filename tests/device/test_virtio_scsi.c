@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "devices/devices.h"
+#include "disk_test.h"
 #include "trapeze/block.h"
 #include "virtio_driver.h"
 
@@ -98,41 +99,6 @@ static int tear_down(void **state)
 static uint8_t *ram(uint64_t gpa)
 {
     return f.t->ram.hva + gpa;
-}
-
-static void fill(uint8_t *bytes, size_t size, unsigned seed)
-{
-    for (size_t n = 0; n < size; n++)
-        bytes[n] = (uint8_t)(n * 7 + n / 256 + seed);
-}
-
-static void write_image(unsigned seed)
-{
-    static uint8_t bytes[DISK_BYTES];
-    int fd = open(f.path, O_WRONLY);
-
-    fill(bytes, sizeof(bytes), seed);
-    assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), DISK_BYTES);
-    close(fd);
-}
-
-static void read_image(uint64_t offset, void *out, size_t size)
-{
-    int fd = open(f.path, O_RDONLY);
-
-    assert_int_equal(pread(fd, out, size, (off_t)offset), size);
-    close(fd);
-}
-
-static bool image_is(uint64_t lba, unsigned sectors, uint8_t value)
-{
-    uint8_t bytes[32768];
-
-    read_image(lba * SECTOR, bytes, sectors * SECTOR);
-    for (size_t n = 0; n < sectors * SECTOR; n++)
-        if (bytes[n] != value)
-            return false;
-    return true;
 }
 
 /* ---- requests ---- */
@@ -317,7 +283,7 @@ static void a_task_ends_before_it_is_aborted(void **state)
 
     (void)state;
     start();
-    write_image(1);
+    disk_write_image(f.path, DISK_BYTES, 1);
     memset(ram(f.head), 0, 64);
     memcpy(ram(f.head), unit, 8);
     memcpy(ram(f.head + 19), CDB(0x28, 0, BE32(0), 0, 1, 0), 10); /* large: on a worker thread */
@@ -468,8 +434,8 @@ static void sectors_go_both_ways(void **state)
 
     (void)state;
     start();
-    write_image(2);
-    read_image(9 * SECTOR, bytes, sizeof(bytes));
+    disk_write_image(f.path, DISK_BYTES, 2);
+    disk_read_image(f.path, 9 * SECTOR, bytes, sizeof(bytes));
     for (unsigned n = 0; n < 4; n++) {
         struct answer answer;
 
@@ -482,9 +448,9 @@ static void sectors_go_both_ways(void **state)
         assert_int_equal(run(reads[n], sizeof(bytes), false).response, OVERRUN);
     }
     for (unsigned n = 0; n < 4; n++) {
-        fill(ram(f.data), sizeof(bytes), 20 + n);
+        disk_fill(ram(f.data), sizeof(bytes), 20 + n);
         expect_sense(run(writes[n], sizeof(bytes), false), 0);
-        read_image(256 * SECTOR, bytes, sizeof(bytes));
+        disk_read_image(f.path, 256 * SECTOR, bytes, sizeof(bytes));
         assert_memory_equal(ram(f.data), bytes, sizeof(bytes));
     }
     WORKS(256 * SECTOR, true, 0x08, 0, 0, 0, 0); /* no number: 256 */
@@ -500,7 +466,7 @@ static void contents_are_verified(void **state)
 {
     (void)state;
     start();
-    write_image(3);
+    disk_write_image(f.path, DISK_BYTES, 3);
     WORKS(8 * SECTOR, true, 0x28, 0, BE32(16), 0, 0, 8);
     WORKS(0, false, 0x2f, 0, BE32(16), 0, 0, 8);
     WORKS(8 * SECTOR, false, 0x2f, 2, BE32(16), 0, 0, 8);
@@ -515,18 +481,18 @@ static void the_same_is_written(void **state)
 {
     (void)state;
     start();
-    write_image(4);
+    disk_write_image(f.path, DISK_BYTES, 4);
     memset(ram(f.data), 0, SECTOR);
     WORKS(SECTOR, false, 0x41, 0, BE32(8), 0, 0, 16);
-    assert_true(image_is(8, 16, 0));
-    assert_false(image_is(24, 1, 0));
+    assert_true(disk_image_is(f.path, 8 * SECTOR, 0, 16 * SECTOR));
+    assert_false(disk_image_is(f.path, 24 * SECTOR, 0, 1 * SECTOR));
     memset(ram(f.data), 0x5a, SECTOR);
     WORKS(SECTOR, false, 0x93, 0, BE64(100), BE32(300)); /* more than is written at once */
-    assert_true(image_is(100, 60, 0x5a));
-    assert_true(image_is(340, 60, 0x5a));
-    assert_false(image_is(400, 1, 0x5a));
+    assert_true(disk_image_is(f.path, 100 * SECTOR, 0x5a, 60 * SECTOR));
+    assert_true(disk_image_is(f.path, 340 * SECTOR, 0x5a, 60 * SECTOR));
+    assert_false(disk_image_is(f.path, 400 * SECTOR, 0x5a, 1 * SECTOR));
     WORKS(0, false, 0x93, 1, BE64(100), BE32(8)); /* without data */
-    assert_true(image_is(100, 8, 0));
+    assert_true(disk_image_is(f.path, 100 * SECTOR, 0, 8 * SECTOR));
     FAILS(0x52400, SECTOR, false, 0x41, 0, BE32(8), 0, 0, 0);
     FAILS(0x52100, SECTOR, false, 0x41, 0, BE32(SECTORS - 1), 0, 0, 2);
     FAILS(0x52400, SECTOR, false, 0x93, 0x10, BE64(8), BE32(1));
@@ -542,19 +508,19 @@ static void ranges_are_unmapped(void **state)
 {
     (void)state;
     start();
-    write_image(5);
+    disk_write_image(f.path, DISK_BYTES, 5);
     memset(ram(f.data), 0, 64);
     put_be16(ram(f.data), 38);
     put_be16(ram(f.data + 2), 32);
     put_range(0, 64, 16);
     put_range(1, 128, 8);
     WORKS(40, false, 0x42, [8] = 40);
-    assert_true(image_is(64, 16, 0));
-    assert_true(image_is(128, 8, 0));
+    assert_true(disk_image_is(f.path, 64 * SECTOR, 0, 16 * SECTOR));
+    assert_true(disk_image_is(f.path, 128 * SECTOR, 0, 8 * SECTOR));
     put_range(0, 256, 8);
     put_range(1, SECTORS, 1);
     FAILS(0x52100, 40, false, 0x42, [8] = 40);
-    assert_false(image_is(256, 8, 0)); /* none of them */
+    assert_false(disk_image_is(f.path, 256 * SECTOR, 0, 8 * SECTOR)); /* none of them */
     FAILS(0x51a00, 7, false, 0x42, [8] = 7);
     FAILS(0x52400, 40, false, 0x42, 1, [8] = 40);
     WORKS(0, false, 0x42);
@@ -634,30 +600,19 @@ static void state_survives_in_the_middle(void **state)
     assert_int_equal(ram(f.data)[6], 0);
 }
 
-static int attach_result(const char *name, const char *value, void *drive, const char *text)
-{
-    struct error err = {0};
-    struct device *dev = device_new(f.t->machine, &virtio_scsi_class, NULL, &err);
-    int result;
-
-    assert_non_null(dev);
-    if (name)
-        assert_int_equal(device_set(dev, name, value, &err), 0);
-    if (drive)
-        assert_int_equal(device_set_pointer(dev, "drive", drive, &err), 0);
-    result = device_attach(dev, &err);
-    if (result)
-        assert_non_null(strstr(err.text, text));
-    return result;
-}
-
 static void properties_are_checked(void **state)
 {
     (void)state;
-    assert_int_equal(attach_result(NULL, NULL, NULL, "--disk"), -EINVAL);
-    assert_int_equal(attach_result("queues", "32", f.disk, "31"), -EINVAL);
-    assert_int_equal(attach_result("serial", "123456789012345678901", f.disk, "20"), -EINVAL);
-    assert_int_equal(attach_result("addr", "3", f.disk, "taken"), -EBUSY);
+    assert_int_equal(
+        disk_attach_result(f.t->machine, &virtio_scsi_class, NULL, NULL, NULL, "--disk"), -EINVAL);
+    assert_int_equal(
+        disk_attach_result(f.t->machine, &virtio_scsi_class, "queues", "32", f.disk, "31"),
+        -EINVAL);
+    assert_int_equal(disk_attach_result(f.t->machine, &virtio_scsi_class, "serial",
+                                        "123456789012345678901", f.disk, "20"),
+                     -EINVAL);
+    assert_int_equal(
+        disk_attach_result(f.t->machine, &virtio_scsi_class, "addr", "3", f.disk, "taken"), -EBUSY);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

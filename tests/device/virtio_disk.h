@@ -6,13 +6,13 @@
 
 #include "cmocka_all.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "devices/devices.h"
 #include "devices/virtio/transport.h"
+#include "disk_test.h"
 #include "trapeze/block.h"
 #include "virtio_driver.h"
 
@@ -209,30 +209,6 @@ static inline uint8_t do_request(uint32_t type, uint64_t sector, uint64_t gpa, u
 static inline uint8_t *ram(uint64_t gpa)
 {
     return f.t->ram.hva + gpa;
-}
-
-static inline void fill(uint8_t *bytes, size_t size, unsigned seed)
-{
-    for (size_t n = 0; n < size; n++)
-        bytes[n] = (uint8_t)(n * 7 + n / 256 + seed);
-}
-
-static inline void write_image(unsigned seed)
-{
-    static uint8_t bytes[DISK_BYTES];
-    int fd = open(f.path, O_WRONLY);
-
-    fill(bytes, sizeof(bytes), seed);
-    assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), DISK_BYTES);
-    close(fd);
-}
-
-static inline void read_image(uint64_t offset, void *out, size_t size)
-{
-    int fd = open(f.path, O_RDONLY);
-
-    assert_int_equal(pread(fd, out, size, (off_t)offset), size);
-    close(fd);
 }
 
 /* The device stands still, and does its work again after a reset. */
