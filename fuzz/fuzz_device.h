@@ -15,10 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "device_test.h"
 #include "trapeze/block.h"
+#include "trapeze/net.h"
 
 struct fuzz_input {
     const uint8_t *data;
@@ -70,6 +72,19 @@ static inline struct block *fuzz_disk(struct loop *loop, uint64_t size_bytes)
     FUZZ_CLAIM(fd >= 0 && ftruncate(fd, (off_t)size_bytes) == 0);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     return block_open(loop, path, &err);
+}
+
+/* A network that ends in this process: what a card sends can be read from *out_peer. */
+static inline struct net *fuzz_network(struct loop *loop, int *out_peer)
+{
+    struct error err = {0};
+    char description[32];
+    int fds[2];
+
+    FUZZ_CLAIM(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+    snprintf(description, sizeof(description), "socket,fd=%d", fds[0]);
+    *out_peer = fds[1];
+    return net_open(loop, description, &err);
 }
 
 /* A device and its state after power-on. */

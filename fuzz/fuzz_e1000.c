@@ -6,12 +6,10 @@
  * Claims: states survive a round trip; whatever happened, a reset makes it a card again that
  * receives and sends.
  */
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "devices/devices.h"
 #include "fuzz_device.h"
-#include "trapeze/net.h"
 #include "trapeze/pci.h"
 
 #define ECAM       (0xe0000000u + (3u << 15))
@@ -215,15 +213,10 @@ static struct rig *rig(void)
 {
     static struct rig r;
     struct error err = {0};
-    char description[32];
-    int fds[2];
 
     if (!r.t) {
         r.t = device_test_new(RAM_BYTES);
-        FUZZ_CLAIM(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-        snprintf(description, sizeof(description), "socket,fd=%d", fds[0]);
-        r.peer = fds[1];
-        r.net = net_open(r.t->loop, description, &err);
+        r.net = fuzz_network(r.t->loop, &r.peer);
         device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
         r.card = device_test_create(r.t, &e1000_class, "addr=3");
         FUZZ_CLAIM(device_set_pointer(r.card, "network", r.net, &err) == 0);
