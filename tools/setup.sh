@@ -45,6 +45,7 @@ check xorriso         make CDs
 check seabios         start it
 check ipxe-qemu       start from the network
 check iperf3          measure networks
+check passt           a network by another process
 check ovmf            start it by UEFI
 check openssh-client  log in to a guest
 check nbdkit          NBD servers with errors

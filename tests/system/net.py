@@ -3,13 +3,16 @@
 
 The guest (tools/guest.sh, with the modules of its package) gets an address by DHCP, fetches a file
 from a server on the host and serves one through a published port; both are compared. Then it answers
-many small requests. CASES has the card and the options. Skipped (status 77) without the guest.
+many small requests. CASES has the card and the options; with passt its process is the network. Skipped
+(status 77) without the guest or passt.
 """
 import glob
 import hashlib
 import http.server
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +29,7 @@ CASES = {
     "user-legacy": ("virtio,transitional=on", [], "cloud", " net.legacy"),
     "user-mptable": ("virtio", ["--cpus", "2", "--no-reboot"], "generic", " acpi=off pci=nomsi"),
     "user-mmio": ("virtio-mmio", ["--cpus", "2"]),
+    "passt": ("virtio", []),
     "e1000": ("e1000", [], "generic"),
     "e1000-interpreter": ("e1000", ["--engine", "interpreter"], "generic"),
 }
@@ -121,6 +125,22 @@ def get(port, name):
         return answer.read()
 
 
+def start_passt(folder, ports):
+    """passt with the addresses of a user network, the ports published; returns its process and what --net takes."""
+    if not shutil.which("passt"):
+        print("net: passt is not there")
+        sys.exit(77)
+    path = f"{folder}/passt"
+    addresses = ["-4", "-a", "10.0.2.15", "-n", "24", "-g", "10.0.2.2", "-D", "none"]
+    command = ["passt", "-f", "-q", "-s", path, *addresses, *([] if os.getuid() else ["--runas", "0"])]
+    for host, guest in ports:
+        command += ["-t", f"127.0.0.1/{host}:{guest}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not os.path.exists(path) and process.poll() is None:
+        time.sleep(0.01)
+    return process, f"socket,connect={path}"
+
+
 def main():
     trapeze, name = sys.argv[1:]
     deadline = time.monotonic() + 600
@@ -136,8 +156,13 @@ def main():
         command = boot.command_for(trapeze, row)
         at = command.index("--initrd") + 1
         command[at] += f",{folder}/net.cpio"
-        command += ["--net", f"user,model={model}", "--publish", f"{web}:80", "--publish", f"{end}:81"] + options
-        console = boot.Console(command)
+        if name == "passt":
+            peer, network = start_passt(folder, [(web, 80), (end, 81)])
+            command += ["--net", network]
+        else:
+            peer = None
+            command += ["--net", f"user,model={model}", "--publish", f"{web}:80", "--publish", f"{end}:81"]
+        console = boot.Console(command + options)
         for pattern in (r"net: address 10\.0\.2\.15", f"net: fetched {digest}", "net: serving"):
             if not console.wait_for(pattern, deadline):
                 boot.fail(console, f"'{pattern}' did not appear")
@@ -158,6 +183,9 @@ def main():
         if name == "user-mptable" and "done, processors 2, 1 pins" not in console.text:
             boot.fail(console, "expected two processors and a pin of the I/O APIC")
         boot.check_console(console)
+        if peer:
+            peer.terminate()
+            peer.wait()
 
 
 if __name__ == "__main__":
