@@ -56,7 +56,7 @@ static void read_both_ways(struct block_node *node, uint64_t offset, size_t size
     struct block_request request = {
         .op = BLOCK_READ, .offset = offset, .size_bytes = size, .pieces = pieces, .piece_count = 2};
 
-    if (!node->ops->try_execute(node, &request) &&
+    if (!node->ops->try_execute(node, &request, NULL) &&
         !block_node_read(node, offset, data + size, size))
         assert(memcmp(data, data + size, size) == 0);
     free(data);

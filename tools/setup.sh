@@ -20,6 +20,7 @@ build zlib1g-dev      checksum and compress saved state
 build libzstd-dev     read qcow2 images that are compressed with it
 build libslirp-dev    user networking
 build libnbd-dev      disks of NBD servers
+build liburing-dev    read and write disks by io_uring
 build libarchive-dev  make disks for cloud-init
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages

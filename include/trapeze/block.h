@@ -54,6 +54,7 @@ void block_free(struct block *block);
 uint64_t block_size_bytes(const struct block *block); /* a multiple of BLOCK_SECTOR_BYTES */
 bool block_is_read_only(const struct block *block);
 bool block_is_remote(const struct block *block); /* opened by a URI */
+bool block_has_ring(const struct block *block);  /* the kernel executes requests (io_uring) */
 /* Does DISCARD give room back? If not it is done and changes nothing. */
 bool block_can_discard(const struct block *block);
 

@@ -674,7 +674,8 @@ static int drop_rights(const struct run *run, struct error *err)
         (run->networks.reads_files ? HOST_MAY_READ : 0) |
         (run->options.hotplug && run->options.monitor ? HOST_MAY_PLUG : 0) |
         (run_media_connects(&run->media) ? HOST_MAY_CONNECT | HOST_MAY_CONNECT_LOCAL | HOST_MAY_READ
-                                         : 0);
+                                         : 0) |
+        (run_media_submits(&run->media) ? HOST_MAY_SUBMIT : 0);
 
     return is_sandboxed(&run->options) ? host_sandbox(rights, err) : 0;
 }
@@ -989,15 +990,17 @@ const struct cli_option cli_run_options[] = {
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
-     .help = "a disk: an image, a block device or the URI of an NBD server; if=virtio, nvme, ahci, "
-             "ide, scsi (or "
-             "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
-             "drivers use it, serial=TEXT its number, bootindex=N its place before all that have a "
-             "higher one, or none, when firmware looks for a system, format=raw, qcow2... "
-             "what FILE is (default: found out), "
-             "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
-             "keeps room that the guest gives back, lock=off shares FILE; ',,' stands for a comma; "
-             "may be repeated"},
+     .help =
+         "a disk: an image, a block device or the URI of an NBD server; if=virtio, nvme, ahci, "
+         "ide, scsi (or "
+         "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
+         "drivers use it, serial=TEXT its number, bootindex=N its place before all that have a "
+         "higher one, or none, when firmware looks for a system, format=raw, qcow2... "
+         "what FILE is (default: found out), "
+         "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
+         "keeps room that the guest gives back, lock=off shares FILE, aio=threads reads it without "
+         "io_uring; ',,' stands for a comma; "
+         "may be repeated"},
     {"cdrom", 0, CLI_TEXTS, AT(cdrom), "FILE[,P=VALUE]...", .file = true,
      .help =
          "a CD or DVD in a drive: an ISO image; if=ahci or ide is how the guest sees the drive, "

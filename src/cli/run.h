@@ -48,6 +48,8 @@ int run_open_variables(struct run_media *media, struct loop *loop, const char *p
 int run_add_disks(struct run_media *media, struct machine *machine, struct error *err);
 /* Does a disk connect to its server again while the machine runs? */
 bool run_media_connects(const struct run_media *media);
+/* Does the kernel execute requests of a disk? */
+bool run_media_submits(const struct run_media *media);
 /*
  * Attach one while the machine runs, at a place on the PCI bus. NULL with err. *out_disk is where
  * its block device is kept; who takes the disk out frees that, and sets it to NULL.

@@ -440,13 +440,23 @@ struct device *run_plug_disk(struct run_media *media, struct machine *machine, c
     return dev;
 }
 
-bool run_media_connects(const struct run_media *media)
+static bool any_disk(const struct run_media *media, bool (*is_so)(const struct block *block))
 {
-    bool connects = false;
+    bool is_any = media->variables && is_so(media->variables);
 
     for (unsigned i = 0; i < sizeof(media->disks) / sizeof(media->disks[0]); i++)
-        connects |= media->disks[i] && block_is_remote(media->disks[i]);
-    return connects;
+        is_any |= media->disks[i] && is_so(media->disks[i]);
+    return is_any;
+}
+
+bool run_media_connects(const struct run_media *media)
+{
+    return any_disk(media, block_is_remote);
+}
+
+bool run_media_submits(const struct run_media *media)
+{
+    return any_disk(media, block_has_ring);
 }
 
 void run_free_media(struct run_media *media)

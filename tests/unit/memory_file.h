@@ -109,6 +109,13 @@ static inline int memory_execute(struct block_node *node, const struct block_req
     }
 }
 
+static inline int memory_try(struct block_node *node, const struct block_request *request,
+                             struct block_later *later)
+{
+    (void)later;
+    return memory_execute(node, request);
+}
+
 static inline int memory_map(struct block_node *node, uint64_t offset, uint64_t size_bytes,
                              struct block_extent *out_extent)
 {
@@ -154,7 +161,7 @@ static const struct block_node_ops memory_ops = {
     .name = "memory",
     .close = memory_close,
     .execute = memory_execute,
-    .try_execute = memory_execute,
+    .try_execute = memory_try,
     .map = memory_map,
     .length = memory_length,
     .set_length = memory_set_length,

@@ -14,12 +14,15 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 // clang-format off
 #include <cmocka.h>
 // clang-format on
 
+#include "backends/block/image.h"
 #include "host/loop.h"
 #include "trapeze/block.h"
 
@@ -46,6 +49,20 @@ int fdatasync(int fd)
     return errno ? -1 : 0;
 }
 
+/* Instead of the system's: nothing is in its cache when a test says so. Counts what waits. */
+static _Atomic bool is_cold;
+static _Atomic unsigned waits;
+
+ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    if (flags & RWF_NOWAIT && atomic_load(&is_cold)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    atomic_fetch_add(&waits, !(flags & RWF_NOWAIT));
+    return syscall(SYS_preadv2, fd, iov, count, offset, 0, flags);
+}
+
 static void make_file(off_t size)
 {
     int fd = open(f.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -70,6 +87,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
+    atomic_store(&is_cold, false);
     block_free(f.block);
     loop_free(f.loop);
     unlink(f.path);
@@ -337,6 +355,154 @@ static void many_are_under_way(void **state)
             loop_once(f.loop, 10000000);
     assert_memory_equal(model, buffer, BYTES);
 }
+
+/* ---- rings ---- */
+
+static bool has_ring(void)
+{
+    open_it("");
+    return block_has_ring(f.block);
+}
+
+static void reopen(const char *options)
+{
+    block_free(f.block);
+    open_it(options);
+}
+
+static void what_is_not_in_memory_goes_through_a_ring(void **state)
+{
+    unsigned before;
+
+    (void)state;
+    if (!has_ring())
+        skip(); /* a kernel without, or one that allows none */
+    reopen(",format=raw,aio=io_uring");
+    memset(buffer, 0x77, 8192);
+    assert_int_equal(run(BLOCK_WRITE, 4096, 8192, buffer), 0);
+    memset(buffer, 0, 8192);
+    before = atomic_load(&waits);
+    atomic_store(&is_cold, true);
+    assert_int_equal(run(BLOCK_READ, 4096, 8192, buffer), 0);
+    assert_int_equal(buffer[0] + buffer[8191], 2 * 0x77);
+    assert_int_equal(atomic_load(&waits), before);
+    reopen(",format=raw,aio=threads");
+    assert_false(block_has_ring(f.block));
+    assert_int_equal(run(BLOCK_READ, 4096, 8192, buffer), 0);
+    assert_int_equal(atomic_load(&waits), before + 1);
+}
+
+static void many_are_in_a_ring(void **state)
+{
+    static struct test_request r[512];
+    int fd = open(f.path, O_RDWR | O_CLOEXEC);
+
+    (void)state;
+    for (unsigned n = 0; n < BYTES; n++)
+        model[n] = (uint8_t)(n / 2048 + n);
+    assert_int_equal(pwrite(fd, model, BYTES, 0), BYTES);
+    close(fd);
+    open_it("");
+    atomic_store(&is_cold, true);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        memset(buffer, 0, BYTES);
+        for (unsigned n = 0; n < 512; n++) { /* more than there is room for */
+            cut(&r[n], buffer + n * 2048, 2048, 10);
+            submit(&r[n], BLOCK_READ, n * 2048, 2048);
+        }
+        if (turn)
+            block_quiesce(f.block);
+        for (unsigned n = 0; n < 512; n++)
+            while (!r[n].ended)
+                loop_once(f.loop, 10000000);
+        for (unsigned n = 0; n < 512; n++)
+            assert_int_equal(r[n].status, 0);
+        assert_memory_equal(buffer, model, BYTES);
+    }
+}
+
+static void errors_of_a_ring_are_those_of_workers(void **state)
+{
+    (void)state;
+    open_it("");
+    atomic_store(&is_cold, true);
+    assert_int_equal(truncate(f.path, BYTES / 2), 0);
+    assert_int_equal(run(BLOCK_READ, BYTES / 2 - 512, 512, buffer), 0);
+    assert_int_equal(run(BLOCK_READ, BYTES / 2, 512, buffer), -EIO);
+    assert_int_equal(run(BLOCK_READ, BYTES / 2 - 512, 1024, buffer), -EIO);
+}
+
+/* Writers wait for readers that are in the ring, and who drains waits for both. */
+static void qcow2_images_go_through_a_ring(void **state)
+{
+    static struct test_request r[64];
+    struct error err = {0};
+    static char compression[] = "zlib";
+    const struct image_options options = {
+        .cluster_size = 4096, .version = 3, .compression = compression};
+    const struct image_new new = {
+        .file = f.path, .format = "qcow2", .size_bytes = BYTES, .force = true, .options = &options};
+
+    (void)state;
+    if (image_create(&new, &err))
+        fail_msg("%s", err.text);
+    memset(model, 0, BYTES);
+    open_it("");
+    atomic_store(&is_cold, true);
+    for (unsigned turn = 0; turn < 200; turn++) {
+        for (unsigned n = 0; n < 32; n++) {
+            uint64_t offset = n * (BYTES / 64) + 512 * (rand_r(&f.seed) % 8);
+
+            memset(buffer + offset, (int)(turn + n), 4096);
+            cut(&r[n], file + offset, 4096, 3);
+            submit(&r[n], BLOCK_READ, offset, 4096);
+            cut(&r[32 + n], buffer + offset, 4096, 3);
+            submit(&r[32 + n], BLOCK_WRITE, offset, 4096);
+            r[32 + n].block.offset = offset;
+        }
+        block_drain(f.block);
+        for (unsigned n = 0; n < 64; n++) {
+            uint64_t offset = r[n].block.offset;
+
+            assert_true(r[n].ended && r[n].status == 0);
+            if (n >= 32)
+                memcpy(model + offset, buffer + offset, 4096);
+        }
+        assert_int_equal(run(BLOCK_READ, 0, BYTES / 2, file), 0);
+        assert_memory_equal(file, model, BYTES / 2);
+    }
+}
+
+static void a_ring_can_only_read_and_write(void **state)
+{
+    char name[64], link[64];
+    bool is_seen = false;
+
+    (void)state;
+    if (!has_ring())
+        skip();
+    for (int fd = 3; fd < 100; fd++) {
+        ssize_t length;
+
+        snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+        length = readlink(name, link, sizeof(link) - 1);
+        link[length < 0 ? 0 : length] = '\0';
+        if (!strstr(link, "io_uring"))
+            continue;
+        is_seen = true;
+        assert_int_equal(syscall(SYS_io_uring_register, fd, 9 /* PERSONALITY */, NULL, 0), -1);
+        assert_int_equal(errno, EACCES);
+    }
+    assert_true(is_seen);
+}
+
+static void there_are_two_ways_to_wait(void **state)
+{
+    (void)state;
+    expect_error(",aio=native", EINVAL, "io_uring or threads");
+}
+
+/* ---- refusals ---- */
 
 static void what_is_out_of_range_is_refused(void **state)
 {
@@ -623,6 +789,12 @@ int main(void)
         TEST(random_requests_agree_with_a_model),
         TEST(so_they_do_without_discarding),
         TEST(many_are_under_way),
+        TEST(what_is_not_in_memory_goes_through_a_ring),
+        TEST(many_are_in_a_ring),
+        TEST(errors_of_a_ring_are_those_of_workers),
+        TEST(qcow2_images_go_through_a_ring),
+        TEST(a_ring_can_only_read_and_write),
+        TEST(there_are_two_ways_to_wait),
         TEST(what_is_out_of_range_is_refused),
         TEST(a_read_only_disk_stays),
         TEST(a_file_that_was_cut_short_is_an_error),

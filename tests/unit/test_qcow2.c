@@ -119,7 +119,8 @@ static int request(struct block_node *node, enum block_op op, uint64_t offset, u
     struct io_piece pieces[2] = {{data, third}, {data ? data + third : NULL, size - third}};
     struct block_request r = {
         .op = op, .offset = offset, .size_bytes = size, .pieces = pieces, .piece_count = 2};
-    int result = op == BLOCK_READ || op == BLOCK_WRITE ? node->ops->try_execute(node, &r) : -EAGAIN;
+    int result =
+        op == BLOCK_READ || op == BLOCK_WRITE ? node->ops->try_execute(node, &r, NULL) : -EAGAIN;
 
     return result == -EAGAIN ? node->ops->execute(node, &r) : result;
 }

@@ -19,12 +19,15 @@
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "host/host.h"
+#include "host/loop.h"
+#include "trapeze/block.h"
 
 #define PATH "/tmp/trapeze-sandbox-test"
 
@@ -122,6 +125,35 @@ static int try_drop_filter(void)
 {
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
+static int try_ring(void)
+{
+    char parameters[256] = "";
+
+    return syscall(SYS_io_uring_setup, 8, parameters) < 0 ? -1 : 0;
+}
+static int try_submit(void)
+{
+    return (int)syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0);
+}
+/* Without a ring. */
+static int try_disk(void)
+{
+    struct error err = {0};
+    struct loop *loop = loop_new(&err);
+    struct block *disk;
+    bool has_ring;
+
+    if (pwrite(open(PATH, O_WRONLY), "", 1, 4095) != 1)
+        return -1;
+    disk = block_open(loop, PATH, &err);
+    errno = err.code;
+    if (!disk)
+        return -1;
+    has_ring = block_has_ring(disk);
+    block_free(disk);
+    errno = EEXIST;
+    return has_ring || block_open(loop, PATH ",aio=io_uring", &err) ? -1 : 0;
+}
 static int try_memory(void)
 {
     void *memory = malloc(64u << 20);
@@ -178,6 +210,11 @@ static const struct attempt attempts[] = {
     {"remove a file", try_remove, STOPPED, 0, 0},
     {"remove a file where that is allowed", try_remove, WORKED, 0, HOST_MAY_REMOVE},
     {"change what the process is", try_drop_filter, FAILED, EPERM, HOST_MAY_REMOVE},
+    {"make a ring", try_ring, FAILED, EPERM, HOST_MAY_SUBMIT},
+    {"make a ring where disks may be opened", try_ring, FAILED, EPERM, HOST_MAY_PLUG},
+    {"open a disk there", try_disk, WORKED, 0, HOST_MAY_PLUG},
+    {"submit to a ring", try_submit, STOPPED, 0, 0},
+    {"submit to a ring where that is allowed", try_submit, FAILED, EBADF, HOST_MAY_SUBMIT},
     {"use much memory", try_memory, WORKED, 0, 0},
 };
 

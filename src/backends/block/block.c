@@ -2,7 +2,8 @@
  * block.c - requests to block nodes, executed on worker threads
  *
  * A request that needs no disk (small, and in the host's page cache) is executed at once, where it
- * is submitted: handing it over would take longer.
+ * is submitted: handing it over would take longer. What the kernel can execute by itself goes into
+ * a ring.
  *
  * A request that fails may be kept, while the machine is paused, and tried again.
  */
@@ -14,6 +15,7 @@
 
 #include "backends/block/internal.h"
 #include "base/log.h"
+#include "host/ring.h"
 #include "host/work.h"
 
 #define THREADS     4u
@@ -22,6 +24,7 @@
 
 struct block_work {
     struct work work;
+    struct block_later later;
     struct block *block;
     struct block_request *request;
     int status;
@@ -40,7 +43,8 @@ struct block {
     char *name; /* of its file */
     struct block_node *node;
     struct work_pool *pool;
-    unsigned under_way; /* on worker threads */
+    struct ring *ring;  /* NULL: none */
+    unsigned under_way; /* on worker threads and in the ring */
     struct block_work *spare;
     unsigned spare_count;
     enum error_policy read_error, write_error;
@@ -67,6 +71,9 @@ const struct property block_properties[] = {
                     "when reading fails: report, pause, ignore or enospc"),
     PROPERTY_U32(struct block_options, reconnect, 60,
                  "seconds that requests wait for an NBD server that is away before they fail"),
+    PROPERTY_STRING(struct block_options, aio, NULL,
+                    "who waits for the disk: io_uring (the kernel) or threads; io_uring if nothing "
+                    "is said, where it can be used"),
     PROPERTY_STRING(struct block_options, fault, NULL,
                     "for tests: OPERATION:NUMBER[:COUNT[:ERROR]] lets some fail, slow:MS all wait"),
     PROPERTY_END,
@@ -116,6 +123,26 @@ static int parse_policy(const char *name, const char *text, enum error_policy *o
     return error_set(err, EINVAL, "%s=%s: it can be report, pause, ignore or enospc", name, text);
 }
 
+/* Without aio=io_uring it goes without. */
+static int make_ring(struct block *block, struct loop *loop, struct block_options *options,
+                     struct error *err)
+{
+    bool is_wanted = options->aio && strcmp(options->aio, "io_uring") == 0;
+    struct error why = {0};
+
+    if (options->aio && !is_wanted)
+        return strcmp(options->aio, "threads") == 0
+                   ? 0
+                   : error_set(err, EINVAL, "aio=%s: it can be io_uring or threads", options->aio);
+    block->ring = ring_new(loop, block_file_ring_done, &why);
+    options->ring = block->ring;
+    if (!block->ring)
+        log_debug("disk %s: no io_uring: %s", options->file, why.text);
+    if (!block->ring && is_wanted)
+        return error_set(err, ENOTSUP, "aio=io_uring: %s", why.text);
+    return 0;
+}
+
 static struct block_node *open_stack(struct block_options *options, struct error *err)
 {
     struct block_node *node;
@@ -130,13 +157,15 @@ static struct block_node *open_stack(struct block_options *options, struct error
     return node;
 }
 
-static int open_node(struct block *block, const char *description, struct error *err)
+static int open_node(struct block *block, struct loop *loop, const char *description,
+                     struct error *err)
 {
     struct block_options options = {.impatient = &block->impatient};
 
     if (!parse_options(&options, description, err) &&
         !parse_policy("werror", options.werror, &block->write_error, err) &&
-        !parse_policy("rerror", options.rerror, &block->read_error, err)) {
+        !parse_policy("rerror", options.rerror, &block->read_error, err) &&
+        !make_ring(block, loop, &options, err)) {
         block->node = open_stack(&options, err);
         block->name = options.file;
         options.file = NULL;
@@ -154,7 +183,7 @@ struct block *block_open(struct loop *loop, const char *description, struct erro
         return NULL;
     }
     block->kept_end = &block->kept;
-    if (!open_node(block, description, err))
+    if (!open_node(block, loop, description, err))
         block->pool = work_pool_new(loop, THREADS, err);
     if (block->pool)
         return block;
@@ -177,6 +206,7 @@ void block_free(struct block *block)
             log_error("disk %s: not all of it was written: %s", block->name, strerror(-status));
         block->node->ops->close(block->node);
     }
+    ring_free(block->ring);
     free(block->name);
     while (block->spare) {
         struct block_work *work = block->spare;
@@ -195,6 +225,11 @@ uint64_t block_size_bytes(const struct block *block)
 bool block_is_read_only(const struct block *block)
 {
     return block->node->read_only;
+}
+
+bool block_has_ring(const struct block *block)
+{
+    return block->ring != NULL;
 }
 
 bool block_can_discard(const struct block *block)
@@ -312,9 +347,8 @@ static void run_work(struct work *opaque)
     work->status = node->ops->execute(node, work->request);
 }
 
-static void work_done(struct work *opaque)
+static void end_work(struct block_work *work)
 {
-    struct block_work *work = (struct block_work *)opaque;
     struct block *block = work->block;
     struct block_request *request = work->request;
     int status = work->status;
@@ -322,6 +356,23 @@ static void work_done(struct work *opaque)
     block->under_way--;
     give_back(block, work);
     end_request(block, request, status);
+}
+
+static void work_done(struct work *work)
+{
+    end_work((struct block_work *)work);
+}
+
+static void later_end(struct block_later *later, int status)
+{
+    struct block_work *work =
+        (struct block_work *)((char *)later - offsetof(struct block_work, later));
+
+    work->status = status;
+    if (status == -EAGAIN)
+        work_submit(work->block->pool, &work->work);
+    else
+        end_work(work);
 }
 
 static bool is_small(const struct block_request *request)
@@ -333,22 +384,26 @@ static bool is_small(const struct block_request *request)
 static void start(struct block *block, struct block_request *request)
 {
     struct block_node *node = block->node;
-    int status = is_small(request) ? node->ops->try_execute(node, request) : -EAGAIN;
-    struct block_work *work;
+    struct block_work *work = take_work(block);
+    int status;
 
-    if (status != -EAGAIN) {
-        end_request(block, request, status);
-        return;
-    }
-    work = take_work(block);
     if (!work) {
         request->done(request, -ENOMEM);
         return;
     }
-    *work = (struct block_work){
-        .work = {.run = run_work, .done = work_done}, .block = block, .request = request};
+    *work = (struct block_work){.work = {.run = run_work, .done = work_done},
+                                .later.end = later_end,
+                                .block = block,
+                                .request = request};
+    status = is_small(request) ? node->ops->try_execute(node, request, &work->later) : -EAGAIN;
+    if (status != -EAGAIN && status != -EINPROGRESS) {
+        give_back(block, work);
+        end_request(block, request, status);
+        return;
+    }
     block->under_way++;
-    work_submit(block->pool, &work->work);
+    if (status == -EAGAIN)
+        work_submit(block->pool, &work->work);
 }
 
 void block_submit(struct block *block, struct block_request *request)
@@ -375,12 +430,21 @@ void block_retry(struct block *block)
     }
 }
 
+/* Workers may wait for what is in the ring, but not the other way round. */
+static void wait_for_some(struct block *block)
+{
+    if (block->ring && ring_is_busy(block->ring))
+        ring_wait(block->ring);
+    else
+        work_wait(block->pool);
+}
+
 /* A server that is away may stay away; whatever fails for want of patience is tried again. */
 void block_quiesce(struct block *block)
 {
     atomic_store(&block->impatient, block_is_remote(block));
     while (block->under_way)
-        work_wait(block->pool);
+        wait_for_some(block);
     atomic_store(&block->impatient, false);
 }
 

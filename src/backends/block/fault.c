@@ -117,7 +117,8 @@ static int fault_execute(struct block_node *node, const struct block_request *re
     return fault->below->ops->execute(fault->below, request);
 }
 
-static int fault_try(struct block_node *node, const struct block_request *request)
+static int fault_try(struct block_node *node, const struct block_request *request,
+                     struct block_later *later)
 {
     return -EAGAIN;
 }

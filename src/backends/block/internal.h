@@ -18,12 +18,15 @@
 #define BLOCK_MAX_PIECES 64u   /* of a part of a request, as nodes hand it on */
 #define BLOCK_NAME_BYTES 1024u /* of a backing file or format, with the end mark */
 
+struct ring;
+
 /* How an image is opened. */
 struct block_options {
     char *file, *format; /* properties */
-    char *werror, *rerror, *fault;
+    char *werror, *rerror, *fault, *aio;
     uint32_t reconnect;
     _Atomic bool *impatient; /* set while nobody shall wait for a server; NULL: never */
+    struct ring *ring;       /* for files; NULL: none */
     bool readonly, discard, lock, snapshot;
     bool as_it_is;   /* to be checked: it may be damaged, and is not changed by being opened */
     bool no_backing; /* its backing file is not opened */
@@ -44,6 +47,15 @@ struct block_extent {
     bool is_below; /* they are the backing image's, or nobody's */
 };
 
+/*
+ * A request that goes on while its caller does something else. block.c has one for each such
+ * request, and a node that has something to do at its end puts its own inside of it.
+ */
+struct block_later {
+    /* status as execute()'s, or -EAGAIN: execute() is to do it. Machine lock held. */
+    void (*end)(struct block_later *later, int status);
+};
+
 struct block_node_ops {
     const char *name; /* of the format */
     void (*close)(struct block_node *node);
@@ -52,9 +64,13 @@ struct block_node_ops {
      * to be within the node and allowed. Any thread.
      */
     int (*execute)(struct block_node *node, const struct block_request *request);
-    /* The same without waiting for the disk; -EAGAIN if that is not possible, and execute() will
-     * do. */
-    int (*try_execute)(struct block_node *node, const struct block_request *request);
+    /*
+     * READ or WRITE without waiting for the disk; -EAGAIN if that is not possible, and execute()
+     * will do. Machine lock held. With later (NULL: not) also -EINPROGRESS: it has begun, and
+     * later->end() will be called; of request only the memory of its pieces is needed until then.
+     */
+    int (*try_execute)(struct block_node *node, const struct block_request *request,
+                       struct block_later *later);
     /* What is at offset, for at most size_bytes (more than 0). May say too little of is_zero. */
     int (*map)(struct block_node *node, uint64_t offset, uint64_t size_bytes,
                struct block_extent *out_extent);
@@ -90,6 +106,8 @@ const struct block_format *block_format_probe(struct block_node *file, struct er
 /* Open an image with all that it stands on. format NULL: found out. chain NULL: for the topmost. */
 struct block_node *block_node_open(const struct block_options *options,
                                    const struct block_chain *above, struct error *err);
+/* How a file is opened that an image stands on: for reading. */
+struct block_options block_options_below(const struct block_options *options);
 /* The path of a backing file as the image at path names it; freed by the caller. */
 char *block_backing_path(const char *path, const char *backing, struct error *err);
 
@@ -117,6 +135,7 @@ void block_fill(const uint8_t *data, const struct block_request *request, uint64
 struct block_node *block_file_open(const struct block_options *options, bool create,
                                    struct error *err);
 extern const struct block_format block_raw;
+void block_file_ring_done(void *opaque, int result); /* a ring_done_fn, for the options' ring */
 
 /* ---- nbd.c ---- */
 

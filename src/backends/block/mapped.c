@@ -203,7 +203,8 @@ int mapped_execute(struct block_node *node, const struct block_request *request)
     return result;
 }
 
-int mapped_try(struct block_node *node, const struct block_request *request)
+int mapped_try(struct block_node *node, const struct block_request *request,
+               struct block_later *later)
 {
     return -EAGAIN; /* tables are read from the file */
 }

@@ -53,7 +53,8 @@ struct block_node *mapped_opened(struct mapped *m, int result, const struct bloc
 /* The ops of struct block_node, but for the name. close() frees it with what is under it. */
 void mapped_close(struct block_node *node);
 int mapped_execute(struct block_node *node, const struct block_request *request);
-int mapped_try(struct block_node *node, const struct block_request *request);
+int mapped_try(struct block_node *node, const struct block_request *request,
+               struct block_later *later);
 int mapped_map(struct block_node *node, uint64_t offset, uint64_t size_bytes,
                struct block_extent *out_extent);
 

@@ -426,7 +426,8 @@ static int nbd_execute(struct block_node *node, const struct block_request *requ
     }
 }
 
-static int nbd_try(struct block_node *node, const struct block_request *request)
+static int nbd_try(struct block_node *node, const struct block_request *request,
+                   struct block_later *later)
 {
     return -EAGAIN;
 }

@@ -139,13 +139,14 @@ static int guard_execute(struct block_node *node, const struct block_request *re
     return result ? result : below->ops->execute(below, request);
 }
 
-static int guard_try(struct block_node *node, const struct block_request *request)
+static int guard_try(struct block_node *node, const struct block_request *request,
+                     struct block_later *later)
 {
     struct block_node *below = below_guard(node);
 
     if (request->op == BLOCK_WRITE && request->offset < HEADER_BYTES)
         return -EAGAIN;
-    return below->ops->try_execute(below, request);
+    return below->ops->try_execute(below, request, later);
 }
 
 static int guard_map(struct block_node *node, uint64_t offset, uint64_t size_bytes,
@@ -235,6 +236,14 @@ struct block_node *block_node_open(const struct block_options *options,
         node = open_format(options, &chain, err);
     free(path);
     return node;
+}
+
+struct block_options block_options_below(const struct block_options *options)
+{
+    return (struct block_options){.readonly = true,
+                                  .lock = options->lock,
+                                  .impatient = options->impatient,
+                                  .ring = options->ring};
 }
 
 /* A name with a colon before any slash is a protocol's, as elsewhere. */

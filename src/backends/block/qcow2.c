@@ -386,8 +386,7 @@ static int prepare_to_write(struct qcow2 *q, struct error *err)
 static int open_backing(struct qcow2 *q, const struct block_options *options,
                         const struct block_chain *chain, struct error *err)
 {
-    struct block_options below = {
-        .readonly = true, .lock = options->lock, .impatient = options->impatient};
+    struct block_options below = block_options_below(options);
 
     if (!q->info.backing || options->no_backing)
         return 0;

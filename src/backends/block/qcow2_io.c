@@ -503,7 +503,8 @@ static int try_map(struct qcow2 *q, const struct block_request *request, struct 
     return m->in_place && !q->is_corrupt && !check_data(q, m->host, m->size_bytes) ? 0 : -EAGAIN;
 }
 
-static int try_below(struct qcow2 *q, const struct block_request *request)
+static int try_below(struct qcow2 *q, const struct block_request *request,
+                     struct block_later *later)
 {
     uint64_t end = q->backing ? q->backing->size_bytes : 0;
 
@@ -513,34 +514,72 @@ static int try_below(struct qcow2 *q, const struct block_request *request)
     }
     if (request->size_bytes > end - request->offset)
         return -EAGAIN;
-    return q->backing->ops->try_execute(q->backing, request);
+    return q->backing->ops->try_execute(q->backing, request, later);
 }
 
-int qcow2_try_execute(struct block_node *node, const struct block_request *request)
+/* A request that goes on: its claim stays until it ends. */
+struct claimed {
+    struct block_later later;
+    struct block_later *outer;
+    struct qcow2 *q;
+    struct qcow2_claim claim;
+};
+
+static void end_claimed(struct block_later *later, int status)
 {
-    struct qcow2 *q = qcow2_of(node);
-    struct block_request below = *request;
-    struct qcow2_claim claim = {.start = request->offset,
-                                .end = request->offset + request->size_bytes};
-    struct qcow2_mapping m;
+    struct claimed *c = (struct claimed *)later;
+    struct block_later *outer = c->outer;
+
+    end_claim(c->q, &c->claim);
+    free(c);
+    outer->end(outer, status);
+}
+
+static int map_and_claim(struct qcow2 *q, const struct block_request *request,
+                         struct qcow2_claim *claim, struct qcow2_mapping *m)
+{
     int result;
 
     if (!request->size_bytes || pthread_mutex_trylock(&q->lock))
         return -EAGAIN;
-    result = try_map(q, request, &m);
+    result = try_map(q, request, m);
     if (!result)
-        qcow2_claim(q, &claim);
+        qcow2_claim(q, claim);
     pthread_mutex_unlock(&q->lock);
-    if (result)
+    return result;
+}
+
+int qcow2_try_execute(struct block_node *node, const struct block_request *request,
+                      struct block_later *later)
+{
+    struct qcow2 *q = qcow2_of(node);
+    struct block_request below = *request;
+    struct claimed *c = malloc(sizeof(*c));
+    struct qcow2_mapping m;
+    int result;
+
+    if (!c)
+        return -EAGAIN;
+    *c = (struct claimed){.later.end = end_claimed, .outer = later, .q = q};
+    c->claim.start = request->offset;
+    c->claim.end = request->offset + request->size_bytes;
+    result = map_and_claim(q, request, &c->claim, &m);
+    if (result) {
+        free(c);
         return result;
+    }
     below.offset = m.host;
+    later = later ? &c->later : NULL;
     if (m.kind == QCOW2_DATA)
-        result = q->file->ops->try_execute(q->file, &below);
+        result = q->file->ops->try_execute(q->file, &below, later);
     else if (m.kind == QCOW2_NOTHING)
-        result = try_below(q, request);
+        result = try_below(q, request, later);
     else
         block_fill(NULL, request, 0, request->size_bytes);
-    end_claim(q, &claim);
+    if (result == -EINPROGRESS)
+        return result;
+    end_claim(q, &c->claim);
+    free(c);
     return result;
 }
 

@@ -22,6 +22,7 @@
 
 #include "backends/block/internal.h"
 #include "host/host.h"
+#include "host/ring.h"
 
 static_assert(sizeof(struct io_piece) == sizeof(struct iovec) &&
                   offsetof(struct io_piece, data) == offsetof(struct iovec, iov_base) &&
@@ -39,7 +40,8 @@ enum attempt { ATTEMPT_NOWAIT, ATTEMPT_TIMED, ATTEMPT_NEVER };
 struct raw {
     struct block_node node;
     int fd;
-    bool is_in_ram; /* its file system */
+    bool is_in_ram;    /* its file system */
+    struct ring *ring; /* NULL: none */
     _Atomic enum attempt read_attempt, write_attempt;
     _Atomic uint64_t slow_until_ns; /* on the monotonic clock: writing made its caller wait */
     _Atomic bool no_punch;          /* the system makes no holes; it is not asked again */
@@ -157,6 +159,7 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
     raw->node.ops = &raw_ops;
     raw->node.read_only = options->readonly;
     raw->node.can_discard = options->discard;
+    raw->ring = options->ring;
     raw->fd = -1;
     if (!check_kind(options->file, create, err) && !open_file(raw, options, create, err) &&
         !(options->lock && lock_image(raw->fd, options->readonly, err)) &&
@@ -253,9 +256,41 @@ static ssize_t transfer_timed(struct raw *raw, const struct block_request *reque
     return size;
 }
 
-static int raw_try(struct block_node *node, const struct block_request *request)
+/* A request that is in the ring. */
+struct in_ring {
+    struct block_later *later;
+    uint64_t size_bytes;
+};
+
+/* What did not end well is executed once more, which says what is wrong. */
+void block_file_ring_done(void *opaque, int result)
 {
-    struct raw *raw = raw_of(node);
+    struct in_ring *r = opaque;
+    struct block_later *later = r->later;
+    int status = result >= 0 && (uint64_t)result == r->size_bytes ? 0 : -EAGAIN;
+
+    free(r);
+    later->end(later, status);
+}
+
+static int submit(struct raw *raw, const struct block_request *request, struct block_later *later)
+{
+    struct iovec iov[64];
+    unsigned count = slice(request, 0, iov, sizeof(iov) / sizeof(iov[0]));
+    struct in_ring *r = malloc(sizeof(*r));
+
+    if (!r)
+        return -EAGAIN;
+    *r = (struct in_ring){.later = later, .size_bytes = request->size_bytes};
+    if (ring_submit(raw->ring, raw->fd, request->op == BLOCK_WRITE, iov, count, request->offset, 0,
+                    r) == 0)
+        return -EINPROGRESS;
+    free(r);
+    return -EAGAIN;
+}
+
+static int try_now(struct raw *raw, const struct block_request *request)
+{
     _Atomic enum attempt *attempt =
         request->op == BLOCK_READ ? &raw->read_attempt : &raw->write_attempt;
     ssize_t size = 0;
@@ -276,6 +311,18 @@ static int raw_try(struct block_node *node, const struct block_request *request)
         break;
     }
     return size == (ssize_t)request->size_bytes ? 0 : -EAGAIN;
+}
+
+/* Writes go to the cache, where few file systems let the ring do what a worker would not. */
+static int raw_try(struct block_node *node, const struct block_request *request,
+                   struct block_later *later)
+{
+    struct raw *raw = raw_of(node);
+    int status = try_now(raw, request);
+
+    if (status == -EAGAIN && later && raw->ring && request->op == BLOCK_READ)
+        status = submit(raw, request, later);
+    return status;
 }
 
 /* ---- all operations ---- */

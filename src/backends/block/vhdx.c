@@ -497,7 +497,7 @@ static int open_parent(struct vhdx *vhdx, const struct block_options *options,
                        const struct block_chain *chain, struct error *err)
 {
     static char format[] = "vhdx";
-    struct block_options below = {.readonly = true, .lock = options->lock, .format = format};
+    struct block_options below = block_options_below(options);
     char *name;
 
     if (!vhdx->has_parent || options->no_backing)
@@ -512,6 +512,7 @@ static int open_parent(struct vhdx *vhdx, const struct block_options *options,
     free(name);
     if (!below.file)
         return -EINVAL;
+    below.format = format;
     vhdx->mapped.below = block_node_open(&below, chain, err);
     free(below.file);
     return vhdx->mapped.below ? check_linkage(vhdx, err) : -EIO;

@@ -324,7 +324,7 @@ static char *read_text(struct block_node *file, uint64_t offset, uint64_t size_b
 static struct block_node *open_beside(const struct block_options *options, const char *name,
                                       struct error *err)
 {
-    struct block_options file = {.readonly = true, .lock = options->lock};
+    struct block_options file = block_options_below(options);
     struct block_node *node;
 
     if (!*name || strchr(name, '/') || strcmp(name, "..") == 0) {

@@ -142,6 +142,11 @@ static const struct rule connecting_locally[] = {
     CALL_IF(socket, 0, ALL, AF_INET6),
 };
 
+/* Rings are restricted to their files before (ring.c); there can be no new ones. */
+static const struct rule submitting[] = {
+    CALL(io_uring_enter),
+};
+
 static const struct rule reading[] = {
     CALL_IF(openat, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY),
 #ifdef __NR_open
@@ -216,9 +221,10 @@ static const struct {
     {__NR_clone3, ENOSYS}, /* its flags cannot be looked at: clone is next */
     {__NR_openat, EACCES},
 #ifdef __NR_open
-    {__NR_open, EACCES},      {__NR_access, EACCES},
+    {__NR_open, EACCES},          {__NR_access, EACCES},
 #endif
-    {__NR_faccessat, EACCES}, {__NR_prlimit64, EPERM},
+    {__NR_faccessat, EACCES},     {__NR_prlimit64, EPERM},
+    {__NR_io_uring_setup, EPERM}, /* disks that are plugged in go without */
 };
 
 #if defined(ARCHITECTURE)
@@ -228,7 +234,7 @@ static const struct {
 #define PROGRAM_MAX                                                                                \
     (8 +                                                                                           \
      6 * (COUNT(rules) + COUNT(removing) + COUNT(connecting) + COUNT(connecting_locally) +         \
-          COUNT(reading) + COUNT(plugging)) +                                                      \
+          COUNT(reading) + COUNT(plugging) + COUNT(submitting)) +                                  \
      2 * COUNT(refused))
 
 struct program {
@@ -349,7 +355,7 @@ static int enter(const struct rule_list *lists, size_t count, struct error *err)
 
 int host_sandbox(unsigned rights, struct error *err)
 {
-    struct rule_list lists[6];
+    struct rule_list lists[7];
     size_t count = 0;
 
     if (rights & HOST_MAY_PLUG)
@@ -360,6 +366,8 @@ int host_sandbox(unsigned rights, struct error *err)
         lists[count++] = LIST(connecting);
     if (rights & HOST_MAY_READ)
         lists[count++] = LIST(reading);
+    if (rights & HOST_MAY_SUBMIT)
+        lists[count++] = LIST(submitting);
     if (rights & HOST_MAY_REMOVE)
         lists[count++] = LIST(removing);
     lists[count++] = LIST(rules);
