@@ -999,7 +999,9 @@ const struct cli_option cli_run_options[] = {
          "what FILE is (default: found out), "
          "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
          "keeps room that the guest gives back, lock=off shares FILE, aio=threads reads it without "
-         "io_uring; ',,' stands for a comma; "
+         "io_uring, cache=none goes past the host's page cache, writethrough makes each write "
+         "safe, unsafe ignores flushes: a host that stops destroys the disk; ',,' stands for a "
+         "comma; "
          "may be repeated"},
     {"cdrom", 0, CLI_TEXTS, AT(cdrom), "FILE[,P=VALUE]...", .file = true,
      .help =

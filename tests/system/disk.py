@@ -49,6 +49,7 @@ CASES = {
         "guest": "generic",  # the cloud kernel knows no MP table
     },
     "disk-interpreter": {"options": ["--engine", "interpreter"], "mib": 4, "numbers": 5000, "files": 20},
+    "disk-direct": {"options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "disk": ",cache=none"},
     "disk-nbd": {"options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "kills": 5},
     "disk-full": {
         "options": ["--cpus", "2"], "mib": 16, "numbers": 200000, "files": 300, "pauses": 1,

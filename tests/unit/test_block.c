@@ -63,6 +63,22 @@ ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int fl
     return syscall(SYS_preadv2, fd, iov, count, offset, 0, flags);
 }
 
+/* Instead of the system's: what a disk wants that has large blocks. */
+static _Atomic unsigned block_bytes;
+
+int statx(int folder, const char *path, int flags, unsigned mask, struct statx *out)
+{
+    int result = (int)syscall(SYS_statx, folder, path, flags, mask, out);
+
+#ifdef STATX_DIOALIGN
+    if (atomic_load(&block_bytes)) {
+        out->stx_mask |= STATX_DIOALIGN;
+        out->stx_dio_mem_align = out->stx_dio_offset_align = atomic_load(&block_bytes);
+    }
+#endif
+    return result;
+}
+
 static void make_file(off_t size)
 {
     int fd = open(f.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -88,6 +104,7 @@ static int tear_down(void **state)
 {
     (void)state;
     atomic_store(&is_cold, false);
+    atomic_store(&block_bytes, 0);
     block_free(f.block);
     loop_free(f.loop);
     unlink(f.path);
@@ -307,11 +324,11 @@ static void random_request(void)
     memcpy(model + offset, buffer, size);
 }
 
-static void random_requests(const char *options)
+static void random_requests(const char *options, unsigned count)
 {
     memset(model, 0, sizeof(model));
     open_it(options);
-    for (unsigned n = 0; n < 600; n++)
+    for (unsigned n = 0; n < count; n++)
         random_request();
     read_file();
     assert_memory_equal(file, model, BYTES);
@@ -320,14 +337,169 @@ static void random_requests(const char *options)
 static void random_requests_agree_with_a_model(void **state)
 {
     (void)state;
-    random_requests("");
+    random_requests("", 600);
 }
 
 static void so_they_do_without_discarding(void **state)
 {
     (void)state;
-    random_requests(",discard=off");
+    random_requests(",discard=off", 600);
 }
+
+/* ---- cache modes ---- */
+
+static void skip_without_direct(void)
+{
+    int fd = open(f.path, O_RDWR | O_DIRECT | O_CLOEXEC);
+
+    if (fd < 0)
+        skip();
+    close(fd);
+}
+
+static void requests_past_the_cache_agree_with_a_model(void **state)
+{
+    (void)state;
+    skip_without_direct();
+    random_requests(",cache=none", 200);
+}
+
+static void so_they_do_with_large_blocks_and_threads(void **state)
+{
+    (void)state;
+    skip_without_direct();
+    atomic_store(&block_bytes, 4096);
+    random_requests(",cache=directsync,aio=threads", 200);
+}
+
+static void what_is_past_the_cache_is_not_in_it(void **state)
+{
+    static struct test_request r;
+    static _Alignas(4096) uint8_t page[8192];
+
+    (void)state;
+    skip_without_direct();
+    open_it(",cache=none");
+    r.pieces[0] = (struct io_piece){page, sizeof(page)};
+    r.block.piece_count = 1;
+    submit(&r, BLOCK_WRITE, 4096, sizeof(page));
+    assert_false(r.ended); /* it waits for the disk */
+    block_drain(f.block);
+    assert_true(r.ended && r.status == 0);
+}
+
+/* Parts of one block of 4096 bytes, and whole ones beside. */
+static void writers_of_one_block_do_not_lose_each_others(void **state)
+{
+    static struct test_request r[64];
+    static _Alignas(4096) uint8_t data[64 * 4096];
+
+    (void)state;
+    skip_without_direct();
+    atomic_store(&block_bytes, 4096);
+    open_it(",cache=none");
+    for (unsigned turn = 0; turn < 5; turn++) {
+        for (unsigned n = 0; n < sizeof(data); n++)
+            data[n] = (uint8_t)rand_r(&f.seed);
+        for (unsigned n = 0; n < 64; n++) {
+            bool is_whole = n % 16 == 15;
+            size_t at = is_whole ? (48 + n / 16) * 4096 : n * 512;
+
+            r[n].pieces[0] = (struct io_piece){data + at, is_whole ? 4096 : 512};
+            r[n].block.piece_count = 1;
+            submit(&r[n], BLOCK_WRITE, at, is_whole ? 4096 : 512);
+        }
+        block_drain(f.block);
+        read_file();
+        for (unsigned n = 0; n < 64; n++) {
+            size_t at = n % 16 == 15 ? (48 + n / 16) * 4096 : n * 512;
+
+            assert_true(r[n].ended && r[n].status == 0);
+            assert_memory_equal(file + at, data + at, n % 16 == 15 ? 4096 : 512);
+        }
+    }
+}
+
+static void qcow2_goes_past_the_cache(void **state)
+{
+    static char compression[] = "zlib";
+    const struct image_options options = {
+        .cluster_size = 512, .version = 3, .compression = compression};
+    const struct image_new new = {
+        .file = f.path, .format = "qcow2", .size_bytes = BYTES, .force = true, .options = &options};
+    struct error err = {0};
+
+    (void)state;
+    skip_without_direct();
+    for (unsigned turn = 0; turn < 2; turn++) {
+        atomic_store(&block_bytes, turn ? 4096 : 512);
+        if (image_create(&new, &err))
+            fail_msg("%s", err.text);
+        memset(model, 0, sizeof(model));
+        open_it(",cache=none");
+        for (unsigned n = 0; n < 80; n++)
+            random_request();
+        block_free(f.block);
+        open_it(",cache=none");
+        assert_int_equal(run(BLOCK_READ, 0, BYTES, buffer), 0);
+        assert_memory_equal(buffer, model, BYTES);
+        block_free(f.block);
+        f.block = NULL;
+    }
+}
+
+static void an_end_within_a_block_is_refused(void **state)
+{
+    (void)state;
+    skip_without_direct();
+    atomic_store(&block_bytes, 4096);
+    make_file(BYTES - 512);
+    expect_error(",cache=none", EINVAL, "no multiple of the 4096 bytes");
+    open_it(",cache=none,readonly=on");
+    assert_int_equal(run(BLOCK_READ, BYTES - 4096, 3584, buffer), 0);
+    assert_int_equal(run(BLOCK_READ, BYTES - 1024, 512, buffer), 0);
+}
+
+static void a_cache_mode_says_when_the_disk_is_flushed(void **state)
+{
+    static const struct {
+        const char *options;
+        unsigned of_write, of_zero, of_flush, of_close;
+    } rows[] = {
+        {"", 0, 0, 1, 1},
+        {",cache=writeback", 0, 0, 1, 1},
+        {",cache=writethrough", 1, 1, 1, 1},
+        {",cache=unsafe", 0, 0, 0, 0},
+    };
+
+    (void)state;
+    for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        unsigned before = atomic_load(&syncs);
+
+        open_it(rows[n].options);
+        assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), 0);
+        assert_int_equal(atomic_load(&syncs), before += rows[n].of_write);
+        assert_int_equal(run(BLOCK_ZERO, 0, 512, NULL), 0);
+        assert_int_equal(atomic_load(&syncs), before += rows[n].of_zero);
+        assert_int_equal(run(BLOCK_READ, 0, 512, buffer), 0);
+        assert_int_equal(run(BLOCK_FLUSH, 0, 0, NULL), 0);
+        assert_int_equal(atomic_load(&syncs), before += rows[n].of_flush);
+        block_free(f.block);
+        assert_int_equal(atomic_load(&syncs), before + rows[n].of_close);
+    }
+    f.block = NULL;
+    expect_error(",cache=off", EINVAL, "writeback, none, writethrough, directsync or unsafe");
+}
+
+static void a_write_through_that_is_not_safe_has_failed(void **state)
+{
+    (void)state;
+    open_it(",cache=writethrough,fault=flush:2");
+    assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), 0);
+    assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), -EIO);
+}
+
+/* ---- many ---- */
 
 static void many_are_under_way(void **state)
 {
@@ -449,7 +621,7 @@ static void qcow2_images_go_through_a_ring(void **state)
     memset(model, 0, BYTES);
     open_it("");
     atomic_store(&is_cold, true);
-    for (unsigned turn = 0; turn < 200; turn++) {
+    for (unsigned turn = 0; turn < 60; turn++) {
         for (unsigned n = 0; n < 32; n++) {
             uint64_t offset = n * (BYTES / 64) + 512 * (rand_r(&f.seed) % 8);
 
@@ -788,6 +960,14 @@ int main(void)
         TEST(an_image_has_one_writer_or_many_readers),
         TEST(random_requests_agree_with_a_model),
         TEST(so_they_do_without_discarding),
+        TEST(requests_past_the_cache_agree_with_a_model),
+        TEST(so_they_do_with_large_blocks_and_threads),
+        TEST(what_is_past_the_cache_is_not_in_it),
+        TEST(writers_of_one_block_do_not_lose_each_others),
+        TEST(qcow2_goes_past_the_cache),
+        TEST(an_end_within_a_block_is_refused),
+        TEST(a_cache_mode_says_when_the_disk_is_flushed),
+        TEST(a_write_through_that_is_not_safe_has_failed),
         TEST(many_are_under_way),
         TEST(what_is_not_in_memory_goes_through_a_ring),
         TEST(many_are_in_a_ring),

@@ -39,10 +39,21 @@ static const char *const error_policies[] = {[ERROR_REPORT] = "report",
                                              [ERROR_IGNORE] = "ignore",
                                              [ERROR_ENOSPC] = "enospc"};
 
+/* How the host's cache is used. */
+static const struct cache_mode {
+    const char *name;
+    bool is_direct, is_write_through, is_volatile;
+} cache_modes[] = {{"writeback", false, false, false},
+                   {"none", true, false, false},
+                   {"writethrough", false, true, false},
+                   {"directsync", true, true, false},
+                   {"unsafe", false, false, true}};
+
 struct block {
     char *name; /* of its file */
     struct block_node *node;
     struct work_pool *pool;
+    const struct cache_mode *cache;
     struct ring *ring;  /* NULL: none */
     unsigned under_way; /* on worker threads and in the ring */
     struct block_work *spare;
@@ -71,6 +82,9 @@ const struct property block_properties[] = {
                     "when reading fails: report, pause, ignore or enospc"),
     PROPERTY_U32(struct block_options, reconnect, 60,
                  "seconds that requests wait for an NBD server that is away before they fail"),
+    PROPERTY_STRING(struct block_options, cache, "writeback",
+                    "writeback: the host's page cache; none: past it; writethrough, directsync: "
+                    "the same, and each write is safe when it ends; unsafe: flushes do nothing"),
     PROPERTY_STRING(struct block_options, aio, NULL,
                     "who waits for the disk: io_uring (the kernel) or threads; io_uring if nothing "
                     "is said, where it can be used"),
@@ -123,6 +137,20 @@ static int parse_policy(const char *name, const char *text, enum error_policy *o
     return error_set(err, EINVAL, "%s=%s: it can be report, pause, ignore or enospc", name, text);
 }
 
+static int parse_cache(struct block *block, struct block_options *options, struct error *err)
+{
+    for (size_t n = 0; n < sizeof(cache_modes) / sizeof(cache_modes[0]); n++)
+        if (strcmp(options->cache, cache_modes[n].name) == 0)
+            block->cache = &cache_modes[n];
+    if (!block->cache)
+        return error_set(err, EINVAL,
+                         "cache=%s: it can be writeback, none, writethrough, directsync or unsafe",
+                         options->cache);
+    options->is_direct = block->cache->is_direct;
+    options->is_volatile = block->cache->is_volatile;
+    return 0;
+}
+
 /* Without aio=io_uring it goes without. */
 static int make_ring(struct block *block, struct loop *loop, struct block_options *options,
                      struct error *err)
@@ -165,7 +193,7 @@ static int open_node(struct block *block, struct loop *loop, const char *descrip
     if (!parse_options(&options, description, err) &&
         !parse_policy("werror", options.werror, &block->write_error, err) &&
         !parse_policy("rerror", options.rerror, &block->read_error, err) &&
-        !make_ring(block, loop, &options, err)) {
+        !parse_cache(block, &options, err) && !make_ring(block, loop, &options, err)) {
         block->node = open_stack(&options, err);
         block->name = options.file;
         options.file = NULL;
@@ -339,12 +367,21 @@ static struct block_work *take_kept(struct block *block)
 
 /* ---- their execution ---- */
 
+/* Written to the disk before it ends? */
+static bool must_be_safe(const struct block *block, const struct block_request *request)
+{
+    return block->cache->is_write_through && request->op != BLOCK_READ &&
+           request->op != BLOCK_FLUSH;
+}
+
 static void run_work(struct work *opaque)
 {
     struct block_work *work = (struct block_work *)opaque;
     struct block_node *node = work->block->node;
 
     work->status = node->ops->execute(node, work->request);
+    if (!work->status && must_be_safe(work->block, work->request))
+        work->status = block_node_flush(node);
 }
 
 static void end_work(struct block_work *work)
@@ -375,10 +412,12 @@ static void later_end(struct block_later *later, int status)
         end_work(work);
 }
 
-static bool is_small(const struct block_request *request)
+/* Past the page cache nothing is copied where it is submitted. */
+static bool may_try(const struct block *block, const struct block_request *request)
 {
     return (request->op == BLOCK_READ || request->op == BLOCK_WRITE) &&
-           request->size_bytes <= SMALL_BYTES;
+           (request->size_bytes <= SMALL_BYTES || block->cache->is_direct) &&
+           !must_be_safe(block, request);
 }
 
 static void start(struct block *block, struct block_request *request)
@@ -395,7 +434,8 @@ static void start(struct block *block, struct block_request *request)
                                 .later.end = later_end,
                                 .block = block,
                                 .request = request};
-    status = is_small(request) ? node->ops->try_execute(node, request, &work->later) : -EAGAIN;
+    status =
+        may_try(block, request) ? node->ops->try_execute(node, request, &work->later) : -EAGAIN;
     if (status != -EAGAIN && status != -EINPROGRESS) {
         give_back(block, work);
         end_request(block, request, status);

@@ -23,13 +23,15 @@ struct ring;
 /* How an image is opened. */
 struct block_options {
     char *file, *format; /* properties */
-    char *werror, *rerror, *fault, *aio;
+    char *werror, *rerror, *fault, *aio, *cache;
     uint32_t reconnect;
     _Atomic bool *impatient; /* set while nobody shall wait for a server; NULL: never */
     struct ring *ring;       /* for files; NULL: none */
     bool readonly, discard, lock, snapshot;
-    bool as_it_is;   /* to be checked: it may be damaged, and is not changed by being opened */
-    bool no_backing; /* its backing file is not opened */
+    bool is_direct;   /* past the host's page cache */
+    bool is_volatile; /* flushes do nothing */
+    bool as_it_is;    /* to be checked: it may be damaged, and is not changed by being opened */
+    bool no_backing;  /* its backing file is not opened */
 };
 
 struct block_node {

@@ -505,7 +505,7 @@ static int look_at_export(struct nbd *nbd, const struct block_options *options, 
     nbd->node.size_bytes = align_down(nbd->size_bytes, BLOCK_SECTOR_BYTES);
     nbd->node.read_only = options->readonly;
     nbd->node.can_discard = options->discard;
-    nbd->can_flush = nbd_can_flush(h) > 0;
+    nbd->can_flush = !options->is_volatile && nbd_can_flush(h) > 0;
     nbd->can_trim = nbd_can_trim(h) > 0;
     nbd->can_zero = nbd_can_zero(h) > 0;
     nbd->can_map = nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;

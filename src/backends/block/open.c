@@ -243,6 +243,8 @@ struct block_options block_options_below(const struct block_options *options)
     return (struct block_options){.readonly = true,
                                   .lock = options->lock,
                                   .impatient = options->impatient,
+                                  .is_direct = options->is_direct,
+                                  .is_volatile = options->is_volatile,
                                   .ring = options->ring};
 }
 

@@ -20,6 +20,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "backends/block/direct.h"
 #include "backends/block/internal.h"
 #include "host/host.h"
 #include "host/ring.h"
@@ -40,6 +41,9 @@ enum attempt { ATTEMPT_NOWAIT, ATTEMPT_TIMED, ATTEMPT_NEVER };
 struct raw {
     struct block_node node;
     int fd;
+    bool is_direct; /* with what direct says */
+    struct direct direct;
+    bool is_volatile;
     bool is_in_ram;    /* its file system */
     struct ring *ring; /* NULL: none */
     _Atomic enum attempt read_attempt, write_attempt;
@@ -107,6 +111,8 @@ static void raw_close(struct block_node *node)
 {
     struct raw *raw = raw_of(node);
 
+    if (raw->is_direct)
+        direct_done(&raw->direct);
     if (raw->fd >= 0)
         close(raw->fd);
     free(raw);
@@ -115,11 +121,20 @@ static void raw_close(struct block_node *node)
 static int open_file(struct raw *raw, const struct block_options *options, bool create,
                      struct error *err)
 {
-    int flags = (options->readonly ? O_RDONLY : O_RDWR) | (create ? O_CREAT : 0) | O_CLOEXEC;
+    int flags = (options->readonly ? O_RDONLY : O_RDWR) | (create ? O_CREAT : 0) |
+                (options->is_direct ? O_DIRECT : 0) | O_CLOEXEC;
 
     raw->fd = open(options->file, flags, 0666);
-    if (raw->fd >= 0)
+    if (raw->fd >= 0) {
+        raw->is_direct = options->is_direct;
+        if (raw->is_direct)
+            direct_init(&raw->direct, raw->fd);
         return 0;
+    }
+    if (errno == EINVAL && options->is_direct)
+        return error_set(err, errno,
+                         "its file system cannot be read and written past the page cache, "
+                         "which cache=none and directsync want");
     return error_set(err, errno, "%s%s", strerror(errno),
                      (errno == EACCES || errno == EROFS) && !options->readonly && !create
                          ? "; readonly=on opens it for reading"
@@ -159,6 +174,7 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
     raw->node.ops = &raw_ops;
     raw->node.read_only = options->readonly;
     raw->node.can_discard = options->discard;
+    raw->is_volatile = options->is_volatile;
     raw->ring = options->ring;
     raw->fd = -1;
     if (!check_kind(options->file, create, err) && !open_file(raw, options, create, err) &&
@@ -170,13 +186,30 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
     return NULL;
 }
 
+/* To write its last block would make it longer. */
+static int check_end(struct block_node *file, const struct block_options *options,
+                     struct error *err)
+{
+    uint64_t length;
+
+    if (file->ops != &raw_ops || !raw_of(file)->is_direct || options->readonly ||
+        raw_length(file, &length) || length % raw_of(file)->direct.block_bytes == 0)
+        return 0;
+    return error_set(
+        err, EINVAL,
+        "'%s': its length is no multiple of the %u bytes that its disk writes at once, "
+        "so it cannot be written with cache=none or directsync",
+        options->file, raw_of(file)->direct.block_bytes);
+}
+
 static struct block_node *raw_open(struct block_node *file, const struct block_options *options,
                                    const struct block_chain *chain, struct error *err)
 {
-    if (file->size_bytes)
+    if (file->size_bytes && !check_end(file, options, err))
         return file;
-    error_set(err, EINVAL, "'%s': it is empty: a disk has one sector of 512 bytes at least",
-              options->file);
+    if (!file->size_bytes)
+        error_set(err, EINVAL, "'%s': it is empty: a disk has one sector of 512 bytes at least",
+                  options->file);
     block_node_close(file);
     return NULL;
 }
@@ -226,15 +259,31 @@ static int move_all(struct raw *raw, const struct block_request *request, size_t
             continue;
         if (size < 0)
             return -errno;
-        if (size == 0 && !raw->node.is_container)
-            return -EIO;
-        if (size == 0) {
-            block_fill(NULL, request, done, request->size_bytes - done);
-            return 0;
-        }
         done += (size_t)size;
+        if (size && !(raw->is_direct && size % raw->direct.block_bytes))
+            continue;
+        if (done < request->size_bytes && (request->op == BLOCK_WRITE || !raw->node.is_container))
+            return -EIO;
+        block_fill(NULL, request, done, request->size_bytes - done);
+        return 0;
     }
     return 0;
+}
+
+static int move(struct raw *raw, const struct block_request *request)
+{
+    int result;
+
+    if (!raw->is_direct)
+        return move_all(raw, request, 0);
+    if (!direct_fits(&raw->direct, request))
+        return direct_copy(&raw->direct, raw->fd, request, raw->node.is_container);
+    if (request->op == BLOCK_READ)
+        return move_all(raw, request, 0);
+    direct_enter(&raw->direct, true);
+    result = move_all(raw, request, 0);
+    direct_leave(&raw->direct);
+    return result;
 }
 
 /* ---- without waiting ---- */
@@ -258,6 +307,8 @@ static ssize_t transfer_timed(struct raw *raw, const struct block_request *reque
 
 /* A request that is in the ring. */
 struct in_ring {
+    struct raw *raw;
+    bool is_write;
     struct block_later *later;
     uint64_t size_bytes;
 };
@@ -269,6 +320,8 @@ void block_file_ring_done(void *opaque, int result)
     struct block_later *later = r->later;
     int status = result >= 0 && (uint64_t)result == r->size_bytes ? 0 : -EAGAIN;
 
+    if (r->is_write)
+        direct_leave(&r->raw->direct);
     free(r);
     later->end(later, status);
 }
@@ -281,9 +334,11 @@ static int submit(struct raw *raw, const struct block_request *request, struct b
 
     if (!r)
         return -EAGAIN;
-    *r = (struct in_ring){.later = later, .size_bytes = request->size_bytes};
-    if (ring_submit(raw->ring, raw->fd, request->op == BLOCK_WRITE, iov, count, request->offset, 0,
-                    r) == 0)
+    *r = (struct in_ring){.raw = raw,
+                          .is_write = request->op == BLOCK_WRITE,
+                          .later = later,
+                          .size_bytes = request->size_bytes};
+    if (ring_submit(raw->ring, raw->fd, r->is_write, iov, count, request->offset, 0, r) == 0)
         return -EINPROGRESS;
     free(r);
     return -EAGAIN;
@@ -313,13 +368,31 @@ static int try_now(struct raw *raw, const struct block_request *request)
     return size == (ssize_t)request->size_bytes ? 0 : -EAGAIN;
 }
 
+static int try_direct(struct raw *raw, const struct block_request *request,
+                      struct block_later *later)
+{
+    bool is_write = request->op == BLOCK_WRITE;
+    int status;
+
+    if (!later || !raw->ring || request->piece_count > BLOCK_MAX_PIECES ||
+        !direct_fits(&raw->direct, request) || (is_write && !direct_enter(&raw->direct, false)))
+        return -EAGAIN;
+    status = submit(raw, request, later);
+    if (is_write && status != -EINPROGRESS)
+        direct_leave(&raw->direct);
+    return status;
+}
+
 /* Writes go to the cache, where few file systems let the ring do what a worker would not. */
 static int raw_try(struct block_node *node, const struct block_request *request,
                    struct block_later *later)
 {
     struct raw *raw = raw_of(node);
-    int status = try_now(raw, request);
+    int status;
 
+    if (raw->is_direct)
+        return try_direct(raw, request, later);
+    status = try_now(raw, request);
     if (status == -EAGAIN && later && raw->ring && request->op == BLOCK_READ)
         status = submit(raw, request, later);
     return status;
@@ -329,29 +402,37 @@ static int raw_try(struct block_node *node, const struct block_request *request,
 
 static int write_zeros(struct raw *raw, uint64_t offset, uint64_t size_bytes)
 {
-    static uint8_t zeros[ZERO_BYTES];
+    static _Alignas(4096) uint8_t zeros[ZERO_BYTES];
+    int result = 0;
 
-    while (size_bytes) {
-        size_t part = size_bytes < sizeof(zeros) ? size_bytes : sizeof(zeros);
-        ssize_t size = pwrite(raw->fd, zeros, part, (off_t)offset);
+    for (uint64_t part; size_bytes && !result; offset += part, size_bytes -= part) {
+        struct io_piece piece = {zeros, size_bytes < sizeof(zeros) ? size_bytes : sizeof(zeros)};
+        const struct block_request request = {.op = BLOCK_WRITE,
+                                              .offset = offset,
+                                              .size_bytes = piece.size_bytes,
+                                              .pieces = &piece,
+                                              .piece_count = 1};
 
-        if (size < 0 && errno == EINTR)
-            continue;
-        if (size <= 0)
-            return size ? -errno : -EIO;
-        offset += (uint64_t)size;
-        size_bytes -= (uint64_t)size;
+        part = piece.size_bytes;
+        result = move(raw, &request);
     }
-    return 0;
+    return result;
 }
 
 /* A hole, which reads as zeros. -EOPNOTSUPP where there are none. */
 static int punch(struct raw *raw, const struct block_request *request)
 {
+    int result;
+
     if (atomic_load_explicit(&raw->no_punch, memory_order_relaxed))
         return -EOPNOTSUPP;
-    if (fallocate(raw->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)request->offset,
-                  (off_t)request->size_bytes) == 0)
+    if (raw->is_direct)
+        direct_enter(&raw->direct, true);
+    result = fallocate(raw->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)request->offset,
+                       (off_t)request->size_bytes);
+    if (raw->is_direct)
+        direct_leave(&raw->direct);
+    if (!result)
         return 0;
     if (errno == EOPNOTSUPP || errno == ENODEV || errno == ENOSYS)
         atomic_store_explicit(&raw->no_punch, true, memory_order_relaxed);
@@ -366,7 +447,7 @@ static int flush(struct raw *raw)
 {
     int status = atomic_load(&raw->flush_error);
 
-    if (!status && fdatasync(raw->fd)) {
+    if (!status && !raw->is_volatile && fdatasync(raw->fd)) {
         status = -errno;
         atomic_store(&raw->flush_error, status);
     }
@@ -380,7 +461,7 @@ static int raw_execute(struct block_node *node, const struct block_request *requ
     switch (request->op) {
     case BLOCK_READ:
     case BLOCK_WRITE:
-        return move_all(raw, request, 0);
+        return move(raw, request);
     case BLOCK_FLUSH:
         return flush(raw);
     case BLOCK_DISCARD:
