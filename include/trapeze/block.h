@@ -63,7 +63,10 @@ bool block_can_discard(const struct block *block);
  * writes to a device that is read-only, ends with -EINVAL or -EROFS.
  */
 void block_submit(struct block *block, struct block_request *request);
-/* Wait until nothing is under way, done() was called for all. What was kept ends with its error. */
+/*
+ * Wait until nothing is under way, done() was called for all. What was kept ends with its error,
+ * what is throttled and has not begun with -ECANCELED.
+ */
 void block_drain(struct block *block);
 
 /*

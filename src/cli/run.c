@@ -1000,7 +1000,9 @@ const struct cli_option cli_run_options[] = {
          "readonly=on leaves FILE as it is, snapshot=on forgets what is written, discard=off "
          "keeps room that the guest gives back, lock=off shares FILE, aio=threads reads it without "
          "io_uring, cache=none goes past the host's page cache, writethrough makes each write "
-         "safe, unsafe ignores flushes: a host that stops destroys the disk; ',,' stands for a "
+         "safe, unsafe ignores flushes: a host that stops destroys the disk, throttle.iops=N and "
+         "bps=N (and "
+         "iops_rd, iops_wr, bps_rd, bps_wr) bound requests and bytes a second; ',,' stands for a "
          "comma; "
          "may be repeated"},
     {"cdrom", 0, CLI_TEXTS, AT(cdrom), "FILE[,P=VALUE]...", .file = true,

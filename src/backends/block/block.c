@@ -3,7 +3,7 @@
  *
  * A request that needs no disk (small, and in the host's page cache) is executed at once, where it
  * is submitted: handing it over would take longer. What the kernel can execute by itself goes into
- * a ring.
+ * a ring. Where a disk is throttled all of them wait before that.
  *
  * A request that fails may be kept, while the machine is paused, and tried again.
  */
@@ -24,6 +24,7 @@
 
 struct block_work {
     struct work work;
+    struct throttled throttled;
     struct block_later later;
     struct block *block;
     struct block_request *request;
@@ -54,8 +55,9 @@ struct block {
     struct block_node *node;
     struct work_pool *pool;
     const struct cache_mode *cache;
-    struct ring *ring;  /* NULL: none */
-    unsigned under_way; /* on worker threads and in the ring */
+    struct throttle *throttle; /* NULL: none */
+    struct ring *ring;         /* NULL: none */
+    unsigned under_way;        /* on worker threads and in the ring */
     struct block_work *spare;
     unsigned spare_count;
     enum error_policy read_error, write_error;
@@ -65,6 +67,13 @@ struct block {
     bool draining;                       /* all errors are reported */
     _Atomic bool impatient;              /* nodes shall not wait; what fails is kept */
 };
+
+/* "throttle.NAME" and what belongs to it. */
+#define THROTTLE(name, what)                                                                       \
+    PROPERTY_U64(struct block_options, throttle.name, 0, what " a second at most, 0: any number"), \
+        PROPERTY_U64(struct block_options, throttle.name##_max, 0, what " a second in a burst"),   \
+        PROPERTY_U32(struct block_options, throttle.name##_max_length, 1,                          \
+                     "seconds that a burst may last")
 
 const struct property block_properties[] = {
     PROPERTY_STRING(struct block_options, file, NULL, "image file or device"),
@@ -88,6 +97,14 @@ const struct property block_properties[] = {
     PROPERTY_STRING(struct block_options, aio, NULL,
                     "who waits for the disk: io_uring (the kernel) or threads; io_uring if nothing "
                     "is said, where it can be used"),
+    THROTTLE(iops, "requests"),
+    THROTTLE(iops_rd, "reads"),
+    THROTTLE(iops_wr, "writes"),
+    THROTTLE(bps, "bytes"),
+    THROTTLE(bps_rd, "bytes read"),
+    THROTTLE(bps_wr, "bytes written"),
+    PROPERTY_U64(struct block_options, throttle.iops_size, 0,
+                 "larger requests count as several of so many bytes"),
     PROPERTY_STRING(struct block_options, fault, NULL,
                     "for tests: OPERATION:NUMBER[:COUNT[:ERROR]] lets some fail, slow:MS all wait"),
     PROPERTY_END,
@@ -171,6 +188,8 @@ static int make_ring(struct block *block, struct loop *loop, struct block_option
     return 0;
 }
 
+static void start_throttled(struct throttled *throttled);
+
 static struct block_node *open_stack(struct block_options *options, struct error *err)
 {
     struct block_node *node;
@@ -193,7 +212,9 @@ static int open_node(struct block *block, struct loop *loop, const char *descrip
     if (!parse_options(&options, description, err) &&
         !parse_policy("werror", options.werror, &block->write_error, err) &&
         !parse_policy("rerror", options.rerror, &block->read_error, err) &&
-        !parse_cache(block, &options, err) && !make_ring(block, loop, &options, err)) {
+        !parse_cache(block, &options, err) &&
+        !throttle_new(&options.throttle, loop, start_throttled, &block->throttle, err) &&
+        !make_ring(block, loop, &options, err)) {
         block->node = open_stack(&options, err);
         block->name = options.file;
         options.file = NULL;
@@ -235,6 +256,7 @@ void block_free(struct block *block)
         block->node->ops->close(block->node);
     }
     ring_free(block->ring);
+    throttle_free(block->throttle);
     free(block->name);
     while (block->spare) {
         struct block_work *work = block->spare;
@@ -420,20 +442,27 @@ static bool may_try(const struct block *block, const struct block_request *reque
            !must_be_safe(block, request);
 }
 
-static void start(struct block *block, struct block_request *request)
+static struct block_work *new_work(struct block *block, struct block_request *request)
 {
-    struct block_node *node = block->node;
     struct block_work *work = take_work(block);
+
+    if (work)
+        *work = (struct block_work){.work = {.run = run_work, .done = work_done},
+                                    .later.end = later_end,
+                                    .block = block,
+                                    .request = request};
+    else
+        request->done(request, -ENOMEM);
+    return work;
+}
+
+static void start(struct block_work *work)
+{
+    struct block *block = work->block;
+    struct block_node *node = block->node;
+    struct block_request *request = work->request;
     int status;
 
-    if (!work) {
-        request->done(request, -ENOMEM);
-        return;
-    }
-    *work = (struct block_work){.work = {.run = run_work, .done = work_done},
-                                .later.end = later_end,
-                                .block = block,
-                                .request = request};
     status =
         may_try(block, request) ? node->ops->try_execute(node, request, &work->later) : -EAGAIN;
     if (status != -EAGAIN && status != -EINPROGRESS) {
@@ -446,14 +475,41 @@ static void start(struct block *block, struct block_request *request)
         work_submit(block->pool, &work->work);
 }
 
+static struct block_work *work_of_throttled(struct throttled *throttled)
+{
+    return (struct block_work *)((char *)throttled - offsetof(struct block_work, throttled));
+}
+
+static void start_throttled(struct throttled *throttled)
+{
+    start(work_of_throttled(throttled));
+}
+
+/* What is discarded moves nowhere, but it is a request, as a flush is. */
+static void throttle(struct block *block, struct block_work *work)
+{
+    const struct block_request *request = work->request;
+    bool moves = request->op != BLOCK_FLUSH && request->op != BLOCK_DISCARD;
+
+    work->throttled.is_write = request->op != BLOCK_READ;
+    work->throttled.size_bytes = moves ? request->size_bytes : 0;
+    throttle_submit(block->throttle, &work->throttled);
+}
+
 void block_submit(struct block *block, struct block_request *request)
 {
     int status = check_request(block->node, request);
+    struct block_work *work;
 
-    if (status)
+    if (status) {
         request->done(request, status);
-    else
-        start(block, request);
+        return;
+    }
+    work = new_work(block, request);
+    if (work && block->throttle)
+        throttle(block, work);
+    else if (work)
+        start(work);
 }
 
 void block_retry(struct block *block)
@@ -466,7 +522,9 @@ void block_retry(struct block *block)
 
         kept = work->next;
         give_back(block, work);
-        start(block, request);
+        work = new_work(block, request);
+        if (work)
+            start(work);
     }
 }
 
@@ -483,9 +541,26 @@ static void wait_for_some(struct block *block)
 void block_quiesce(struct block *block)
 {
     atomic_store(&block->impatient, block_is_remote(block));
-    while (block->under_way)
+    throttle_hurry(block->throttle);
+    while (block->under_way) {
         wait_for_some(block);
+        throttle_hurry(block->throttle); /* done() may have submitted */
+    }
     atomic_store(&block->impatient, false);
+}
+
+/* They have not begun. If they did now, a guest that resets its disk would not be throttled. */
+static void cancel_throttled(struct block *block)
+{
+    struct throttled *throttled;
+
+    while ((throttled = throttle_take(block->throttle))) {
+        struct block_work *work = work_of_throttled(throttled);
+        struct block_request *request = work->request;
+
+        give_back(block, work);
+        request->done(request, -ECANCELED);
+    }
 }
 
 void block_drain(struct block *block)
@@ -493,6 +568,7 @@ void block_drain(struct block *block)
     bool was_draining = block->draining; /* done() may drain too */
 
     block->draining = true;
+    cancel_throttled(block);
     do {
         struct block_work *kept = take_kept(block);
 

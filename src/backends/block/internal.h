@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include "backends/block/throttle.h"
 #include "trapeze/block.h"
 #include "trapeze/property.h"
 
@@ -25,6 +26,7 @@ struct block_options {
     char *file, *format; /* properties */
     char *werror, *rerror, *fault, *aio, *cache;
     uint32_t reconnect;
+    struct throttle_options throttle;
     _Atomic bool *impatient; /* set while nobody shall wait for a server; NULL: never */
     struct ring *ring;       /* for files; NULL: none */
     bool readonly, discard, lock, snapshot;
