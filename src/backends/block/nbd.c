@@ -30,6 +30,8 @@
 #define RETRY_NS     250000000ull
 #define LOOK_MS      100 /* while something may become overdue */
 #define IMPATIENT_NS 3000000000ull
+#define OPEN_NS      30000000000ull
+#define GOODBYE_NS   1000000000ull
 
 struct call {
     enum { CALL_READ, CALL_WRITE, CALL_FLUSH, CALL_TRIM, CALL_ZERO, CALL_STATUS } kind;
@@ -458,6 +460,16 @@ static int nbd_set_length(struct block_node *node, uint64_t size_bytes)
 
 /* ---- opening and closing ---- */
 
+/* A server need not go when it is told that we do. */
+static void say_goodbye(const struct nbd *nbd)
+{
+    uint64_t end = host_monotonic_ns() + GOODBYE_NS;
+    int result = nbd_aio_disconnect(nbd->handle, 0);
+
+    while (result >= 0 && !is_lost(nbd) && host_monotonic_ns() < end)
+        result = nbd_poll(nbd->handle, LOOK_MS);
+}
+
 static void close_nbd(struct block_node *node)
 {
     struct nbd *nbd = nbd_of(node);
@@ -469,7 +481,7 @@ static void close_nbd(struct block_node *node)
         wake(nbd);
     host_thread_join(nbd->thread);
     if (nbd->handle && nbd_aio_is_ready(nbd->handle))
-        nbd_shutdown(nbd->handle, 0);
+        say_goodbye(nbd);
     nbd_close(nbd->handle);
     if (nbd->event_fd >= 0)
         close(nbd->event_fd);
@@ -512,13 +524,29 @@ static int look_at_export(struct nbd *nbd, const struct block_options *options, 
     return 0;
 }
 
+/* Nor need it say anything. */
+static int connect_first(struct nbd *nbd, struct error *err)
+{
+    uint64_t end = host_monotonic_ns() + OPEN_NS;
+    int result = nbd_aio_connect_uri(nbd->handle, nbd->uri);
+
+    while (result >= 0 && !nbd_aio_is_ready(nbd->handle) && host_monotonic_ns() < end)
+        result = nbd_poll(nbd->handle, LOOK_MS);
+    if (result < 0)
+        return error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "%s", nbd_get_error());
+    return nbd_aio_is_ready(nbd->handle)
+               ? 0
+               : error_set(err, ETIMEDOUT, "the server says nothing for %d s",
+                           (int)(OPEN_NS / 1000000000u));
+}
+
 static int start(struct nbd *nbd, const struct block_options *options, struct error *err)
 {
     nbd->handle = new_handle();
     if (!nbd->uri || !nbd->handle || nbd->event_fd < 0)
         return error_set(err, ENOMEM, "out of memory");
-    if (nbd_connect_uri(nbd->handle, nbd->uri))
-        return error_set(err, nbd_get_errno() ? nbd_get_errno() : EIO, "%s", nbd_get_error());
+    if (connect_first(nbd, err))
+        return -EIO;
     if (look_at_export(nbd, options, err))
         return -EINVAL;
     nbd->is_ready = true;
