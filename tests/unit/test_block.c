@@ -357,11 +357,33 @@ static void skip_without_direct(void)
     close(fd);
 }
 
+static bool has_ring(void)
+{
+    open_it("");
+    return block_has_ring(f.block);
+}
+
+static void reopen(const char *options)
+{
+    block_free(f.block);
+    open_it(options);
+}
+
 static void requests_past_the_cache_agree_with_a_model(void **state)
 {
     (void)state;
     skip_without_direct();
     random_requests(",cache=none", 200);
+}
+
+static void so_they_do_through_a_ring(void **state)
+{
+    (void)state;
+    skip_without_direct();
+    if (!has_ring())
+        skip(); /* a kernel without, or one that allows none */
+    block_free(f.block);
+    random_requests(",cache=none,aio=io_uring", 200);
 }
 
 static void so_they_do_with_large_blocks_and_threads(void **state)
@@ -397,7 +419,7 @@ static void writers_of_one_block_do_not_lose_each_others(void **state)
     (void)state;
     skip_without_direct();
     atomic_store(&block_bytes, 4096);
-    open_it(",cache=none");
+    reopen(has_ring() ? ",cache=none,aio=io_uring" : ",cache=none");
     for (unsigned turn = 0; turn < 5; turn++) {
         for (unsigned n = 0; n < sizeof(data); n++)
             data[n] = (uint8_t)rand_r(&f.seed);
@@ -530,25 +552,13 @@ static void many_are_under_way(void **state)
 
 /* ---- rings ---- */
 
-static bool has_ring(void)
-{
-    open_it("");
-    return block_has_ring(f.block);
-}
-
-static void reopen(const char *options)
-{
-    block_free(f.block);
-    open_it(options);
-}
-
 static void what_is_not_in_memory_goes_through_a_ring(void **state)
 {
     unsigned before;
 
     (void)state;
     if (!has_ring())
-        skip(); /* a kernel without, or one that allows none */
+        skip();
     reopen(",format=raw,aio=io_uring");
     memset(buffer, 0x77, 8192);
     assert_int_equal(run(BLOCK_WRITE, 4096, 8192, buffer), 0);
@@ -961,6 +971,7 @@ int main(void)
         TEST(random_requests_agree_with_a_model),
         TEST(so_they_do_without_discarding),
         TEST(requests_past_the_cache_agree_with_a_model),
+        TEST(so_they_do_through_a_ring),
         TEST(so_they_do_with_large_blocks_and_threads),
         TEST(what_is_past_the_cache_is_not_in_it),
         TEST(writers_of_one_block_do_not_lose_each_others),

@@ -95,8 +95,8 @@ const struct property block_properties[] = {
                     "writeback: the host's page cache; none: past it; writethrough, directsync: "
                     "the same, and each write is safe when it ends; unsafe: flushes do nothing"),
     PROPERTY_STRING(struct block_options, aio, NULL,
-                    "who waits for the disk: io_uring (the kernel) or threads; io_uring if nothing "
-                    "is said, where it can be used"),
+                    "who waits for the disk: io_uring (the kernel) or threads; if nothing is said "
+                    "the kernel for what is read, where it can"),
     THROTTLE(iops, "requests"),
     THROTTLE(iops_rd, "reads"),
     THROTTLE(iops_wr, "writes"),
@@ -181,6 +181,7 @@ static int make_ring(struct block *block, struct loop *loop, struct block_option
                    : error_set(err, EINVAL, "aio=%s: it can be io_uring or threads", options->aio);
     block->ring = ring_new(loop, block_file_ring_done, &why);
     options->ring = block->ring;
+    options->ring_writes = is_wanted;
     if (!block->ring)
         log_debug("disk %s: no io_uring: %s", options->file, why.text);
     if (!block->ring && is_wanted)

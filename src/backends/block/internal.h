@@ -29,6 +29,7 @@ struct block_options {
     struct throttle_options throttle;
     _Atomic bool *impatient; /* set while nobody shall wait for a server; NULL: never */
     struct ring *ring;       /* for files; NULL: none */
+    bool ring_writes;        /* not only reads */
     bool readonly, discard, lock, snapshot;
     bool is_direct;   /* past the host's page cache */
     bool is_volatile; /* flushes do nothing */

@@ -46,6 +46,7 @@ struct raw {
     bool is_volatile;
     bool is_in_ram;    /* its file system */
     struct ring *ring; /* NULL: none */
+    bool ring_writes;
     _Atomic enum attempt read_attempt, write_attempt;
     _Atomic uint64_t slow_until_ns; /* on the monotonic clock: writing made its caller wait */
     _Atomic bool no_punch;          /* the system makes no holes; it is not asked again */
@@ -176,6 +177,7 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
     raw->node.can_discard = options->discard;
     raw->is_volatile = options->is_volatile;
     raw->ring = options->ring;
+    raw->ring_writes = options->ring_writes;
     raw->fd = -1;
     if (!check_kind(options->file, create, err) && !open_file(raw, options, create, err) &&
         !(options->lock && lock_image(raw->fd, options->readonly, err)) &&
@@ -374,8 +376,9 @@ static int try_direct(struct raw *raw, const struct block_request *request,
     bool is_write = request->op == BLOCK_WRITE;
     int status;
 
-    if (!later || !raw->ring || request->piece_count > BLOCK_MAX_PIECES ||
-        !direct_fits(&raw->direct, request) || (is_write && !direct_enter(&raw->direct, false)))
+    if (!later || !raw->ring || (is_write && !raw->ring_writes) ||
+        request->piece_count > BLOCK_MAX_PIECES || !direct_fits(&raw->direct, request) ||
+        (is_write && !direct_enter(&raw->direct, false)))
         return -EAGAIN;
     status = submit(raw, request, later);
     if (is_write && status != -EINPROGRESS)
