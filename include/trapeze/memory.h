@@ -119,6 +119,12 @@ int memory_load(struct memory *memory, uint64_t gpa, const void *data, size_t si
  */
 void *memory_pin(struct memory *memory, uint64_t gpa, size_t size_bytes);
 void memory_unpin(struct memory *memory, void *hva, size_t written_bytes);
+/*
+ * Give what hva, a pin, has of whole pages back to the host: they are zero from now on, and take
+ * memory again when they are used. Any thread.
+ */
+int memory_discard(struct memory *memory, void *hva, size_t size_bytes, struct error *err);
+uint64_t memory_used_bytes(const struct memory *memory); /* what RAM and blocks take of the host */
 
 /* Dirty pages of the RAM file since the last fetch, one bit a page. Off until started. */
 int memory_dirty_start(struct memory *memory, struct error *err);

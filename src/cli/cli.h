@@ -184,6 +184,7 @@ int cli_monitor_run(const struct cli_verb *verb, char **words);
 int cli_inspect_run(const struct cli_verb *verb, char **words);
 int cli_device_add_run(const struct cli_verb *verb, char **words);
 int cli_device_remove_run(const struct cli_verb *verb, char **words);
+int cli_balloon_run(const struct cli_verb *verb, char **words);
 extern const struct cli_option cli_client_options[], cli_device_add_options[],
     cli_device_remove_options[];
 

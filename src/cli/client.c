@@ -1,5 +1,5 @@
 /*
- * client.c - trapeze monitor, inspect and device: talk to a running machine's socket
+ * client.c - trapeze monitor, inspect, device and balloon: talk to a running machine's socket
  */
 #include "cli/cli.h"
 
@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "control/monitor.h"
@@ -347,6 +348,84 @@ int cli_device_remove_run(const struct cli_verb *verb, char **words)
                                wait_for_removal(&connection, operands.items[1], &err)))
         status = cli_failed(verb, &err);
     json_decref(request);
+    close_connection(&connection);
+    cli_texts_free(&operands);
+    return status;
+}
+
+/* ---- trapeze balloon ---- */
+
+#define STATISTICS_WAIT_S 2
+
+/* What the guest says, or NULL if it says nothing for a while. */
+static json_t *read_statistics(const struct connection *connection)
+{
+    const struct timeval limit = {.tv_sec = STATISTICS_WAIT_S};
+    struct error ignored = {0};
+    json_t *event;
+
+    setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    do {
+        event = read_reply(connection, &ignored);
+    } while (event && !json_object_get(event, "statistics") && (json_decref(event), true));
+    return event;
+}
+
+/* The reply, or NULL with err. */
+static json_t *ask_balloon(struct connection *connection, const char *socket, const char *size,
+                           struct error *err)
+{
+    const char *words[] = {"balloon", size};
+    json_t *request = monitor_parse_words(words, size ? 2 : 1, err);
+    json_t *events = json_pack("{s:s, s:b}", "command", "events", "on", 1);
+    json_t *reply = NULL;
+    const char *error;
+
+    if (request && !open_connection(connection, socket, err) &&
+        !send_request(connection, events, err) && !send_request(connection, request, err)) {
+        json_decref(read_reply(connection, err)); /* of events */
+        do {                                      /* and of what happens meanwhile */
+            json_decref(reply);
+            reply = read_reply(connection, err);
+        } while (reply && !json_object_get(reply, "ok"));
+    }
+    json_decref(events);
+    json_decref(request);
+    error = json_string_value(json_object_get(reply, "error"));
+    if (!error)
+        return reply;
+    error_set(err, EREMOTEIO, "%s", error);
+    json_decref(reply);
+    return NULL;
+}
+
+int cli_balloon_run(const struct cli_verb *verb, char **words)
+{
+    struct client_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status = CLI_DONE;
+    struct connection connection = {.fd = -1};
+    json_t *reply, *news = NULL;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    connection.json = options.json;
+    reply = ask_balloon(&connection, operands.items[0],
+                        operands.count > 1 ? operands.items[1] : NULL, &err);
+    if (reply && json_is_true(json_object_get(reply, "asked")))
+        news = read_statistics(&connection);
+    if (news)
+        json_object_update_existing(reply, news);
+    json_object_del(reply, "asked");
+    if (reply)
+        print_reply(&connection, reply);
+    else
+        status = cli_failed(verb, &err);
+    json_decref(news);
+    json_decref(reply);
     close_connection(&connection);
     cli_texts_free(&operands);
     return status;

@@ -52,7 +52,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number;
+    const char *uuid, *serial_number, *balloon;
 };
 
 struct run {
@@ -108,6 +108,12 @@ static void sandbox_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "on", "the process keeps what a running machine needs of the kernel");
     put(opaque, "off", "it keeps all that its user may do");
+}
+
+static void balloon_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "on", "the guest can give memory back to the host");
+    put(opaque, "off", "it has no device for that");
 }
 
 static void entry_choices(cli_put_choice *put, void *opaque)
@@ -376,8 +382,23 @@ static int add_device(struct machine *machine, const char *text, struct error *e
     return result;
 }
 
+/* A guest that boots from a disk has a driver; what starts a kernel of its own asks for one. */
+static bool wants_balloon(const struct run *run)
+{
+    const struct run_options *options = &run->options;
+
+    if (options->balloon)
+        return strcmp(options->balloon, "on") == 0;
+    for (size_t i = 0; i < options->device.count; i++)
+        if (strncmp(options->device.items[i], "virtio-balloon", 14) == 0)
+            return false;
+    return !run->media.kernel;
+}
+
 static int add_devices(struct run *run, struct error *err)
 {
+    if (wants_balloon(run) && add_device(run->machine, "virtio-balloon", err))
+        return -EINVAL;
     if (run->options.rng && add_device(run->machine, "virtio-rng", err))
         return -EINVAL;
     for (size_t i = 0; i < run->options.device.count; i++)
@@ -877,6 +898,7 @@ static int print_config(struct run *run, struct error *err)
         return -ENOTSUP;
     options->engine = engine->name;
     options->firmware = run->media.firmware_name;
+    options->balloon = wants_balloon(run) ? "on" : "off";
     if (run_default_network(&options->net, &options->publish, !run->media.kernel) &&
         cli_texts_add(&options->net, "user", err))
         return -ENOMEM;
@@ -987,6 +1009,11 @@ const struct cli_option cli_run_options[] = {
      .only_choices = true, .help = "what executes instructions"},
     {"rng", .kind = CLI_FLAG, AT(rng),
      .help = "random bytes of the host for the guest: a virtio entropy device"},
+    {"balloon", 0, CLI_TEXT, AT(balloon), "on|off", .choices = balloon_choices,
+     .only_choices = true,
+     .help = "a virtio memory balloon: what the guest frees goes back to the host, and 'trapeze "
+             "balloon' can take more (default: on if the guest boots from firmware, else off; "
+             "--device virtio-balloon is one with properties)"},
     {"device", 'd', CLI_TEXTS, AT(device), "NAME[,P=VALUE]...", .choices = cli_device_choices,
      .help = "add a device, with properties; 'NAME,help' lists these; may be repeated"},
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,

@@ -33,6 +33,12 @@ static const struct cli_example device_add_examples[] = {
     {NULL},
 };
 
+static const struct cli_example balloon_examples[] = {
+    {"trapeze balloon vm.sock", "how much memory the guest has and uses"},
+    {"trapeze balloon vm.sock 512M", "leave it 512 MiB"},
+    {NULL},
+};
+
 static const struct cli_example inspect_examples[] = {
     {"trapeze inspect vm.sock", "everything"},
     {"trapeze inspect vm.sock cpu0 --json", "one processor's registers as JSON"},
@@ -319,6 +325,23 @@ const struct cli_verb cli_verbs[] = {
         .max_operands = 2,
         .operand_file = true,
         .run = cli_device_remove_run,
+    },
+    {
+        .name = "balloon",
+        .summary = "tell or change how much memory a running machine's guest has",
+        .operands = "SOCKET [SIZE]",
+        .description =
+            "With SIZE, in bytes or with a suffix K, M, G or T, the guest is asked to give the "
+            "rest of its memory back to the host, or may have it again: that takes a moment, and "
+            "a guest may not have so much to give. Prints what it has (memory_bytes), what it "
+            "shall have (target_bytes), what its memory takes of the host's now (host_bytes), and "
+            "its own statistics. The machine runs with --monitor SOCKET and a balloon.",
+        .options = cli_client_options,
+        .min_operands = 1,
+        .max_operands = 2,
+        .operand_file = true,
+        .examples = balloon_examples,
+        .run = cli_balloon_run,
     },
     {
         .name = "inspect",

@@ -20,6 +20,8 @@
 
 #include "base/log.h"
 #include "control/stream.h"
+#include "devices/virtio/balloon.h"
+#include "host/loop.h"
 #include "machine/pc.h"
 #include "trapeze/device.h"
 #include "trapeze/engine.h"
@@ -56,6 +58,7 @@ struct monitor {
     unsigned client_count;
     const struct monitor_hotplug *hotplug; /* NULL: nothing can be plugged */
     void *hotplug_opaque;
+    bool balloon_has_news; /* clients will be told */
 };
 
 /* One command being carried out. */
@@ -536,6 +539,42 @@ static int run_device_remove(struct call *call, struct error *err)
                                     get_flag(call, "force"), err);
 }
 
+static void add_statistic(void *opaque, const char *name, uint64_t value)
+{
+    json_object_set_new(opaque, name, json_integer((json_int_t)value));
+}
+
+static void set_balloon(json_t *object, struct machine *machine, struct device *balloon)
+{
+    json_t *statistics = json_object();
+
+    json_object_set_new(object, "memory_bytes", json_integer((json_int_t)balloon_memory(balloon)));
+    json_object_set_new(object, "target_bytes", json_integer((json_int_t)balloon_target(balloon)));
+    json_object_set_new(object, "host_bytes",
+                        json_integer((json_int_t)memory_used_bytes(machine_memory(machine))));
+    balloon_statistics(balloon, add_statistic, statistics);
+    json_object_set_new(object, "statistics", statistics);
+}
+
+static int run_balloon(struct call *call, struct error *err)
+{
+    struct device *balloon = balloon_find(call->machine);
+    uint64_t ram = machine_config(call->machine)->ram_bytes, size = get_number(call, "size", ram);
+
+    if (!balloon)
+        return error_set(err, ENODEV, "the machine has no balloon; run it with --balloon on");
+    if (expect_alive(call, err))
+        return -ESHUTDOWN;
+    if (size < MACHINE_MIN_RAM_BYTES || size > ram)
+        return error_set(err, ERANGE, "size can be 1M to %lluM, which is all that there is",
+                         (unsigned long long)(ram >> 20));
+    if (json_object_get(call->request, "size"))
+        balloon_set_target(balloon, size);
+    set(call, "asked", json_boolean(balloon_ask(balloon)));
+    set_balloon(call->reply, call->machine, balloon);
+    return 0;
+}
+
 static const char *const type_names[] = {
     [ARGUMENT_TEXT] = "text", [ARGUMENT_NUMBER] = "number", [ARGUMENT_FLAG] = "boolean"};
 
@@ -613,6 +652,10 @@ static const struct command commands[] = {
      {{"device", ARGUMENT_TEXT, true, "id of the device"},
       {"force", ARGUMENT_FLAG, false, "take it out at once, without asking"}},
      .run = run_device_remove},
+    {"balloon",
+     "tell or change how much of its memory the guest has, and ask it for new statistics",
+     {{"size", ARGUMENT_NUMBER, false, "bytes that it shall be left with"}},
+     .run = run_balloon},
     {"events",
      "send this client a line when the machine changes its state",
      {{"on", ARGUMENT_FLAG, true, "true or false"}},
@@ -929,6 +972,30 @@ static void on_machine_state(void *opaque, struct machine *machine, enum machine
     json_decref(event);
 }
 
+static void tell_of_balloon(void *opaque)
+{
+    struct monitor *monitor = opaque;
+    json_t *event;
+
+    monitor->balloon_has_news = false;
+    event = json_pack("{s:s}", "event", "balloon");
+    if (event) {
+        set_balloon(event, monitor->machine, balloon_find(monitor->machine));
+        broadcast(monitor, event);
+    }
+    json_decref(event);
+}
+
+/* On any thread: the loop tells clients. */
+static void on_balloon(void *opaque)
+{
+    struct monitor *monitor = opaque;
+
+    if (!monitor->balloon_has_news && monitor->clients)
+        monitor->balloon_has_news =
+            loop_defer(machine_loop(monitor->machine), tell_of_balloon, monitor) == 0;
+}
+
 void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *calls, void *opaque)
 {
     monitor->hotplug = calls;
@@ -960,6 +1027,8 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
         monitor_free(monitor);
         return NULL;
     }
+    if (balloon_find(machine))
+        balloon_observe(balloon_find(machine), on_balloon, monitor);
     return monitor;
 }
 

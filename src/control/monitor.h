@@ -22,8 +22,8 @@ struct monitor;
 #define MONITOR_MAX_LINE_BYTES 65536
 #define MONITOR_MAX_CLIENTS    16
 
-/* Listen on a unix socket (or another address of stream_listen; NULL: nowhere). Free after the
- * machine, before its loop. */
+/* Listen on a unix socket (or another address of stream_listen; NULL: nowhere). The machine has its
+ * devices. Free after the machine, before its loop. */
 struct monitor *monitor_new(struct machine *machine, const char *address, struct error *err);
 void monitor_free(struct monitor *monitor); /* NULL is fine */
 

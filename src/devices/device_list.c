@@ -32,6 +32,8 @@ const struct device_class *const device_classes[] = {
     &rtc_class,
     &uart16550_class,
     &virtio_9p_class,
+    &virtio_balloon_class,
+    &virtio_balloon_mmio_class,
     &virtio_blk_class,
     &virtio_blk_mmio_class,
     &virtio_mmio_bus_class,

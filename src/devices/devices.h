@@ -34,6 +34,8 @@ extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
 extern const struct device_class virtio_9p_class;
+extern const struct device_class virtio_balloon_class;
+extern const struct device_class virtio_balloon_mmio_class;
 extern const struct device_class virtio_blk_class;
 extern const struct device_class virtio_blk_mmio_class;
 extern const struct device_class virtio_mmio_bus_class;

@@ -63,6 +63,10 @@ struct host_memory {
 int host_memory_new(struct host_memory *memory, const char *name, uint64_t size_bytes,
                     struct error *err);
 void host_memory_free(struct host_memory *memory);
+/* Give whole pages back to the host; they are zero. offset and size are multiples of its page's. */
+int host_memory_discard(const struct host_memory *memory, uint64_t offset, uint64_t size_bytes,
+                        struct error *err);
+uint64_t host_memory_used_bytes(const struct host_memory *memory); /* what it takes of the host's */
 
 /*
  * Zeroed private memory below 2 GiB, which generated code can address by 32-bit displacements.

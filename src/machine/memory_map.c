@@ -557,6 +557,26 @@ void memory_unpin(struct memory *memory, void *hva, size_t written_bytes)
         written(memory, ram_offset, written_bytes);
 }
 
+int memory_discard(struct memory *memory, void *hva, size_t size_bytes, struct error *err)
+{
+    uint64_t ram_offset = (uint64_t)((uint8_t *)hva - memory->host.hva);
+    uint64_t first = (ram_offset + GUEST_PAGE_SIZE - 1) & GUEST_PAGE_MASK;
+    uint64_t end = (ram_offset + size_bytes) & GUEST_PAGE_MASK;
+    int result;
+
+    if (end <= first)
+        return 0;
+    result = host_memory_discard(&memory->host, first, end - first, err);
+    if (!result)
+        written(memory, first, end - first);
+    return result;
+}
+
+uint64_t memory_used_bytes(const struct memory *memory)
+{
+    return host_memory_used_bytes(&memory->host);
+}
+
 /* ---- dirty pages ---- */
 
 static uint64_t page_count(const struct memory *memory)

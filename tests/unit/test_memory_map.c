@@ -421,6 +421,28 @@ static void dirty_pages_are_noted(void **state)
     assert_int_equal(bits[0], 0); /* a new start is clean */
 }
 
+static void what_is_discarded_is_zero(void **state)
+{
+    uint8_t *hva = memory_ram_hva(memory);
+    uint64_t used;
+    uint8_t bits[1];
+
+    memset(hva + MIB, 0xaa, 8 * GUEST_PAGE_SIZE);
+    used = memory_used_bytes(memory);
+    assert_true(used >= 8 * GUEST_PAGE_SIZE);
+    assert_int_equal(memory_dirty_start(memory, NULL), 0);
+    assert_int_equal(memory_discard(memory, hva + MIB + 1, 3 * GUEST_PAGE_SIZE, NULL), 0);
+    assert_int_equal(memory_used_bytes(memory), used - 2 * GUEST_PAGE_SIZE);
+    memory_dirty_fetch(memory, MIB / GUEST_PAGE_SIZE, 8, bits);
+    assert_int_equal(bits[0], 0x06);
+    for (unsigned page = 0; page < 8; page++)
+        for (unsigned n = 0; n < GUEST_PAGE_SIZE; n++)
+            assert_int_equal(hva[MIB + page * GUEST_PAGE_SIZE + n],
+                             page == 1 || page == 2 ? 0 : 0xaa);
+    assert_int_equal(memory_discard(memory, hva + MIB + 1, GUEST_PAGE_SIZE, NULL), 0);
+    assert_int_equal(hva[MIB + 1], 0xaa);
+}
+
 static void an_old_view_stays_until_it_is_put_back(void **state)
 {
     struct region hole = registers(0x3000, 0x1000, 1);
@@ -528,6 +550,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_pin_is_one_range_of_ram, set_up, tear_down),
         cmocka_unit_test_setup_teardown(ram_may_be_in_two_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dirty_pages_are_noted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_discarded_is_zero, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_old_view_stays_until_it_is_put_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(views_that_are_never_put_back_block_only_changes, set_up,
                                         tear_down),

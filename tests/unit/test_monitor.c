@@ -20,6 +20,7 @@
 #include "control/monitor.h"
 #include "control/stream.h"
 #include "control_test.h"
+#include "devices/devices.h"
 #include "trapeze/device.h"
 
 /* ---- a device to look at ---- */
@@ -479,6 +480,40 @@ static void devices_come_and_go(void **state)
     close_fixture(&f);
 }
 
+static void a_balloon_has_a_target(void **state)
+{
+    struct fixture f;
+    struct error err = {0};
+    struct device *bus;
+    int fd;
+
+    open_fixture(&f, 1);
+    expect_error(&f, "{\"command\":\"balloon\"}",
+                 "the machine has no balloon; run it with --balloon on");
+    close_fixture(&f);
+    memset(&f, 0, sizeof(f));
+    snprintf(f.path, sizeof(f.path), "/tmp/test-monitor-%d.sock", (int)getpid());
+    counting_machine_open(&f.m, 1, false);
+    bus = device_new(f.m.machine, &virtio_mmio_bus_class, NULL, &err);
+    assert_int_equal(device_set(bus, "gpa", "0xfec10000", &err), 0);
+    assert_int_equal(device_attach(bus, &err), 0);
+    assert_int_equal(
+        device_attach(device_new(f.m.machine, &virtio_balloon_mmio_class, NULL, &err), &err), 0);
+    f.monitor = monitor_new(f.m.machine, f.path, &err);
+    assert_non_null(f.monitor);
+    assert_int_equal(machine_start(f.m.machine, &err), 0);
+    fd = connect_client(&f);
+    expect_answer(&f, fd, "{\"command\":\"balloon\"}", "\"asked\":false");
+    expect_answer(&f, fd, "{\"command\":\"balloon\",\"size\":\"2M\"}", "\"target_bytes\":2097152");
+    expect_answer(&f, fd, "{\"command\":\"balloon\",\"size\":\"1K\"}", "size can be 1M to");
+    expect_answer(&f, fd, "{\"command\":\"balloon\",\"size\":\"1T\"}", "size can be 1M to");
+    expect_answer(&f, fd, "{\"command\":\"events\",\"on\":true}", "\"ok\":true");
+    bus_memory_write(f.m.machine, 0xfec10104, 1, 4); /* the guest has given one page */
+    assert_non_null(strstr(read_line(&f, fd), "{\"event\":\"balloon\",\"memory_bytes\":"));
+    close(fd);
+    close_fixture(&f);
+}
+
 static void bad_bytes_get_an_error_and_the_next_line_works(void **state)
 {
     static const char *const lines[] = {
@@ -646,6 +681,7 @@ int main(void)
         cmocka_unit_test(several_clients_are_answered_in_order),
         cmocka_unit_test(events_are_for_those_who_ask),
         cmocka_unit_test(devices_come_and_go),
+        cmocka_unit_test(a_balloon_has_a_target),
         cmocka_unit_test(bad_bytes_get_an_error_and_the_next_line_works),
         cmocka_unit_test(a_line_without_end_is_refused_once),
         cmocka_unit_test(a_client_that_never_reads_is_not_read_from),

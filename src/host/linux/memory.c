@@ -5,9 +5,11 @@
  * uses its memory. Large pages are asked for; whether they come is the host's choice.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -72,6 +74,22 @@ void host_memory_free(struct host_memory *memory)
     munmap(memory->hva, memory->size_bytes);
     close(memory->fd);
     *memory = (struct host_memory){.fd = -1};
+}
+
+int host_memory_discard(const struct host_memory *memory, uint64_t offset, uint64_t size_bytes,
+                        struct error *err)
+{
+    if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                  (off_t)size_bytes) == 0)
+        return 0;
+    return error_set(err, errno, "cannot give memory back: %s", strerror(errno));
+}
+
+uint64_t host_memory_used_bytes(const struct host_memory *memory)
+{
+    struct stat file;
+
+    return fstat(memory->fd, &file) ? 0 : (uint64_t)file.st_blocks * 512;
 }
 
 /* Where 32-bit displacements reach; only x86-64 has it, and only x86-64 needs it. */

@@ -1,0 +1,158 @@
+/*
+ * fuzz_virtio_balloon.c - a hostile driver of the virtio memory balloon
+ *
+ * Steps are accesses to registers, configuration space, rings and descriptors, lists of pages,
+ * statistics, the host's wishes, time, pauses and saved states. Claims: states survive a round
+ * trip; a reset mends the device; pages that were put into the balloon are zero.
+ */
+#include "base/bytes.h"
+#include "devices/devices.h"
+#include "devices/virtio/balloon.h"
+#include "fuzz_virtio.h"
+
+#define DATA   0x80000u
+#define QUEUES 5u
+
+struct rig {
+    struct device_test *t;
+    struct device *balloon;
+    struct virtio_driver d;
+    struct driver_queue q[QUEUES];
+};
+
+static void begin_driver(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t how = (uint8_t)fuzz_take(in, 1);
+
+    virtio_driver_find(&r->d, r->t, SLOT);
+    virtio_driver_negotiate(&r->d, (VIRTIO_F_VERSION_1 | (how & 1 ? VIRTIO_F_RING_PACKED : 0) |
+                                    (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
+                                    (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | (how & 8 ? 0x2f : 0)) &
+                                       virtio_driver_offered(&r->d));
+    for (unsigned n = 0; n < QUEUES; n++)
+        driver_queue_set_up(&r->q[n], &r->d, n, 1u << (how >> 5));
+    virtio_driver_start(&r->d);
+}
+
+static void notify(struct rig *r, unsigned queue)
+{
+    test_write(r->t, 0xc0403000u + 4 * queue, 0, 2);
+}
+
+static void add_chain(struct rig *r, struct fuzz_input *in, uint8_t what)
+{
+    struct driver_queue *q = &r->q[fuzz_take(in, 1) % QUEUES];
+    struct driver_buffer buffer = {DATA, (uint32_t)fuzz_take(in, 3), !(what & 0x10)};
+
+    if (what & 0x20)
+        buffer.gpa = take_gpa(in);
+    else
+        for (unsigned n = 0; n < (what >> 6) * 2u; n++)
+            put_le32(r->t->ram.hva + DATA + 4 * n, (uint32_t)(take_gpa(in) >> 12));
+    if (q->driver && q->free)
+        driver_queue_add(q, &buffer, 1);
+    notify(r, q->index);
+}
+
+static void ignore(void *opaque, const char *name, uint64_t value)
+{
+    (void)opaque, (void)name, (void)value;
+}
+
+static void ask_host(struct rig *r, struct fuzz_input *in, uint8_t what)
+{
+    if (what & 0x10)
+        balloon_set_target(r->balloon, fuzz_take(in, 3));
+    else
+        balloon_ask(r->balloon);
+    balloon_statistics(r->balloon, ignore, NULL);
+}
+
+static void step(struct rig *r, struct fuzz_input *in)
+{
+    uint8_t what = (uint8_t)fuzz_take(in, 1);
+    struct driver_queue *q = &r->q[(what >> 4) % QUEUES];
+
+    switch (what % 9) {
+    case 0:
+        begin_driver(r, in);
+        break;
+    case 1:
+        add_chain(r, in, what);
+        break;
+    case 2:
+        if (q->driver)
+            write_descriptor(&r->d, in, q, (uint32_t)fuzz_take(in, 2));
+        break;
+    case 3:
+        if (q->driver && !q->packed)
+            driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
+        break;
+    case 4:
+        access_registers(r->t, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 5:
+        access_config(r->t, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 6:
+        FUZZ_LOCKED(r->t, r->balloon->class->quiesce(r->balloon));
+        notify(r, what >> 5);
+        FUZZ_LOCKED(r->t, r->balloon->class->resume(r->balloon));
+        device_test_advance_ns(r->t, 1000);
+        break;
+    case 7:
+        FUZZ_LOCKED(r->t, ask_host(r, in, what));
+        break;
+    default:
+        if (what & 0x80) {
+            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->balloon));
+            in->left = 0;
+        } else {
+            device_test_round_trip(r->t, r->balloon);
+        }
+        break;
+    }
+}
+
+static void check_mended(struct rig *r)
+{
+    uint8_t *ram = r->t->ram.hva;
+    struct driver_buffer list = {DATA, 4, false};
+    uint16_t id;
+    uint32_t length;
+
+    virtio_driver_find(&r->d, r->t, SLOT);
+    FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
+    driver_queue_set_up(&r->q[0], &r->d, 0, 4);
+    virtio_driver_start(&r->d);
+    put_le32(ram + DATA, (DATA + 0x1000) >> 12);
+    ram[DATA + 0x1000] = ram[DATA + 0x2000] = 1;
+    driver_queue_add(&r->q[0], &list, 1);
+    driver_queue_kick(&r->q[0]);
+    FUZZ_CLAIM(driver_queue_take(&r->q[0], &id, &length));
+    FUZZ_CLAIM(!ram[DATA + 0x1000] && ram[DATA + 0x2000]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct rig r;
+    struct fuzz_input in = {data, size};
+
+    if (!r.t) {
+        r.t = device_test_new(RAM_BYTES);
+        device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
+        r.balloon = device_test_add(r.t, &virtio_balloon_class, "addr=3,must-tell-host=on");
+        device_test_start(r.t);
+    }
+    device_test_reset(r.t);
+    memset(r.q, 0, sizeof(r.q));
+    memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
+    virtio_driver_find(&r.d, r.t, SLOT);
+    while (in.left)
+        step(&r, &in);
+    device_test_reset(r.t);
+    check_mended(&r);
+    return 0;
+}
