@@ -24,6 +24,7 @@ struct chardev_frontend {
     void (*can_send)(void *opaque);                /* the backend takes bytes again; may be NULL */
     void (*hang_up)(void *opaque, bool connected); /* peer came or went; may be NULL */
     void (*receive_break)(void *opaque);           /* a break condition on the line; may be NULL */
+    void (*resized)(void *opaque);                 /* chardev_window() may differ; may be NULL */
     void *opaque;
 };
 
@@ -34,6 +35,8 @@ struct chardev_ops {
     size_t (*send)(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
     /* The front end can receive again after it could not. May be NULL. */
     void (*accept_input)(struct chardev *chardev);
+    /* Of a terminal. False: it is none. May be NULL. */
+    bool (*window)(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows);
     void (*free)(struct chardev *chardev);
 };
 
@@ -66,6 +69,8 @@ void chardev_connect(struct chardev *chardev, const struct chardev_frontend *fro
 /* chardev may be NULL: bytes are dropped and count as sent. */
 size_t chardev_send(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
 void chardev_accept_input(struct chardev *chardev);
+/* The size of a terminal in characters; false, and nothing is stored: it has none. */
+bool chardev_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows);
 
 /* ---- for backends: calls of the front end; nothing happens without one ---- */
 size_t chardev_room(struct chardev *chardev); /* bytes the front end takes now */
@@ -73,6 +78,7 @@ void chardev_deliver(struct chardev *chardev, const uint8_t *data, size_t size_b
 void chardev_deliver_break(struct chardev *chardev);
 void chardev_notify_can_send(struct chardev *chardev);
 void chardev_set_connected(struct chardev *chardev, bool connected);
+void chardev_notify_resized(struct chardev *chardev);
 
 /* ---- the ring backend, for tests and the monitor ---- */
 

@@ -48,11 +48,11 @@ struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key, share;
+    struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key, share, port;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon;
+    const char *uuid, *serial_number, *balloon, *console;
 };
 
 struct run {
@@ -64,7 +64,8 @@ struct run {
 
     struct loop *loop;
     struct machine *machine;
-    struct chardev *serial[MAX_SERIAL], *debug_console;
+    struct chardev *serial[MAX_SERIAL], *debug_console, *virtio_console;
+    struct run_serial_ports serial_ports;
     struct run_media media;
     struct run_seed seed;
     struct run_networks networks;
@@ -114,6 +115,12 @@ static void balloon_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "on", "the guest can give memory back to the host");
     put(opaque, "off", "it has no device for that");
+}
+
+static void console_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "serial", "the terminal is COM1's (ttyS0)");
+    put(opaque, "virtio", "the terminal is a virtio console's (hvc0)");
 }
 
 static void entry_choices(cli_put_choice *put, void *opaque)
@@ -397,6 +404,10 @@ static bool wants_balloon(const struct run *run)
 
 static int add_devices(struct run *run, struct error *err)
 {
+    if (run->virtio_console && run_add_console(run->machine, run->virtio_console, err))
+        return -EINVAL;
+    if (run_add_serial_ports(&run->serial_ports, run->machine, &run->options.port, err))
+        return -EINVAL;
     if (wants_balloon(run) && add_device(run->machine, "virtio-balloon", err))
         return -EINVAL;
     if (run->options.rng && add_device(run->machine, "virtio-rng", err))
@@ -455,12 +466,18 @@ static void offer_hotplug(struct run *run)
 
 /* ---- character devices ---- */
 
-/* What is not given: COM1 is on the terminal unless the debug console is; the rest is null. */
+static bool has_virtio_console(const struct run_options *options)
+{
+    return strcmp(options->console, "virtio") == 0;
+}
+
+/* What is not given: COM1 is on the terminal unless another console is; the rest is null. */
 static const char *serial_text(const struct run_options *options, unsigned index)
 {
     if (index < options->serial.count)
         return options->serial.items[index];
-    if (index == 0 && options->serial.count == 0 && strncmp(options->debugcon, "stdio", 5) != 0)
+    if (index == 0 && options->serial.count == 0 && !has_virtio_console(options) &&
+        strncmp(options->debugcon, "stdio", 5) != 0)
         return "stdio";
     return "null";
 }
@@ -500,6 +517,11 @@ static int open_chardevs(struct run *run, struct error *err)
         if (!run->serial[i])
             return -EINVAL;
     }
+    if (has_virtio_console(&run->options)) {
+        run->virtio_console = open_chardev(run, "console", "stdio", err);
+        if (!run->virtio_console)
+            return -EINVAL;
+    }
     run->debug_console = open_chardev(run, "debugcon", run->options.debugcon, err);
     return run->debug_console ? 0 : -EINVAL;
 }
@@ -514,6 +536,11 @@ static void read_signal(void *opaque, unsigned events)
     (void)events;
     if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
         return;
+    if (info.ssi_signo == SIGWINCH) {
+        if (run->virtio_console)
+            chardev_notify_resized(run->virtio_console);
+        return;
+    }
     log_info("stopping: SIG%s", sigabbrev_np((int)info.ssi_signo));
     pthread_sigmask(SIG_SETMASK, &run->old_signals, NULL); /* another one ends the process */
     machine_request_stop(run->machine, STOP_HOST, 128 + (int)info.ssi_signo);
@@ -530,6 +557,7 @@ static int block_signals(struct run *run, struct error *err)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGWINCH);
     if (sigaction(SIGHUP, NULL, &hang_up) == 0 && hang_up.sa_handler != SIG_IGN)
         sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, &run->old_signals);
@@ -673,7 +701,8 @@ static int set_up_logs(const struct run_options *options, struct error *err)
 /* Are there sockets or links that go when the machine does? */
 static bool has_names(const struct run_options *options)
 {
-    bool has = options->monitor || options->gdb || strchr(options->debugcon, '=');
+    bool has =
+        options->monitor || options->gdb || strchr(options->debugcon, '=') || options->port.count;
 
     for (size_t i = 0; i < options->serial.count; i++)
         has |= strchr(options->serial.items[i], '=') != NULL;
@@ -732,6 +761,8 @@ static void take_down(struct run *run)
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
     chardev_free(run->debug_console);
+    chardev_free(run->virtio_console);
+    run_free_serial_ports(&run->serial_ports);
     run_free_hotplug(&run->hotplug);
     run_free_media(&run->media);
     run_free_networks(&run->networks);
@@ -764,7 +795,7 @@ static int check_cpu(const struct run_options *options, struct error *err)
     return error_set(err, EINVAL, "--cpu: %s", why.text);
 }
 
-static int check_chardev(const char *text, struct error *err)
+int run_check_chardev(const char *text, struct error *err)
 {
     char kind[32];
 
@@ -788,9 +819,9 @@ static int check_values(const struct run_options *options, struct error *err)
     if (options->digest && !options->counted)
         return error_set(err, EINVAL, "--digest wants --counted: other runs do not repeat");
     for (size_t i = 0; i < options->serial.count; i++)
-        if (check_chardev(options->serial.items[i], err))
+        if (run_check_chardev(options->serial.items[i], err))
             return -EINVAL;
-    if (check_chardev(options->debugcon, err) || check_cpu(options, err))
+    if (run_check_chardev(options->debugcon, err) || check_cpu(options, err))
         return -EINVAL;
     return wall_start(options, &wall_ns, err);
 }
@@ -821,6 +852,11 @@ static int check_options(struct run *run, struct error *err)
         error_prefix(err, "--boot: ");
         return -EINVAL;
     }
+    for (size_t i = 0; i < options->port.count; i++)
+        if (run_check_serial_port(options->port.items[i], err)) {
+            error_prefix(err, "--port %s: ", options->port.items[i]);
+            return -EINVAL;
+        }
     for (size_t i = 0; i < options->net.count; i++)
         if (run_check_net(options->net.items[i], err))
             return -EINVAL;
@@ -1102,9 +1138,18 @@ const struct cli_option cli_run_options[] = {
      .help = "end instead of resetting; a triple fault ends with status 1"},
 
     {"Consoles", .kind = CLI_HEADING},
+    {"console", 0, CLI_TEXT, AT(console), "serial|virtio", .initial = "serial",
+     .choices = console_choices, .only_choices = true,
+     .help = "what has the terminal: the first serial port, or a virtio console, which knows the "
+             "size of the window (Linux: console=hvc0); COM1 is null then unless --serial says "
+             "otherwise"},
     {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND", .choices = chardev_choices,
      .help = "where the serial ports lead, COM1 then COM2: stdio, null, file:path=F, "
              "socket:path=F and others (default: stdio, then null)"},
+    {"port", 0, CLI_TEXTS, AT(port), "NAME=unix:PATH",
+     .help = "a port of a virtio console, which programs in the guest find by its name "
+             "(/dev/virtio-ports/NAME), on a Unix socket or another BACKEND of --serial; the QEMU "
+             "guest agent's is org.qemu.guest_agent.0; may be repeated"},
     {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null",
      .choices = chardev_choices,
      .help = "where the debug console at ports 0xe9 and 0x402 leads; with stdio, COM1 is null "

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 struct block;
+struct chardev;
 struct device;
 struct loop;
 struct machine;
@@ -18,6 +19,26 @@ struct share;
 const char *run_take_property(char *properties, const char *key, char out[32]);
 /* The same, of any length. */
 const char *run_take_text(char *properties, const char *key, char *out, size_t out_size);
+
+/* -EINVAL: there is no such character backend. */
+int run_check_chardev(const char *text, struct error *err);
+
+/* ---- run_console.c ---- */
+
+#define RUN_MAX_SERIAL_PORTS 14
+
+struct run_serial_ports {
+    struct chardev *chardevs[RUN_MAX_SERIAL_PORTS];
+    size_t count;
+};
+
+/* Words of --port, "NAME=unix:PATH" or "NAME=BACKEND". */
+int run_add_serial_ports(struct run_serial_ports *ports, struct machine *machine,
+                         const struct cli_texts *texts, struct error *err);
+int run_check_serial_port(const char *text, struct error *err); /* -EINVAL: it is none */
+void run_free_serial_ports(struct run_serial_ports *ports);
+/* The terminal hvc0. */
+int run_add_console(struct machine *machine, struct chardev *console, struct error *err);
 
 /* ---- run_media.c ---- */
 

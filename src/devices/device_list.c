@@ -36,6 +36,8 @@ const struct device_class *const device_classes[] = {
     &virtio_balloon_mmio_class,
     &virtio_blk_class,
     &virtio_blk_mmio_class,
+    &virtio_console_class,
+    &virtio_console_mmio_class,
     &virtio_mmio_bus_class,
     &virtio_net_class,
     &virtio_net_mmio_class,

@@ -38,6 +38,8 @@ extern const struct device_class virtio_balloon_class;
 extern const struct device_class virtio_balloon_mmio_class;
 extern const struct device_class virtio_blk_class;
 extern const struct device_class virtio_blk_mmio_class;
+extern const struct device_class virtio_console_class;
+extern const struct device_class virtio_console_mmio_class;
 extern const struct device_class virtio_mmio_bus_class;
 extern const struct device_class virtio_net_class;
 extern const struct device_class virtio_net_mmio_class;

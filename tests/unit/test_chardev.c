@@ -82,7 +82,12 @@ static struct front *front_new(size_t room)
     static struct front front;
 
     front = (struct front){
-        .ops = {front_room, front_receive, front_can_send, front_hang_up, front_break, &front},
+        .ops = {.can_receive = front_room,
+                .receive = front_receive,
+                .can_send = front_can_send,
+                .hang_up = front_hang_up,
+                .receive_break = front_break,
+                .opaque = &front},
         .room = room,
     };
     return &front;

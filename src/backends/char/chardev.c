@@ -133,6 +133,11 @@ void chardev_accept_input(struct chardev *chardev)
         chardev->ops->accept_input(chardev);
 }
 
+bool chardev_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows)
+{
+    return chardev && chardev->ops->window && chardev->ops->window(chardev, out_columns, out_rows);
+}
+
 /* ---- backend to front end ---- */
 
 size_t chardev_room(struct chardev *chardev)
@@ -156,6 +161,14 @@ void chardev_deliver_break(struct chardev *chardev)
 
     if (frontend && frontend->receive_break)
         frontend->receive_break(frontend->opaque);
+}
+
+void chardev_notify_resized(struct chardev *chardev)
+{
+    const struct chardev_frontend *frontend = chardev->frontend;
+
+    if (frontend && frontend->resized)
+        frontend->resized(frontend->opaque);
 }
 
 void chardev_notify_can_send(struct chardev *chardev)

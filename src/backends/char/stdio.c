@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -282,6 +283,18 @@ static size_t stdio_send(struct chardev *chardev, const uint8_t *data, size_t si
     return char_output_put(&((struct stdio_backend *)chardev)->output, data, size_bytes);
 }
 
+static bool stdio_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows)
+{
+    struct winsize window;
+
+    (void)chardev;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window))
+        return false;
+    *out_columns = window.ws_col;
+    *out_rows = window.ws_row;
+    return true;
+}
+
 static void stdio_room(void *opaque)
 {
     chardev_notify_can_send(opaque);
@@ -342,6 +355,7 @@ const struct chardev_kind chardev_stdio = {
             .summary = "the terminal, or standard input and output",
             .send = stdio_send,
             .accept_input = stdio_accept_input,
+            .window = stdio_window,
             .free = stdio_free,
         },
     .instance_size = sizeof(struct stdio_backend),
