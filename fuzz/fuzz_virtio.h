@@ -86,4 +86,64 @@ static inline void access_config(struct device_test *t, struct fuzz_input *in, u
     access_memory(t, in, gpa, 1u << (what >> 3 & 3) % 3, what & 0x20);
 }
 
+/* How a driver begins: rings of some kind, and the features of extra that are offered. */
+static inline void begin_queues(struct virtio_driver *d, struct device_test *t,
+                                struct driver_queue *queues, unsigned count, uint8_t how,
+                                uint64_t extra)
+{
+    virtio_driver_find(d, t, SLOT);
+    virtio_driver_negotiate(d, (VIRTIO_F_VERSION_1 | (how & 1 ? VIRTIO_F_RING_PACKED : 0) |
+                                (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
+                                (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | extra) &
+                                   virtio_driver_offered(d));
+    for (unsigned n = 0; n < count; n++)
+        driver_queue_set_up(&queues[n], d, n, 1u << (how >> 5));
+    virtio_driver_start(d);
+}
+
+static inline void notify_queue(struct device_test *t, unsigned queue)
+{
+    test_write(t, 0xc0403000u + 4 * queue, 0, 2);
+}
+
+#define COMMON_STEPS 6u
+
+/* A step that fits any device: step is below COMMON_STEPS, what has more bits from bit 4 on. */
+static inline void common_step(struct device_test *t, struct device *dev, struct virtio_driver *d,
+                               struct driver_queue *q, struct fuzz_input *in, unsigned step,
+                               uint8_t what)
+{
+    switch (step) {
+    case 0:
+        if (q->driver)
+            write_descriptor(d, in, q, (uint32_t)fuzz_take(in, 2));
+        break;
+    case 1:
+        if (q->driver && !q->packed)
+            driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
+        break;
+    case 2:
+        access_registers(t, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 3:
+        access_config(t, in, (uint8_t)fuzz_take(in, 1));
+        break;
+    case 4:
+        FUZZ_LOCKED(t, dev->class->quiesce(dev));
+        notify_queue(t, what >> 5);
+        device_test_loop(t);
+        FUZZ_LOCKED(t, dev->class->resume(dev));
+        device_test_advance_ns(t, 1000);
+        break;
+    default:
+        if (what & 0x80) {
+            FUZZ_LOCKED(t, fuzz_load_state(in, dev));
+            in->left = 0;
+        } else {
+            device_test_round_trip(t, dev);
+        }
+        break;
+    }
+}
+
 #endif

@@ -20,25 +20,6 @@ struct rig {
     struct driver_queue q[QUEUES];
 };
 
-static void begin_driver(struct rig *r, struct fuzz_input *in)
-{
-    uint8_t how = (uint8_t)fuzz_take(in, 1);
-
-    virtio_driver_find(&r->d, r->t, SLOT);
-    virtio_driver_negotiate(&r->d, (VIRTIO_F_VERSION_1 | (how & 1 ? VIRTIO_F_RING_PACKED : 0) |
-                                    (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
-                                    (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | (how & 8 ? 0x2f : 0)) &
-                                       virtio_driver_offered(&r->d));
-    for (unsigned n = 0; n < QUEUES; n++)
-        driver_queue_set_up(&r->q[n], &r->d, n, 1u << (how >> 5));
-    virtio_driver_start(&r->d);
-}
-
-static void notify(struct rig *r, unsigned queue)
-{
-    test_write(r->t, 0xc0403000u + 4 * queue, 0, 2);
-}
-
 static void add_chain(struct rig *r, struct fuzz_input *in, uint8_t what)
 {
     struct driver_queue *q = &r->q[fuzz_take(in, 1) % QUEUES];
@@ -51,7 +32,7 @@ static void add_chain(struct rig *r, struct fuzz_input *in, uint8_t what)
             put_le32(r->t->ram.hva + DATA + 4 * n, (uint32_t)(take_gpa(in) >> 12));
     if (q->driver && q->free)
         driver_queue_add(q, &buffer, 1);
-    notify(r, q->index);
+    notify_queue(r->t, q->index);
 }
 
 static void ignore(void *opaque, const char *name, uint64_t value)
@@ -71,47 +52,16 @@ static void ask_host(struct rig *r, struct fuzz_input *in, uint8_t what)
 static void step(struct rig *r, struct fuzz_input *in)
 {
     uint8_t what = (uint8_t)fuzz_take(in, 1);
-    struct driver_queue *q = &r->q[(what >> 4) % QUEUES];
+    unsigned kind = what % (3 + COMMON_STEPS);
 
-    switch (what % 9) {
-    case 0:
-        begin_driver(r, in);
-        break;
-    case 1:
+    if (kind == 0)
+        begin_queues(&r->d, r->t, r->q, QUEUES, (uint8_t)fuzz_take(in, 1), what & 0x80 ? 0 : 0x2f);
+    else if (kind == 1)
         add_chain(r, in, what);
-        break;
-    case 2:
-        if (q->driver)
-            write_descriptor(&r->d, in, q, (uint32_t)fuzz_take(in, 2));
-        break;
-    case 3:
-        if (q->driver && !q->packed)
-            driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
-        break;
-    case 4:
-        access_registers(r->t, in, (uint8_t)fuzz_take(in, 1));
-        break;
-    case 5:
-        access_config(r->t, in, (uint8_t)fuzz_take(in, 1));
-        break;
-    case 6:
-        FUZZ_LOCKED(r->t, r->balloon->class->quiesce(r->balloon));
-        notify(r, what >> 5);
-        FUZZ_LOCKED(r->t, r->balloon->class->resume(r->balloon));
-        device_test_advance_ns(r->t, 1000);
-        break;
-    case 7:
+    else if (kind == 2)
         FUZZ_LOCKED(r->t, ask_host(r, in, what));
-        break;
-    default:
-        if (what & 0x80) {
-            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->balloon));
-            in->left = 0;
-        } else {
-            device_test_round_trip(r->t, r->balloon);
-        }
-        break;
-    }
+    else
+        common_step(r->t, r->balloon, &r->d, &r->q[(what >> 4) % QUEUES], in, kind - 3, what);
 }
 
 static void check_mended(struct rig *r)

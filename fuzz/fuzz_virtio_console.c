@@ -70,25 +70,6 @@ static unsigned queue_count(void)
     return r == &rigs[0] ? 2 : QUEUES;
 }
 
-static void begin_driver(struct fuzz_input *in)
-{
-    uint8_t how = (uint8_t)fuzz_take(in, 1);
-
-    virtio_driver_find(&r->d, r->t, SLOT);
-    virtio_driver_negotiate(&r->d, (VIRTIO_F_VERSION_1 | (how & 1 ? VIRTIO_F_RING_PACKED : 0) |
-                                    (how & 2 ? VIRTIO_F_INDIRECT_DESC : 0) |
-                                    (how & 4 ? VIRTIO_F_EVENT_IDX : 0) | (how & 8 ? 0 : 7)) &
-                                       virtio_driver_offered(&r->d));
-    for (unsigned n = 0; n < queue_count(); n++)
-        driver_queue_set_up(&r->q[n], &r->d, n, 1u << (how >> 5));
-    virtio_driver_start(&r->d);
-}
-
-static void notify(unsigned queue)
-{
-    test_write(r->t, 0xc0403000u + 4 * queue, 0, 2);
-}
-
 static void add_chain(struct fuzz_input *in, uint8_t what)
 {
     struct driver_queue *q = &r->q[fuzz_take(in, 1) % queue_count()];
@@ -103,7 +84,7 @@ static void add_chain(struct fuzz_input *in, uint8_t what)
             r->t->ram.hva[DATA + n] = n & 1 ? 0 : (uint8_t)(fuzz_take(in, 1) & 7);
     if (q->driver && q->free)
         driver_queue_add(q, &buffer, 1);
-    notify(q->index);
+    notify_queue(r->t, q->index);
 }
 
 static void act_as_host(struct fuzz_input *in, uint8_t what)
@@ -134,47 +115,17 @@ static void act_as_host(struct fuzz_input *in, uint8_t what)
 static void step(struct fuzz_input *in)
 {
     uint8_t what = (uint8_t)fuzz_take(in, 1);
-    struct driver_queue *q = &r->q[(what >> 4) % QUEUES];
+    unsigned kind = what % (3 + COMMON_STEPS);
 
-    switch (what % 9) {
-    case 0:
-        begin_driver(in);
-        break;
-    case 1:
+    if (kind == 0)
+        begin_queues(&r->d, r->t, r->q, queue_count(), (uint8_t)fuzz_take(in, 1),
+                     what & 0x80 ? 0 : 7);
+    else if (kind == 1)
         add_chain(in, what);
-        break;
-    case 2:
-        if (q->driver)
-            write_descriptor(&r->d, in, q, (uint32_t)fuzz_take(in, 2));
-        break;
-    case 3:
-        if (q->driver && !q->packed)
-            driver_queue_publish(q, (unsigned)fuzz_take(in, 1));
-        break;
-    case 4:
-        access_registers(r->t, in, (uint8_t)fuzz_take(in, 1));
-        break;
-    case 5:
-        access_config(r->t, in, (uint8_t)fuzz_take(in, 1));
-        break;
-    case 6:
-        FUZZ_LOCKED(r->t, r->console->class->quiesce(r->console));
-        notify(what >> 5);
-        FUZZ_LOCKED(r->t, r->console->class->resume(r->console));
-        device_test_advance_ns(r->t, 1000);
-        break;
-    case 7:
+    else if (kind == 2)
         FUZZ_LOCKED(r->t, act_as_host(in, (uint8_t)fuzz_take(in, 1)));
-        break;
-    default:
-        if (what & 0x80) {
-            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->console));
-            in->left = 0;
-        } else {
-            device_test_round_trip(r->t, r->console);
-        }
-        break;
-    }
+    else
+        common_step(r->t, r->console, &r->d, &r->q[(what >> 4) % QUEUES], in, kind - 3, what);
 }
 
 /* Six bytes, of which the backend takes two and then the rest. */

@@ -34,6 +34,7 @@
 #include "trapeze/chardev.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
+#include "trapeze/vsock.h"
 #include "x86/features.h"
 
 /* What the RTC starts from in counted mode unless told: 2024-01-01 00:00:00 UTC. */
@@ -52,7 +53,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console;
+    const char *uuid, *serial_number, *balloon, *console, *vsock;
 };
 
 struct run {
@@ -70,6 +71,7 @@ struct run {
     struct run_seed seed;
     struct run_networks networks;
     struct run_shares shares;
+    struct vsock *vsock;
     struct run_hotplug hotplug;
     struct chardev_console console; /* what the terminal's escape key does */
     char monitor_hint[160];
@@ -701,8 +703,8 @@ static int set_up_logs(const struct run_options *options, struct error *err)
 /* Are there sockets or links that go when the machine does? */
 static bool has_names(const struct run_options *options)
 {
-    bool has =
-        options->monitor || options->gdb || strchr(options->debugcon, '=') || options->port.count;
+    bool has = options->monitor || options->gdb || strchr(options->debugcon, '=') ||
+               options->port.count || options->vsock;
 
     for (size_t i = 0; i < options->serial.count; i++)
         has |= strchr(options->serial.items[i], '=') != NULL;
@@ -733,7 +735,8 @@ static int drop_rights(const struct run *run, struct error *err)
 static int start(struct run *run, struct error *err)
 {
     if (block_signals(run, err) ||
-        run_open_shares(&run->shares, &run->options.share, is_sandboxed(&run->options), err))
+        run_open_shares(&run->shares, &run->options.share, is_sandboxed(&run->options), err) ||
+        run_open_vsock(&run->vsock, run->options.vsock, is_sandboxed(&run->options), err))
         return -EINVAL;
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
@@ -741,7 +744,8 @@ static int start(struct run *run, struct error *err)
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || add_ports(run, err) ||
         run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
-        run_add_shares(&run->shares, run->machine, err) || add_devices(run, err) ||
+        run_add_shares(&run->shares, run->machine, err) ||
+        run_add_vsock(run->vsock, run->machine, run->options.vsock, err) || add_devices(run, err) ||
         run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
         set_timers(run, err))
         return -EINVAL;
@@ -767,6 +771,7 @@ static void take_down(struct run *run)
     run_free_media(&run->media);
     run_free_networks(&run->networks);
     run_free_shares(&run->shares);
+    vsock_free(run->vsock);
     loop_remove_fd(run->signal_handler);
     if (run->loop)
         loop_free(run->loop);
@@ -850,6 +855,10 @@ static int check_options(struct run *run, struct error *err)
             return -EINVAL;
     if (run_check_boot(options->boot, err)) {
         error_prefix(err, "--boot: ");
+        return -EINVAL;
+    }
+    if (run_check_vsock(options->vsock, err)) {
+        error_prefix(err, "--vsock %s: ", options->vsock);
         return -EINVAL;
     }
     for (size_t i = 0; i < options->port.count; i++)
@@ -1112,6 +1121,12 @@ const struct cli_option cli_run_options[] = {
          "trans=virtio,version=9p2000.L,msize=512000 TAG /mnt; tag=NAME is its TAG (default: "
          "share, then share2 and so on), readonly=on leaves the folder as it is; what the guest "
          "makes belongs to who runs trapeze; ',,' stands for a comma; may be repeated"},
+    {"vsock", 0, CLI_TEXT, AT(vsock), "CID,PATH",
+     .help =
+         "virtio sockets (AF_VSOCK) between programs of the guest, whose address is CID (3 or "
+         "more), and of the host: who connects to the unix socket PATH and writes 'CONNECT PORT' "
+         "and a newline reaches the guest's port; what the guest connects to at CID 2 is "
+         "PATH_PORT"},
     {"rtc", 0, CLI_TEXT, AT(rtc), "TIME",
      .help = "time of day at the start: now, 2024-01-31T12:00:00 (UTC) or @SECONDS since 1970 "
              "(default: now; 2024-01-01T00:00:00 with --counted)"},

@@ -13,6 +13,7 @@ struct loop;
 struct machine;
 struct net;
 struct share;
+struct vsock;
 
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
  */
@@ -155,6 +156,15 @@ int run_open_shares(struct run_shares *shares, const struct cli_texts *texts, bo
 /* Plug them in. */
 int run_add_shares(struct run_shares *shares, struct machine *machine, struct error *err);
 void run_free_shares(struct run_shares *shares);
+
+/* ---- run_vsock.c ---- */
+
+/* text is "CID,PATH"; NULL: none, and nothing is done. -EINVAL: it is no such thing. */
+int run_check_vsock(const char *text, struct error *err);
+/* Before there are threads. *out is for vsock_free(). */
+int run_open_vsock(struct vsock **out, const char *text, bool sandboxed, struct error *err);
+int run_add_vsock(struct vsock *vsock, struct machine *machine, const char *text,
+                  struct error *err);
 
 /* ---- run_hotplug.c ---- */
 

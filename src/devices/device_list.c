@@ -43,6 +43,8 @@ const struct device_class *const device_classes[] = {
     &virtio_net_mmio_class,
     &virtio_rng_class,
     &virtio_scsi_class,
+    &virtio_vsock_class,
+    &virtio_vsock_mmio_class,
     NULL,
 };
 

@@ -45,5 +45,7 @@ extern const struct device_class virtio_net_class;
 extern const struct device_class virtio_net_mmio_class;
 extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_scsi_class;
+extern const struct device_class virtio_vsock_class;
+extern const struct device_class virtio_vsock_mmio_class;
 
 #endif

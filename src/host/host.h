@@ -119,6 +119,23 @@ void host_code_unguard(const struct host_code *code);
 int host_sandbox(unsigned rights, struct error *err);
 /* The same for a process that serves the files of a folder. */
 int host_serve_sandbox(struct error *err);
+/* The same for a process that connects to unix sockets. */
+int host_dial_sandbox(struct error *err);
+/*
+ * Fork a process that calls run() with a socket of whole packets, whose other end is *out_socket,
+ * and ends when that returns or this process ends. It has nothing else of ours but standard error.
+ * Before there are threads. Returns its id, for waitpid(), or -errno.
+ */
+int host_process_start(const char *name, void (*run)(int socket, void *opaque), void *opaque,
+                       int *out_socket, struct error *err);
+/* A packet of such a socket: its bytes, 0 at the end, -1 with errno. *out_fd came with it, or -1.
+ */
+ptrdiff_t host_receive(int socket, void *out, size_t size, bool waits, int *out_fd);
+/*
+ * A unix socket that listens on path, which removes one that nobody listens on any more (a process
+ * was killed), and nothing else. A descriptor, or -errno. is_private: for its owner only.
+ */
+int host_listen(const char *path, unsigned backlog, bool is_private, struct error *err);
 /*
  * Confine this process, which has one thread, to a folder: Landlock lets it open and change nothing
  * else; in a namespace of its own there is nothing else. *folder_fd is the folder and *proc_fd is

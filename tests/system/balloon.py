@@ -27,13 +27,7 @@ CASES = {
 MEMORY = 512
 FILE = 200  # MiB
 MIB = 1 << 20
-INIT = """#!/bin/busybox sh
-export PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-exec </dev/console >/dev/console 2>&1
+INIT = net.INIT_START + """\
 stty -echo
 for module in MODULES; do
     parameter=
@@ -47,10 +41,7 @@ sha256sum /mnt/keep >/mnt/sum
 echo "balloon: ready"
 while read -r command; do eval "$command"; done
 """
-MODULES = (
-    "drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev"
-    " drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/virtio/virtio_mmio drivers/virtio/virtio_balloon"
-)
+MODULES = net.VIRTIO_PCI + " drivers/virtio/virtio_mmio drivers/virtio/virtio_balloon"
 
 
 class Machine:

@@ -29,17 +29,8 @@ CASES = {
     "console-interpreter": ["--engine", "interpreter"],
 }
 BYTES = 3_000_000
-MODULES = (
-    "drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev"
-    " drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci drivers/char/virtio_console"
-)
-INIT = """#!/bin/busybox sh
-export PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
+MODULES = net.VIRTIO_PCI + " drivers/char/virtio_console"
+INIT = net.INIT_START + """\
 for module in MODULES; do insmod /modules/$module.ko || echo "console: no $module" >/dev/console; done
 for n in 1 2 3 4 5; do [ -e /dev/hvc0 ] || sleep 1; done
 for n in 1 2 3 4 5; do [ "$(cat /sys/class/virtio-ports/*p2/name)" ] || sleep 1; done

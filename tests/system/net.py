@@ -72,6 +72,22 @@ poweroff -f
 """
 
 
+# What /net-init of a guest begins with.
+INIT_START = """#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+exec </dev/console >/dev/console 2>&1
+"""
+VIRTIO_PCI = (
+    "drivers/virtio/virtio_ring drivers/virtio/virtio drivers/virtio/virtio_pci_modern_dev"
+    " drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci"
+)
+
+
 def entry(name, mode, data):
     """One file of an initramfs, in the format newc."""
     fields = [0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0]

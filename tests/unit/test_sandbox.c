@@ -280,6 +280,41 @@ static bool there_is_a_sandbox(void)
     return status == 0;
 }
 
+/* Bits of what is not as it should be. */
+static int try_as_dialer(void)
+{
+    struct error err = {0};
+    int wrong = 0, fd;
+
+    if (host_dial_sandbox(&err))
+        return 100;
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    wrong |= fd < 0 ? 1 : 0;
+    close(fd);
+    wrong |= socket(AF_INET, SOCK_STREAM, 0) >= 0 || errno != EPERM ? 2 : 0;
+    wrong |= open("/dev/null", O_RDONLY) >= 0 || errno != EACCES ? 4 : 0;
+    if (!wrong)
+        kill(getppid(), 0); /* ends it */
+    return wrong;
+}
+
+static void a_process_that_dials_does_no_more(void **state)
+{
+    int status = 0;
+    pid_t child;
+
+    (void)state;
+    if (!there_is_a_sandbox())
+        skip();
+    child = fork();
+    if (child == 0) {
+        dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+        _exit(try_as_dialer());
+    }
+    waitpid(child, &status, 0);
+    assert_int_equal(status, SIGABRT); /* by the last, which nothing there does */
+}
+
 static void sandbox_allows_what_a_machine_needs_and_no_more(void **state)
 {
     (void)state;
@@ -292,6 +327,7 @@ static void sandbox_allows_what_a_machine_needs_and_no_more(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_process_that_dials_does_no_more),
         cmocka_unit_test(sandbox_allows_what_a_machine_needs_and_no_more),
     };
 

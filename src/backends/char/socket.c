@@ -10,12 +10,11 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "backends/char/internal.h"
 #include "base/log.h"
+#include "host/host.h"
 
 #define READ_BYTES 256
 
@@ -23,7 +22,6 @@ struct socket_backend {
     struct chardev chardev;
     char *path; /* property */
     bool wait;
-    bool bound; /* the file is ours to remove */
     struct loop *loop;
     int listen_fd, read_fd;
     struct loop_fd *listener;
@@ -149,40 +147,6 @@ static void socket_accept_input(struct chardev *chardev)
 
 /* ---- lifecycle ---- */
 
-/* A socket that an earlier run left behind goes; anything else of that name stays. */
-static void remove_stale(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct stat status;
-
-    if (fd < 0)
-        return;
-    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-        errno == ECONNREFUSED && !lstat(address->sun_path, &status) && S_ISSOCK(status.st_mode))
-        unlink(address->sun_path);
-    close(fd);
-}
-
-static int listen_on(struct socket_backend *s, struct error *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    if (strlen(s->path) >= sizeof(address.sun_path))
-        return error_set(err, ENAMETOOLONG, "path '%s' is longer than %zu bytes", s->path,
-                         sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, s->path);
-    remove_stale(&address);
-    s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (s->listen_fd < 0)
-        return error_set(err, errno, "socket: %s", strerror(errno));
-    if (bind(s->listen_fd, (const struct sockaddr *)&address, sizeof(address)))
-        return error_set(err, errno, "%s: %s", s->path, strerror(errno));
-    s->bound = true;
-    if (listen(s->listen_fd, 1))
-        return error_set(err, errno, "%s: %s", s->path, strerror(errno));
-    return 0;
-}
-
 static int wait_for_client(struct socket_backend *s, struct error *err)
 {
     struct pollfd incoming = {.fd = s->listen_fd, .events = POLLIN};
@@ -203,7 +167,6 @@ static int wait_for_client(struct socket_backend *s, struct error *err)
 static int socket_open(struct chardev *chardev, struct loop *loop, struct error *err)
 {
     struct socket_backend *s = socket_of(chardev);
-    int rc;
 
     chardev->connected = false;
     s->listen_fd = s->read_fd = s->output.fd = s->output.timer_fd = -1;
@@ -211,9 +174,9 @@ static int socket_open(struct chardev *chardev, struct loop *loop, struct error 
     s->input.chardev = chardev;
     if (!s->path || !*s->path)
         return error_set(err, EINVAL, "give the socket's file with path=");
-    rc = listen_on(s, err);
-    if (rc)
-        return rc;
+    s->listen_fd = host_listen(s->path, 1, false, err);
+    if (s->listen_fd < 0)
+        return s->listen_fd;
     s->listener = loop_add_fd(loop, s->listen_fd, LOOP_READ, on_connection, s, err);
     if (!s->listener)
         return -ENOMEM;
@@ -229,10 +192,10 @@ static void socket_free(struct chardev *chardev)
     char_output_done(&s->output);
     if (s->read_fd >= 0)
         close(s->read_fd);
-    if (s->listen_fd >= 0)
+    if (s->listen_fd >= 0) {
         close(s->listen_fd);
-    if (s->bound)
         unlink(s->path);
+    }
 }
 
 static const struct property socket_properties[] = {

@@ -10,11 +10,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -35,27 +33,6 @@ struct process {
 };
 
 /* ---- packets ---- */
-
-/* Its bytes, 0 at the end. *out_fd: a descriptor that came with it, or -1. */
-static ssize_t receive(struct process *p, int *out_fd)
-{
-    struct iovec data = {&p->packet, sizeof(p->packet)};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control;
-    struct msghdr message = {.msg_iov = &data,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
-    ssize_t size = recvmsg(p->socket, &message, MSG_CMSG_CLOEXEC);
-    const struct cmsghdr *header = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
-
-    *out_fd = -1;
-    if (header && header->cmsg_type == SCM_RIGHTS)
-        memcpy(out_fd, CMSG_DATA(header), sizeof(*out_fd));
-    return size;
-}
 
 static void map_ram(struct process *p, int fd)
 {
@@ -108,7 +85,7 @@ static void serve(struct process *p)
 {
     for (;;) {
         int fd;
-        ssize_t size = receive(p, &fd);
+        ptrdiff_t size = host_receive(p->socket, &p->packet, sizeof(p->packet), true, &fd);
         struct share_answer done = {.slot = p->packet.slot};
 
         if (size <= 0 || !is_whole(&p->packet, (size_t)size))
@@ -128,18 +105,6 @@ static void serve(struct process *p)
 }
 
 /* ---- the start ---- */
-
-/* Nothing is left of whoever started it but standard error. Returns the socket. */
-static int leave_all(int socket)
-{
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC), kept = fcntl(socket, F_DUPFD_CLOEXEC, 3);
-
-    dup2(null, STDIN_FILENO);
-    dup2(null, STDOUT_FILENO);
-    close_range(3, (unsigned)kept - 1, 0);
-    close_range((unsigned)kept + 1, ~0u, 0);
-    return kept;
-}
 
 static void take_limits(void)
 {
@@ -182,12 +147,10 @@ static int set_up(struct process *p, const char *folder, bool read_only, bool sa
 
 void share_process(int socket, const char *folder, bool read_only, bool sandboxed)
 {
-    struct process p = {0};
+    struct process p = {.socket = socket};
     struct share_greeting greeting = {.confinement = 0};
     int status;
 
-    prctl(PR_SET_NAME, "share");
-    p.socket = leave_all(socket);
     status = set_up(&p, folder, read_only, sandboxed, &greeting);
     if (send(p.socket, &greeting, sizeof(greeting), MSG_NOSIGNAL) == sizeof(greeting) && !status)
         serve(&p);

@@ -45,7 +45,7 @@ struct share_greeting {
     uint32_t confinement; /* HOST_CONFINE_... */
 };
 
-/* In the new process; does not return. socket is its end. */
+/* In the new process, which host_process_start() has made; does not return. socket is its end. */
 _Noreturn void share_process(int socket, const char *folder, bool read_only, bool sandboxed);
 
 #endif

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -269,23 +268,24 @@ static int parse(struct share *share, const char *description, const char *tag, 
     return status;
 }
 
+struct start {
+    const struct share *share;
+    bool sandboxed;
+};
+
+static void run(int socket, void *opaque)
+{
+    const struct start *start = opaque;
+
+    share_process(socket, start->share->folder, start->share->readonly, start->sandboxed);
+}
+
 static int start(struct share *share, bool sandboxed, struct error *err)
 {
-    pid_t parent = getpid();
-    int ends[2];
+    struct start start = {share, sandboxed};
 
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
-        return error_set(err, errno, "socketpair: %s", strerror(errno));
-    share->socket = ends[0];
-    share->process = fork();
-    if (share->process == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
-        share_process(ends[1], share->folder, share->readonly, sandboxed);
-    }
-    close(ends[1]);
-    return share->process < 0 ? error_set(err, errno, "fork: %s", strerror(errno)) : 0;
+    share->process = host_process_start("share", run, &start, &share->socket, err);
+    return share->process < 0 ? share->process : 0;
 }
 
 static int read_greeting(struct share *share, bool sandboxed, struct error *err)

@@ -202,6 +202,23 @@ static const struct rule serving[] = {
     CALL(futex),
 };
 
+/* A process that connects to unix sockets and hands them on. */
+static const struct rule dialing[] = {
+    CALL(recvfrom),
+    CALL_IF(socket, 0, ALL, AF_UNIX),
+    CALL(connect),
+    CALL(sendmsg),
+    CALL(close),
+    CALL(write),
+    CALL(exit_group),
+    CALL(rt_sigprocmask),
+    CALL(rt_sigreturn),
+    CALL(rt_sigaction),
+    CALL_IF(tgkill, 0, ALL, OWN),
+    CALL(gettid),
+    CALL(getpid),
+};
+
 /* Where disks and networks are opened while the machine runs. What may be done with what is open
  * is the same for all. */
 static const struct rule plugging[] = {
@@ -379,6 +396,11 @@ int host_serve_sandbox(struct error *err)
     return enter(&LIST(serving), 1, err);
 }
 
+int host_dial_sandbox(struct error *err)
+{
+    return enter(&LIST(dialing), 1, err);
+}
+
 #else
 
 int host_sandbox(unsigned rights, struct error *err)
@@ -389,6 +411,11 @@ int host_sandbox(unsigned rights, struct error *err)
 }
 
 int host_serve_sandbox(struct error *err)
+{
+    return host_sandbox(0, err);
+}
+
+int host_dial_sandbox(struct error *err)
 {
     return host_sandbox(0, err);
 }
