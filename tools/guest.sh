@@ -1,5 +1,5 @@
 #!/bin/sh
-# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|secure|cds]
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|secure|cds|fio]
 #
 # cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
 # i386            Debian's linux-image-686-pae
@@ -12,6 +12,8 @@
 # debian          a disk with Debian, as "trapeze image build debian" makes it; TRAPEZE is the program
 #
 # secure          Debian's signed shim and GRUB for UEFI (no kernel: the folder holds shimx64.efi, grubx64.efi)
+#
+# fio             fio with the libraries that it needs, as an initramfs to put behind that of a kernel
 #
 # Packages are downloaded and unpacked below TRAPEZE_CACHE (default ~/.cache/trapeze),
 # never installed. Prints the folder, which then holds vmlinuz and initramfs.cpio.
@@ -34,9 +36,9 @@ case $kind in
 cloud | vmlinux) meta=linux-image-cloud-amd64 arch=amd64 ;;
 generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
-initramfs | secure | cds) meta='' arch=amd64 ;;
+initramfs | secure | cds | fio) meta='' arch=amd64 ;;
 debian) ;;
-*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, secure, cds" ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, secure, cds, fio" ;;
 esac
 
 # The disk goes with the script that made it.
@@ -106,18 +108,19 @@ depends_of() {
     fi
 }
 
+# Download packages: download host|private PACKAGE...
 download() {
-    if [ "$1" = host ]; then
-        set -- "$2" apt-get -q
+    apt=$1
+    shift
+    if [ "$apt" = host ]; then
+        set -- apt-get -q download "$@"
         [ "$(id -u)" != 0 ] || set -- "$@" -o APT::Sandbox::User=root
-        package=$1
-        shift
-        (cd "$work" && "$@" download "$package") >"$work/log" 2>&1
     else
-        (cd "$work" && private_apt apt-get download "$2") >"$work/log" 2>&1
-    fi || {
+        set -- private_apt apt-get download "$@"
+    fi
+    (cd "$work" && "$@") >"$work/log" 2>&1 || {
         cat "$work/log" >&2
-        fail "downloading $2 failed"
+        fail "downloading with '$*' failed"
     }
 }
 
@@ -170,6 +173,33 @@ if [ "$kind" = cds ]; then
         unpack "$package" "$cache/cds/$package"
     done
     echo "$cache/cds"
+    exit 0
+fi
+
+# Of all packages below fio's only those with libraries, and of these only what its program loads.
+if [ "$kind" = fio ]; then
+    folder=$cache/fio
+    if [ ! -f "$folder/fio.cpio" ]; then
+        from=$(apt_for fio)
+        set -- apt-get -s -o Dir::State::status=/dev/null install --no-install-recommends fio
+        [ "$from" = host ] || set -- private_apt "$@"
+        say "downloading fio and its libraries"
+        # shellcheck disable=SC2046 # one word a package
+        download "$from" $("$@" | awk '/^Inst (fio|zlib1g|lib)/ && !/perl|python/ {print $2}')
+        for package in "$work"/*.deb; do
+            dpkg-deb -x "$package" "$work/all"
+        done
+        libraries=$work/all/lib/x86_64-linux-gnu:$work/all/usr/lib/x86_64-linux-gnu
+        mkdir -p "$work/fio/bin" "$work/fio/lib64" "$work/fio/lib/x86_64-linux-gnu" "$folder"
+        cp "$work/all/usr/bin/fio" "$work/fio/bin/"
+        cp -L "$work/all/lib64/ld-linux-x86-64.so.2" "$work/fio/lib64/"
+        "$work/fio/lib64/ld-linux-x86-64.so.2" --library-path "$libraries:$work/all/usr/lib/x86_64-linux-gnu/ceph" \
+            --list "$work/fio/bin/fio" | awk '$2 == "=>" {print $3}' |
+            xargs cp -L -t "$work/fio/lib/x86_64-linux-gnu/"
+        (cd "$work/fio" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$work/fio.cpio"
+        mv "$work/fio.cpio" "$folder/"
+    fi
+    echo "$folder"
     exit 0
 fi
 

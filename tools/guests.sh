@@ -6,7 +6,7 @@
 set -eu
 
 here=$(dirname "$0")
-for guest in cloud vmlinux generic i386 secure cds; do
+for guest in cloud vmlinux generic i386 secure cds fio; do
     "$here/guest.sh" "$guest"
 done
 "$here/guest.sh" debian || echo "guests: there is no Debian disk; the tests debian-* will be skipped" >&2
