@@ -1045,7 +1045,7 @@ const struct cli_option cli_run_options[] = {
     {"name", 'n', CLI_TEXT, AT(name), "NAME", .initial = default_name,
      .help = "name of the machine"},
     {"memory", 'm', CLI_SIZE, AT(memory_bytes), "SIZE", .initial = "512M", .min = 1ull << 20,
-     .max = 1ull << 40, .help = "RAM; K, M, G or T may follow the number, and M is assumed"},
+     .max = 1ull << 39, .help = "RAM; K, M, G or T may follow the number, and M is assumed"},
     {"cpus", 'c', CLI_NUMBER, AT(cpus), "N", .initial = "1", .min = 1, .max = MACHINE_MAX_VCPUS,
      .help = "processors, up to 16"},
     {"cpu", 0, CLI_TEXT, AT(cpu), "MODEL[,+F,-F]", .initial = "max", .choices = cli_cpu_choices,

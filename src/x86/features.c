@@ -25,7 +25,8 @@
 #endif
 
 #define CPU_DESCRIPTION_MAX 1024
-#define CPU_PHYSICAL_BITS   46
+/* Enough for a TiB; OVMF maps all addresses, GiB by GiB and slowly, before it starts a system. */
+#define CPU_PHYSICAL_BITS   40
 #define CPU_LINEAR_BITS     48
 #define CPU_TSC_HZ          1000000000ull
 

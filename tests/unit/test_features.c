@@ -25,6 +25,15 @@ static void expect_error(const char *description, int code, const char *words)
         fail_msg("'%s': \"%s\" does not say \"%s\"", description, error.text, words);
 }
 
+/* OVMF's time before the first boot loader goes by their number. */
+static void addresses_are_not_more_than_firmware_maps_quickly(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("x86-64"), 0);
+    assert_int_equal(model.physical_bits, 40);
+    assert_int_equal(model.linear_bits, 48);
+}
+
 static void levels_contain_each_other(void **state)
 {
     struct cpu_model lower = {0};
@@ -271,6 +280,7 @@ static void leaves_beyond_the_end_repeat_the_last_basic_leaf(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(addresses_are_not_more_than_firmware_maps_quickly),
         cmocka_unit_test(levels_contain_each_other),
         cmocka_unit_test(max_is_what_the_host_can_give),
         cmocka_unit_test(changes_take_what_they_need_with_them),
