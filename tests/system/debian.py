@@ -3,8 +3,8 @@
 
 The disk is what "trapeze image build debian" makes; tools/guest.sh debian keeps one in the cache. Firmware starts
 GRUB, GRUB the kernel. Somebody logs in on the serial console, looks at disk and network, installs nothing, reboots
-as often as the case says, and switches off. The disk stays as it is (snapshot=on). CASES has the options. "cloud-init"
-logs in over SSH instead, with a key that cloud-init was given. Skipped (status 77) without the disk.
+as often as the case says, and switches off. The disk stays as it is (snapshot=on). CASES has the options; "-interpreter"
+behind one is the other engine. "cloud-init" logs in over SSH instead, with a key that cloud-init was given. Skipped (status 77) without the disk.
 """
 import os
 import re
@@ -38,7 +38,11 @@ LOGIN = (
     ("Password: ", PASSWORD),
     (r"root@debian:~# ", "PS1='rea''dy> '"),
 )
+SETTINGS = "cat /etc/initramfs-tools/initramfs.conf /proc/cmdline"
 LOOK = (
+    # The kernel is the package's, with an initrd for any machine, and finds its root by UUID.
+    (r"ready> ", "cd /; grep vmlinuz /var/lib/dpkg/info/linux-image-$(uname -r).md5sums | md5sum -c; " + SETTINGS),
+    (r"boot/vmlinuz-[\d.-]+-amd64: OK\s[^>]*MODULES=most\s[^>]*root=UUID=", None),
     (r"ready> ", "findmnt -no SOURCE,FSTYPE /"),
     (r"/dev/PARTITION\s+ext4[^>]*ready> ", "/lib/systemd/systemd-networkd-wait-online --timeout=60; ip -4 -o address"),
     (r"inet 10\.0\.2\.15/24[^>]*ready> ", "dmesg | grep -c 'BAR.*: assigned'"),
@@ -84,9 +88,11 @@ def main():
     if name == "cloud-init":
         with tempfile.TemporaryDirectory() as folder:
             return cloud_init(trapeze, folder)
-    options, firmware, interface, partition = CASES[name]
+    options, firmware, interface, partition = CASES[name.removesuffix("-interpreter")]
     reboots = int(sys.argv[3]) if len(sys.argv) > 3 else REBOOTS.get(name, 0)
     limit_s = LIMIT_S * (1 + reboots // 5)
+    if name.endswith("-interpreter"):
+        options, limit_s = [*options, "--engine", "interpreter"], 3 * limit_s
     deadline = time.monotonic() + limit_s
     command = [trapeze, "run", "-m", "1G", "--net", "user", *options]
     command += ["--disk", f"{DISK},snapshot=on,if={interface}"]
