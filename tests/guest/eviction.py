@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""eviction.py TRAPEZE GUEST - a small code cache is emptied part by part, never as a whole; see eviction.S"""
+"""eviction.py TRAPEZE GUEST - a small code cache is emptied part by part; see eviction.S"""
 import re
 import subprocess
 import sys
 
 EVICTIONS = 1000
-FLUSHES = 5  # as the guest switches processor features on
 
 
 def main():
@@ -17,7 +16,6 @@ def main():
     print(run.stdout, run.stderr)
     good = "done" in run.stdout.split("\n") and "not ok" not in run.stdout
     good = good and counts["evictions of an eighth of it"] >= EVICTIONS
-    good = good and counts["flushes of the code cache"] <= FLUSHES
     return 0 if good else 1
 
 

@@ -67,7 +67,7 @@ void blocks_flush(struct icpu *c)
     c->block = NULL;
     interp_flush_jumps(c);
     if (c->translator)
-        translator_flush(c->translator);
+        translator_forget_ops(c->translator); /* their host stubs are gone */
 }
 
 static struct block **hash_slot(struct icpu *c, uint64_t gpa)
@@ -503,7 +503,7 @@ static void build_block(struct icpu *c, struct source *s, struct block *b, unsig
         c->flush_blocks = true;
 }
 
-bool blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offset, struct op *op,
+void blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offset, struct op *op,
                      bool *out_ends, bool *out_not_last)
 {
     struct op_notes notes = {0};
@@ -519,7 +519,6 @@ bool blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offs
     *out_not_last = w.not_last;
     if (unlikely(w.flush_stubs))
         blocks_flush(c);
-    return !w.flush_stubs;
 }
 
 static bool source_unchanged(const struct source *s)

@@ -607,9 +607,9 @@ const struct op *blocks_lookup(struct icpu *c, uint64_t rip);
 const struct op *blocks_single(struct icpu *c, uint64_t rip);
 /*
  * The op of one decoded instruction, not in any block. out_ends: no instruction may follow it in a
- * block; out_not_last: one should. False if blocks and ops were flushed: try again.
+ * block; out_not_last: one should. Other blocks and ops may be flushed.
  */
-bool blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offset, struct op *op,
+void blocks_build_op(struct icpu *c, const struct insn *insn, unsigned page_offset, struct op *op,
                      bool *out_ends, bool *out_not_last);
 /* How many instructions of the current block were completed before op i. */
 unsigned block_instructions_before(const struct block *block, const struct op *i);

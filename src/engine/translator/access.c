@@ -23,81 +23,69 @@ static const struct op *op_return(struct icpu *c, const struct op *i)
     return i;
 }
 
-static void fill_op(struct tr_op *op, const struct op *built, uint64_t rip, uint64_t next_rip,
-                    unsigned mnemonic, uint8_t charged)
-{
-    *op = (struct tr_op){.op = *built,
-                         .end = op_return,
-                         .page_rip = rip & GUEST_PAGE_MASK,
-                         .next_rip = next_rip,
-                         .charged = charged,
-                         .mnemonic = (uint16_t)mnemonic};
-}
-
-/* The vCPU is in the mode of the block. */
-static void build_op(struct icpu *c, const struct insn *insn, uint64_t rip, struct op *op)
-{
-    bool ends, not_last;
-
-    blocks_build_op(c, insn, rip & 0xfff, op, &ends, &not_last);
-    assert(!not_last);
-}
-
 struct tr_site *insn_site(struct tr_builder *b, struct tr_insn *ti)
 {
     struct tr_site *site = ti->site;
+    struct tr_copy *copy;
 
     if (site)
         return site;
     site = ti->site = translator_data(b->t, sizeof(*site));
     *site = (struct tr_site){.block = tr_ref_to(b->t, b->block),
                              .offset = (uint16_t)(ti->rip - b->block->rip),
-                             .charged = (uint8_t)b->charged};
-    if (!ti->built_later || !b->source || b->checks_itself)
-        insn_op(b, ti);
+                             .charged = (uint8_t)b->charged,
+                             .is_last = ti->is_last};
+    if (b->source && !b->checks_itself)
+        return site;
+    copy = translator_data(b->t, sizeof(*copy));
+    *copy = (struct tr_copy){.rip = ti->rip};
+    memcpy(copy->bytes, ti->insn.bytes, ti->insn.info.length);
+    site->copy = tr_ref_to(b->t, copy);
     return site;
 }
 
-struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti)
-{
-    struct tr_site *site = insn_site(b, ti);
-    struct tr_op *op;
-
-    if (site->op)
-        return tr_at(b->t, site->op);
-    if (ti->built_later)
-        build_op(b->t->c, &ti->insn, ti->rip, &ti->built);
-    ti->built_later = false;
-    op = translator_data(b->t, sizeof(*op));
-    fill_op(op, &ti->built, ti->rip, next_rip(b, ti), ti->insn.info.mnemonic, site->charged);
-    site->op = tr_ref_to(b->t, op);
-    return op;
-}
-
-const struct tr_op *translator_site_op(struct translator *t, struct tr_site *site)
+/* The vCPU is in the mode of the block. */
+static void make_op(struct translator *t, const struct tr_site *site, struct tr_op *op)
 {
     const struct tr_block *block = tr_at(t, site->block);
     const struct tr_source *source = tr_at(t, block->source);
-    uint64_t rip = block->rip + site->offset, next;
-    struct tr_op *op;
+    const struct tr_copy *copy = tr_at(t, site->copy);
+    const uint8_t *bytes = site->copy ? copy->bytes : source->bytes + site->offset;
+    size_t size = site->copy ? sizeof(copy->bytes) : (size_t)(source->size - site->offset);
+    uint64_t rip = site->copy ? copy->rip : block->rip + site->offset, next;
+    bool ends, not_last;
     struct insn insn;
-    struct op built;
 
-    if (likely(site->op))
-        return tr_at(t, site->op);
-    if (x86_decode_cached(t->c->decode_cache, t->c->code_size, false, source->bytes + site->offset,
-                          (size_t)(source->size - site->offset), &insn) != DECODE_OK)
+    if (x86_decode_cached(t->c->decode_cache, t->c->code_size, false, bytes, size, &insn) !=
+        DECODE_OK)
         abort(); /* it was one */
-    build_op(t->c, &insn, rip, &built);
     next = rip + insn.info.length;
-    op = translator_more_data(t, sizeof(*op));
-    if (op)
-        site->op = tr_ref_to(t, op);
-    else
-        op = &t->spare_op;
-    fill_op(op, &built, rip, t->c->code_size == X86_CODE_32 ? (uint32_t)next : next,
-            insn.info.mnemonic, site->charged);
-    return op;
+    *op = (struct tr_op){.end = op_return,
+                         .page_rip = rip & GUEST_PAGE_MASK,
+                         .next_rip = t->c->code_size == X86_CODE_32 ? (uint32_t)next : next,
+                         .charged = site->charged,
+                         .mnemonic = (uint16_t)insn.info.mnemonic,
+                         .is_fallback = site->is_fallback,
+                         .ends = site->ends};
+    blocks_build_op(t->c, &insn, rip & 0xfff, &op->op, &ends, &not_last);
+    if (site->is_last)
+        op->op.extra |= OP_IS_LAST;
+}
+
+const struct tr_op *translator_site_op(struct translator *t, tr_ref site)
+{
+    unsigned n = site % TR_OPS;
+
+    if (unlikely(t->op_sites[n] != site)) {
+        make_op(t, tr_at(t, site), &t->ops[n]); /* may forget all */
+        t->op_sites[n] = site;
+    }
+    return &t->ops[n];
+}
+
+void translator_forget_ops(struct translator *t)
+{
+    memset(t->op_sites, 0, sizeof(t->op_sites));
 }
 
 struct host_mem guest_slot(struct tr_builder *b, int guest)

@@ -31,22 +31,12 @@ static uint8_t *region_data(const struct translator *t, unsigned region)
     return t->data + (t->data_bytes / TR_REGIONS & ~(size_t)7) * region;
 }
 
-void *translator_more_data(struct translator *t, size_t bytes)
+void *translator_data(struct translator *t, size_t bytes)
 {
     void *data = t->data_at;
 
-    bytes = (bytes + 7) & ~(size_t)7;
-    if (t->data_at + bytes > region_data(t, t->region + 1))
-        return NULL;
-    t->data_at += bytes;
-    return data;
-}
-
-void *translator_data(struct translator *t, size_t bytes)
-{
-    void *data = translator_more_data(t, bytes);
-
-    assert(data);
+    t->data_at += (bytes + 7) & ~(size_t)7;
+    assert(t->data_at <= region_data(t, t->region + 1));
     return data;
 }
 
@@ -249,18 +239,10 @@ static void empty(struct translator *t, struct tr_region *region)
 static void emptied(struct translator *t)
 {
     memset(t->recent, 0, sizeof(t->recent));
+    translator_forget_ops(t);
     t->link = 0;
     t->site = 0;
     recycle_pages(t);
-}
-
-void translator_flush(struct translator *t)
-{
-    for (unsigned n = 0; n < TR_REGIONS; n++)
-        empty(t, &t->regions[n]);
-    emptied(t);
-    fill_first(t);
-    t->stats.flushes++;
 }
 
 static void fill_next(struct translator *t)

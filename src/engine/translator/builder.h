@@ -86,14 +86,14 @@ struct group {
 struct tr_insn {
     struct insn insn;
     struct stub_plan plan; /* of TR_VECTOR */
-    struct op built;       /* the interpreter's op, unless it is built_later */
+    struct op built;       /* the interpreter's op, unless it is a plain instruction */
     struct tr_site *site;  /* NULL until insn_site() is asked for it */
     uint64_t rip;
     enum tr_kind kind;
     const struct insn_operand *memory; /* explicit operand that is accessed, or NULL */
     uint64_t target;                   /* of direct branches */
-    bool built_later;
-    bool verbatim; /* it means the same in generated code */
+    bool is_last;                      /* OP_IS_LAST */
+    bool verbatim;                     /* it means the same in generated code */
     bool inverted; /* TR_JCC: branches to target where the guest's instruction goes on */
     uint16_t join; /* TR_JCC: instruction behind it in this block that is its target, or NO_INSN */
     uint16_t joined_from; /* the first TR_JCC of which this is the target, or NO_INSN */
@@ -243,7 +243,7 @@ void find_joins(struct tr_builder *b);
 void analyse_flags(struct tr_builder *b);
 /*
  * Is ti an everyday instruction of every model, which neither ends a block by surprise nor needs a
- * host stub? So its op can be built when it is needed. Says whether it ends the block.
+ * host stub? So its op is not needed yet. Says whether it ends the block.
  */
 bool is_plain_insn(const struct insn *insn, bool *ends);
 /* Number of a general register of any width, or NO_REG; high bytes are those of their register. */
@@ -272,9 +272,8 @@ static inline unsigned scratch_index(unsigned scratch)
 
 /* ---- access.c ---- */
 
-/* What generated code says that it is at ti; and with the instruction's op, made at once. */
+/* What generated code says that it is at ti. */
 struct tr_site *insn_site(struct tr_builder *b, struct tr_insn *ti);
-struct tr_op *insn_op(struct tr_builder *b, struct tr_insn *ti);
 struct cold *cold_new(struct tr_builder *b, enum cold_kind kind, uint8_t *rel32);
 /* The guest register's value in a host register: its own, or scratch, which it is loaded into. */
 unsigned guest_value(struct tr_builder *b, int guest, unsigned scratch);

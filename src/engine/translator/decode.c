@@ -235,12 +235,9 @@ bool decode_block(struct tr_builder *b, uint64_t rip)
         ti->rip = next;
         ti->site = NULL;
         ti->followed = false;
-        ti->built_later = is_plain_insn(&ti->insn, &ti->ends);
-        if (ti->built_later)
-            not_last = false;
-        else if (!blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends,
-                                  &not_last))
-            return false;
+        ti->is_last = not_last = false;
+        if (!is_plain_insn(&ti->insn, &ti->ends))
+            blocks_build_op(b->t->c, &ti->insn, ti->rip & 0xfff, &ti->built, &ti->ends, &not_last);
         analyse_insn(b, ti);
         next = next_rip(b, ti);
         if (++b->count < TR_MAX_INSNS)
@@ -262,7 +259,7 @@ bool decode_block(struct tr_builder *b, uint64_t rip)
     if (is_loop)
         unroll(b);
     if (not_last && b->count)
-        b->insns[b->count - 1].built.extra |= OP_IS_LAST;
+        b->insns[b->count - 1].is_last = true;
     b->end_rip = next;
     return b->count;
 }

@@ -14,16 +14,16 @@ static const uint8_t scratches[TR_SCRATCH_COUNT] = {TR_S0, TR_S1, TR_S2};
 
 static void emit_fallback(struct tr_builder *b, struct tr_insn *ti)
 {
-    struct tr_op *op = insn_op(b, ti);
+    struct tr_site *site = insn_site(b, ti);
 
     settle_rsp(b);
     all_scratch_lost(b);
-    emit_step(b, ti->site, b->flags_saved, NULL);
+    emit_step(b, site, b->flags_saved, NULL);
     b->flags_saved = false;
     b->level = VECTORS_NONE;
-    op->is_fallback = true;
-    op->ends = ti->ends && ti->kind < TR_JMP;
-    if (op->ends) {            /* it may have been one that forgets mappings */
+    site->is_fallback = true;
+    site->ends = ti->ends && ti->kind < TR_JMP;
+    if (site->ends) {          /* it may have been one that forgets mappings */
         b->flags_saved = true; /* they are there, too */
         emit_page_exit(b, next_rip(b, ti));
     }

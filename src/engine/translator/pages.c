@@ -143,7 +143,8 @@ static struct tr_page *page_new(struct translator *t, const struct fetch_entry *
                              .generation = atomic_load(&f->page->generation),
                              .id = (uint32_t)(page - t->pages),
                              .kind = t->c->tlb_kind,
-                             .mode = current_mode(t->c)};
+                             .mode = current_mode(t->c),
+                             .built = t->built};
     enter_page(t, page);
     return page;
 }
@@ -153,7 +154,7 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
     struct tr_page *page = *page_slot(t, rip);
 
     while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
-                     page->mode == current_mode(t->c)))
+                     page->mode == current_mode(t->c) && page->built == t->built))
         page = page->hash_next;
     if (!page)
         page = page_new(t, f, rip);

@@ -18,6 +18,7 @@
 
 #define NO_RIP      (1ull << 63) /* not canonical */
 #define PAGES_BYTES (TR_PAGE_IDS * sizeof(struct tr_page))
+#define OPS_BYTES   (TR_OPS * sizeof(struct tr_op))
 
 /* ---- flags: generated code's word and EFLAGS ---- */
 
@@ -35,14 +36,10 @@ static uint16_t flags_to_word(struct icpu *c)
     return (uint16_t)((c->cpu.s.rflags & 0xd5) << 8 | 0x200 | !!(c->cpu.s.rflags & X86_FLAG_OF));
 }
 
-static uint8_t simd_blocked(const struct icpu *c)
+/* What translation relies on: translator.built. FPU_X87 is no part of it. */
+static uint8_t built_for(const struct icpu *c)
 {
-    return c->fpu_blocked & FPU_ALL_SIMD;
-}
-
-static bool smap(const struct icpu *c)
-{
-    return c->cpu.s.cr4 & X86_CR4_SMAP;
+    return (c->fpu_blocked & FPU_ALL_SIMD) | !!(c->cpu.s.cr4 & X86_CR4_SMAP);
 }
 
 /* ---- steps ---- */
@@ -68,16 +65,16 @@ static bool may_go_on(const struct icpu *c)
            translator_can_run(c);
 }
 
-/* What the blocks rely on that run: a change leads through refresh(). */
+/* A change leads through refresh(). */
 static bool is_as_built(const struct translator *t)
 {
-    return simd_blocked(t->c) == t->built_blocked && smap(t->c) == t->built_smap;
+    return built_for(t->c) == t->built;
 }
 
 int translator_step(struct icpu *c, tr_ref site)
 {
     struct translator *t = c->translator;
-    const struct tr_op *op = translator_site_op(t, tr_at(t, site));
+    const struct tr_op *op = translator_site_op(t, site);
     const struct op *i = &op->op;
     const struct tlb_entry *tlb = c->tlb;
     uint32_t epoch = c->tlb_epoch;
@@ -104,7 +101,7 @@ int translator_step(struct icpu *c, tr_ref site)
         return 0;
     }
     if (atomic_load_explicit(&c->attention, memory_order_relaxed) || c->tlb != tlb ||
-        simd_blocked(c) != t->run_blocked || c->tlb_epoch != epoch) {
+        !is_as_built(t) || c->tlb_epoch != epoch) {
         c->cpu.s.rip = op->next_rip;
         interp_refund_from(c, i);
         if (c->inner_shadow) { /* what asks for attention waits for one more instruction */
@@ -126,7 +123,7 @@ static void undo_branch(struct translator *t)
 {
     struct icpu *c = t->c;
     struct tr_site *site = tr_at(t, t->site);
-    const struct tr_op *op = translator_site_op(t, site);
+    const struct tr_op *op = translator_site_op(t, t->site);
 
     t->site = 0;
     c->cpu.s.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo_rsp;
@@ -141,15 +138,13 @@ static void refresh(struct translator *t)
     struct icpu *c = t->c;
 
     if (unlikely(!is_as_built(t))) {
-        translator_flush(t);
-        t->built_blocked = simd_blocked(c);
-        t->built_smap = smap(c);
+        translator_forget_mappings(t, true);
+        t->built = built_for(c);
     }
     if (unlikely(atomic_load(&t->stale))) {
         atomic_store(&t->stale, 0);
         take_changes(t);
     }
-    t->run_blocked = simd_blocked(c);
 }
 
 void translator_run(struct icpu *c)
@@ -250,7 +245,6 @@ void translator_stats(struct translator *t,
         {"changes of code", s->pages_changed},
         {"blocks brought back as their code was", s->revived},
         {"blocks that check their code", s->self_checking},
-        {"flushes of the code cache", s->flushes},
         {"evictions of an eighth of it", s->evictions},
         {"entries into generated code", s->enters},
         {"branches linked", s->links},
@@ -340,7 +334,8 @@ int translator_new(struct icpu *c, struct error *err)
     if (t->data)
         madvise(t->data, t->data_bytes, MADV_HUGEPAGE);
     t->pages = reserve(PAGES_BYTES);
-    if (!t->builder || !t->data || !t->pages ||
+    t->ops = reserve(OPS_BYTES);
+    if (!t->builder || !t->data || !t->pages || !t->ops ||
         host_code_new(&t->code, cache_bytes / 2, true, err)) {
         translator_free(c);
         return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
@@ -370,6 +365,8 @@ void translator_free(struct icpu *c)
         munmap(t->data, t->data_bytes);
     if (t->pages)
         munmap(t->pages, PAGES_BYTES);
+    if (t->ops)
+        munmap(t->ops, OPS_BYTES);
     host_low_memory_free(t, sizeof(*t));
     c->translator = NULL;
 }

@@ -65,28 +65,37 @@ static inline bool is_spilled(int guest)
  */
 typedef uint32_t tr_ref;
 
-/* The interpreter's version of one instruction, which comes back to generated code. */
+/* An instruction that generated code may leave, or call the interpreter for. Few ever do. */
+struct tr_site {
+    tr_ref block;
+    tr_ref copy;      /* tr_copy; or 0: it is in the source of the block */
+    uint16_t offset;  /* there */
+    uint8_t charged;  /* counted mode: what the block took from the budget for it and behind */
+    int8_t undo_rsp;  /* indirect branches: what takes back their change of RSP */
+    bool is_fallback; /* always executed by the interpreter */
+    bool ends;        /* likewise, at the end of a block, which goes on behind it */
+    bool is_last;     /* OP_IS_LAST */
+};
+
+/* The instruction of a site. */
+struct tr_copy {
+    uint64_t rip;
+    uint8_t bytes[16];
+};
+
+/*
+ * The interpreter's version of a site's instruction, which comes back to generated code. It is made
+ * when it is needed, and may be forgotten at any time but while it is executed.
+ */
 struct tr_op {
     struct op op;
     op_fn *end; /* run of the op behind it, of which there is no more */
     uint64_t page_rip, next_rip;
     uint16_t mnemonic; /* ZydisMnemonic */
-    uint8_t charged;   /* counted mode: what the block took from the budget for it and behind */
-    bool is_fallback;  /* always executed this way */
-    bool ends;         /* likewise, at the end of a block, which goes on behind it */
+    uint8_t charged;   /* as in the site */
+    bool is_fallback, ends;
 };
-
-/*
- * An instruction that generated code may leave, or call the interpreter for. Few ever do: most
- * ops are made when they are needed, from the source of the block.
- */
-struct tr_site {
-    tr_ref op; /* or 0 */
-    tr_ref block;
-    uint16_t offset; /* of the instruction in the source */
-    uint8_t charged; /* as in the op */
-    int8_t undo_rsp; /* indirect branches: what takes back their change of RSP */
-};
+#define TR_OPS 32768u
 
 struct tr_page {
     struct tr_page *hash_next;       /* or, of no use, in free_pages */
@@ -102,6 +111,7 @@ struct tr_page {
     bool global;         /* the mapping was, when it was looked at */
     enum tlb_kind kind;
     unsigned mode; /* tr_mode() */
+    uint8_t built; /* as translator.built when its blocks were made */
 };
 
 /* Code of other privilege or size is other code: it has pages and a jump table of its own. */
@@ -186,7 +196,7 @@ struct tr_region {
 };
 
 struct tr_stats {
-    uint64_t blocks, instructions, fallback_instructions, pages_changed, flushes, evictions;
+    uint64_t blocks, instructions, fallback_instructions, pages_changed, evictions;
     uint64_t revived, self_checking;
     uint64_t enters, links;
     uint64_t interpreted[INTERP_REASON_COUNT],
@@ -267,10 +277,9 @@ struct translator {
      * what they had followed to was written. */
     uint64_t hot[TR_BLOCK_HASH / 64], tame[TR_BLOCK_HASH / 64];
 
-    /* What generated code relies on while it runs; a step that changes it leaves. */
-    uint8_t run_blocked;
-    uint8_t built_blocked; /* c->fpu_blocked for which all blocks were made */
-    bool built_smap;       /* and CR4.SMAP */
+    /* What the blocks of current pages were made for, of what is not in their mode: fpu_blocked and
+     * CR4.SMAP. A step that changes it leaves. */
+    uint8_t built;
     bool host_has_adx;
 
     /* Code that was written since refresh(), under code_lock. More than fits: look at all pages. */
@@ -281,7 +290,8 @@ struct translator {
     unsigned change_count;
     _Atomic uint8_t stale; /* there are some */
     struct tr_stats stats;
-    struct tr_op spare_op; /* where there is no room for one */
+    tr_ref op_sites[TR_OPS]; /* whose op is in ops, or 0 */
+    struct tr_op *ops;       /* TR_OPS */
     struct tr_builder *builder;
     struct tr_listing *listing; /* NULL: none is wanted */
 };
@@ -306,15 +316,11 @@ void translator_stats(struct translator *t,
 
 /* ---- blocks.c ---- */
 
-/* Drop all generated code. Not from within it. */
-void translator_flush(struct translator *t);
 /* These chunks of a page with decoded code were written. Any thread; code_lock is held. */
 void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks);
 
 /* Memory beside the block that is being made, as long as it lives. */
 void *translator_data(struct translator *t, size_t bytes);
-/* The same beside what was made last; NULL if there is no room. */
-void *translator_more_data(struct translator *t, size_t bytes);
 static inline void *tr_at(const struct translator *t, tr_ref ref)
 {
     return t->data + 8 * (size_t)ref;
@@ -335,7 +341,9 @@ bool translator_may_follow(const struct translator *t, const struct tr_page *pag
 /* ---- access.c ---- */
 
 /* The site's op; the vCPU is in the mode of its block. */
-const struct tr_op *translator_site_op(struct translator *t, struct tr_site *site);
+const struct tr_op *translator_site_op(struct translator *t, tr_ref site);
+/* The interpreter's ops have to be made again. */
+void translator_forget_ops(struct translator *t);
 
 /* ---- pages.c ---- */
 
@@ -362,7 +370,7 @@ void translator_builder_free(struct tr_builder *b);
 /*
  * Translate the block at rip, which f (of interp_fetch) says where to find; it is entered into
  * page. before is the source of one that was there, or NULL. NULL if the interpreter has to run
- * the first instruction, or after a flush.
+ * the first instruction.
  */
 struct tr_block *translate_block(struct translator *t, struct tr_page *page,
                                  const struct fetch_entry *f, uint64_t rip, enum tr_style style,
