@@ -49,7 +49,7 @@ struct machine_config {
     bool counted;          /* virtual time = executed instructions; one vCPU */
     bool no_reboot;        /* stop instead of reset */
     bool start_paused; /* machine_start leaves the machine paused before the first instruction */
-    uint64_t code_cache_bytes; /* of each vCPU, for translated code; 0: by ram_bytes */
+    uint64_t code_cache_bytes; /* for translated code; 0: by ram_bytes */
     const char *listing;       /* file for what the engine translates; NULL: none */
     bool stats;                /* the engine measures where time goes */
     bool perf_map;             /* names for perf, /tmp/perf-PID.map */

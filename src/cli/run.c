@@ -1143,8 +1143,8 @@ const struct cli_option cli_run_options[] = {
              "error"},
     {"code-cache", 0, CLI_SIZE, AT(code_cache_bytes), "SIZE", .min = 2ull << 20,
      .max = 1536ull << 20,
-     .help = "memory for translated code of each processor, up to 1536M together (default: an "
-             "eighth of RAM, but 160M to 640M)"},
+     .help = "memory for translated code (default: an eighth of RAM, but 160M to 640M; twice that "
+             "with several processors)"},
     {"listing", 0, CLI_TEXT, AT(listing), "FILE", .file = true,
      .help = "write each translated block there: guest instructions, and the host's under them"},
     {"perf-map", 0, CLI_FLAG, AT(perf_map),

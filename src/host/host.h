@@ -34,6 +34,7 @@ struct host_mutex {
 void host_mutex_init(struct host_mutex *mutex);
 void host_mutex_done(struct host_mutex *mutex);
 void host_mutex_lock(struct host_mutex *mutex);
+bool host_mutex_try_lock(struct host_mutex *mutex); /* false: it is locked */
 void host_mutex_unlock(struct host_mutex *mutex);
 
 struct host_cond {
@@ -52,6 +53,8 @@ struct host_thread *host_thread_start(const char *name, void (*fn)(void *opaque)
                                       struct error *err);
 void host_thread_join(struct host_thread *thread); /* frees it; NULL is fine */
 uint64_t host_thread_self(void);                   /* an id that is not 0 */
+/* What the thread's accesses by GS begin at, which is free for generated code. x86-64 only. */
+void host_set_gs_base(uintptr_t base);
 
 /* ---- memory ---- */
 struct host_memory {
@@ -69,21 +72,25 @@ int host_memory_discard(const struct host_memory *memory, uint64_t offset, uint6
 uint64_t host_memory_used_bytes(const struct host_memory *memory); /* what it takes of the host's */
 
 /*
- * Zeroed private memory below 2 GiB, which generated code can address by 32-bit displacements.
- * Pages appear when they are touched. NULL and *err if there is no room.
+ * Zeroed private memory, and behind it room for a view of code, of whole pages or 0. Pages appear
+ * when they are touched. low: all of it is below 2 GiB. NULL and *err if there is no room.
  */
-void *host_low_memory_new(size_t size_bytes, struct error *err);
-void host_low_memory_free(void *memory, size_t size_bytes); /* memory may be NULL */
+void *host_private_memory_new(size_t size_bytes, size_t code_bytes, bool low, struct error *err);
+/* With a view of code that is there. memory may be NULL. */
+void host_private_memory_free(void *memory, size_t size_bytes, size_t code_bytes);
 
 /* One piece of memory seen twice: written through one view, executed through the other. */
 struct host_code {
     uint8_t *write;
     const uint8_t *execute;
     size_t size_bytes;
+    bool has_place; /* the execute view is in somebody's memory, who frees it */
 };
-/* low: the execute view lies below 2 GiB. */
-int host_code_new(struct host_code *code, size_t size_bytes, bool low, struct error *err);
+/* place: where its execute view is to be, in room of host_private_memory_new(); or NULL. */
+int host_code_new(struct host_code *code, size_t size_bytes, void *place, struct error *err);
 void host_code_free(struct host_code *code);
+/* Another execute view, in such room; before host_sandbox(). */
+int host_code_view(const struct host_code *code, void *place, struct error *err);
 
 /*
  * CPU exceptions of generated code. When an instruction in code's execute view raises one of

@@ -611,7 +611,7 @@ int rig_set_up(void **state)
     rig.cpu->cpu.s.xcr0 = rig.model.xcr0 & ~(uint64_t)X86_XCR0_PKRU;
     rig.cpu->code_size = X86_CODE_64;
     rig.cpu->tlb = rig.cpu->tlbs[TLB_USER];
-    if (host_code_new(&thunk.code, 65536, false, &err) < 0 ||
+    if (host_code_new(&thunk.code, 65536, NULL, &err) < 0 ||
         host_code_guard(&thunk.code, on_thunk_trap, &err) < 0 ||
         host_stubs_new(rig.cpu, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);

@@ -59,7 +59,7 @@ static void code_is_written_here_and_executed_there(void **state)
     struct host_code code;
     struct error err = {0};
 
-    assert_int_equal(host_code_new(&code, 65536, false, &err), 0);
+    assert_int_equal(host_code_new(&code, 65536, NULL, &err), 0);
     assert_ptr_not_equal(code.write, code.execute);
     memcpy(code.write + 100, bytes, sizeof(bytes));
     assert_memory_equal(code.execute + 100, bytes, sizeof(bytes));

@@ -43,13 +43,14 @@ struct code_page *code_page_at(const struct interpreter *t, const struct flat_ra
     return page < t->code_page_count ? &t->code_pages[page] : NULL;
 }
 
-/* Translated blocks do not look at generations: tell their vCPUs. code_lock is held. */
+/* Translated blocks do not look at generations: all vCPUs are told. code_lock is held. */
 static void announce(struct interpreter *t, struct code_page *page, uint64_t chunks)
 {
     unsigned count = atomic_load(&t->cpu_count);
 
+    translator_page_changed(t->cache, page, chunks);
     for (unsigned n = 0; n < count; n++)
-        translator_page_changed(t->cpus[n], page, chunks);
+        atomic_store(&t->cpus[n]->attention, ATTENTION_EVENT);
 }
 
 /* Translated blocks of other chunks stay. code_lock is held. */
@@ -57,7 +58,7 @@ static void drop_chunks(struct interpreter *t, struct code_page *page, uint64_t 
 {
     page->generation++;
     page->chunks &= t->translates ? ~chunks : 0;
-    if (t->translates)
+    if (t->cache)
         announce(t, page, chunks);
 }
 

@@ -39,7 +39,7 @@ int host_stubs_new(struct icpu *c, struct error *err)
         host_stubs_free(c);
         return error_set(err, ENOMEM, "no memory for the host stubs of a virtual CPU");
     }
-    if (host_code_new(&s->code, STUB_AREA_BYTES, false, err) < 0 ||
+    if (host_code_new(&s->code, STUB_AREA_BYTES, NULL, err) < 0 ||
         host_code_guard(&s->code, host_stub_trap, err) < 0) {
         host_stubs_free(c);
         return err ? -err->code : -ENOMEM;

@@ -194,7 +194,10 @@ struct interpreter {
     struct host_mutex code_lock; /* code_pages; held for moments, nothing is locked under it */
     struct icpu *cpus[16];
     _Atomic unsigned cpu_count;
+    size_t cpu_bytes;             /* of a vCPU: struct icpu is the first of it */
+    size_t cpu_code_bytes;        /* behind these: the vCPU's view of translated code; or 0 */
     bool translates;              /* vCPUs have a translator */
+    struct tr_cache *cache;       /* what they translate; or NULL */
     struct host_mutex split_lock; /* locked accesses that cross pages or hit devices */
     _Atomic bool dirty_tracking;
 };
@@ -292,7 +295,8 @@ struct icpu {
     struct jump_entry jumps[JUMP_SIZE];
     bool jumps_filled; /* some entry was set since the last flush */
     struct fetch_entry fetches[FETCH_SIZE];
-    uint64_t local_fetches[FETCH_SIZE / 64]; /* by slot: those that may not be mapped globally */
+    uint64_t local_fetches[FETCH_SIZE / 64];  /* by slot: those that may not be mapped globally */
+    struct tlb_entry *tlb_of[TLB_KIND_COUNT]; /* tlbs, for generated code */
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
     struct near_page near[NEAR_PAGES];
     uint8_t near_used; /* some of them were set */

@@ -651,8 +651,10 @@ static void run_begin(struct icpu *c, uint64_t budget)
     }
     code_pages_enter(c);
     c->budget = c->budget_start = budget;
-    if (c->translator)
+    if (c->translator) {
+        translator_enter_thread(c);
         c->translator->stats.budget = budget;
+    }
     c->new_budget = false;
     host_fpu_enter(c);
 }
@@ -675,6 +677,13 @@ static void run_end(struct icpu *c)
     c->view = NULL;
 }
 
+static void unwound(struct icpu *c)
+{
+    meter_to(c, METER_LOOP);
+    if (c->translator)
+        translator_unwound(c);
+}
+
 static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exit)
 {
     struct icpu *c = vcpu->engine;
@@ -684,13 +693,13 @@ static void interp_run(struct vcpu *vcpu, uint64_t budget, struct vcpu_exit *exi
     run_begin(c, budget);
     switch (setjmp(c->unwind)) {
     case UNWIND_FAULT:
-        meter_to(c, METER_LOOP);
+        unwound(c);
         meter_count(c, METER_FAULTS);
         deliver_fault(c);
         stepped = c->debug && c->debug->step; /* to the handler's first instruction */
         break;
     case UNWIND_STEP:
-        meter_to(c, METER_LOOP);
+        unwound(c);
         restart_alone(c);
         break;
     default:
@@ -754,38 +763,47 @@ static int interp_probe(struct error *err)
 #endif
 }
 
-static int interp_create(struct machine *machine, void **out_engine, struct error *err)
-{
-    struct interpreter *t = calloc(1, sizeof(*t));
-    struct memory *memory = machine_memory(machine);
-
-    if (!t)
-        return error_set(err, ENOMEM, "no memory for the interpreter");
-    t->machine = machine;
-    t->memory = memory;
-    /* RAM and up to 64 MiB of ROM images behind it */
-    t->code_page_count = (memory_ram_size_bytes(memory) + (64u << 20)) / GUEST_PAGE_SIZE;
-    t->code_pages = calloc(t->code_page_count, sizeof(*t->code_pages));
-    if (!t->code_pages) {
-        free(t);
-        return error_set(err, ENOMEM, "no memory for the interpreter's page table of code");
-    }
-    host_mutex_init(&t->split_lock);
-    host_mutex_init(&t->code_lock);
-    *out_engine = t;
-    return 0;
-}
-
 static void interp_destroy(void *engine)
 {
     struct interpreter *t = engine;
 
     if (!t)
         return;
+    translator_cache_free(t->cache);
     host_mutex_done(&t->split_lock);
     host_mutex_done(&t->code_lock);
     free(t->code_pages);
     free(t);
+}
+
+static int create(struct machine *machine, bool translates, void **out_engine, struct error *err)
+{
+    struct interpreter *t = calloc(1, sizeof(*t));
+    struct memory *memory = machine_memory(machine);
+
+    if (!t)
+        return error_set(err, ENOMEM, "no memory for the interpreter");
+    host_mutex_init(&t->split_lock);
+    host_mutex_init(&t->code_lock);
+    t->translates = translates;
+    t->machine = machine;
+    t->memory = memory;
+    /* RAM and up to 64 MiB of ROM images behind it */
+    t->code_page_count = (memory_ram_size_bytes(memory) + (64u << 20)) / GUEST_PAGE_SIZE;
+    t->code_pages = calloc(t->code_page_count, sizeof(*t->code_pages));
+    t->cpu_bytes = translates ? TR_CODE_PLACE : sizeof(struct icpu);
+    t->cpu_code_bytes = translates ? translator_code_bytes(machine) : 0;
+    if (!t->code_pages) {
+        interp_destroy(t);
+        return error_set(err, ENOMEM, "no memory for the interpreter's page table of code");
+    }
+    *out_engine = t;
+    return 0;
+}
+
+static int interp_create(struct machine *machine, void **out_engine, struct error *err)
+{
+    return create(machine, false, out_engine, err);
 }
 
 static void interp_vcpu_destroy(struct vcpu *vcpu)
@@ -799,14 +817,15 @@ static void interp_vcpu_destroy(struct vcpu *vcpu)
     host_stubs_free(c);
     blocks_free(c->blocks);
     decode_cache_free(c->decode_cache);
-    host_low_memory_free(c, sizeof(*c));
+    host_private_memory_free(c, c->interpreter->cpu_bytes, c->interpreter->cpu_code_bytes);
     vcpu->engine = NULL;
 }
 
 static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err)
 {
     struct interpreter *t = engine;
-    struct icpu *c = host_low_memory_new(sizeof(*c), err);
+    bool low = t->translates && !vcpu->index;
+    struct icpu *c = host_private_memory_new(t->cpu_bytes, t->cpu_code_bytes, low, err);
 
     if (!c) {
         error_prefix(err, "vCPU %u: ", vcpu->index);
@@ -826,6 +845,8 @@ static int interp_vcpu_create(void *engine, struct vcpu *vcpu, struct error *err
         c->paging.cache = &c->walk_cache;
     c->skip_breakpoint_rip = ~0ull;
     c->pauses_left = PAUSES_TO_YIELD;
+    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
+        c->tlb_of[kind] = c->tlbs[kind];
     interp_empty_tlb(c);
     c->decode_cache = decode_cache_new();
     if (machine_config(t->machine)->stats)
@@ -900,11 +921,7 @@ static bool interp_debug_translate(struct vcpu *vcpu, uint64_t gva, uint64_t *ou
 
 static int translator_create(struct machine *machine, void **out_engine, struct error *err)
 {
-    int result = interp_create(machine, out_engine, err);
-
-    if (!result)
-        ((struct interpreter *)*out_engine)->translates = true;
-    return result;
+    return create(machine, true, out_engine, err);
 }
 
 static void translator_engine_stats(struct vcpu *vcpu,

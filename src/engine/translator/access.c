@@ -30,26 +30,26 @@ struct tr_site *insn_site(struct tr_builder *b, struct tr_insn *ti)
 
     if (site)
         return site;
-    site = ti->site = translator_data(b->t, sizeof(*site));
-    *site = (struct tr_site){.block = tr_ref_to(b->t, b->block),
+    site = ti->site = translator_data(b->cache, sizeof(*site));
+    *site = (struct tr_site){.block = tr_ref_to(b->cache, b->block),
                              .offset = (uint16_t)(ti->rip - b->block->rip),
                              .charged = (uint8_t)b->charged,
                              .is_last = ti->is_last};
     if (b->source && !b->checks_itself)
         return site;
-    copy = translator_data(b->t, sizeof(*copy));
+    copy = translator_data(b->cache, sizeof(*copy));
     *copy = (struct tr_copy){.rip = ti->rip};
     memcpy(copy->bytes, ti->insn.bytes, ti->insn.info.length);
-    site->copy = tr_ref_to(b->t, copy);
+    site->copy = tr_ref_to(b->cache, copy);
     return site;
 }
 
 /* The vCPU is in the mode of the block. */
 static void make_op(struct translator *t, const struct tr_site *site, struct tr_op *op)
 {
-    const struct tr_block *block = tr_at(t, site->block);
-    const struct tr_source *source = tr_at(t, block->source);
-    const struct tr_copy *copy = tr_at(t, site->copy);
+    const struct tr_block *block = tr_at(t->cache, site->block);
+    const struct tr_source *source = tr_at(t->cache, block->source);
+    const struct tr_copy *copy = tr_at(t->cache, site->copy);
     const uint8_t *bytes = site->copy ? copy->bytes : source->bytes + site->offset;
     size_t size = site->copy ? sizeof(copy->bytes) : (size_t)(source->size - site->offset);
     uint64_t rip = site->copy ? copy->rip : block->rip + site->offset, next;
@@ -77,7 +77,7 @@ const struct tr_op *translator_site_op(struct translator *t, tr_ref site)
     unsigned n = site % TR_OPS;
 
     if (unlikely(t->op_sites[n] != site)) {
-        make_op(t, tr_at(t, site), &t->ops[n]); /* may forget all */
+        make_op(t, tr_at(t->cache, site), &t->ops[n]); /* may forget all */
         t->op_sites[n] = site;
     }
     return &t->ops[n];
@@ -243,12 +243,6 @@ void emit_address_of(struct tr_builder *b, const struct tr_insn *ti, const struc
 
 /* ---- the look-up ---- */
 
-static int32_t low_address(const void *address)
-{
-    assert((uintptr_t)address <= INT32_MAX);
-    return (int32_t)(uintptr_t)address;
-}
-
 void guard_flags(struct tr_builder *b, const struct tr_insn *ti)
 {
     if (ti->flags_live)
@@ -320,8 +314,8 @@ void emit_find_near(struct tr_builder *b, const struct cold *cold)
     const struct lookup *l = &cold->lookup;
 
     emit_mov(b->e, TR_S0, l->address);
-    emit_constant(b->e, TR_S2, (uintptr_t)&b->t->c->near[l->near]);
-    emit_thunk(b, b->t->find_near, NULL);
+    emit_constant(b->e, TR_S2, (uintptr_t)vcpu_address(b->e, &b->t->c->near[l->near]));
+    emit_thunk(b, b->cache->find_near, NULL);
     emit_mov(b->e, l->address, TR_S0);
     emit_compare_near(b, l);
     emit_aim(b->e, emit_jcc(b->e, CC_BE), cold->hit);
@@ -346,11 +340,11 @@ struct host_mem emit_find(struct tr_builder *b, struct tr_insn *ti, const struct
     all_scratch_lost(b);
     if (l->near == NO_NEAR) {
         emit_hash(b->e, l->address, other);
-        emit_load(b->e, other, mem_base(TR_S1, low_address(l->write ? &tlb->write : &tlb->read)));
+        emit_load(b->e, other, mem_tlb(b->e, l->write ? &tlb->write : &tlb->read));
         emit_rr(b->e, true, 0x33, other, l->address); /* xor */
         emit_compare(b, other, l->size, l->align_mask);
         *out_cold = step_cold(b, ti, CC_A);
-        return mem_base(TR_S1, low_address(&tlb->addend));
+        return mem_tlb(b->e, &tlb->addend);
     }
     emit_compare_near(b, l);
     *out_cold = cold = step_cold(b, ti, CC_A);

@@ -150,7 +150,7 @@ static bool means_another(const struct tr_builder *b, const struct insn *insn)
     const struct cpu_model *model = b->t->c->cpu.model;
 
     if (insn->info.mnemonic == ZYDIS_MNEMONIC_ADCX || insn->info.mnemonic == ZYDIS_MNEMONIC_ADOX)
-        return !b->t->host_has_adx;
+        return !b->cache->host_has_adx;
     return (insn->info.mnemonic == ZYDIS_MNEMONIC_TZCNT &&
             !cpu_model_has(model, X86_FEATURE_BMI1)) ||
            (insn->info.mnemonic == ZYDIS_MNEMONIC_LZCNT &&

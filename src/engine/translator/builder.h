@@ -7,6 +7,8 @@
 #include "engine/interpreter/host_stub.h"
 #include "engine/translator/translator.h"
 
+struct machine_config;
+
 enum tr_kind {
     TR_FALLBACK, /* the interpreter's op */
     TR_COPY,     /* general registers, perhaps one memory operand */
@@ -153,7 +155,8 @@ struct cold {
 #define TR_MAX_COLD 1024u
 
 struct tr_builder {
-    struct translator *t;
+    struct tr_cache *cache;
+    struct translator *t; /* of the vCPU that translates */
     struct emit *e;
     struct tr_page *page;
     struct tr_block *block;
@@ -369,6 +372,8 @@ void emit_status_flags(struct tr_builder *b);
 
 /* ---- system.c ---- */
 
+/* Off to the interpreter's op if an event is pending. TR_S2 is lost. */
+struct cold *step_if_event(struct tr_builder *b, struct tr_insn *ti);
 bool emit_rdtsc(struct tr_builder *b, struct tr_insn *ti);
 bool emit_read_cr(struct tr_builder *b, struct tr_insn *ti);
 bool emit_fsgsbase(struct tr_builder *b, struct tr_insn *ti);
@@ -428,15 +433,16 @@ void emit_matched_return(struct tr_builder *b, struct tr_insn *ti);
 /* A step for the site, which goes on there, or behind this if back is NULL. */
 void emit_step(struct tr_builder *b, const struct tr_site *site, bool flags_saved,
                const uint8_t *back);
-/* Run a thunk that goes on at translator.back: there, or behind this if back is NULL. */
+/* Run a thunk that goes on at translator.back: there, or behind this if back is NULL. TR_S1 is
+ * lost. */
 void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back);
 
 /* ---- listing.c ---- */
 
 /* Open the files that the machine's configuration asks for, if any. */
-int listing_open(struct translator *t, struct error *err);
-void listing_close(struct translator *t);
-/* The block was written to [start, e->at); behind cold it is out of line. t->listing is set. */
+int listing_open(struct tr_cache *cache, const struct machine_config *config, struct error *err);
+void listing_close(struct tr_cache *cache);
+/* The block was written to [start, e->at); behind cold it is out of line. cache->listing is set. */
 void listing_block(const struct tr_builder *b, const uint8_t *start, const uint8_t *cold);
 
 /* ---- strings.c ---- */

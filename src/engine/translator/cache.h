@@ -17,29 +17,39 @@ static inline unsigned hash_bits(uint64_t value, unsigned size)
 }
 
 /* The list by code_next that the pages of this code page are in. */
-static inline struct tr_page **code_slot(struct translator *t, const struct code_page *page)
+static inline struct tr_page **code_slot(struct tr_cache *cache, const struct code_page *page)
 {
-    return &t->code_hash[hash_bits((uintptr_t)page, TR_PAGE_HASH)];
+    return &cache->code_hash[hash_bits((uintptr_t)page, TR_PAGE_HASH)];
 }
 
 /* ---- blocks.c ---- */
 
-#define JUMP_BYTES (TR_JUMP_SIZE * sizeof(uint8_t *))
-
-/* The block at RIP; NULL if the interpreter has to run the instruction there. */
+/*
+ * The vCPU goes inside, where what it knows of blocks stays where it is; what was known before may
+ * be forgotten. Nobody may make it wait there for who has the cache's lock.
+ */
+void cache_enter(struct translator *t);
+void cache_leave(struct translator *t);
+/* From inside. Blocks may be forgotten, as if it had been outside. */
+void cache_lock(struct translator *t);
+void cache_unlock(struct translator *t);
+/*
+ * The block at RIP; where generated code left off, it may lead here the next time. NULL if the
+ * interpreter has to run the instruction there.
+ */
 struct tr_block *find_block(struct translator *t, enum tr_style style);
 /* Where the first block will be: once, behind the thunks. */
-void start_filling(struct translator *t);
+void start_filling(struct tr_cache *cache);
 /* Code and data of all regions. */
-struct tr_region memory_used(const struct translator *t);
-/* Where generated code left off: what leads here may lead here directly the next time. */
-void remember_way(struct translator *t, struct tr_block *b);
+struct tr_region memory_used(const struct tr_cache *cache);
 /* Drop the blocks whose code was written. */
 void take_changes(struct translator *t);
 
 /* ---- pages.c ---- */
 
-/* Pages that no block comes from are free for others; those that spaces name are forgotten. */
-void recycle_pages(struct translator *t);
+/* All that the vCPU knows of pages. */
+void forget_pages(struct translator *t);
+/* Pages that no block comes from are free for others. */
+void recycle_pages(struct tr_cache *cache);
 
 #endif

@@ -15,24 +15,32 @@
 
 enum host_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 
+/*
+ * Each vCPU runs the code in a view of its own, which is as far from the first vCPU's as the vCPU
+ * is from that one. So what is RIP-relative leads to the vCPU that runs. Where RIP cannot be the
+ * base, GS has that distance as its base.
+ */
 struct emit {
-    uint8_t *at;      /* in the write view */
-    intptr_t execute; /* execute view - write view */
+    uint8_t *at;        /* in the write view */
+    intptr_t execute;   /* the first vCPU's execute view - write view */
+    bool is_shared;     /* by several vCPUs */
+    uintptr_t distance; /* of the vCPU whose fields are named from the first one */
 };
 
-/* A memory operand: [base + index << scale + disp], or an address that RIP or 32 bits reach. */
+/* A memory operand: [base + index << scale + disp], or a field of the vCPU, which RIP reaches. */
 #define NO_REG (-1)
 struct host_mem {
     int base, index;
     unsigned scale;
     int32_t disp;
-    const void *absolute;     /* RIP-relative if set */
+    const void *field;        /* or NULL */
+    bool by_gs;               /* base, index and disp lead to something of the vCPU's */
     unsigned immediate_bytes; /* that follow in the same instruction */
 };
 
 static inline struct host_mem mem_field(const void *address)
 {
-    return (struct host_mem){.absolute = address};
+    return (struct host_mem){.field = address};
 }
 static inline struct host_mem mem_base(int base, int32_t disp)
 {
@@ -41,6 +49,22 @@ static inline struct host_mem mem_base(int base, int32_t disp)
 static inline struct host_mem mem_index(int base, int index, unsigned scale, int32_t disp)
 {
     return (struct host_mem){.base = base, .index = index, .scale = scale, .disp = disp};
+}
+
+/* Something of the vCPU's, to which vcpu_address() is a part of the way. */
+static inline struct host_mem mem_by_gs(int base, int index, unsigned scale, int32_t disp)
+{
+    struct host_mem m = mem_index(base, index, scale, disp);
+
+    m.by_gs = true;
+    return m;
+}
+static inline int32_t vcpu_address(const struct emit *e, const void *address)
+{
+    uintptr_t first = (uintptr_t)address - e->distance;
+
+    assert(first <= INT32_MAX);
+    return (int32_t)first;
 }
 
 static inline void put8(struct emit *e, unsigned byte)
@@ -72,12 +96,12 @@ static inline void put_modrm_mem(struct emit *e, unsigned reg, const struct host
 {
     unsigned r = (reg & 7) << 3, mod;
 
-    if (m->absolute) {
+    if (m->field) {
         intptr_t end, disp;
 
         put8(e, r | 5);
         end = (intptr_t)emit_address(e) + 4 + m->immediate_bytes;
-        disp = (intptr_t)m->absolute - end;
+        disp = (intptr_t)((uintptr_t)m->field - e->distance) - end;
         assert(disp == (int32_t)disp);
         put32(e, (uint32_t)disp);
         return;
@@ -111,7 +135,7 @@ static inline void put_opcode(struct emit *e, unsigned opcode)
 
 static inline unsigned mem_rex(const struct host_mem *m)
 {
-    if (m->absolute)
+    if (m->field)
         return 0;
     return (unsigned)(m->base != NO_REG && m->base >= 8) |
            (unsigned)(m->index != NO_REG && m->index >= 8) << 1;
@@ -123,6 +147,8 @@ static inline void emit_rm(struct emit *e, bool wide, unsigned opcode, unsigned 
 {
     unsigned rex = (unsigned)wide << 3 | (reg >> 3 & 1) << 2 | mem_rex(&m);
 
+    if (m.by_gs && e->is_shared)
+        put8(e, 0x65);
     if (rex)
         put8(e, 0x40 | rex);
     put_opcode(e, opcode);
@@ -250,12 +276,40 @@ static inline void emit_call(struct emit *e, const uint8_t *target)
     put8(e, 0xe8);
     put32(e, (uint32_t)(target - (emit_address(e) + 4)));
 }
+/*
+ * Before a JMP or Jcc, whose opcode has so many bytes, that will be aimed again while other vCPUs
+ * run it: a store of eight aligned bytes changes all of its displacement. The prefix does nothing.
+ */
+static inline void emit_align_branch(struct emit *e, unsigned opcode_bytes)
+{
+    while (e->is_shared && ((uintptr_t)e->at + opcode_bytes) % 8 > 4)
+        put8(e, 0x2e);
+}
+static inline uint8_t *emit_link_jcc(struct emit *e, unsigned condition)
+{
+    emit_align_branch(e, 2);
+    return emit_jcc(e, condition);
+}
+static inline uint8_t *emit_link_jmp(struct emit *e)
+{
+    emit_align_branch(e, 1);
+    return emit_jmp(e);
+}
 /* Let the displacement at rel32 (write view) lead to target (execute view). */
 static inline void emit_aim(const struct emit *e, uint8_t *rel32, const uint8_t *target)
 {
     int32_t disp = (int32_t)(target - (rel32 + 4 + e->execute));
 
     memcpy(rel32, &disp, 4);
+}
+/* The address, in the view that runs, of what is aimed at; returns its displacement. */
+static inline uint8_t *emit_lea_code(struct emit *e, unsigned to)
+{
+    put8(e, 0x48 | (to >> 3 & 1) << 2);
+    put8(e, 0x8d);
+    put8(e, (to & 7) << 3 | 5);
+    put32(e, 0);
+    return e->at - 4;
 }
 static inline void emit_jmp_to(struct emit *e, const uint8_t *target)
 {

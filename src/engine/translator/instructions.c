@@ -419,10 +419,7 @@ static bool emit_sti(struct tr_builder *b, struct tr_insn *ti)
     if (ti == &b->insns[b->count - 1])
         return false; /* the shadow reaches into another block */
     guard_flags(b, ti);
-    emit_constant(b->e, TR_S0, (uintptr_t)&b->t->c->vcpu->events);
-    emit_rm(b->e, false, 0x83, ALU_CMP, mem_base(TR_S0, 0));
-    put8(b->e, 0);
-    cold = step_if(b, ti, CC_NE);
+    cold = step_if_event(b, ti);
     emit_eflags(b, ALU_OR, X86_FLAG_IF);
     finish_cold(b, cold);
     return true;
@@ -441,7 +438,7 @@ static bool emit_set_ac(struct tr_builder *b, struct tr_insn *ti)
     field.immediate_bytes = 4;
     emit_rm(b->e, false, 0xc7, 0, field);
     put32(b->e, kind);
-    emit_constant(b->e, TR_S0, (uintptr_t)c->tlbs[kind]);
+    emit_load(b->e, TR_S0, mem_field(&c->tlb_of[kind]));
     emit_store(b->e, mem_field(&c->tlb), TR_S0);
     return true;
 }
@@ -592,18 +589,20 @@ static bool emit_loop(struct tr_builder *b, struct tr_insn *ti)
     behind_jrcxz = e->at;
     switch (ti->insn.info.mnemonic) {
     case ZYDIS_MNEMONIC_LOOP:
-        aim_branch(b, emit_jmp(e), true, ti->target);
+        aim_branch(b, emit_link_jmp(e), true, ti->target);
         break;
     case ZYDIS_MNEMONIC_LOOPE:
-        aim_branch(b, emit_jcc(e, CC_E), true, ti->target);
+        aim_branch(b, emit_link_jcc(e, CC_E), true, ti->target);
         break;
     case ZYDIS_MNEMONIC_LOOPNE:
-        aim_branch(b, emit_jcc(e, CC_NE), true, ti->target);
+        aim_branch(b, emit_link_jcc(e, CC_NE), true, ti->target);
         break;
-    default:                         /* JRCXZ, JECXZ */
-        put_bytes(e, "\xeb\x05", 2); /* over the jump */
-        aim_branch(b, emit_jmp(e), true, ti->target);
-        return true;
+    default:                       /* JRCXZ, JECXZ */
+        put_bytes(e, "\xeb\0", 2); /* over the jump */
+        behind_jrcxz[-1] = 2;
+        behind_jrcxz = e->at;
+        aim_branch(b, emit_link_jmp(e), true, ti->target);
+        break;
     }
     behind_jrcxz[-1] = (uint8_t)(e->at - behind_jrcxz);
     return true;

@@ -34,34 +34,33 @@ static FILE *open_file(const char *path, const char *what, struct error *err)
     return file;
 }
 
-int listing_open(struct translator *t, struct error *err)
+int listing_open(struct tr_cache *cache, const struct machine_config *config, struct error *err)
 {
-    const struct machine_config *config = machine_config(t->c->interpreter->machine);
     char name[64];
 
-    if (t->c->vcpu->index || (!config->listing && !config->perf_map))
-        return 0; /* all vCPUs translate the same code: one is enough to read */
-    t->listing = calloc(1, sizeof(*t->listing));
-    if (!t->listing)
+    if (!config->listing && !config->perf_map)
+        return 0;
+    cache->listing = calloc(1, sizeof(*cache->listing));
+    if (!cache->listing)
         return error_set(err, ENOMEM, "no memory for a listing");
     snprintf(name, sizeof(name), "/tmp/perf-%ld.map", (long)getpid());
-    if (config->listing && !(t->listing->listing = open_file(config->listing, "listing", err)))
+    if (config->listing && !(cache->listing->listing = open_file(config->listing, "listing", err)))
         return -EIO;
-    if (config->perf_map && !(t->listing->perf_map = open_file(name, "perf map", err)))
+    if (config->perf_map && !(cache->listing->perf_map = open_file(name, "perf map", err)))
         return -EIO;
     return 0;
 }
 
-void listing_close(struct translator *t)
+void listing_close(struct tr_cache *cache)
 {
-    if (!t->listing)
+    if (!cache->listing)
         return;
-    if (t->listing->listing)
-        fclose(t->listing->listing);
-    if (t->listing->perf_map)
-        fclose(t->listing->perf_map);
-    free(t->listing);
-    t->listing = NULL;
+    if (cache->listing->listing)
+        fclose(cache->listing->listing);
+    if (cache->listing->perf_map)
+        fclose(cache->listing->perf_map);
+    free(cache->listing);
+    cache->listing = NULL;
 }
 
 static void list_host(FILE *file, const struct tr_builder *b, const uint8_t *from,
@@ -102,12 +101,12 @@ static void list_block(FILE *file, const struct tr_builder *b, const uint8_t *st
 
 void listing_block(const struct tr_builder *b, const uint8_t *start, const uint8_t *cold)
 {
-    const struct tr_listing *l = b->t->listing;
+    const struct tr_listing *l = b->cache->listing;
 
-    if (l->perf_map)
+    for (unsigned n = 0; l->perf_map && n < b->cache->vcpu_count; n++)
         fprintf(l->perf_map, "%" PRIx64 " %zx guest_%" PRIx64 "%s\n",
-                (uint64_t)(uintptr_t)(start + b->e->execute), (size_t)(b->e->at - start),
-                b->block->rip, suffixes[b->style]);
+                (uint64_t)(uintptr_t)(start + b->e->execute) + b->cache->vcpus[n]->distance,
+                (size_t)(b->e->at - start), b->block->rip, suffixes[b->style]);
     if (l->listing)
         list_block(l->listing, b, start, cold);
 }

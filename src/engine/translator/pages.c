@@ -1,13 +1,16 @@
 /*
  * pages.c - pages of code, and which of them are current in which address space
+ *
+ * Pages belong to the cache, and which are current to a vCPU: that is in arrays of its own by the
+ * numbers of pages, where it can look and change without the cache's lock.
  */
 #include "engine/translator/cache.h"
 
 #include <stdatomic.h>
 
-static struct tr_page **page_slot(struct translator *t, uint64_t rip)
+static unsigned linear_hash(uint64_t linear)
 {
-    return &t->page_hash[hash_bits(rip >> 12, TR_PAGE_HASH)];
+    return hash_bits(linear >> 12, TR_PAGE_HASH);
 }
 
 /* ---- which are current ---- */
@@ -15,15 +18,17 @@ static struct tr_page **page_slot(struct translator *t, uint64_t rip)
 /* Of those that are mapped globally, or of the others. */
 static void forget_listed(struct translator *t, unsigned global, bool global_too)
 {
-    struct tr_page *next;
+    uint32_t next;
 
-    for (struct tr_page *page = t->maybe_current[global]; page; page = next) {
-        next = page->current_next[global];
-        page->listed &= (uint8_t) ~(1u << global);
-        if (global_too || !page->global)
-            t->current[page->id] = 0;
+    for (uint32_t id = t->maybe_current[global]; id; id = next) {
+        struct tr_seen *seen = &t->seen[id];
+
+        next = seen->current_next[global];
+        seen->listed &= (uint8_t) ~(1u << global);
+        if (global_too || !seen->global)
+            t->current[id] = 0;
     }
-    t->maybe_current[global] = NULL;
+    t->maybe_current[global] = 0;
 }
 
 void translator_forget_mappings(struct translator *t, bool global_too)
@@ -37,20 +42,42 @@ void translator_forget_mappings(struct translator *t, bool global_too)
 
 void translator_forget_page(struct translator *t, uint64_t linear)
 {
-    for (struct tr_page *page = *page_slot(t, linear); page; page = page->hash_next)
-        if (((page->rip ^ linear) & GUEST_PAGE_MASK) == 0)
-            t->current[page->id] = 0;
+    for (uint32_t id = t->seen_hash[linear_hash(linear)]; id; id = t->seen[id].hash_next)
+        if (t->current[id] == ~(linear & GUEST_PAGE_MASK))
+            t->current[id] = 0;
 }
 
-static void make_current(struct translator *t, struct tr_page *page, bool global)
+void forget_pages(struct translator *t)
 {
-    t->current[page->id] = ~page->rip;
-    page->global = global;
-    if (page->listed >> global & 1)
+    uint32_t next;
+
+    translator_forget_mappings(t, true);
+    for (unsigned n = 0; n < TR_PAGE_HASH; n++) {
+        for (uint32_t id = t->seen_hash[n]; id; id = next) {
+            next = t->seen[id].hash_next;
+            t->seen[id].listed = 0;
+        }
+        t->seen_hash[n] = 0;
+    }
+}
+
+static void make_current(struct translator *t, uint32_t id, uint64_t rip, bool global)
+{
+    struct tr_seen *seen = &t->seen[id];
+    uint32_t *slot = &t->seen_hash[linear_hash(rip)];
+
+    t->current[id] = ~rip;
+    seen->global = global;
+    if (!(seen->listed & TR_IN_HASH)) {
+        seen->listed |= TR_IN_HASH;
+        seen->hash_next = *slot;
+        *slot = id;
+    }
+    if (seen->listed >> global & 1)
         return;
-    page->listed |= (uint8_t)(1u << global);
-    page->current_next[global] = t->maybe_current[global];
-    t->maybe_current[global] = page;
+    seen->listed |= (uint8_t)(1u << global);
+    seen->current_next[global] = t->maybe_current[global];
+    t->maybe_current[global] = id;
 }
 
 static struct tr_space *find_space(struct translator *t, uint16_t pcid)
@@ -70,9 +97,11 @@ void translator_set_aside(struct translator *t, uint16_t pcid)
     space->is_set = true;
     space->pcid = pcid;
     space->count = 0;
-    for (struct tr_page *page = t->maybe_current[0]; page; page = page->current_next[0])
-        if (t->current[page->id] && !page->global && space->count < TR_SPACE_PAGES)
-            space->pages[space->count++] = page;
+    for (uint32_t id = t->maybe_current[0]; id; id = t->seen[id].current_next[0])
+        if (t->current[id] && !t->seen[id].global && space->count < TR_SPACE_PAGES) {
+            space->pages[space->count].id = id;
+            space->pages[space->count++].rip = ~t->current[id];
+        }
 }
 
 void translator_bring_back(struct translator *t, uint16_t pcid, bool keep)
@@ -82,7 +111,7 @@ void translator_bring_back(struct translator *t, uint16_t pcid, bool keep)
     if (!space)
         return;
     for (unsigned n = 0; keep && n < space->count; n++)
-        make_current(t, space->pages[n], false);
+        make_current(t, space->pages[n].id, space->pages[n].rip, false);
     space->is_set = false;
 }
 
@@ -94,70 +123,71 @@ void translator_forget_spaces(struct translator *t)
 
 /* ---- all of them ---- */
 
-static void enter_page(struct translator *t, struct tr_page *page)
+static struct tr_page **page_slot(struct tr_cache *cache, uint64_t rip)
 {
-    struct tr_page **slot = page_slot(t, page->rip), **code = code_slot(t, page->page);
+    return &cache->page_hash[linear_hash(rip)];
+}
+
+static void enter_page(struct tr_cache *cache, struct tr_page *page)
+{
+    struct tr_page **slot = page_slot(cache, page->rip), **code = code_slot(cache, page->page);
 
     page->hash_next = *slot;
     page->code_next = *code;
     *slot = *code = page;
 }
 
-void recycle_pages(struct translator *t)
+void recycle_pages(struct tr_cache *cache)
 {
-    memset(t->page_hash, 0, sizeof(t->page_hash));
-    memset(t->code_hash, 0, sizeof(t->code_hash));
-    t->maybe_current[0] = t->maybe_current[1] = t->free_pages = NULL;
-    t->pages_left = TR_PAGE_IDS;
-    translator_forget_spaces(t);
-    for (unsigned n = t->page_count; n-- > 0;) {
-        struct tr_page *page = &t->pages[n];
+    memset(cache->page_hash, 0, sizeof(cache->page_hash));
+    memset(cache->code_hash, 0, sizeof(cache->code_hash));
+    cache->free_pages = NULL;
+    cache->pages_left = TR_PAGE_IDS - 1;
+    for (unsigned n = cache->page_end; n-- > 1;) {
+        struct tr_page *page = &cache->pages[n];
 
-        page->listed = 0;
         if (!page->uses) {
-            t->current[page->id] = 0;
-            page->hash_next = t->free_pages;
-            t->free_pages = page;
+            page->hash_next = cache->free_pages;
+            cache->free_pages = page;
             continue;
         }
-        t->pages_left--;
-        enter_page(t, page);
-        if (t->current[page->id])
-            make_current(t, page, page->global);
+        cache->pages_left--;
+        enter_page(cache, page);
     }
 }
 
 static struct tr_page *page_new(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
-    struct tr_page *page = t->free_pages;
+    struct tr_cache *cache = t->cache;
+    struct tr_page *page = cache->free_pages;
 
     if (page)
-        t->free_pages = page->hash_next;
+        cache->free_pages = page->hash_next;
     else
-        page = &t->pages[t->page_count++];
-    assert(t->page_count <= TR_PAGE_IDS);
-    t->pages_left--;
+        page = &cache->pages[cache->page_end++];
+    assert(cache->page_end <= TR_PAGE_IDS);
+    cache->pages_left--;
     *page = (struct tr_page){.rip = rip,
                              .gpa = f->gpa,
                              .page = f->page,
                              .generation = atomic_load(&f->page->generation),
-                             .id = (uint32_t)(page - t->pages),
+                             .id = (uint32_t)(page - cache->pages),
                              .kind = t->c->tlb_kind,
                              .mode = current_mode(t->c),
                              .built = t->built};
-    enter_page(t, page);
+    enter_page(cache, page);
     return page;
 }
 
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f, uint64_t rip)
 {
-    struct tr_page *page = *page_slot(t, rip);
+    struct tr_page *page = *page_slot(t->cache, rip);
 
     while (page && !(page->rip == rip && page->gpa == f->gpa && page->page == f->page &&
                      page->mode == current_mode(t->c) && page->built == t->built))
         page = page->hash_next;
     if (!page)
         page = page_new(t, f, rip);
-    make_current(t, page, f->global);
+    make_current(t, page->id, page->rip, f->global);
     return page;
 }

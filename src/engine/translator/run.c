@@ -19,6 +19,7 @@
 #define NO_RIP      (1ull << 63) /* not canonical */
 #define PAGES_BYTES (TR_PAGE_IDS * sizeof(struct tr_page))
 #define OPS_BYTES   (TR_OPS * sizeof(struct tr_op))
+#define SEEN_BYTES  (TR_PAGE_IDS * sizeof(struct tr_seen))
 
 /* ---- flags: generated code's word and EFLAGS ---- */
 
@@ -122,7 +123,7 @@ int translator_step(struct icpu *c, tr_ref site)
 static void undo_branch(struct translator *t)
 {
     struct icpu *c = t->c;
-    struct tr_site *site = tr_at(t, t->site);
+    struct tr_site *site = tr_at(t->cache, t->site);
     const struct tr_op *op = translator_site_op(t, t->site);
 
     t->site = 0;
@@ -141,10 +142,15 @@ static void refresh(struct translator *t)
         translator_forget_mappings(t, true);
         t->built = built_for(c);
     }
-    if (unlikely(atomic_load(&t->stale))) {
-        atomic_store(&t->stale, 0);
+    if (unlikely(atomic_load(&t->cache->is_stale)))
         take_changes(t);
-    }
+}
+
+static int enter(const struct translator *t, uintptr_t code)
+{
+    int (*fn)(uintptr_t) = (int (*)(uintptr_t))((uintptr_t)t->cache->enter + t->distance);
+
+    return fn(code + t->distance);
 }
 
 void translator_run(struct icpu *c)
@@ -155,6 +161,7 @@ void translator_run(struct icpu *c)
     c->block = NULL;
     t->link = 0;
     t->site = 0;
+    cache_enter(t);
     do {
         struct tr_block *b;
         bool left; /* at a branch, not by a step */
@@ -169,15 +176,14 @@ void translator_run(struct icpu *c)
             c->must_step = true;
             break;
         }
-        remember_way(t, b);
         t->flags = flags_to_word(c);
         t->stats.enters++;
         meter_to(c, METER_GENERATED);
-        left = t->enter((const uint8_t *)(uintptr_t)b->entries[0][TR_DIRECT]) == 0;
+        left = enter(t, b->entries[0][TR_DIRECT]) == 0;
         meter_to(c, METER_LOOP);
         if (left) {
             flags_from_word(c, t->flags);
-            t->style = t->link ? ((struct tr_link *)tr_at(t, t->link))->to : TR_QUICK;
+            t->style = t->link ? ((struct tr_link *)tr_at(t->cache, t->link))->to : TR_QUICK;
             t->styled_rip = t->style != TR_QUICK ? c->cpu.s.rip : NO_RIP;
             if (unlikely(t->site && !x86_is_canonical(c->cpu.s.rip)))
                 undo_branch(t);
@@ -186,6 +192,7 @@ void translator_run(struct icpu *c)
             t->site = 0;
         }
     } while (may_go_on(c));
+    cache_leave(t);
     c->stepping = false;
 }
 
@@ -234,7 +241,8 @@ void translator_stats(struct translator *t,
                       void (*put)(void *opaque, const char *name, uint64_t count), void *opaque)
 {
     const struct tr_stats *s = &t->stats;
-    const struct tr_region used = memory_used(t);
+    const struct tr_region used =
+        t == t->cache->vcpus[0] ? memory_used(t->cache) : (struct tr_region){0};
     const struct {
         const char *name;
         uint64_t count;
@@ -248,6 +256,7 @@ void translator_stats(struct translator *t,
         {"evictions of an eighth of it", s->evictions},
         {"entries into generated code", s->enters},
         {"branches linked", s->links},
+        {"waits for another vCPU in the code cache", s->waits},
         {"bytes of code", used.code_bytes},
         {"bytes of data", used.data_bytes},
         {"instructions interpreted: real or virtual-8086 mode", s->interpreted[INTERP_REAL_MODE]},
@@ -303,50 +312,102 @@ static void *reserve(size_t bytes)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* Of a vCPU. A compiler is at work in several 100 MiB, which a small machine should not cost. */
+/* A compiler is at work in several 100 MiB, which a small machine should not cost; several vCPUs
+ * may be at work on different things. */
 static size_t cache_size(const struct machine *machine)
 {
     const struct machine_config *config = machine_config(machine);
-    size_t wanted = config->code_cache_bytes, most = TR_CACHE_ALL / machine_vcpu_count(machine);
+    size_t wanted = config->code_cache_bytes;
 
     if (!wanted) {
         wanted = config->ram_bytes / 8;
         wanted = wanted < TR_CACHE_SMALL   ? TR_CACHE_SMALL
                  : wanted > TR_CACHE_LARGE ? TR_CACHE_LARGE
                                            : wanted;
+        if (machine_vcpu_count(machine) > 1)
+            wanted *= 2;
     }
-    return wanted < most ? wanted : most;
+    return wanted < TR_CACHE_MOST ? wanted : TR_CACHE_MOST;
+}
+
+void translator_cache_free(struct tr_cache *cache)
+{
+    if (!cache)
+        return;
+    listing_close(cache);
+    translator_builder_free(cache->builder);
+    host_code_free(&cache->code);
+    if (cache->data)
+        munmap(cache->data, cache->data_bytes);
+    if (cache->pages)
+        munmap(cache->pages, PAGES_BYTES);
+    host_mutex_done(&cache->lock);
+    free(cache);
+}
+
+size_t translator_code_bytes(const struct machine *machine)
+{
+    return (cache_size(machine) / 2 + 0xfff) & ~(size_t)0xfff;
+}
+
+/* For the first vCPU. */
+static int cache_new(struct translator *t, struct error *err)
+{
+    const struct machine *machine = t->c->interpreter->machine;
+    struct tr_cache *cache = calloc(1, sizeof(*cache));
+    size_t bytes = translator_code_bytes(machine);
+
+    if (!cache)
+        return error_set(err, ENOMEM, "no memory for the code cache");
+    host_mutex_init(&cache->lock);
+    t->cache = t->c->interpreter->cache = cache;
+    cache->is_shared = machine_vcpu_count(machine) > 1;
+    cache->host_has_adx = x86_host_has(X86_FEATURE_ADX);
+    cache->builder = translator_builder_new(cache);
+    cache->data_bytes = bytes;
+    cache->data = reserve(cache->data_bytes);
+    if (cache->data)
+        madvise(cache->data, cache->data_bytes, MADV_HUGEPAGE);
+    cache->pages = reserve(PAGES_BYTES);
+    if (!cache->builder || !cache->data || !cache->pages ||
+        host_code_new(&cache->code, bytes, (uint8_t *)t->c + TR_CODE_PLACE, err))
+        return error_set(err, ENOMEM, "no memory for the code cache");
+    if (listing_open(cache, machine_config(machine), err))
+        return -EIO;
+    cache->emit = (struct emit){.at = cache->code.write,
+                                .execute = cache->code.execute - cache->code.write,
+                                .is_shared = cache->is_shared};
+    translator_make_thunks(t);
+    start_filling(cache);
+    return 0;
 }
 
 int translator_new(struct icpu *c, struct error *err)
 {
-    struct translator *t = host_low_memory_new(sizeof(*t), err);
-    size_t cache_bytes = cache_size(c->interpreter->machine);
+    struct translator *t = (struct translator *)((uint8_t *)c + TR_PLACE);
+    int result;
 
-    if (!t)
-        return -ENOMEM;
     c->translator = t;
     t->c = c;
-    t->host_has_adx = x86_host_has(X86_FEATURE_ADX);
-    t->builder = translator_builder_new(t);
-    t->data_bytes = cache_bytes / 2;
-    t->data = reserve(t->data_bytes);
-    if (t->data)
-        madvise(t->data, t->data_bytes, MADV_HUGEPAGE);
-    t->pages = reserve(PAGES_BYTES);
+    t->cache = c->interpreter->cache;
     t->ops = reserve(OPS_BYTES);
-    if (!t->builder || !t->data || !t->pages || !t->ops ||
-        host_code_new(&t->code, cache_bytes / 2, true, err)) {
+    t->seen = reserve(SEEN_BYTES);
+    if (!t->ops || !t->seen) {
         translator_free(c);
         return error_set(err, ENOMEM, "no memory for the translator of a virtual CPU");
     }
-    if (listing_open(t, err)) {
-        translator_free(c);
-        return -EIO;
+    if (t->cache) {
+        t->distance = (uintptr_t)t - (uintptr_t)t->cache->vcpus[0];
+        result = host_code_view(&t->cache->code, (uint8_t *)c + TR_CODE_PLACE, err);
+    } else {
+        result = cache_new(t, err);
     }
-    t->emit = (struct emit){.at = t->code.write, .execute = t->code.execute - t->code.write};
-    translator_make_thunks(t);
-    start_filling(t);
+    if (result) {
+        translator_free(c);
+        return result;
+    }
+    assert(t->cache->vcpu_count < TR_MAX_VCPUS);
+    t->cache->vcpus[t->cache->vcpu_count++] = t;
     return 0;
 }
 
@@ -356,17 +417,17 @@ void translator_free(struct icpu *c)
 
     if (!t)
         return;
-    for (unsigned n = 0; n < 2 * TR_MODE_COUNT; n++)
-        host_low_memory_free(t->jumps[n & 1][n / 2], JUMP_BYTES);
-    listing_close(t);
-    translator_builder_free(t->builder);
-    host_code_free(&t->code);
-    if (t->data)
-        munmap(t->data, t->data_bytes);
-    if (t->pages)
-        munmap(t->pages, PAGES_BYTES);
     if (t->ops)
         munmap(t->ops, OPS_BYTES);
-    host_low_memory_free(t, sizeof(*t));
+    if (t->seen)
+        munmap(t->seen, SEEN_BYTES);
     c->translator = NULL;
+}
+
+void translator_enter_thread(const struct icpu *c)
+{
+    const struct translator *t = c->translator;
+
+    if (t->cache->is_shared)
+        host_set_gs_base(t->distance);
 }

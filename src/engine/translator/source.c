@@ -110,7 +110,7 @@ void find_source(struct tr_builder *b, const struct tr_source *before)
     b->source = NULL;
     if (b->crosses || b->followed_count)
         return;
-    s = b->source = translator_data(b->t, sizeof(*s) + size);
+    s = b->source = translator_data(b->cache, sizeof(*s) + size);
     *s = (struct tr_source){.size = (uint16_t)size};
     at = s->bytes;
     for (unsigned n = 0; n < count; n++) {

@@ -75,7 +75,8 @@ static void emit_flat_code(struct tr_builder *b, bool user)
     emit_constant(b->e, TR_S0, (uint64_t)mode_key << MODE_SHIFT);
     emit_store(b->e, mem_field(&c->jump_tag), TR_S0);
     store_field(b, &c->tlb_kind, kind);
-    emit_store_imm(b->e, &c->tlb, (uint32_t)(uintptr_t)c->tlbs[kind]);
+    emit_load(b->e, TR_S0, mem_field(&c->tlb_of[kind]));
+    emit_store(b->e, mem_field(&c->tlb), TR_S0);
 }
 
 /* t->flags from EFLAGS in reg, which is lost, as TR_S2 is. */
@@ -96,11 +97,10 @@ static void emit_flags_word(struct tr_builder *b, unsigned reg)
     b->flags_saved = true;
 }
 
-/* Off to the interpreter's op if an event is pending. TR_S2 is lost. */
-static struct cold *step_if_event(struct tr_builder *b, struct tr_insn *ti)
+struct cold *step_if_event(struct tr_builder *b, struct tr_insn *ti)
 {
-    emit_constant(b->e, TR_S2, (uintptr_t)&b->t->c->vcpu->events);
-    emit_rm(b->e, false, 0x83, ALU_CMP, mem_base(TR_S2, 0));
+    emit_load(b->e, TR_S2, mem_field(&b->t->c->vcpu));
+    emit_rm(b->e, false, 0x83, ALU_CMP, mem_base(TR_S2, offsetof(struct vcpu, events)));
     put8(b->e, 0);
     return step_if(b, ti, CC_NE);
 }
@@ -152,8 +152,7 @@ bool emit_syscall(struct tr_builder *b, struct tr_insn *ti)
     struct x86_state *s = &b->t->c->cpu.s;
     struct cold *colds[2];
 
-    if (!translator_make_jumps(b->t, tr_mode(TLB_KERNEL, false)))
-        return false;
+    translator_make_jumps(b->cache, tr_mode(TLB_KERNEL, false));
     flags_save(b);
     test_field(b, &s->msr.efer, X86_EFER_SCE);
     colds[0] = step_if(b, ti, CC_E);
@@ -188,8 +187,7 @@ bool emit_sysret(struct tr_builder *b, struct tr_insn *ti)
     struct x86_state *s = &b->t->c->cpu.s;
     struct cold *colds[4];
 
-    if (!translator_make_jumps(b->t, tr_mode(TLB_USER, false)))
-        return false;
+    translator_make_jumps(b->cache, tr_mode(TLB_USER, false));
     guard_flags(b, ti);
     test_field(b, &s->msr.efer, X86_EFER_SCE);
     colds[0] = step_if(b, ti, CC_E);

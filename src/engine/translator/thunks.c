@@ -1,7 +1,7 @@
 /*
  * thunks.c - how generated code is entered and left
  *
- * Made once per vCPU, because they address its fields directly. Generated code has the
+ * Made once, by the first vCPU. Generated code has the
  * guest's RSP in the host's: thunks are jumped to, and take the host's stack pointer for what they
  * call.
  */
@@ -59,7 +59,7 @@ static void load_guest(struct translator *t, struct emit *e)
 /* Moves of a whole register at a width: MOVUPS, VMOVUPS ymm, VMOVUPS zmm. */
 static void move_vector(struct translator *t, bool load, unsigned n, unsigned bytes)
 {
-    struct emit *e = &t->emit;
+    struct emit *e = &t->cache->emit;
     struct host_mem m = mem_field(&t->c->cpu.s.fpu.zmm[n]);
     unsigned opcode = load ? 0x10 : 0x11, r = n >> 3 & 1, r2 = n >> 4;
 
@@ -85,9 +85,9 @@ static void move_mask(struct translator *t, bool load, unsigned n)
 {
     struct host_mem m = mem_field(&t->c->cpu.s.fpu.k[n]);
 
-    put_bytes(&t->emit, "\xc4\xe1\xf8", 3);
-    put8(&t->emit, load ? 0x90 : 0x91);
-    put_modrm_mem(&t->emit, n, &m);
+    put_bytes(&t->cache->emit, "\xc4\xe1\xf8", 3);
+    put8(&t->cache->emit, load ? 0x90 : 0x91);
+    put_modrm_mem(&t->cache->emit, n, &m);
 }
 
 static void move_vectors(struct translator *t, bool load, enum vector_level level)
@@ -99,7 +99,7 @@ static void move_vectors(struct translator *t, bool load, enum vector_level leve
     for (unsigned n = 0; n < 8 && level == VECTORS_AVX512; n++)
         move_mask(t, load, n);
     if (!load && level > VECTORS_SSE)
-        put_bytes(&t->emit, "\xc5\xf8\x77", 3); /* vzeroupper: what comes may be SSE code */
+        put_bytes(&t->cache->emit, "\xc5\xf8\x77", 3); /* vzeroupper: what comes may be SSE code */
 }
 
 static enum vector_level highest_level(const struct translator *t)
@@ -114,8 +114,8 @@ static void store_level(struct translator *t, enum vector_level level)
     struct host_mem m = mem_field(&t->vector_level);
 
     m.immediate_bytes = 4;
-    emit_rm(&t->emit, false, 0xc7, 0, m);
-    put32(&t->emit, level);
+    emit_rm(&t->cache->emit, false, 0xc7, 0, m);
+    put32(&t->cache->emit, level);
 }
 
 static void take_host_stack(struct translator *t, struct emit *e)
@@ -146,12 +146,12 @@ static const uint8_t *make_vectors(struct translator *t, struct emit *e)
         put8(e, 0xc3);
     }
     for (enum vector_level level = VECTORS_SSE; level <= highest_level(t); level++) {
-        t->raise_vectors[level] = emit_address(e);
+        t->cache->raise_vectors[level] = emit_address(e);
         emit_store(e, guest_field(t, RSP), RSP);
         take_host_stack(t, e);
         emit_call(e, save);
         emit_load(e, RSP, guest_field(t, RSP));
-        t->load_vectors[level] = emit_address(e);
+        t->cache->load_vectors[level] = emit_address(e);
         move_vectors(t, true, level);
         store_level(t, level);
         put_back(t, e);
@@ -167,7 +167,7 @@ static void move_stack(struct emit *e, int32_t bytes)
 /* int enter(const uint8_t *code) */
 static void make_enter(struct translator *t, struct emit *e)
 {
-    t->enter = (int (*)(const uint8_t *))(uintptr_t)emit_address(e);
+    t->cache->enter = emit_address(e);
     for (unsigned n = 0; n < sizeof(callee_saved); n++) {
         if (callee_saved[n] >= 8)
             put8(e, 0x41);
@@ -195,39 +195,39 @@ static void put_return(struct emit *e, uint32_t result)
 
 static void make_exit(struct translator *t, struct emit *e, const uint8_t *save_vectors)
 {
-    t->exit_indirect_saved = emit_address(e);
+    t->cache->exit_indirect_saved = emit_address(e);
     emit_rm(e, false, 0x89, TR_S2, mem_field(&t->site));
-    t->exit_saved = emit_address(e);
+    t->cache->exit_saved = emit_address(e);
     emit_store(e, mem_field(&t->c->cpu.s.rip), TR_S0);
     store_guest(t, e);
     take_host_stack(t, e);
     emit_call(e, save_vectors);
     put_return(e, 0);
-    t->exit_indirect = emit_address(e);
+    t->cache->exit_indirect = emit_address(e);
     emit_save_flags(t, e);
-    emit_jmp_to(e, t->exit_indirect_saved);
-    t->exit_link = emit_address(e);
+    emit_jmp_to(e, t->cache->exit_indirect_saved);
+    t->cache->exit_link = emit_address(e);
     emit_rm(e, false, 0x89, TR_S1, mem_field(&t->link));
-    t->exit = emit_address(e);
+    t->cache->exit = emit_address(e);
     emit_save_flags(t, e);
-    emit_jmp_to(e, t->exit_saved);
-    t->exit_link_saved = emit_address(e);
+    emit_jmp_to(e, t->cache->exit_saved);
+    t->cache->exit_link_saved = emit_address(e);
     emit_rm(e, false, 0x89, TR_S1, mem_field(&t->link));
-    emit_jmp_to(e, t->exit_saved);
+    emit_jmp_to(e, t->cache->exit_saved);
 }
 
 static void make_step(struct translator *t, struct emit *e, const uint8_t *save_vectors)
 {
     uint8_t *leave;
 
-    t->step = emit_address(e);
+    t->cache->step = emit_address(e);
     emit_save_flags(t, e);
-    t->step_saved = emit_address(e);
+    t->cache->step_saved = emit_address(e);
     emit_store(e, mem_field(&t->back), TR_S0);
     store_guest(t, e);
     take_host_stack(t, e);
     emit_call(e, save_vectors);
-    emit_constant(e, RDI, (uintptr_t)t->c);
+    emit_load(e, RDI, mem_field(&t->c));
     emit_mov(e, RSI, TR_S2);
     emit_constant(e, RAX, (uintptr_t)translator_step);
     put_bytes(e, "\xff\xd0", 2); /* call rax */
@@ -242,7 +242,7 @@ static void make_step(struct translator *t, struct emit *e, const uint8_t *save_
 /* TR_S2 = the tag, which TR_S1 leads to; condition A if it is not that of the page of TR_S0. */
 static void load_tag(struct emit *e, const uint64_t *tag)
 {
-    emit_load(e, TR_S2, mem_base(TR_S1, (int32_t)(uintptr_t)tag));
+    emit_load(e, TR_S2, mem_tlb(e, tag));
     emit_mov(e, RAX, TR_S2);
     emit_rr(e, true, 0x33, RAX, TR_S0); /* xor */
     emit_alu_imm(e, true, ALU_CMP, RAX, 0xfff);
@@ -250,7 +250,7 @@ static void load_tag(struct emit *e, const uint64_t *tag)
 
 static void store_near(struct emit *e, size_t field)
 {
-    emit_store(e, mem_base(RBX, (int32_t)field), TR_S2);
+    emit_store(e, mem_by_gs(RBX, NO_REG, 0, (int32_t)field), TR_S2);
 }
 
 static void make_find_near(struct translator *t, struct emit *e)
@@ -260,7 +260,7 @@ static void make_find_near(struct translator *t, struct emit *e)
     uint8_t *leave;
 
     used.immediate_bytes = 1;
-    t->find_near = emit_address(e);
+    t->cache->find_near = emit_address(e);
     emit_store(e, guest_field(t, RAX), RAX);
     emit_store(e, guest_field(t, RBX), RBX);
     emit_mov(e, RBX, TR_S2);
@@ -271,7 +271,7 @@ static void make_find_near(struct translator *t, struct emit *e)
     load_tag(e, &tlb->write);
     emit_rm(e, true, 0x0f47, TR_S2, mem_field(&t->c->no_page)); /* cmova */
     store_near(e, offsetof(struct near_page, write));
-    emit_load(e, TR_S2, mem_base(TR_S1, (int32_t)(uintptr_t)&tlb->addend));
+    emit_load(e, TR_S2, mem_tlb(e, &tlb->addend));
     store_near(e, offsetof(struct near_page, addend));
     emit_rm(e, false, 0xc6, 0, used); /* mov */
     put8(e, 1);
@@ -283,7 +283,7 @@ static void make_find_near(struct translator *t, struct emit *e)
 
 void translator_make_thunks(struct translator *t)
 {
-    struct emit *e = &t->emit;
+    struct emit *e = &t->cache->emit;
     const uint8_t *save_vectors = make_vectors(t, e);
 
     make_enter(t, e);

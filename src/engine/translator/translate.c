@@ -28,7 +28,7 @@ void emit_branch(struct tr_builder *b, int condition, uint64_t rip)
     settle_rsp(b);
     if (condition >= 0)
         flags_to_host(b);
-    aim_branch(b, condition < 0 ? emit_jmp(b->e) : emit_jcc(b->e, (unsigned)condition),
+    aim_branch(b, condition < 0 ? emit_link_jmp(b->e) : emit_link_jcc(b->e, (unsigned)condition),
                condition >= 0, rip);
 }
 
@@ -50,44 +50,37 @@ void aim_branch(struct tr_builder *b, uint8_t *rel32, bool conditional, uint64_t
 
 void emit_thunk(struct tr_builder *b, const uint8_t *thunk, const uint8_t *back)
 {
-    uint32_t address;
+    uint8_t *rel32 = emit_lea_code(b->e, TR_S1);
 
-    emit_store_imm(b->e, &b->t->back, (uint32_t)(uintptr_t)back);
+    emit_store(b->e, mem_field(&b->t->back), TR_S1);
     emit_jmp_to(b->e, thunk);
-    if (back)
-        return;
-    address = emit_place(b->e);
-    memcpy(b->e->at - 9, &address, 4); /* the immediate, before the jump */
+    emit_aim(b->e, rel32, back ? back : emit_address(b->e));
 }
 
 void emit_step(struct tr_builder *b, const struct tr_site *site, bool flags_saved,
                const uint8_t *back)
 {
-    uint32_t address;
+    uint8_t *rel32;
 
-    emit_constant(b->e, TR_S2, tr_ref_to(b->t, site));
-    emit_constant(b->e, TR_S0, (uintptr_t)back);
-    emit_jmp_to(b->e, flags_saved ? b->t->step_saved : b->t->step);
-    if (back)
-        return;
-    address = emit_place(b->e);
-    memcpy(b->e->at - 9, &address, 4); /* the immediate, before the jump */
+    emit_constant(b->e, TR_S2, tr_ref_to(b->cache, site));
+    rel32 = emit_lea_code(b->e, TR_S0);
+    emit_jmp_to(b->e, flags_saved ? b->cache->step_saved : b->cache->step);
+    emit_aim(b->e, rel32, back ? back : emit_address(b->e));
 }
 
 /* JMP through the jump table: TR_S0 = RIP, TR_S2 = site. */
 static void emit_table(struct tr_builder *b, unsigned mode)
 {
-    const uint8_t **table = b->t->jumps[b->flags_saved][mode];
+    int32_t table = vcpu_address(b->e, b->t->jumps[b->flags_saved][mode]);
 
     emit_rr(b->e, false, 0x0fb7, TR_S1, TR_S0); /* movzx: 16 bits */
-    assert((uintptr_t)table <= INT32_MAX);
-    emit_rm(b->e, false, 0xff, 4, mem_index(NO_REG, TR_S1, 3, (int32_t)(uintptr_t)table));
+    emit_rm(b->e, false, 0xff, 4, mem_by_gs(NO_REG, TR_S1, 3, table));
 }
 
 void emit_indirect_mode(struct tr_builder *b, struct tr_insn *ti, unsigned mode)
 {
     settle_rsp(b);
-    emit_constant(b->e, TR_S2, tr_ref_to(b->t, insn_site(b, ti)));
+    emit_constant(b->e, TR_S2, tr_ref_to(b->cache, insn_site(b, ti)));
     emit_table(b, mode);
 }
 
@@ -281,7 +274,7 @@ static void emit_page_entries_saved(struct tr_builder *b, uint8_t *to_next[2])
     emit_add_rip(b, TR_S1);
     emit_rr(e, true, 0x85, TR_S1, TR_S1); /* test */
     to_next[0] = emit_jcc(e, CC_E);
-    emit_jmp_to(e, b->t->exit_indirect_saved);
+    emit_jmp_to(e, b->cache->exit_indirect_saved);
     entries[TR_CROSS] = emit_place(e);
     emit_compare_current(b, b->page);
     emit_exit_if(b, CC_E, b->block->rip);
@@ -302,7 +295,7 @@ static void emit_page_entries(struct tr_builder *b)
     emit_add_rip(b, RCX);
     is_this = emit_jrcxz(e);
     emit_mov(e, RCX, TR_S1);
-    emit_jmp_to(e, b->t->exit_indirect);
+    emit_jmp_to(e, b->cache->exit_indirect);
     another = e->at;
     emit_mov(e, RCX, TR_S1);
     cold_new(b, COLD_EXIT, emit_jmp(e))->rip = b->block->rip;
@@ -353,21 +346,22 @@ static void emit_entries(struct tr_builder *b)
 static void make_link(struct tr_builder *b, struct cold *cold)
 {
     struct translator *t = b->t;
-    struct tr_link *link = translator_data(t, sizeof(*link));
+    struct tr_link *link = translator_data(t->cache, sizeof(*link));
 
+    assert(!b->e->is_shared || (uintptr_t)cold->rel32 % 8 <= 4); /* see emit_align_branch() */
     if (!b->block->link_count++)
-        b->block->links = tr_ref_to(t, link);
-    assert(link == (struct tr_link *)tr_at(t, b->block->links) + b->block->link_count - 1);
-    *link = (struct tr_link){.block = tr_ref_to(t, b->block),
-                             .rel32 = (uint32_t)(cold->rel32 - t->code.write),
+        b->block->links = tr_ref_to(t->cache, link);
+    assert(link == (struct tr_link *)tr_at(t->cache, b->block->links) + b->block->link_count - 1);
+    *link = (struct tr_link){.block = tr_ref_to(t->cache, b->block),
+                             .rel32 = (uint32_t)(cold->rel32 - t->cache->code.write),
                              .stub = emit_place(b->e),
                              .to = cold->to,
                              .saved = cold->flags_saved,
                              .heat = cold->could_follow ? TR_HEAT : 0};
     emit_aim(b->e, cold->rel32, emit_address(b->e));
-    emit_constant(b->e, TR_S1, tr_ref_to(t, link));
+    emit_constant(b->e, TR_S1, tr_ref_to(t->cache, link));
     emit_constant(b->e, TR_S0, cold->rip);
-    emit_jmp_to(b->e, cold->flags_saved ? t->exit_link_saved : t->exit_link);
+    emit_jmp_to(b->e, cold->flags_saved ? t->cache->exit_link_saved : t->cache->exit_link);
 }
 
 /* Before anything of the block has run. */
@@ -407,7 +401,7 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         back = cold->resume_rsp_ahead ? NULL : cold->resume;
         emit_step(b, cold->site, true, cold->level ? NULL : back);
         if (cold->level)
-            emit_thunk(b, t->load_vectors[cold->level], back);
+            emit_thunk(b, t->cache->load_vectors[cold->level], back);
         if (back)
             break;
         emit_lea_word(b, RSP, mem_base(RSP, -cold->resume_rsp_ahead));
@@ -415,23 +409,23 @@ static void emit_cold(struct tr_builder *b, struct cold *cold)
         break;
     case COLD_EXIT:
         emit_constant(e, TR_S0, cold->rip);
-        emit_jmp_to(e, cold->flags_saved ? t->exit_saved : t->exit);
+        emit_jmp_to(e, cold->flags_saved ? t->cache->exit_saved : t->cache->exit);
         break;
     case COLD_MISS:
-        emit_constant(e, TR_S2, tr_ref_to(t, cold->site));
+        emit_constant(e, TR_S2, tr_ref_to(t->cache, cold->site));
         emit_table(b, b->page->mode);
         break;
     case COLD_GROUP:
         cold->to = b->unrolled ? TR_TAIL : TR_PLAIN;
-        cold->rel32 = emit_jmp(e);
+        cold->rel32 = emit_link_jmp(e);
         make_link(b, cold);
         break;
     case COLD_LINK:
-        cold->rel32 = emit_jmp(e);
+        cold->rel32 = emit_link_jmp(e);
         make_link(b, cold);
         break;
     default:
-        emit_thunk(b, t->raise_vectors[cold->level], cold->resume);
+        emit_thunk(b, t->cache->raise_vectors[cold->level], cold->resume);
         break;
     }
 }
@@ -487,21 +481,21 @@ static void emit_block(struct tr_builder *b)
     cold = b->e->at;
     for (unsigned n = 0; n < b->cold_count; n++)
         emit_cold(b, &b->cold[n]);
-    if (b->t->listing)
+    if (b->cache->listing)
         listing_block(b, start, cold);
 }
 
 static struct tr_block *new_block(struct tr_builder *b, uint64_t rip)
 {
     struct tr_block *block =
-        translator_data(b->t, sizeof(*block) + b->part_count * sizeof(block->parts[0]));
+        translator_data(b->cache, sizeof(*block) + b->part_count * sizeof(block->parts[0]));
 
     *block = (struct tr_block){.page = b->page,
                                .part_count = (uint8_t)b->part_count,
                                .crosses = b->crosses,
                                .follows = b->followed_count,
                                .checks_itself = b->checks_itself,
-                               .source = b->source ? tr_ref_to(b->t, b->source) : 0,
+                               .source = b->source ? tr_ref_to(b->cache, b->source) : 0,
                                .rip = rip,
                                .style = is_main(b) ? TR_QUICK : b->style};
     for (unsigned n = 0; n < b->part_count; n++) {
@@ -515,17 +509,19 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
                                  const struct fetch_entry *f, uint64_t rip, enum tr_style style,
                                  const struct tr_source *before)
 {
-    struct tr_builder *b = t->builder;
+    struct tr_builder *b = t->cache->builder;
     const uint8_t *start;
 
+    b->t = t;
+    b->e = &b->cache->emit;
+    b->e->distance = t->distance;
     b->page = page;
     b->is_32bit = page->mode == tr_mode(page->kind, true);
     b->word = b->is_32bit ? 4 : 8;
     b->style = style;
-    b->may_follow = translator_may_follow(t, page, rip);
+    b->may_follow = translator_may_follow(b->cache, page, rip);
     b->crosses = b->checks_itself = false;
     b->part_count = b->depth = b->followed_count = 0;
-    b->e = &t->emit;
     add_part(b, f, rip & GUEST_PAGE_MASK);
     if (!decode_block(b, rip))
         return NULL;
@@ -544,20 +540,20 @@ struct tr_block *translate_block(struct translator *t, struct tr_page *page,
     analyse_flags(b);
     find_groups(b);
     plan_vector_levels(b);
-    start = t->emit.at;
+    start = t->cache->emit.at;
     emit_block(b);
-    assert((size_t)(t->emit.at - start) <= TR_MAX_BLOCK_CODE);
+    assert((size_t)(t->cache->emit.at - start) <= TR_MAX_BLOCK_CODE);
     t->stats.blocks++;
     t->stats.instructions += b->count;
     return b->block;
 }
 
-struct tr_builder *translator_builder_new(struct translator *t)
+struct tr_builder *translator_builder_new(struct tr_cache *cache)
 {
     struct tr_builder *b = calloc(1, sizeof(*b));
 
     if (b)
-        b->t = t;
+        b->cache = cache;
     return b;
 }
 

@@ -23,7 +23,9 @@
  * each twice: with the status flags in the host's, and saved in translator.flags. Where the block
  * does not read the flags it is entered with, the two are the same.
  *
- * Everything is private to the vCPU's thread, except changes and stale.
+ * All vCPUs share the code (struct tr_cache), which does not name one (struct emit). Blocks are
+ * made and linked under a lock, run without, and are dropped while others may be in them: their
+ * places are used again when every vCPU has been outside (translator.inside).
  */
 #ifndef ENGINE_TRANSLATOR_TRANSLATOR_H
 #define ENGINE_TRANSLATOR_TRANSLATOR_H
@@ -42,12 +44,13 @@ static inline bool is_spilled(int guest)
 }
 
 /*
- * Bytes for generated code of a vCPU and what belongs to it, unless they are configured, and for
- * that of all at most. Half of it is code, which lies below 2 GiB.
+ * Bytes for generated code and what belongs to it, unless they are configured, and at most. Half of
+ * it is code, which lies below 2 GiB.
  */
 #define TR_CACHE_SMALL    (160u << 20)
 #define TR_CACHE_LARGE    (640u << 20)
-#define TR_CACHE_ALL      (1536u << 20)
+#define TR_CACHE_MOST     (1536u << 20)
+#define TR_MAX_VCPUS      16u
 #define TR_JUMP_SIZE      65536u /* jump table: by the low 16 bits of RIP */
 #define TR_PAGE_IDS       65536u
 #define TR_REGIONS        8u /* of the code cache: the oldest is emptied for new blocks */
@@ -61,7 +64,8 @@ static inline bool is_spilled(int guest)
 #define TR_MAX_BLOCK_CODE 65536u /* bytes of host code, at most: see blocks.S */
 #define TR_MAX_BLOCK_DATA 32768u
 
-/* What is in a vCPU's data, in a number that fits into an instruction: its place there / 8; or 0.
+/* What is in the cache's data, in a number that fits into an instruction: its place there / 8; or
+ * 0.
  */
 typedef uint32_t tr_ref;
 
@@ -98,17 +102,14 @@ struct tr_op {
 #define TR_OPS 32768u
 
 struct tr_page {
-    struct tr_page *hash_next;       /* or, of no use, in free_pages */
-    struct tr_page *current_next[2]; /* that may be current: [1] mapped globally, [0] not */
-    tr_ref parts;                    /* of blocks that come from here, but dropped ones */
-    uint64_t rip, gpa;               /* of the first byte */
-    struct tr_page *code_next;       /* of the same code page, nearly */
+    struct tr_page *hash_next; /* or, of no use, in free_pages */
+    tr_ref parts;              /* of blocks that come from here, but dropped ones */
+    uint64_t rip, gpa;         /* of the first byte */
+    struct tr_page *code_next; /* of the same code page, nearly */
     struct code_page *page;
     uint32_t generation; /* of page, up to which its changes are known here */
-    uint32_t id;         /* below TR_PAGE_IDS */
+    uint32_t id;         /* below TR_PAGE_IDS, not 0 */
     uint32_t uses;       /* parts of blocks, also of dropped ones */
-    uint8_t listed;      /* bit n: in the list of current_next[n] */
-    bool global;         /* the mapping was, when it was looked at */
     enum tlb_kind kind;
     unsigned mode; /* tr_mode() */
     uint8_t built; /* as translator.built when its blocks were made */
@@ -169,7 +170,9 @@ struct tr_block {
     uint8_t part_count;
     uint8_t style; /* enum tr_style, but TR_FOLLOWING */
     bool crosses;  /* its only instruction runs into the page of parts[1] */
-    bool dropped;
+    /* Nothing leads here. Any thread reads it, and before it relies on nothing having led here
+     * since, looks again. */
+    _Atomic bool dropped;
     bool follows;       /* branches */
     bool checks_itself; /* compares its bytes each time: writes to them are of no concern */
     struct tr_part parts[];
@@ -198,7 +201,7 @@ struct tr_region {
 struct tr_stats {
     uint64_t blocks, instructions, fallback_instructions, pages_changed, evictions;
     uint64_t revived, self_checking;
-    uint64_t enters, links;
+    uint64_t enters, links, waits;
     uint64_t interpreted[INTERP_REASON_COUNT],
         budget;                /* instructions; icpu.budget when last looked */
     enum interp_reason reason; /* since then */
@@ -223,9 +226,79 @@ struct tr_space {
     bool is_set;
     uint16_t pcid;
     unsigned count;
-    struct tr_page *pages[TR_SPACE_PAGES];
+    struct {
+        uint32_t id;
+        uint64_t rip;
+    } pages[TR_SPACE_PAGES];
 };
 
+/* A page that was current on a vCPU since blocks were last forgotten there. */
+struct tr_seen {
+    uint32_t hash_next;       /* ids; or 0 */
+    uint32_t current_next[2]; /* that may be current: [1] mapped globally, [0] not */
+    uint8_t listed;           /* bit n: in the list of current_next[n]; TR_IN_HASH */
+    bool global;              /* the mapping was, when it was looked at */
+};
+#define TR_IN_HASH 4u
+
+/*
+ * The code cache, which all vCPUs share. All of it is used under lock, but what is said to be
+ * otherwise, and but blocks, sites, sources and links that a vCPU knows of while it is inside
+ * (translator.inside): they are where they are until it has been outside.
+ */
+struct tr_cache {
+    struct host_mutex lock; /* interpreter.code_lock may be taken under it */
+    bool is_shared;         /* there are several vCPUs */
+    unsigned vcpu_count;    /* of vcpus; does not change while one runs */
+    struct translator *vcpus[TR_MAX_VCPUS];
+
+    struct host_code code;
+    struct emit emit;     /* where the next block goes */
+    uint8_t *first_block; /* behind the thunks, write view */
+    bool host_has_adx;
+    /* Thunks (execute view), which do not change. exit: TR_S0 = RIP. exit_link: and TR_S1 =
+     * tr_link. exit_indirect: and TR_S2 = tr_site of the branch. step: TR_S2 = tr_site, and TR_S0 =
+     * back. _saved: the flags are in flags, not in the host's. step, raise_vectors and
+     * load_vectors go on at back; the latter two keep general registers, and load_vectors, which is
+     * for level none, flags as well. */
+    const uint8_t *enter; /* int (const uint8_t *code) */
+    const uint8_t *exit, *exit_saved, *exit_link, *exit_link_saved, *exit_indirect,
+        *exit_indirect_saved, *step, *step_saved;
+    const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
+    /* TR_S2 is vcpu_address() of a near page, which becomes that of TR_S0 if the TLB has it; goes
+     * on at back, and keeps TR_S0. */
+    const uint8_t *find_near;
+
+    uint8_t *data, *data_at; /* blocks, links: reserved, touched as they fill; the next ones */
+    size_t data_bytes;
+    struct tr_region regions[TR_REGIONS];
+    unsigned region;               /* that is being filled */
+    _Atomic uint32_t evictions;    /* of regions */
+    bool has_jumps[TR_MODE_COUNT]; /* the vCPUs' jump tables of a mode are used */
+    struct tr_page *pages; /* TR_PAGE_IDS; from 1 to below page_end; some may be in free_pages */
+    struct tr_page *free_pages;
+    unsigned page_end, pages_left;
+    struct tr_page *page_hash[TR_PAGE_HASH]; /* by linear address */
+    struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
+    tr_ref block_hash[TR_BLOCK_HASH];
+    /* By their place in block_hash: blocks that follow branches, and those that must not, because
+     * what they had followed to was written. */
+    uint64_t hot[TR_BLOCK_HASH / 64], tame[TR_BLOCK_HASH / 64];
+
+    /* Code that was written since it was last looked at, under interpreter.code_lock. More than
+     * fits: look at all pages. */
+    struct {
+        struct code_page *page;
+        uint64_t chunks;
+    } changes[TR_CHANGES];
+    unsigned change_count;
+    _Atomic uint8_t is_stale; /* there are some; falls when their blocks have been dropped */
+
+    struct tr_builder *builder;
+    struct tr_listing *listing; /* NULL: none is wanted */
+};
+
+/* What is a vCPU's own. Only its thread uses it, but what is said to be otherwise. */
 struct translator {
     /* What generated code touches. */
     uint32_t vector_level; /* enum vector_level; none outside generated code */
@@ -239,70 +312,59 @@ struct translator {
     tr_ref link, site;
     uint64_t styled_rip; /* where a group's check failed, so that a block of a later style comes */
     enum tr_style style; /* next: this one; or no RIP */
+    struct icpu *c;
     /* By id: ~rip if this page is what its linear page is mapped to, else 0. */
     uint64_t current[TR_PAGE_IDS];
 
-    struct icpu *c;
-    struct host_code code;
-    struct emit emit;     /* where the next block goes */
-    uint8_t *first_block; /* behind the thunks, write view */
-    int (*enter)(const uint8_t *code);
-    /* Thunks (execute view). exit: TR_S0 = RIP. exit_link: and TR_S1 = tr_link. exit_indirect: and
-     * TR_S2 = tr_site of the branch. step: TR_S2 = tr_site, and TR_S0 = back. _saved: the flags are
-     * in flags, not in the host's. step, raise_vectors and load_vectors go on at back; the latter
-     * two keep general registers, and load_vectors, which is for level none, flags as well. */
-    const uint8_t *exit, *exit_saved, *exit_link, *exit_link_saved, *exit_indirect,
-        *exit_indirect_saved, *step, *step_saved;
-    const uint8_t *raise_vectors[VECTOR_LEVELS], *load_vectors[VECTOR_LEVELS];
-    /* TR_S2 points to a near page, which becomes that of TR_S0 if the TLB has it; goes on at back,
-     * and keeps TR_S0. */
-    const uint8_t *find_near;
-    const uint8_t **jumps[2][TR_MODE_COUNT]; /* as entries; NULL until used */
+    struct tr_cache *cache;
+    uintptr_t distance; /* from the first vCPU, and of the views of the code from one another */
+    /* Odd while the vCPU is inside: in generated code, or about to use what it knows of it. Who
+     * waits for it to change reads it. */
+    _Atomic uint32_t inside;
+    bool has_lock;      /* of the cache */
+    uint32_t evictions; /* as the cache's, when blocks were last forgotten here */
 
-    uint8_t *data, *data_at; /* ops, blocks, links: reserved, touched as they fill; the next ones */
-    size_t data_bytes;
-    struct tr_region regions[TR_REGIONS];
-    unsigned region;       /* that is being filled */
-    struct tr_page *pages; /* TR_PAGE_IDS; of the first page_count some may be in free_pages */
-    struct tr_page *free_pages;
-    unsigned page_count, pages_left;
-    struct tr_page *maybe_current[2];        /* lists by current_next */
-    struct tr_page *page_hash[TR_PAGE_HASH]; /* by linear address */
+    struct tr_seen *seen;             /* TR_PAGE_IDS */
+    uint32_t maybe_current[2];        /* lists by current_next */
+    uint32_t seen_hash[TR_PAGE_HASH]; /* by linear address */
     struct tr_space spaces[TR_SPACES];
-    unsigned next_space;                     /* to be replaced */
-    struct tr_page *code_hash[TR_PAGE_HASH]; /* by code page */
+    unsigned next_space; /* to be replaced */
     struct tr_block *recent[TR_RECENT];
-    tr_ref block_hash[TR_BLOCK_HASH];
-    /* By their place in block_hash: blocks that follow branches, and those that must not, because
-     * what they had followed to was written. */
-    uint64_t hot[TR_BLOCK_HASH / 64], tame[TR_BLOCK_HASH / 64];
 
     /* What the blocks of current pages were made for, of what is not in their mode: fpu_blocked and
      * CR4.SMAP. A step that changes it leaves. */
     uint8_t built;
-    bool host_has_adx;
-
-    /* Code that was written since refresh(), under code_lock. More than fits: look at all pages. */
-    struct {
-        struct code_page *page;
-        uint64_t chunks;
-    } changes[TR_CHANGES];
-    unsigned change_count;
-    _Atomic uint8_t stale; /* there are some */
     struct tr_stats stats;
     tr_ref op_sites[TR_OPS]; /* whose op is in ops, or 0 */
     struct tr_op *ops;       /* TR_OPS */
-    struct tr_builder *builder;
-    struct tr_listing *listing; /* NULL: none is wanted */
+    /* As entries; those of a mode once the cache has_jumps. Generated code reads them; who holds
+     * the lock of the cache may write them, too. */
+    const uint8_t *_Atomic jumps[2][TR_MODE_COUNT][TR_JUMP_SIZE];
 };
+
+/* Where the translator's part of a vCPU is behind struct icpu, and where its view of the code is.
+ */
+#define TR_PLACE      ((sizeof(struct icpu) + 63) & ~(size_t)63)
+#define TR_CODE_PLACE ((TR_PLACE + sizeof(struct translator) + 0xfff) & ~(size_t)0xfff)
 
 /* ---- run.c ---- */
 
 /* 0, or -errno with the reason why generated code cannot run here. */
 int translator_probe(struct error *err);
-/* Sets c->translator; c lies below 2 GiB. */
+/* Bytes of code in the cache of such a machine. */
+size_t translator_code_bytes(const struct machine *machine);
+/*
+ * Sets c->translator. c is at the start of TR_CODE_PLACE zeroed bytes, and behind these is room for
+ * a view of the code. The first vCPU's are below 2 GiB; it makes the code cache
+ * (interpreter.cache).
+ */
 int translator_new(struct icpu *c, struct error *err);
 void translator_free(struct icpu *c);
+void translator_cache_free(struct tr_cache *cache); /* behind all vCPUs; or NULL */
+/* Before the vCPU runs code on a thread where another one may have. */
+void translator_enter_thread(const struct icpu *c);
+/* A fault led out of translator_run(), perhaps. */
+void translator_unwound(struct icpu *c);
 extern const struct engine_ops translator_engine; /* interpreter/run.c: it shares the vCPU */
 /* Can the next block be run by translator_run()? */
 bool translator_can_run(const struct icpu *c);
@@ -316,27 +378,30 @@ void translator_stats(struct translator *t,
 
 /* ---- blocks.c ---- */
 
-/* These chunks of a page with decoded code were written. Any thread; code_lock is held. */
-void translator_page_changed(struct icpu *c, struct code_page *page, uint64_t chunks);
+/*
+ * These chunks of a page with decoded code were written. Any thread; code_lock is held. The caller
+ * asks for every vCPU's attention.
+ */
+void translator_page_changed(struct tr_cache *cache, struct code_page *page, uint64_t chunks);
 
 /* Memory beside the block that is being made, as long as it lives. */
-void *translator_data(struct translator *t, size_t bytes);
-static inline void *tr_at(const struct translator *t, tr_ref ref)
+void *translator_data(struct tr_cache *cache, size_t bytes);
+static inline void *tr_at(const struct tr_cache *cache, tr_ref ref)
 {
-    return t->data + 8 * (size_t)ref;
+    return cache->data + 8 * (size_t)ref;
 }
-static inline struct tr_block *tr_block_at(const struct translator *t, tr_ref ref)
+static inline struct tr_block *tr_block_at(const struct tr_cache *cache, tr_ref ref)
 {
-    return ref ? tr_at(t, ref) : NULL;
+    return ref ? tr_at(cache, ref) : NULL;
 }
-static inline tr_ref tr_ref_to(const struct translator *t, const void *data)
+static inline tr_ref tr_ref_to(const struct tr_cache *cache, const void *data)
 {
-    return (tr_ref)((size_t)((const uint8_t *)data - t->data) / 8);
+    return (tr_ref)((size_t)((const uint8_t *)data - cache->data) / 8);
 }
-/* The jump tables of a mode. False: no memory. */
-bool translator_make_jumps(struct translator *t, unsigned mode);
+/* The jump tables of a mode are there. */
+void translator_make_jumps(struct tr_cache *cache, unsigned mode);
 /* May a block follow branches once it is hot? */
-bool translator_may_follow(const struct translator *t, const struct tr_page *page, uint64_t rip);
+bool translator_may_follow(const struct tr_cache *cache, const struct tr_page *page, uint64_t rip);
 
 /* ---- access.c ---- */
 
@@ -365,7 +430,7 @@ struct tr_page *translator_page(struct translator *t, const struct fetch_entry *
 
 /* ---- translate.c ---- */
 
-struct tr_builder *translator_builder_new(struct translator *t);
+struct tr_builder *translator_builder_new(struct tr_cache *cache);
 void translator_builder_free(struct tr_builder *b);
 /*
  * Translate the block at rip, which f (of interp_fetch) says where to find; it is entered into
@@ -394,6 +459,11 @@ void translator_make_thunks(struct translator *t);
 /* Flags between the host's and translator.flags; both use TR_S1 and keep the other registers. */
 void emit_save_flags(struct translator *t, struct emit *e);
 void emit_restore_flags(struct translator *t, struct emit *e);
+/* A field of the TLB entry that TR_S1 leads to, which is this one's in the first entry. */
+static inline struct host_mem mem_tlb(const struct emit *e, const void *field)
+{
+    return mem_by_gs(TR_S1, NO_REG, 0, vcpu_address(e, field));
+}
 /* TR_S1 = tlb_index(address) * sizeof(struct tlb_entry); other is lost. */
 void emit_hash(struct emit *e, unsigned address, unsigned other);
 /* Called by the thunks: 0 to go on in generated code, 1 to leave it. */

@@ -37,9 +37,11 @@ static int sized_memfd(const char *name, uint64_t size_bytes, unsigned flags, st
     return fd;
 }
 
-static void *map_memfd(int fd, uint64_t size_bytes, int protection, int flags, struct error *err)
+/* place: NULL, or what is mapped there is replaced. */
+static void *map_memfd(int fd, uint64_t size_bytes, int protection, void *place, struct error *err)
 {
-    void *address = mmap(NULL, size_bytes, protection, MAP_SHARED | MAP_NORESERVE | flags, fd, 0);
+    int flags = MAP_SHARED | MAP_NORESERVE | (place ? MAP_FIXED : 0);
+    void *address = mmap(place, size_bytes, protection, flags, fd, 0);
 
     if (address != MAP_FAILED)
         return address;
@@ -56,7 +58,7 @@ int host_memory_new(struct host_memory *memory, const char *name, uint64_t size_
 
     if (fd < 0)
         return fd;
-    hva = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, 0, err);
+    hva = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, NULL, err);
     if (!hva) {
         close(fd);
         return -ENOMEM;
@@ -115,37 +117,38 @@ uint64_t host_memory_used_bytes(const struct host_memory *memory)
 #define __lsan_unregister_root_region(memory, size_bytes) ((void)0)
 #endif
 
-void *host_low_memory_new(size_t size_bytes, struct error *err)
+void *host_private_memory_new(size_t size_bytes, size_t code_bytes, bool low, struct error *err)
 {
-    void *memory = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | LOW_MAPPING, -1, 0);
+    size_t all = size_bytes + code_bytes;
+    void *memory =
+        mmap(NULL, all, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (low ? LOW_MAPPING : 0), -1, 0);
 
     if (memory != MAP_FAILED) {
         __lsan_register_root_region(memory, size_bytes);
         return memory;
     }
-    error_set(err, errno, "cannot map %zu bytes of low memory: %s", size_bytes, strerror(errno));
+    error_set(err, errno, "cannot map %zu bytes of memory: %s", all, strerror(errno));
     return NULL;
 }
 
-void host_low_memory_free(void *memory, size_t size_bytes)
+void host_private_memory_free(void *memory, size_t size_bytes, size_t code_bytes)
 {
     if (!memory)
         return;
     __lsan_unregister_root_region(memory, size_bytes);
-    munmap(memory, size_bytes);
+    munmap(memory, size_bytes + code_bytes);
 }
 
-int host_code_new(struct host_code *code, size_t size_bytes, bool low, struct error *err)
+int host_code_new(struct host_code *code, size_t size_bytes, void *place, struct error *err)
 {
     int fd = sized_memfd("trapeze-code", size_bytes, MFD_EXEC, err);
     void *write, *execute;
 
     if (fd < 0)
         return fd;
-    write = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, 0, err);
-    execute =
-        write ? map_memfd(fd, size_bytes, PROT_READ | PROT_EXEC, low ? LOW_MAPPING : 0, err) : NULL;
+    write = map_memfd(fd, size_bytes, PROT_READ | PROT_WRITE, NULL, err);
+    execute = write ? map_memfd(fd, size_bytes, PROT_READ | PROT_EXEC, place, err) : NULL;
     close(fd);
     if (!execute) {
         if (write)
@@ -153,8 +156,19 @@ int host_code_new(struct host_code *code, size_t size_bytes, bool low, struct er
         error_prefix(err, "memory for generated code: ");
         return -ENOMEM;
     }
-    *code = (struct host_code){.write = write, .execute = execute, .size_bytes = size_bytes};
+    *code = (struct host_code){
+        .write = write, .execute = execute, .size_bytes = size_bytes, .has_place = place};
     return 0;
+}
+
+/* Of a size of 0 it is another mapping of the same. */
+int host_code_view(const struct host_code *code, void *place, struct error *err)
+{
+    void *execute = (void *)(uintptr_t)code->execute;
+
+    if (mremap(execute, 0, code->size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place) != MAP_FAILED)
+        return 0;
+    return error_set(err, errno, "cannot map generated code: %s", strerror(errno));
 }
 
 void host_code_free(struct host_code *code)
@@ -162,6 +176,7 @@ void host_code_free(struct host_code *code)
     if (!code->write)
         return;
     munmap(code->write, code->size_bytes);
-    munmap((void *)(uintptr_t)code->execute, code->size_bytes);
+    if (!code->has_place)
+        munmap((void *)(uintptr_t)code->execute, code->size_bytes);
     *code = (struct host_code){0};
 }

@@ -33,6 +33,10 @@
 
 #include "host/host.h"
 
+#ifdef __NR_arch_prctl
+#include <asm/prctl.h>
+#endif
+
 /* Sanitizers' own threads and reports need more than a machine. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED true
@@ -101,6 +105,9 @@ static const struct rule rules[] = {
     CALL_IF(clone, 0, THREAD, THREAD), CALL(set_robust_list),
 #ifdef __NR_rseq
     CALL(rseq),
+#endif
+#ifdef __NR_arch_prctl
+    CALL_IF(arch_prctl, 0, ALL, ARCH_SET_GS),
 #endif
     CALL_IF(prctl, 0, ALL, PR_SET_NAME), CALL(exit), CALL(exit_group), CALL(rt_sigaction),
     CALL(rt_sigprocmask), CALL(rt_sigreturn), CALL(sigaltstack), CALL(restart_syscall),

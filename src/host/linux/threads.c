@@ -11,9 +11,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "host/host.h"
+
+#if defined(__x86_64__)
+#include <asm/hwcap2.h>
+#include <asm/prctl.h>
+#endif
 
 #define SIGNAL_STACK_BYTES 16384 /* beyond what the kernel puts there */
 
@@ -52,6 +59,16 @@ void host_mutex_done(struct host_mutex *mutex)
 void host_mutex_lock(struct host_mutex *mutex)
 {
     must(pthread_mutex_lock(native_mutex(mutex)), "mutex lock");
+}
+
+bool host_mutex_try_lock(struct host_mutex *mutex)
+{
+    int code = pthread_mutex_trylock(native_mutex(mutex));
+
+    if (code == EBUSY)
+        return false;
+    must(code, "mutex trylock");
+    return true;
 }
 
 void host_mutex_unlock(struct host_mutex *mutex)
@@ -96,6 +113,21 @@ void host_cond_broadcast(struct host_cond *cond)
 {
     must(pthread_cond_broadcast(native_cond(cond)), "condition broadcast");
 }
+
+#if defined(__x86_64__)
+void host_set_gs_base(uintptr_t base)
+{
+    if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)
+        __asm__ volatile("wrgsbase %0" : : "r"(base) : "memory");
+    else if (syscall(SYS_arch_prctl, ARCH_SET_GS, base))
+        must(errno, "GS base");
+}
+#else
+void host_set_gs_base(uintptr_t base)
+{
+    (void)base;
+}
+#endif
 
 struct host_thread {
     pthread_t id;
