@@ -69,7 +69,7 @@ enum vcpu_event {
     VCPU_EVENT_NMI = 1u << 2,
     VCPU_EVENT_INIT = 1u << 3,
     VCPU_EVENT_SIPI = 1u << 4,   /* vector in vcpu->sipi_vector */
-    VCPU_EVENT_SMI = 1u << 5,    /* counted and ignored: there is no SMM yet */
+    VCPU_EVENT_SMI = 1u << 5,    /* the engine answers with machine_request_smm */
     VCPU_EVENT_ENGINE = 1u << 6, /* private to the engine: cross-vCPU requests */
     /* A second NMI, before the engine has seen the first: set by vcpu_raise_nmi. */
     VCPU_EVENT_NMI_AGAIN = 1u << 7,
@@ -196,10 +196,12 @@ void vcpu_raise(struct vcpu *vcpu, uint32_t events);
  * (SDM vol. 3, 6.7.1), so of NMIs that the engine has not seen two count. Any thread.
  */
 void vcpu_raise_nmi(struct vcpu *vcpu);
+/* The machine takes it, outside run(); without SMM the engine drops it. Any thread. */
+void vcpu_raise_smi(struct vcpu *vcpu);
 /*
- * NMIs, INIT and SIPI that wait in events become state.pending, where they are saved; resuming the
- * machine makes them events again. A pause does so; what is raised later is there after another
- * call. The vCPU is parked.
+ * NMIs, SMIs, INIT and SIPI that wait in events become state.pending, where they are saved;
+ * resuming the machine makes them events again. A pause does so; what is raised later is there
+ * after another call. The vCPU is parked.
  */
 void vcpu_events_to_state(struct vcpu *vcpu);
 /* Atomically clear; returns those that were set. */

@@ -107,6 +107,20 @@ void machine_set_debugger(struct machine *machine, machine_debug_fn *fn, void *o
  * The machine is paused.
  */
 void machine_hold_vcpu(struct machine *machine, unsigned index, bool held);
+
+/*
+ * System Management Mode (SDM vol. 3, chapter 32). fn shows SMRAM to the processors or hides it:
+ * called with all vCPUs parked, machine lock held, when the first enters and the last has left.
+ * NULL, as at first: there is no SMM, and SMIs are lost. Before machine_start.
+ */
+typedef void machine_smm_fn(void *opaque, bool show);
+void machine_set_smm(struct machine *machine, machine_smm_fn *fn, void *opaque);
+/* Is a processor in SMM? Then all that run are. Any thread. */
+bool machine_in_smm(const struct machine *machine);
+/* For engines: an SMI waits, or RSM was executed (X86_RESUMING). False: there is no SMM. Any
+ * thread.
+ */
+bool machine_request_smm(struct machine *machine);
 /* Called in reset after step 2, to put a directly loaded kernel and its registers in place again.
  */
 typedef void machine_boot_fn(void *opaque, struct machine *machine);

@@ -47,6 +47,7 @@ struct region {
     uint64_t gpa;
     uint64_t size_bytes;
     int priority;        /* RAM is 0, devices 1 by default */
+    bool cpu_only;       /* RAM: memory_read, memory_write and memory_pin take it for nothing */
     uint8_t *hva;        /* RAM, ROM: the host's mapping */
     uint64_t ram_offset; /* RAM, ROM: position in the machine's RAM file, for dirty bitmaps */
     const struct region_ops *ops; /* DEVICE */

@@ -74,6 +74,7 @@ enum x86_activity {
     X86_HALTED,
     X86_WAIT_FOR_SIPI,
     X86_SHUTDOWN, /* triple fault; the machine resets or stops */
+    X86_RESUMING, /* RSM: the machine loads what the SMI interrupted */
     X86_ACTIVITY_COUNT
 };
 
@@ -132,13 +133,23 @@ struct x86_pending {
     bool nmi_pending;
     /* These are vcpu->events while the vCPU runs (vcpu_events_to_state). */
     bool nmi_again; /* a second one, while NMIs are not blocked */
-    bool init, sipi;
+    bool init, sipi, smi;
     bool exception; /* an exception is recognised but not delivered */
     uint8_t vector;
     bool has_error_code;
     uint32_t error_code;
     uint32_t debug_traps; /* DR6 bits of data breakpoints and single step not yet delivered */
     uint8_t sipi_vector;
+};
+
+/* System Management Mode, and what its RSM brings back beside the area in memory (x86/smm.h). */
+struct x86_smm {
+    bool active;
+    bool was_halted;
+    bool nmi_blocked;
+    bool interrupt_shadow, shadow_is_mov_ss;
+    uint32_t debug_traps;
+    uint64_t pdpte[4];
 };
 
 struct x86_state {
@@ -156,6 +167,7 @@ struct x86_state {
     uint8_t activity; /* enum x86_activity */
     struct x86_msrs msr;
     struct x86_pending pending;
+    struct x86_smm smm;
     struct x86_fpu fpu;
     uint64_t instructions; /* retired since power-on; exact in counted mode */
 };
@@ -169,5 +181,8 @@ extern const struct state_table x86_state_table;
  * processor that is not the first one the caller makes it X86_WAIT_FOR_SIPI.
  */
 void x86_state_reset(struct x86_state *state, bool init);
+
+/* -EINVAL with err, which says what: no processor can be in this state. */
+int x86_state_check(const struct x86_state *state, struct error *err);
 
 #endif

@@ -52,7 +52,7 @@ struct run_options {
     struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key, share, port;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
-    const char *listing, *stats, *sandbox, *nvram, *cloud_init, *config, *boot;
+    const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
     const char *uuid, *serial_number, *balloon, *console, *vsock;
 };
 
@@ -123,6 +123,13 @@ static void console_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "serial", "the terminal is COM1's (ttyS0)");
     put(opaque, "virtio", "the terminal is a virtio console's (hvc0)");
+}
+
+static void smm_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "auto", "if the firmware keeps its secrets there");
+    put(opaque, "on", "SMIs are taken");
+    put(opaque, "off", "SMIs are lost");
 }
 
 static void entry_choices(cli_put_choice *put, void *opaque)
@@ -624,6 +631,13 @@ static int new_machine(struct run *run, struct error *err)
     return run->machine ? 0 : -EINVAL;
 }
 
+static bool wants_smm(const struct run *run)
+{
+    const char *smm = run->options.smm;
+
+    return strcmp(smm, "auto") == 0 ? run->media.smm : strcmp(smm, "on") == 0;
+}
+
 static int build_board(struct run *run, struct error *err)
 {
     uint8_t uuid[16];
@@ -637,6 +651,7 @@ static int build_board(struct run *run, struct error *err)
         .firmware = run->media.firmware,
         .variables = run->media.variables,
         .variables_file = run->media.variables_file,
+        .smm = wants_smm(run),
         .serial_number = run->options.serial_number,
     };
 
@@ -1037,6 +1052,9 @@ const struct cli_option cli_run_options[] = {
              "forgotten)"},
 
     {"The machine", .kind = CLI_HEADING},
+    {"smm", 0, CLI_TEXT, AT(smm), "on|off", .initial = "auto", .choices = smm_choices,
+     .only_choices = true,
+     .help = "System Management Mode; auto: if --firmware is one that needs it"},
     {"config", 0, CLI_TEXT, AT(config), "FILE", .file = true, .is_no_config = true,
      .help = "take options from this JSON file, as --dry-run prints it; those of the command line "
              "win, or are added"},

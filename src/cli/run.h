@@ -50,6 +50,7 @@ int run_add_console(struct machine *machine, struct chardev *console, struct err
 struct run_media {
     const char *kernel, *firmware; /* given, then chosen; firmware: a file */
     const char *firmware_name;     /* as --firmware has it; NULL: none */
+    bool smm;                      /* the firmware needs System Management Mode */
     const struct cli_texts *disk_texts, *cd_texts;
     bool snapshot;                                        /* no disk is written to */
     const struct run_seed *seed;                          /* NULL: none */

@@ -114,12 +114,13 @@ static int choose_image(struct run_media *media, const char *image, struct error
 /* Where distributions have it, and what it keeps its variables in. */
 static const struct firmware {
     const char *name, *summary, *package, *file, *variables;
+    bool smm;
 } known_firmware[] = {
-    {"bios", "SeaBIOS", "seabios", "/usr/share/seabios/bios-256k.bin", NULL},
-    {"uefi", "OVMF", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
-    /* The same code, which needs no SMM, with keys in its variables. */
-    {"uefi-secure", "OVMF with Secure Boot", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd",
-     "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"},
+    {"bios", "SeaBIOS", "seabios", "/usr/share/seabios/bios-256k.bin", NULL, false},
+    {"uefi", "OVMF", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd",
+     false},
+    {"uefi-secure", "OVMF with Secure Boot", "ovmf", "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+     "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", true},
     {.name = NULL},
 };
 
@@ -129,22 +130,14 @@ void run_firmware_choices(cli_put_choice *put, void *opaque)
         put(opaque, f->name, f->summary);
 }
 
-/*
- * Builds of OVMF that keep their variables in SMM would stand still. Their code is compressed, so
- * the file's name, behind links, is what there is to go by.
- */
-static int check_needs_no_smm(const char *path, struct error *err)
+/* Builds of OVMF that keep their variables in SMM say so by the file's name, behind links. */
+static bool needs_smm(const char *path)
 {
     char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
     bool needs = slash && strncmp(slash, "/OVMF", 5) == 0 && strstr(slash, "secboot");
 
     free(real);
-    if (needs)
-        return error_set(err, ENOTSUP,
-                         "--firmware %s: this build of OVMF needs System Management Mode, which "
-                         "this machine has not; --firmware uefi-secure is Secure Boot without it",
-                         path);
-    return 0;
+    return needs;
 }
 
 /* Its file, and where its variables begin. A name that is not known is a file. */
@@ -154,8 +147,11 @@ static int find_firmware(struct run_media *media, struct error *err)
 
     while (f->name && strcmp(f->name, media->firmware))
         f++;
-    if (!f->name)
-        return check_needs_no_smm(media->firmware, err);
+    if (!f->name) {
+        media->smm = needs_smm(media->firmware);
+        return 0;
+    }
+    media->smm = f->smm;
     media->firmware = f->file;
     media->variables_file = f->variables;
     if (access(f->file, R_OK) || (f->variables && access(f->variables, R_OK)))

@@ -97,6 +97,7 @@ void packet_thread_info(struct gdbstub *stub, const char *text, size_t size)
         [X86_HALTED] = "halted",
         [X86_WAIT_FOR_SIPI] = "waiting for start-up",
         [X86_SHUTDOWN] = "shut down",
+        [X86_RESUMING] = "leaving system management mode",
     };
     char info[64];
     struct vcpu *vcpu;

@@ -441,10 +441,8 @@ static const char *const gpr_names[X86_GPR_COUNT] = {
 };
 static const char *const segment_names[X86_SEGMENT_COUNT] = {"es", "cs", "ss", "ds", "fs", "gs"};
 static const char *const activity_names[X86_ACTIVITY_COUNT] = {
-    [X86_ACTIVE] = "active",
-    [X86_HALTED] = "halted",
-    [X86_WAIT_FOR_SIPI] = "wait-for-sipi",
-    [X86_SHUTDOWN] = "shutdown",
+    [X86_ACTIVE] = "active",     [X86_HALTED] = "halted",     [X86_WAIT_FOR_SIPI] = "wait-for-sipi",
+    [X86_SHUTDOWN] = "shutdown", [X86_RESUMING] = "resuming",
 };
 
 static void set_segment(struct call *call, const char *name, const struct x86_segment *segment)

@@ -3,7 +3,7 @@
  *
  * ACPI Specification 6.4, section 4.8: PM1a event and control registers, the PM timer,
  * one GPE block, and the SMI command port with the two values that switch between
- * legacy and ACPI mode (there is no SMM: the switch is done here). The layout of the
+ * legacy and ACPI mode (the switch is done here, whatever SMM does). The layout of the
  * ports is that of an Intel ICH9 (PMBASE + 0x00, 0x04, 0x08, 0x20).
  *
  * Theory of operation. The timer is derived from virtual time. Its status bit is set each
@@ -12,9 +12,9 @@
  * asked for the interrupt. The SCI is a level: any enabled status bit in ACPI mode.
  *
  * Left out: sleep states other than S5, the sleep button, the RTC alarm's status bit, the
- * global lock, bus master wake, SMI and TCO registers (read as 0, but that SMI_EN shows the
- * command port in use). The reset register at
- * 0xcf9 is in pci_host.c, because port 0xcf8 is there.
+ * global lock, bus master wake, TCO registers, SMIs but for the command port's. Without SMM
+ * SMI_EN shows that port in use. The reset register at 0xcf9 is in pci_host.c, because port 0xcf8
+ * is there.
  *
  * Threads: called with the machine lock held. Guest memory: not touched.
  */
@@ -34,11 +34,13 @@ enum pm_offset {
     PM_GPE_ENABLE = PM_GPE_STATUS + ACPI_GPE0_SIZE / 2,
     PM_GPE_END = PM_GPE_STATUS + ACPI_GPE0_SIZE,
     PM_SMI_ENABLE = 0x30,
+    PM_SMI_STATUS = 0x34,
 };
 
-/* SMI_EN: firmware takes it that the SMI command port is in use by an SMM that it cannot replace.
- */
-#define SMI_APMC_ENABLE  0x20u
+/* SMI_EN and SMI_STS. Without SMM firmware is to take it that the command port is in use by one
+ * that it cannot replace. */
+#define SMI_APMC         0x20u
+#define SMI_GLOBAL       0x01u
 
 #define PM1_TIMER        0x0001u
 #define PM1_GLOBAL_LOCK  0x0020u
@@ -65,6 +67,10 @@ struct acpi_pm {
 
     /* Configuration. */
     bool timer_24_bit;
+    acpi_pm_smi_fn *raise_smi; /* NULL: there is no SMM */
+    void *smi_opaque;
+
+    bool smi_locked; /* rebuilt on load: the ISA bridge says it */
 
     /* Guest-visible state. */
     struct irq_line sci;
@@ -74,6 +80,7 @@ struct acpi_pm {
     uint64_t carry_count; /* timer count, not cut to 32 bits, that sets PM1_TIMER */
     uint8_t gpe_status[GPE_BYTES], gpe_enable[GPE_BYTES];
     uint8_t apm_command, apm_status;
+    uint8_t smi_enable, smi_status; /* the low bytes, which hold all that is there */
 
     struct timer carry; /* rebuilt on load: armed while the timer's interrupt is enabled */
 };
@@ -184,7 +191,9 @@ static uint8_t pm_read_byte(struct acpi_pm *s, unsigned offset)
         return s->gpe_status[offset - PM_GPE_STATUS];
     if (offset >= PM_GPE_ENABLE && offset < PM_GPE_END)
         return s->gpe_enable[offset - PM_GPE_ENABLE];
-    return offset == PM_SMI_ENABLE ? SMI_APMC_ENABLE : 0;
+    if (offset == PM_SMI_ENABLE)
+        return s->raise_smi ? s->smi_enable : SMI_APMC;
+    return offset == PM_SMI_STATUS ? s->smi_status : 0;
 }
 
 /* The timer is sampled once for all bytes of an access. */
@@ -243,6 +252,11 @@ static void pm_write_byte(struct acpi_pm *s, unsigned offset, uint8_t value)
         s->gpe_status[offset - PM_GPE_STATUS] &= (uint8_t)~value;
     else if (offset >= PM_GPE_ENABLE && offset < PM_GPE_END)
         s->gpe_enable[offset - PM_GPE_ENABLE] = value;
+    else if (offset == PM_SMI_ENABLE)
+        s->smi_enable = (uint8_t)((value & SMI_APMC) | (s->smi_locked ? s->smi_enable & SMI_GLOBAL
+                                                                      : value & SMI_GLOBAL));
+    else if (offset == PM_SMI_STATUS)
+        s->smi_status &= (uint8_t)~value;
 }
 
 static void pm_write(struct device *dev, uint64_t offset, uint64_t value, unsigned size)
@@ -280,6 +294,11 @@ static void apm_command(struct acpi_pm *s, uint8_t command)
     else if (command == ACPI_DISABLE_VALUE)
         s->control &= (uint16_t)~PM1_SCI_ENABLE;
     pm_update(s);
+    if (!s->raise_smi || !(s->smi_enable & SMI_APMC))
+        return;
+    s->smi_status |= SMI_APMC;
+    if (s->smi_enable & SMI_GLOBAL)
+        s->raise_smi(s->smi_opaque);
 }
 
 static void apm_write(struct device *dev, uint64_t offset, uint64_t value, unsigned size)
@@ -300,6 +319,19 @@ static const struct region_ops apm_ports = {
     .min_size = 1,
     .max_size = 1,
 };
+
+void acpi_pm_set_smi(struct device *dev, acpi_pm_smi_fn *raise, void *opaque)
+{
+    struct acpi_pm *s = acpi_pm_of(dev);
+
+    s->raise_smi = raise;
+    s->smi_opaque = opaque;
+}
+
+void acpi_pm_lock_smi(struct device *dev, bool locked)
+{
+    acpi_pm_of(dev)->smi_locked = locked;
+}
 
 /* ---- lifecycle ---- */
 
@@ -331,6 +363,7 @@ static void pm_reset(struct device *dev)
     memset(s->gpe_status, 0, sizeof(s->gpe_status));
     memset(s->gpe_enable, 0, sizeof(s->gpe_enable));
     s->apm_command = s->apm_status = 0;
+    s->smi_enable = s->smi_status = 0;
     pm_clear_timer_status(s);
     timer_cancel(&s->carry);
 }
@@ -369,7 +402,8 @@ static const struct state_field pm_state[] = {
     STATE_U16(struct acpi_pm, enable),       STATE_U16(struct acpi_pm, control),
     STATE_U64(struct acpi_pm, carry_count),  STATE_BYTES(struct acpi_pm, gpe_status),
     STATE_BYTES(struct acpi_pm, gpe_enable), STATE_U8(struct acpi_pm, apm_command),
-    STATE_U8(struct acpi_pm, apm_status),    STATE_END,
+    STATE_U8(struct acpi_pm, apm_status),    STATE_U8(struct acpi_pm, smi_enable),
+    STATE_U8(struct acpi_pm, smi_status),    STATE_END,
 };
 
 const struct device_class acpi_pm_class = {

@@ -36,6 +36,14 @@ extern const struct device_class acpi_pm_class;
 /* As if somebody pressed the power button for a moment. Machine lock held. */
 void acpi_pm_press_power_button(struct device *dev);
 
+/*
+ * The machine has System Management Mode: raise is called when a write to the command port is an
+ * SMI. locked: SMIs cannot be switched off any more. Machine lock held, or before machine_start.
+ */
+typedef void acpi_pm_smi_fn(void *opaque);
+void acpi_pm_set_smi(struct device *dev, acpi_pm_smi_fn *raise, void *opaque);
+void acpi_pm_lock_smi(struct device *dev, bool locked);
+
 /* Latch a general-purpose event, number 0 to ACPI_GPE_COUNT - 1. Machine lock held. */
 void acpi_pm_raise_gpe(struct device *dev, unsigned number);
 

@@ -68,7 +68,7 @@ static bool apic_take_locked(struct apic *s, uint8_t delivery, uint8_t vector, b
     case APIC_LOWEST:
         return apic_accept_locked(s, vector, level);
     case APIC_SMI:
-        vcpu_raise(s->vcpu, VCPU_EVENT_SMI);
+        vcpu_raise_smi(s->vcpu);
         return true;
     case APIC_NMI:
         vcpu_raise_nmi(s->vcpu);

@@ -13,8 +13,9 @@
  * and the ISA bridge's outputs "isa" to the 8259 pair.
  *
  * Without firmware nobody programs PCIEXBAR and PMBASE, so their reset values are
- * properties: what firmware would have written. Left out: the SMRAM register (stored only), all
- * other chipset registers, and special cycles.
+ * properties: what firmware would have written. SMRAM, ESMRAMC and SMI_LOCK work on a machine with
+ * System Management Mode, and only store without. Left out: D_CLS and H_SMRAME of these, all other
+ * chipset registers, and special cycles.
  *
  * Threads: called with the machine lock held. Guest memory: not touched.
  */
@@ -41,12 +42,17 @@
 #define PCIEXBAR_BASE       0xffc000000ull /* bits 26-35; the length masks the low ones */
 #define HOST_PAM            0x90           /* shadow RAM of the BIOS area */
 #define HOST_SMRAM          0x9d
+#define HOST_ESMRAMC        0x9e
+#define HOST_TSEG_MB        0x50 /* of virtual machines; as it is not there, what is written is read */
+#define HOST_TSEG_BASE      0xac
 #define ECAM_MIN_BYTES      (64ull << 20)
 
 #define LPC_PMBASE          0x40
 #define LPC_ACPI_CONTROL    0x44
 #define LPC_PIRQ_AD         0x60
 #define LPC_PIRQ_EH         0x68
+#define LPC_PMCON           0xa0
+#define LPC_SMI_LOCK        0x10u
 #define PIRQ_NOT_ROUTED     0x80u
 #define ISA_IRQS            16
 
@@ -57,7 +63,8 @@ struct pci_host {
     uint64_t ecam; /* property */
     struct pci_bus bus;
     pci_host_shadow_fn *shadow; /* may be NULL */
-    void *shadow_opaque;
+    pci_host_smram_fn *smram;   /* likewise */
+    void *shadow_opaque, *smram_opaque;
 
     /* Guest-visible state, beside configuration space. */
     struct irq_line pirq[PCI_PIRQS];
@@ -243,12 +250,44 @@ void pci_host_set_shadow(struct device *dev, pci_host_shadow_fn *fn, void *opaqu
     s->shadow_opaque = opaque;
 }
 
+/* ---- SMRAM ---- */
+
+static void smram_make_writable(struct pci_host *s, bool locked)
+{
+    s->function.writable[HOST_SMRAM] = locked ? 0 : 0x78;
+    s->function.writable[HOST_ESMRAMC] = locked ? 0 : 0x07;
+    pci_put32(s->function.writable + HOST_TSEG_BASE, locked ? 0 : 0xfff00000u);
+}
+
+/* D_LCK clears D_OPEN, and nothing can be changed from then on. */
+static void smram_update(struct pci_host *s)
+{
+    uint8_t *smram = s->function.config + HOST_SMRAM;
+    bool locked = *smram & PCI_SMRAM_LOCK;
+
+    if (locked)
+        *smram &= (uint8_t)~PCI_SMRAM_OPEN;
+    smram_make_writable(s, locked);
+    if (s->smram)
+        s->smram(s->smram_opaque, *smram, s->function.config[HOST_ESMRAMC]);
+}
+
+void pci_host_set_smram(struct device *dev, pci_host_smram_fn *fn, void *opaque)
+{
+    struct pci_host *s = pci_host_of(dev);
+
+    s->smram = fn;
+    s->smram_opaque = opaque;
+}
+
 static void host_config_written(struct pci_function *function, unsigned offset, unsigned size)
 {
     if (offset < PCIEXBAR + 8 && PCIEXBAR < offset + size)
         ecam_update(pci_host_of(&function->dev));
     if (offset < HOST_PAM + PCI_HOST_PAM_BYTES && HOST_PAM < offset + size)
         shadow_update(pci_host_of(&function->dev));
+    if (offset <= HOST_ESMRAMC && HOST_SMRAM < offset + size)
+        smram_update(pci_host_of(&function->dev));
 }
 
 /* ---- lifecycle of the host bridge ---- */
@@ -276,7 +315,9 @@ static void host_build_registers(struct pci_host *s)
     memset(writable + HOST_PAM, 0x33, PCI_HOST_PAM_BYTES);
     writable[HOST_PAM] = 0x30;
     initial[HOST_SMRAM] = 0x02;
-    writable[HOST_SMRAM] = 0x78;
+    initial[HOST_ESMRAMC] = PCI_ESMRAMC_CACHES;
+    pci_put16(writable + HOST_TSEG_MB, UINT16_MAX);
+    smram_make_writable(s, false);
 }
 
 static int host_attach(struct device *dev, struct error *err)
@@ -322,16 +363,20 @@ static void host_reset_done(struct device *dev)
     pci_bus_reset_done(&s->bus);
     ecam_update(s);
     shadow_update(s);
+    smram_update(s);
 }
 
 static int host_after_load(void *object, struct error *err)
 {
     struct pci_host *s = object;
-    int rc = pci_after_load(&s->function, err);
+    int rc;
 
+    smram_make_writable(s, false);
+    rc = pci_after_load(&s->function, err);
     if (!rc) {
         ecam_update(s);
         shadow_update(s);
+        smram_update(s);
     }
     return rc;
 }
@@ -390,6 +435,9 @@ struct pci_isa {
     struct irq_line isa[ISA_IRQS]; /* only those that a PIRQ can be led to are ever raised */
 
     uint8_t pirq_levels; /* a bit per line; rebuilt on load from the bus */
+
+    pci_isa_smi_lock_fn *smi_lock; /* may be NULL */
+    void *smi_lock_opaque;
 };
 
 static struct pci_isa *pci_isa_of(struct device *dev)
@@ -432,8 +480,28 @@ static void isa_route(void *opaque, unsigned pirq, bool level)
     isa_update(s);
 }
 
+/* Set, the lock is set until a reset. */
+static void smi_lock_update(struct pci_isa *s)
+{
+    bool locked = s->function.config[LPC_PMCON] & LPC_SMI_LOCK;
+
+    s->function.writable[LPC_PMCON] = locked ? 0 : LPC_SMI_LOCK;
+    if (s->smi_lock)
+        s->smi_lock(s->smi_lock_opaque, locked);
+}
+
+void pci_isa_set_smi_lock(struct device *dev, pci_isa_smi_lock_fn *fn, void *opaque)
+{
+    struct pci_isa *s = pci_isa_of(dev);
+
+    s->smi_lock = fn;
+    s->smi_lock_opaque = opaque;
+}
+
 static void isa_config_written(struct pci_function *function, unsigned offset, unsigned size)
 {
+    if (offset <= LPC_PMCON && LPC_PMCON < offset + size)
+        smi_lock_update(pci_isa_of(&function->dev));
     if (offset + size > LPC_PIRQ_AD && offset < LPC_PIRQ_EH + 4)
         isa_update(pci_isa_of(&function->dev));
 }
@@ -459,6 +527,7 @@ static void isa_build_registers(struct pci_function *function)
         function->initial[pirq_register(pirq)] = PIRQ_NOT_ROUTED;
         function->writable[pirq_register(pirq)] = PIRQ_NOT_ROUTED | 0x0f;
     }
+    function->writable[LPC_PMCON] = LPC_SMI_LOCK;
 }
 
 static int isa_attach(struct device *dev, struct error *err)
@@ -490,12 +559,17 @@ static void isa_detach(struct device *dev)
 static void isa_reset_done(struct device *dev)
 {
     isa_update(pci_isa_of(dev));
+    smi_lock_update(pci_isa_of(dev));
 }
 
 static int isa_after_load(void *object, struct error *err)
 {
     struct pci_isa *s = object;
-    int rc = pci_after_load(&s->function, err);
+    int rc;
+
+    s->function.writable[LPC_PMCON] = LPC_SMI_LOCK;
+    rc = pci_after_load(&s->function, err);
+    smi_lock_update(s);
 
     for (unsigned pirq = 0; pirq < PCI_PIRQS; pirq++)
         isa_route(s, pirq, s->function.bus->pirq_count[pirq] > 0);

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "devices/devices.h"
 #include "trapeze/block.h"
+#include "trapeze/machine.h"
 
 #define ERASE_BYTES  4096u
 #define BUFFER_BYTES 64u
@@ -51,6 +52,7 @@ struct pflash {
     /* Configuration. */
     uint64_t gpa;        /* property */
     struct block *drive; /* property, may be NULL */
+    bool secure;         /* property */
     uint32_t size_bytes;
 
     /* Guest-visible state, beside the contents. */
@@ -283,6 +285,8 @@ static void pflash_write(struct device *dev, uint64_t offset, uint64_t value, un
 {
     struct pflash *s = pflash_of(dev);
 
+    if (s->secure && !machine_in_smm(dev->machine))
+        return;
     if (size > 1 && s->state == STATE_PROGRAM) {
         uint8_t bytes[8];
 
@@ -367,6 +371,8 @@ static int pflash_after_load(void *object, struct error *err)
 static const struct property pflash_properties[] = {
     PROPERTY_U64(struct pflash, gpa, 0, "address; 0: it ends at 4 GiB"),
     PROPERTY_POINTER(struct pflash, drive, "where its contents are kept"),
+    PROPERTY_BOOL(struct pflash, secure, false,
+                  "commands are taken from System Management Mode only"),
     PROPERTY_END,
 };
 

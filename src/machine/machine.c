@@ -249,7 +249,8 @@ uint32_t vcpu_take(struct vcpu *vcpu, uint32_t events)
     return atomic_fetch_and(&vcpu->events, ~events) & events;
 }
 
-#define SAVED_EVENTS (VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN | VCPU_EVENT_INIT | VCPU_EVENT_SIPI)
+#define SAVED_EVENTS                                                                               \
+    (VCPU_EVENT_NMI | VCPU_EVENT_NMI_AGAIN | VCPU_EVENT_INIT | VCPU_EVENT_SIPI | VCPU_EVENT_SMI)
 
 void vcpu_events_to_state(struct vcpu *vcpu)
 {
@@ -262,6 +263,7 @@ void vcpu_events_to_state(struct vcpu *vcpu)
     p->nmi_again = nmis > 1 && !p->nmi_blocked;
     p->init |= (events & VCPU_EVENT_INIT) != 0;
     p->sipi |= (events & VCPU_EVENT_SIPI) != 0;
+    p->smi |= (events & VCPU_EVENT_SMI) != 0;
     if (events & VCPU_EVENT_SIPI)
         p->sipi_vector = (uint8_t)atomic_load(&vcpu->sipi_vector);
 }
@@ -270,11 +272,11 @@ static void state_to_events(struct vcpu *vcpu)
 {
     struct x86_pending *p = &vcpu->state.pending;
     uint32_t events = (p->nmi_again ? VCPU_EVENT_NMI : 0) | (p->init ? VCPU_EVENT_INIT : 0) |
-                      (p->sipi ? VCPU_EVENT_SIPI : 0);
+                      (p->sipi ? VCPU_EVENT_SIPI : 0) | (p->smi ? VCPU_EVENT_SMI : 0);
 
     if (p->sipi)
         atomic_store(&vcpu->sipi_vector, p->sipi_vector);
-    p->nmi_again = p->init = p->sipi = false;
+    p->nmi_again = p->init = p->sipi = p->smi = false;
     if (events)
         vcpu_raise(vcpu, events);
 }
@@ -304,13 +306,13 @@ static void kick_all(struct machine *machine)
 }
 
 /* Any thread. */
-static void hold(struct machine *machine, uint32_t why)
+void machine_hold(struct machine *machine, uint32_t why)
 {
     atomic_fetch_or(&machine->holds, why);
     kick_all(machine);
 }
 
-static void release(struct machine *machine, uint32_t why)
+void machine_release(struct machine *machine, uint32_t why)
 {
     host_mutex_lock(&machine->park_mutex);
     atomic_fetch_and(&machine->holds, ~why);
@@ -327,7 +329,7 @@ static bool all_parked(const struct machine *machine)
 }
 
 /* Some hold is set. Releases the machine lock meanwhile, if the caller has it. */
-static void wait_all_parked(struct machine *machine)
+void machine_wait_parked(struct machine *machine)
 {
     bool locked = machine_is_locked_by_me(machine);
 
@@ -373,7 +375,8 @@ static bool wait_while_held(struct vcpu_thread *thread)
     host_mutex_lock(&machine->park_mutex);
     thread->parked = true;
     host_cond_broadcast(&machine->park_changed);
-    while ((atomic_load(&machine->holds) || thread->held) && !atomic_load(&machine->ending))
+    while ((atomic_load(&machine->holds) || thread->held || thread->outside_smm) &&
+           !atomic_load(&machine->ending))
         host_cond_wait(&machine->park_changed, &machine->park_mutex);
     if (!atomic_load(&machine->ending))
         thread->parked = false;
@@ -463,7 +466,7 @@ static void exit_debug(struct vcpu_thread *thread, uint32_t seen)
     thread->debug_stop = true;
     thread->debug_exit = thread->exit;
     host_mutex_unlock(&machine->park_mutex);
-    hold(machine, HOLD_DEBUG);
+    machine_hold(machine, HOLD_DEBUG);
     atomic_store(&machine->debug_requested, true);
     loop_wake(machine->config.loop);
 }
@@ -565,8 +568,8 @@ void machine_pause(struct machine *machine)
     bool locked = machine_lock_if(machine);
 
     if (machine_get_state(machine) == MACHINE_RUNNING) {
-        hold(machine, HOLD_PAUSE);
-        wait_all_parked(machine);
+        machine_hold(machine, HOLD_PAUSE);
+        machine_wait_parked(machine);
         enter_pause(machine);
     }
     machine_unlock_if(machine, locked);
@@ -574,7 +577,7 @@ void machine_pause(struct machine *machine)
 
 void machine_request_pause(struct machine *machine)
 {
-    hold(machine, HOLD_PAUSE);
+    machine_hold(machine, HOLD_PAUSE);
     atomic_store(&machine->pause_requested, true);
     loop_wake(machine->config.loop);
 }
@@ -604,10 +607,11 @@ void machine_resume(struct machine *machine)
         }
         for (unsigned i = 0; i < machine->vcpu_count; i++)
             state_to_events(&machine->threads[i].vcpu);
+        machine_smm_follow(machine);
         resume_devices(machine);
         clocks_resume(machine->clocks);
         set_machine_state(machine, MACHINE_RUNNING);
-        release(machine, HOLD_PAUSE);
+        machine_release(machine, HOLD_PAUSE);
     }
     machine_unlock_if(machine, locked);
 }
@@ -645,6 +649,7 @@ static void reset_all(struct machine *machine)
             dev->class->reset_done(dev);
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         reset_vcpu(&machine->threads[i]);
+    machine_smm_follow(machine);
     if (machine->boot)
         machine->boot(machine->boot_opaque, machine);
     for (unsigned i = 0; i < machine->vcpu_count; i++)
@@ -655,11 +660,11 @@ void machine_reset(struct machine *machine)
 {
     bool locked = machine_lock_if(machine);
 
-    hold(machine, HOLD_RESET);
-    wait_all_parked(machine);
+    machine_hold(machine, HOLD_RESET);
+    machine_wait_parked(machine);
     atomic_store(&machine->reset_requested, false);
     reset_all(machine);
-    release(machine, HOLD_RESET);
+    machine_release(machine, HOLD_RESET);
     machine_unlock_if(machine, locked);
 }
 
@@ -669,7 +674,7 @@ void machine_request_reset(struct machine *machine)
         machine_request_stop(machine, STOP_GUEST_RESET, 0);
         return;
     }
-    hold(machine, HOLD_RESET);
+    machine_hold(machine, HOLD_RESET);
     atomic_store(&machine->reset_requested, true);
     loop_wake(machine->config.loop);
 }
@@ -680,7 +685,7 @@ void machine_request_stop(struct machine *machine, enum stop_reason reason, int 
         return;
     machine->stop_reason = reason;
     machine->stop_status = status;
-    hold(machine, HOLD_STOP);
+    machine_hold(machine, HOLD_STOP);
     atomic_store(&machine->stop_requested, true);
     loop_wake(machine->config.loop);
 }
@@ -689,7 +694,7 @@ static void stop(struct machine *machine)
 {
     bool running = machine_get_state(machine) == MACHINE_RUNNING;
 
-    wait_all_parked(machine);
+    machine_wait_parked(machine);
     clocks_pause(machine->clocks);
     if (running)
         quiesce_devices(machine);
@@ -721,7 +726,7 @@ static void report_debug_stop(struct machine *machine)
     struct vcpu_thread *thread;
     bool more;
 
-    wait_all_parked(machine);
+    machine_wait_parked(machine);
     thread = take_debug_stop(machine, &more);
     if (machine->debugger && thread) {
         atomic_fetch_or(&machine->holds, HOLD_PAUSE); /* they are parked */
@@ -729,7 +734,7 @@ static void report_debug_stop(struct machine *machine)
     }
     if (!more) {
         atomic_store(&machine->debug_requested, false);
-        release(machine, HOLD_DEBUG);
+        machine_release(machine, HOLD_DEBUG);
     }
     if (machine->debugger && thread)
         machine->debugger(machine->debugger_opaque, &thread->vcpu, &thread->debug_exit);
@@ -773,6 +778,7 @@ static void serve_requests(struct machine *machine)
         machine_reset(machine);
     if (wants_debug(machine))
         report_debug_stop(machine);
+    machine_serve_smm(machine);
 }
 
 /* ---- the main loop ---- */
@@ -872,7 +878,7 @@ int machine_start(struct machine *machine, struct error *err)
         set_machine_state(machine, MACHINE_RUNNING);
     }
     if (!ret)
-        release(machine, HOLD_START);
+        machine_release(machine, HOLD_START);
     machine_unlock_if(machine, locked);
     return ret;
 }

@@ -40,6 +40,7 @@ enum hold {
     HOLD_RESET = 1 << 2,
     HOLD_DEBUG = 1 << 3,
     HOLD_STOP = 1 << 4,
+    HOLD_SMM = 1 << 5, /* processors enter or leave System Management Mode */
 };
 
 struct vcpu_thread {
@@ -55,9 +56,10 @@ struct vcpu_thread {
     bool loaded;           /* the engine has the registers (set_state since the last get_state) */
     struct vcpu_exit exit; /* of the last run(); goes into the next one with the value read */
 
-    bool parked;     /* under machine->park_mutex */
-    bool held;       /* under machine->park_mutex: machine_hold_vcpu */
-    bool debug_stop; /* under machine->park_mutex: debug_exit waits for the debugger */
+    bool parked;      /* under machine->park_mutex */
+    bool held;        /* under machine->park_mutex: machine_hold_vcpu */
+    bool outside_smm; /* under machine->park_mutex: others are in SMM, this one is not */
+    bool debug_stop;  /* under machine->park_mutex: debug_exit waits for the debugger */
     struct vcpu_exit debug_exit;
     _Atomic uint64_t budget_end_ns; /* counted mode: virtual time at which run() returns */
 };
@@ -106,11 +108,28 @@ struct machine {
     char pause_reason[512]; /* empty: none */
     _Atomic bool ending;    /* threads are to end */
 
+    machine_smm_fn *smm; /* NULL: there is no SMM */
+    void *smm_opaque;
+    _Atomic bool smm_requested;
+    _Atomic bool in_smm; /* some processor is; the others are held */
+
     _Atomic bool stop_claimed; /* by the first request, which then fills in these: */
     enum stop_reason stop_reason;
     int stop_status;
     _Atomic bool stop_requested; /* and publishes them with this */
 };
+
+/* Make vCPUs leave run() and wait until it is released. Any thread. */
+void machine_hold(struct machine *machine, uint32_t why);
+void machine_release(struct machine *machine, uint32_t why);
+/* Some hold is set. Releases the machine lock meanwhile, if the caller has it. */
+void machine_wait_parked(struct machine *machine);
+
+/* smm.c; on the main loop's thread, machine lock held. */
+/* Do what was requested, when the machine runs. */
+void machine_serve_smm(struct machine *machine);
+/* Processors' registers came from elsewhere: SMRAM and who may run follow. All are parked. */
+void machine_smm_follow(struct machine *machine);
 
 /* bus.c */
 struct bus *bus_new(void);

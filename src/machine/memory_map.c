@@ -442,9 +442,15 @@ static void copy_ram(void *to, const void *from, size_t size_bytes)
         ram_copy(to, from, size_bytes);
 }
 
+/* For what is not a processor. */
+static bool is_ram(const struct flat_range *range)
+{
+    return range && range->region->kind == REGION_RAM && !range->region->cpu_only;
+}
+
 static bool is_memory(const struct flat_range *range)
 {
-    return range && (range->region->kind == REGION_RAM || range->region->kind == REGION_ROM);
+    return is_ram(range) || (range && range->region->kind == REGION_ROM);
 }
 
 /* Bytes from gpa on that one range (or one gap, range NULL) covers, at most size_bytes. */
@@ -509,7 +515,7 @@ static int write_bytes(struct memory *memory, uint64_t gpa, const void *data, si
         const struct flat_range *range = flat_view_find(view, gpa);
         size_t piece = piece_size(view, range, gpa, size_bytes);
 
-        if (is_memory(range) && (rom_too || range->region->kind == REGION_RAM)) {
+        if (rom_too ? is_memory(range) : is_ram(range)) {
             uint64_t offset = range->offset + (gpa - range->gpa);
 
             copy_ram(range->region->hva + offset, from, piece);
@@ -542,8 +548,7 @@ void *memory_pin(struct memory *memory, uint64_t gpa, size_t size_bytes)
     void *hva = NULL;
 
     /* RAM never moves, so the pointer outlives the view. */
-    if (range && range->region->kind == REGION_RAM &&
-        size_bytes <= range->size_bytes - (gpa - range->gpa))
+    if (is_ram(range) && size_bytes <= range->size_bytes - (gpa - range->gpa))
         hva = range->region->hva + range->offset + (gpa - range->gpa);
     memory_view_put(memory, view);
     return hva;

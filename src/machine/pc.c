@@ -31,6 +31,7 @@
 #include "host/file.h"
 #include "machine/firmware.h"
 #include "machine/pc_layout.h"
+#include "machine/pc_smm.h"
 #include "machine/shadow.h"
 #include "machine/smbios.h"
 #include "machine/table_loader.h"
@@ -56,7 +57,8 @@ struct pc_board {
     struct table_loader tables;
     struct boot_image image;
     struct isa_irqs isa;
-    struct device *acpi_pm, *fw_cfg, *pci_host;
+    struct device *acpi_pm, *fw_cfg, *pci_host, *pci_isa;
+    struct pc_smm smm;
 
     /* While building. */
     const struct pc_config *config;
@@ -177,6 +179,33 @@ static void wire_interrupt_controllers(struct pc_board *pc)
         wire(pc, pic_output(dev), apic_intr_sink, machine, 0);
 }
 
+/* How much RAM there is, where old systems and firmware look: low byte first. */
+static void note_ram(struct pc_board *pc, struct device *rtc)
+{
+    const struct pc_layout *layout = &pc->layout;
+    const struct {
+        uint8_t index, bytes;
+        uint64_t value;
+    } notes[] = {
+        {0x15, 2, 640},                                  /* KiB from 0 */
+        {0x17, 2, (layout->low_ram_bytes >> 10) - 1024}, /* KiB from 1 MiB */
+        {0x30, 2, (layout->low_ram_bytes >> 10) - 1024}, /* the same */
+        {0x34, 2,
+         layout->low_ram_bytes < 16u << 20 /* 64 KiB from 16 MiB */
+             ? 0
+             : (layout->low_ram_bytes - (16u << 20)) >> 16},
+        {0x5b, 3, layout->high_ram_bytes >> 16}, /* 64 KiB from 4 GiB */
+    };
+
+    for (size_t i = 0; i < sizeof(notes) / sizeof(notes[0]); i++) {
+        uint64_t max = (1ull << 8 * notes[i].bytes) - 1;
+        uint64_t value = notes[i].value < max ? notes[i].value : max;
+
+        for (unsigned n = 0; n < notes[i].bytes; n++)
+            rtc_set_cmos(rtc, notes[i].index + n, (uint8_t)(value >> 8 * n));
+    }
+}
+
 /* Channel 0 of the PIT and the RTC pass through the HPET, which can take their place. */
 static void wire_timers(struct pc_board *pc)
 {
@@ -197,6 +226,8 @@ static void wire_timers(struct pc_board *pc)
     power(pc, dev);
     if (!pc->status)
         wire(pc, rtc_output(dev), hpet_sink, hpet, PC_IRQ_RTC);
+    if (!pc->status)
+        note_ram(pc, dev);
 }
 
 static void wire_serial(struct pc_board *pc, unsigned number, uint16_t port, unsigned irq)
@@ -288,7 +319,7 @@ static void wire_pci(struct pc_board *pc)
     for (unsigned i = 0; i < PCI_PIRQS && !pc->status; i++)
         wire(pc, device_output(host, "pirq", i), ioapic_sink, pc->isa.ioapic, PC_GSI_PCI + i);
 
-    isa = plug(pc, "pci-isa", NULL);
+    isa = pc->pci_isa = plug(pc, "pci-isa", NULL);
     power(pc, isa);
     for (unsigned i = 0; i < ISA_IRQ_COUNT && !pc->status; i++)
         wire(pc, device_output(isa, "isa", i), pic_sink, pc->isa.pic, i);
@@ -325,6 +356,19 @@ static void update_shadow(void *opaque, const uint8_t pam[PCI_HOST_PAM_BYTES])
     shadow_update(&pc->shadow, &pc->dev, &pc->ram_bios, pam);
 }
 
+static int wire_smm(struct pc_board *pc)
+{
+    pc->smm = (struct pc_smm){
+        .board = &pc->dev,
+        .host = pc->pci_host,
+        .isa = pc->pci_isa,
+        .acpi_pm = pc->acpi_pm,
+        .fw_cfg = pc->fw_cfg,
+        .low_ram_bytes = pc->layout.low_ram_bytes,
+    };
+    return pc_smm_wire(&pc->smm, pc->err);
+}
+
 /* The flash with UEFI's variables ends where the ROM begins. */
 static int insert_variables(struct pc_board *pc)
 {
@@ -347,6 +391,8 @@ static int insert_variables(struct pc_board *pc)
     if (pc->rom.region.gpa < size_bytes)
         return error_set(pc->err, EFBIG, "UEFI's variables leave no room below 4 GiB");
     set(pc, dev, "gpa", pc->rom.region.gpa - size_bytes);
+    if (!pc->status)
+        pc->status = device_set(dev, "secure", config->smm ? "on" : "off", pc->err);
     power(pc, dev);
     if (pc->status)
         error_prefix(pc->err, "UEFI variables: ");
@@ -430,6 +476,7 @@ static void pc_detach(struct device *dev)
     struct memory *memory = device_memory(dev);
 
     machine_set_boot(dev->machine, NULL, NULL);
+    pc_smm_done(&pc->smm);
     shadow_unmap(&pc->shadow, memory);
     firmware_unmap_rom(&pc->rom, memory);
     memory_unmap(memory, &pc->ram_high);
@@ -486,6 +533,8 @@ static int wire_everything(struct pc_board *pc)
     wire_power_management(pc);
     wire_pci(pc);
     wire_virtio(pc);
+    if (!pc->status && pc->config->smm)
+        pc->status = wire_smm(pc);
     return pc->status ? pc->status : insert_software(pc);
 }
 

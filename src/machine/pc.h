@@ -49,6 +49,8 @@ struct pc_config {
     /* UEFI's variables, in a flash below the ROM: kept on a drive, or the contents of a file. */
     struct block *variables;
     const char *variables_file;
+    /* System Management Mode; then only it writes to the variables. */
+    bool smm;
 
     /* What SMBIOS says: 16 bytes as they are written, and up to 63 characters. */
     const uint8_t *uuid;

@@ -26,7 +26,7 @@ static void lost_write(struct device *dev, uint64_t offset, uint64_t value, unsi
     (void)dev, (void)offset, (void)value, (void)size;
 }
 
-static const struct region_ops nothing = {
+const struct region_ops floating_ops = {
     .name = "nothing", .read = floating_read, .write = lost_write, .min_size = 1, .max_size = 8};
 
 static uint64_t segment_gpa(unsigned n)
@@ -60,7 +60,7 @@ static struct region cover(const struct region *ram, struct device *dev, unsigne
     }
     region.hva = NULL;
     region.kind = gpa < PC_FIRMWARE_LOW ? REGION_DEVICE : REGION_ALIAS;
-    region.ops = &nothing;
+    region.ops = &floating_ops;
     region.dev = dev;
     return region;
 }

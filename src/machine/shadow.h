@@ -10,6 +10,9 @@
 #define SHADOW_REGISTERS 7
 #define SHADOW_SEGMENTS  13
 
+/* Where nothing answers: reads are all ones, writes are lost. */
+extern const struct region_ops floating_ops;
+
 /* What stands at 768 KiB to 1 MiB: RAM with the ROM's end in front of it. Zeroed at first. */
 struct shadow {
     struct region segments[SHADOW_SEGMENTS]; /* what covers either */

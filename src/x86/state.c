@@ -81,6 +81,7 @@ static void reset_common(struct x86_state *s)
     memset(s->pdpte, 0, sizeof(s->pdpte));
     s->activity = X86_ACTIVE;
     memset(&s->pending, 0, sizeof(s->pending));
+    memset(&s->smm, 0, sizeof(s->smm));
 }
 
 void x86_state_reset(struct x86_state *state, bool init)
@@ -217,12 +218,20 @@ static bool check_memory_types(const struct x86_state *s)
     return true;
 }
 
+/* What RSM brings back, and its own moment. */
+static bool check_smm(const struct x86_state *s)
+{
+    return (s->smm.active || s->activity != X86_RESUMING) &&
+           (!s->smm.shadow_is_mov_ss || s->smm.interrupt_shadow) &&
+           !(s->smm.debug_traps & ~X86_DR6_WRITABLE);
+}
+
 static bool check_pending(const struct x86_state *s)
 {
     const struct x86_pending *p = &s->pending;
 
     return (!p->exception || p->vector < 32) && (!p->shadow_is_mov_ss || p->interrupt_shadow) &&
-           !(p->debug_traps & ~X86_DR6_WRITABLE);
+           !(p->debug_traps & ~X86_DR6_WRITABLE) && check_smm(s);
 }
 
 /* The host's own units fault on reserved bits of MXCSR. */
@@ -251,14 +260,17 @@ static const struct {
     {check_fpu, "MXCSR"},
 };
 
-static int x86_state_after_load(void *object, struct error *err)
+int x86_state_check(const struct x86_state *s, struct error *err)
 {
-    const struct x86_state *s = object;
-
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
         if (!checks[i].check(s))
             return error_set(err, EINVAL, "no processor can be in this state: %s", checks[i].what);
     return 0;
+}
+
+static int x86_state_after_load(void *object, struct error *err)
+{
+    return x86_state_check(object, err);
 }
 
 /* ---- the table ---- */
@@ -341,12 +353,24 @@ static const struct state_field pending_fields[] = {
     STATE_BOOL(struct x86_pending, nmi_again),
     STATE_BOOL(struct x86_pending, init),
     STATE_BOOL(struct x86_pending, sipi),
+    STATE_BOOL(struct x86_pending, smi),
     STATE_BOOL(struct x86_pending, exception),
     STATE_U8_MAX(struct x86_pending, vector, 31),
     STATE_BOOL(struct x86_pending, has_error_code),
     STATE_U32(struct x86_pending, error_code),
     STATE_U32(struct x86_pending, debug_traps),
     STATE_U8(struct x86_pending, sipi_vector),
+    STATE_END,
+};
+
+static const struct state_field smm_fields[] = {
+    STATE_BOOL(struct x86_smm, active),
+    STATE_BOOL(struct x86_smm, was_halted),
+    STATE_BOOL(struct x86_smm, nmi_blocked),
+    STATE_BOOL(struct x86_smm, interrupt_shadow),
+    STATE_BOOL(struct x86_smm, shadow_is_mov_ss),
+    STATE_U32(struct x86_smm, debug_traps),
+    STATE_U64S(struct x86_smm, pdpte),
     STATE_END,
 };
 
@@ -371,6 +395,7 @@ static const struct state_field x86_fields[] = {
     STATE_U8_MAX(struct x86_state, activity, X86_ACTIVITY_COUNT - 1),
     STATE_STRUCT(struct x86_state, msr, msr_fields),
     STATE_STRUCT(struct x86_state, pending, pending_fields),
+    STATE_STRUCT(struct x86_state, smm, smm_fields),
     STATE_STRUCT(struct x86_state, fpu, fpu_fields),
     STATE_U64(struct x86_state, instructions),
     STATE_END,

@@ -186,6 +186,35 @@ static void gpe_block_latches_and_clears(void **state)
     assert_false(f.sci.level);
 }
 
+static void count_smi(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+static void smi_by_the_command_port(void **state)
+{
+    unsigned smis = 0;
+
+    (void)state;
+    acpi_pm_set_smi(f.pm, count_smi, &smis);
+    assert_int_equal(test_inl(f.t, SMI_ENABLE), 0);
+    test_outb(f.t, ACPI_SMI_COMMAND_PORT, 7);
+    test_outl(f.t, SMI_ENABLE, 0x20);
+    test_outb(f.t, ACPI_SMI_COMMAND_PORT, 7);
+    assert_int_equal(smis, 0);
+    assert_int_equal(test_inl(f.t, SMI_ENABLE + 4), 0x20); /* SMI_STS */
+    test_outl(f.t, SMI_ENABLE + 4, 0x20);
+    assert_int_equal(test_inl(f.t, SMI_ENABLE + 4), 0);
+    test_outl(f.t, SMI_ENABLE, 0x21);
+    test_outb(f.t, ACPI_SMI_COMMAND_PORT, 7);
+    assert_int_equal(smis, 1);
+    acpi_pm_lock_smi(f.pm, true);
+    test_outl(f.t, SMI_ENABLE, 0x20);
+    assert_int_equal(test_inl(f.t, SMI_ENABLE), 0x21);
+    test_outb(f.t, ACPI_SMI_COMMAND_PORT, ACPI_ENABLE_VALUE);
+    assert_int_equal(smis, 2);
+}
+
 static void undefined_registers_read_as_zero(void **state)
 {
     (void)state;
@@ -239,6 +268,7 @@ int main(void)
         TEST(s5_powers_off),
         TEST(other_sleep_states_do_nothing),
         TEST(gpe_block_latches_and_clears),
+        TEST(smi_by_the_command_port),
         TEST(undefined_registers_read_as_zero),
         TEST(reset_switches_acpi_off),
         TEST_24(state_round_trip),

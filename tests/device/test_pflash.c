@@ -130,6 +130,41 @@ static void a_buffer_is_programmed_as_one(void **state)
     assert_int_equal(get(0x2014), 0xff);
 }
 
+static void smram_shown(void *opaque, bool show)
+{
+    (void)opaque, (void)show;
+}
+
+/* With "secure" commands are taken from SMM only. */
+static void others_cannot_write(void **state)
+{
+    static uint8_t contents[BYTES];
+    struct vcpu *vcpu;
+    struct error err = {0};
+
+    (void)state;
+    f.t = device_test_new(1);
+    f.flash = device_test_create(f.t, &pflash_class, NULL);
+    vcpu = machine_vcpu(f.t->machine, 0);
+    machine_set_smm(f.t->machine, smram_shown, NULL);
+    assert_int_equal(device_set_u64(f.flash, "gpa", GPA, &err), 0);
+    assert_int_equal(device_set(f.flash, "secure", "on", &err), 0);
+    assert_int_equal(pflash_set_contents(f.flash, contents, BYTES, &err), 0);
+    device_test_attach(f.flash);
+    device_test_start(f.t);
+    put(0x1000, 0x20);
+    put(0x1000, 0xd0);
+    put(0x1000, 0xff);
+    assert_int_equal(get(0x1000), 0);
+    vcpu_raise_smi(vcpu);
+    device_test_loop(f.t);
+    assert_true(machine_in_smm(f.t->machine));
+    put(0x1000, 0x20);
+    put(0x1000, 0xd0);
+    put(0x1000, 0xff);
+    assert_int_equal(get(0x1000), 0xff);
+}
+
 static void wrong_sequences_are_errors(void **state)
 {
     (void)state;
@@ -263,6 +298,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(answers_queries, set_up, tear_down),
         cmocka_unit_test_setup_teardown(programming_clears_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_buffer_is_programmed_as_one, set_up, tear_down),
+        cmocka_unit_test_teardown(others_cannot_write, tear_down),
         cmocka_unit_test_setup_teardown(wrong_sequences_are_errors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_is_written_behind_the_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(state_round_trip, set_up, tear_down),

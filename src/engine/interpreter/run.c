@@ -442,6 +442,8 @@ static bool take_event(struct icpu *c, uint32_t events)
 {
     struct x86_state *s = &c->cpu.s;
 
+    if (s->smm.active) /* INIT and SMI wait for RSM */
+        events &= ~(uint32_t)(VCPU_EVENT_INIT | VCPU_EVENT_SMI);
     if (events & VCPU_EVENT_INIT) {
         vcpu_take(c->vcpu, VCPU_EVENT_INIT);
         take_init(c);
@@ -452,10 +454,13 @@ static bool take_event(struct icpu *c, uint32_t events)
         take_sipi(c);
         return true;
     }
-    if (s->activity == X86_WAIT_FOR_SIPI || s->activity == X86_SHUTDOWN)
+    if (s->activity != X86_ACTIVE && s->activity != X86_HALTED)
         return false;
-    if (events & VCPU_EVENT_SMI)
+    if (events & VCPU_EVENT_SMI) { /* before the next instruction: this leaves run() */
+        if (machine_request_smm(c->interpreter->machine))
+            return true;
         vcpu_take(c->vcpu, VCPU_EVENT_SMI);
+    }
     latch_nmi(c, events);
     if (c->shadow)
         return false;

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "engine/translator/translator.h"
+#include "trapeze/machine.h"
 #include "x86/control.h"
 #include "x86/features.h"
 #include "x86/segments.h"
@@ -644,6 +645,15 @@ static const struct op *op_hlt(struct icpu *c, const struct op *i)
     c->cpu.s.activity = X86_HALTED;
     return interp_leave_after(c, i);
 }
+/* The machine does the rest while all processors are parked (src/machine/smm.c). */
+static const struct op *op_rsm(struct icpu *c, const struct op *i)
+{
+    if (!c->cpu.s.smm.active)
+        interp_raise(c, i, X86_UD);
+    c->cpu.s.activity = X86_RESUMING;
+    machine_request_smm(c->interpreter->machine);
+    return interp_leave_after(c, i);
+}
 static const struct op *op_ud(struct icpu *c, const struct op *i)
 {
     interp_raise(c, i, X86_UD);
@@ -965,6 +975,8 @@ static bool build_control(struct builder *w, const struct insn *insn, struct op 
         return if_has(w, X86_FEATURE_PKU, op, op_wrpkru);
     case ZYDIS_MNEMONIC_HLT:
         return ending(w, op, op_hlt);
+    case ZYDIS_MNEMONIC_RSM:
+        return ending(w, op, op_rsm);
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
     case ZYDIS_MNEMONIC_UD2:
