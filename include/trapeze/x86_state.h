@@ -144,12 +144,12 @@ struct x86_pending {
 
 /* System Management Mode, and what its RSM brings back beside the area in memory (x86/smm.h). */
 struct x86_smm {
+    uint64_t pdpte[4];
+    uint32_t debug_traps;
     bool active;
     bool was_halted;
     bool nmi_blocked;
     bool interrupt_shadow, shadow_is_mov_ss;
-    uint32_t debug_traps;
-    uint64_t pdpte[4];
 };
 
 struct x86_state {

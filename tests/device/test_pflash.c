@@ -143,7 +143,7 @@ static void others_cannot_write(void **state)
     struct error err = {0};
 
     (void)state;
-    f.t = device_test_new(1);
+    f.t = device_test_new(0);
     f.flash = device_test_create(f.t, &pflash_class, NULL);
     vcpu = machine_vcpu(f.t->machine, 0);
     machine_set_smm(f.t->machine, smram_shown, NULL);

@@ -334,27 +334,6 @@ static void expect_status(int expected, const char *a, const char *b, const char
     assert_int_equal(status, expected);
 }
 
-/* It would stand still: the file is all zeros, and the machine runs for ever if it is taken. */
-static void firmware_that_needs_smm_is_refused(void **state)
-{
-    char folder[] = "/tmp/trapeze-cli-XXXXXX", build[64], link[64];
-    int fd;
-
-    (void)state;
-    assert_non_null(mkdtemp(folder));
-    snprintf(build, sizeof(build), "%s/OVMF_CODE.secboot.fd", folder);
-    snprintf(link, sizeof(link), "%s/OVMF_CODE.ms.fd", folder);
-    fd = open(build, O_CREAT | O_WRONLY, 0600);
-    assert_true(fd >= 0 && ftruncate(fd, 4096) == 0);
-    close(fd);
-    assert_int_equal(symlink("OVMF_CODE.secboot.fd", link), 0);
-    expect_status(CLI_FAILED, "run", "--firmware", link);
-    expect_status(CLI_FAILED, "run", "--firmware", build);
-    unlink(link);
-    unlink(build);
-    rmdir(folder);
-}
-
 static void exit_status_tells_misuse_from_failure(void **state)
 {
     expect_status(CLI_MISUSED, NULL, NULL, NULL);
@@ -574,7 +553,6 @@ int main(void)
         cmocka_unit_test(missing_operands_are_named),
         cmocka_unit_test(options_survive_a_configuration),
         cmocka_unit_test(configurations_with_mistakes_are_refused),
-        cmocka_unit_test(firmware_that_needs_smm_is_refused),
         cmocka_unit_test(exit_status_tells_misuse_from_failure),
         cmocka_unit_test(lists_are_json_with_a_sentence_each),
         cmocka_unit_test(help_describes_every_option_within_80_columns),

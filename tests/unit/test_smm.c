@@ -27,7 +27,7 @@ static int set_up(void **unused)
     s->cr3 = 0x1234000;
     s->cr4 = X86_CR4_PAE | X86_CR4_PGE;
     s->msr.efer = X86_EFER_LME | X86_EFER_LMA | X86_EFER_SCE;
-    s->msr.smbase = 0x7f0000;
+    s->msr.smbase = 0x7f000;
     s->seg[X86_CS] =
         (struct x86_segment){.selector = 0x10, .limit = UINT32_MAX, .attributes = 0xa09b};
     s->seg[X86_SS] =
@@ -52,7 +52,7 @@ static void area_has_registers_in_their_places(void **unused)
     assert_int_equal(get_le64(area + 0x158), before.cr0);
     assert_int_equal(get_le64(area + 0x150), before.cr3);
     assert_int_equal(get_le64(area + 0x148), before.cr4);
-    assert_int_equal(get_le32(area + 0x100), 0x7f0000);
+    assert_int_equal(get_le32(area + 0x100), 0x7f000);
     assert_int_equal(get_le32(area + 0x0fc), 0x20064);
     assert_int_equal(get_le64(area + 0x0d0), before.msr.efer);
     assert_int_equal(get_le64(area + 0x058), before.seg[X86_GS].base);
@@ -68,7 +68,7 @@ static void handler_starts_in_real_mode(void **unused)
 
     (void)unused;
     x86_smm_enter(&state, area);
-    assert_int_equal(state.seg[X86_CS].base, 0x7f0000);
+    assert_int_equal(state.seg[X86_CS].base, 0x7f000);
     assert_int_equal(state.seg[X86_CS].selector, 0x7f00);
     assert_int_equal(state.rip, 0x8000);
     assert_int_equal(state.rflags, X86_FLAG_FIXED);
