@@ -9,6 +9,10 @@
  * asking works, too, as from a real slot. A slot without power is dark: nothing in it answers, and
  * a card is reset when its power goes.
  *
+ * Who puts a card into a slot without power presses the button, too, but not while the driver may
+ * still be busy with switching power off: Linux waits for a second, looks whether there is a card,
+ * and would take the button, pressed meanwhile, for a wish to take that out.
+ *
  * Left out: commands take no time, so "command completed" is not there; power faults, latch,
  * errors, power management events.
  */
@@ -47,6 +51,7 @@
 #define STATUS_EVENTS      (STATUS_BUTTON | STATUS_PRESENCE | STATUS_LINK)
 
 #define EXPRESS            0 /* the first of the capabilities */
+#define SETTLE_NS          (3 * NANOSECONDS_PER_SECOND) /* after power went off */
 
 struct pcie_port {
     struct pci_function function;
@@ -57,6 +62,11 @@ struct pcie_port {
     bool multifunction; /* property */
     uint8_t pin;        /* property */
 
+    /* State beside configuration space. */
+    uint64_t settled_ns; /* from then on the button can be pressed for a card */
+    bool presses;        /* it will be */
+
+    struct timer press;        /* rebuilt on load */
     bool link;                 /* is active; rebuilt on load */
     bool event;                /* an interrupt is asked for; rebuilt on load */
     pcie_port_ready_fn *ready; /* the card is to be taken out; NULL: it is not */
@@ -144,8 +154,10 @@ static void update_power(struct pcie_port *s)
     if (dark == s->secondary.is_dark)
         return;
     s->secondary.is_dark = dark;
-    if (dark)
+    if (dark) {
+        s->settled_ns = device_now_ns(&s->function.dev) + SETTLE_NS;
         pci_bus_reset_devices(&s->secondary);
+    }
     pci_bus_update(&s->secondary);
     update_link(s);
     if (dark && ready) {
@@ -172,6 +184,24 @@ static bool has_listener(struct pcie_port *s)
     return control(s) & CONTROL_INTERRUPT && control(s) & STATUS_BUTTON;
 }
 
+static void stop_pressing(struct pcie_port *s)
+{
+    s->presses = false;
+    timer_cancel(&s->press);
+}
+
+/* If the driver has not found the card meanwhile. */
+static void press_for_card(void *opaque)
+{
+    struct pcie_port *s = opaque;
+
+    s->presses = false;
+    if (!pci_bus_is_occupied(&s->secondary) || has_power(s) || !has_listener(s))
+        return;
+    add_status(s, STATUS_BUTTON);
+    update_interrupt(s);
+}
+
 /*
  * A card was put in or taken out. A driver that listens to the button asks for no interrupt for
  * cards, as Linux's does: who puts one in presses it, too.
@@ -186,9 +216,16 @@ static void occupied(struct pci_bus *bus)
     if (present == !!(status(s) & STATUS_PRESENT))
         return;
     pci_put16(field, (uint16_t)(status(s) ^ STATUS_PRESENT));
-    add_status(s, STATUS_PRESENCE | (present && has_listener(s) ? STATUS_BUTTON : 0));
+    add_status(s, STATUS_PRESENCE);
     s->ready = NULL;
     update_link(s);
+    stop_pressing(s);
+    if (present && device_now_ns(&s->function.dev) < s->settled_ns) {
+        s->presses = true;
+        timer_arm(&s->press, s->settled_ns);
+    } else {
+        press_for_card(s);
+    }
     update_interrupt(s);
 }
 
@@ -286,6 +323,7 @@ static int port_attach(struct device *dev, struct error *err)
 
     if (s->number > 255 || s->pin < 1 || s->pin > 4)
         return error_set(err, EINVAL, "%s: slots have numbers up to 255, and pins 1 to 4", dev->id);
+    timer_init(&s->press, device_clocks(dev), CLOCK_ID_VIRTUAL, press_for_card, s);
     pci_bus_init(&s->secondary, dev->machine, NULL);
     s->secondary.slots = 1;
     s->secondary.is_express = true;
@@ -302,12 +340,18 @@ static void port_detach(struct device *dev)
     struct pcie_port *s = port_of(dev);
 
     s->secondary.occupied = NULL;
+    if (s->press.clocks)
+        timer_done(&s->press);
     pci_detach(&s->function);
 }
 
 static void port_reset(struct device *dev)
 {
-    port_of(dev)->ready = NULL;
+    struct pcie_port *s = port_of(dev);
+
+    s->ready = NULL;
+    s->settled_ns = 0;
+    stop_pressing(s);
 }
 
 /* Configuration space has its reset values now; the slot follows. */
@@ -333,6 +377,10 @@ static int port_after_load(void *object, struct error *err)
     int rc = pci_after_load(&s->function, err);
 
     follow_registers(s);
+    if (s->presses)
+        timer_arm(&s->press, s->settled_ns);
+    else
+        timer_cancel(&s->press);
     s->event = wants_interrupt(s);
     if (!pci_uses_messages(&s->function))
         pci_set_intx(&s->function, s->event);
@@ -349,6 +397,8 @@ static const struct property properties[] = {
 
 static const struct state_field state[] = {
     PCI_STATE(struct pcie_port, function),
+    STATE_U64(struct pcie_port, settled_ns),
+    STATE_BOOL(struct pcie_port, presses),
     STATE_END,
 };
 

@@ -401,6 +401,42 @@ static void a_card_has_the_capability_of_an_endpoint(void **state)
     assert_int_equal(get(1, 0, at + PCI_EXPRESS_LINK_STATUS, 2), 0x11);
 }
 
+static void take_out(struct device *dev)
+{
+    machine_lock(f.t->machine);
+    device_free(dev);
+    machine_unlock(f.t->machine);
+}
+
+/* Linux ignores cards for a second after it has switched power off, but not the button. */
+static void a_card_that_comes_at_once_is_announced_later(void **state)
+{
+    struct device *dev;
+
+    (void)state;
+    add_port();
+    device_test_start(f.t);
+    program_bridge(0, PORT, 1, 1);
+    dev = plug();
+    for (unsigned is_found = 0; is_found < 2; is_found++) {
+        set_control(EVENTS | ON);
+        take_out(dev);
+        set_control(EVENTS | OFF);
+        set_status(0x109);
+        dev = plug();
+        assert_int_equal(slot_status(), 0x48);
+        set_status(0x8);
+        if (is_found)
+            set_control(EVENTS | ON);
+        set_status(0x100);
+        device_test_advance_ns(f.t, 2900000000ull);
+        assert_int_equal(slot_status(), 0x40);
+        device_test_advance_ns(f.t, 200000000ull);
+        assert_int_equal(slot_status(), is_found ? 0x40 : 0x41);
+        set_status(1);
+    }
+}
+
 static void count_call(void *opaque)
 {
     ++*(unsigned *)opaque;
@@ -507,6 +543,7 @@ int main(void)
         TEST(bridges_survive_saving),
         TEST(places_are_checked),
         TEST(a_card_that_comes_is_announced),
+        TEST(a_card_that_comes_at_once_is_announced_later),
         TEST(a_card_has_the_capability_of_an_endpoint),
         TEST(a_card_is_let_go_of_before_it_leaves),
         TEST(a_card_that_is_pulled_out_is_missed),
