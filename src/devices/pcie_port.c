@@ -50,7 +50,7 @@
 #define STATUS_LINK        0x0100u /* has changed */
 #define STATUS_EVENTS      (STATUS_BUTTON | STATUS_PRESENCE | STATUS_LINK)
 
-#define EXPRESS            0 /* the first of the capabilities */
+#define EXPRESS            0                            /* the first of the capabilities */
 #define SETTLE_NS          (3 * NANOSECONDS_PER_SECOND) /* after power went off */
 
 struct pcie_port {
