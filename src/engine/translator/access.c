@@ -77,6 +77,7 @@ const struct tr_op *translator_site_op(struct translator *t, tr_ref site)
     unsigned n = site % TR_OPS;
 
     if (unlikely(t->op_sites[n] != site)) {
+        cache_see(t->cache);
         make_op(t, tr_at(t->cache, site), &t->ops[n]); /* may forget all */
         t->op_sites[n] = site;
     }

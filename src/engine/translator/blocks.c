@@ -262,6 +262,9 @@ static void link_to(struct translator *t, struct tr_link *link, struct tr_block 
                           : b->rip <= from->rip ? TR_CHECKED
                                                 : TR_DIRECT;
 
+    atomic_store_explicit(&cache->links_made,
+                          atomic_load_explicit(&cache->links_made, memory_order_relaxed) + 1,
+                          memory_order_release);
     aim_link(cache, link, b->entries[link->saved][entry]);
     link->next = b->incoming;
     link->before = tr_ref_to(cache, b);

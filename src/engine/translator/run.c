@@ -180,6 +180,7 @@ void translator_run(struct icpu *c)
         t->stats.enters++;
         meter_to(c, METER_GENERATED);
         left = enter(t, b->entries[0][TR_DIRECT]) == 0;
+        cache_see(t->cache);
         meter_to(c, METER_LOOP);
         if (left) {
             flags_from_word(c, t->flags);

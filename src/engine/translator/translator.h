@@ -274,6 +274,7 @@ struct tr_cache {
     struct tr_region regions[TR_REGIONS];
     unsigned region;               /* that is being filled */
     _Atomic uint32_t evictions;    /* of regions */
+    _Atomic uint32_t links_made;   /* see cache_see */
     bool has_jumps[TR_MODE_COUNT]; /* the vCPUs' jump tables of a mode are used */
     struct tr_page *pages; /* TR_PAGE_IDS; from 1 to below page_end; some may be in free_pages */
     struct tr_page *free_pages;
@@ -297,6 +298,15 @@ struct tr_cache {
     struct tr_builder *builder;
     struct tr_listing *listing; /* NULL: none is wanted */
 };
+
+/*
+ * Behind generated code: what is reached through links that other vCPUs made can be read. x86 shows
+ * their stores in order; this says so to the compiler, and to who looks for races.
+ */
+static inline void cache_see(const struct tr_cache *cache)
+{
+    (void)atomic_load_explicit(&cache->links_made, memory_order_acquire);
+}
 
 /* What is a vCPU's own. Only its thread uses it, but what is said to be otherwise. */
 struct translator {
