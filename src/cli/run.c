@@ -11,16 +11,12 @@
  */
 #include "cli/run.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
-
-#include <jansson.h>
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -101,187 +97,18 @@ static bool is_stats_form(const char *word)
     return strcmp(word, "text") == 0 || strcmp(word, "json") == 0;
 }
 
-static void stats_choices(cli_put_choice *put, void *opaque)
-{
-    put(opaque, "text", "a line for each count");
-    put(opaque, "json", "one line, an object for each processor");
-}
-
-static void sandbox_choices(cli_put_choice *put, void *opaque)
-{
-    put(opaque, "on", "the process keeps what a running machine needs of the kernel");
-    put(opaque, "off", "it keeps all that its user may do");
-}
-
-static void balloon_choices(cli_put_choice *put, void *opaque)
-{
-    put(opaque, "on", "the guest can give memory back to the host");
-    put(opaque, "off", "it has no device for that");
-}
-
-static void console_choices(cli_put_choice *put, void *opaque)
-{
-    put(opaque, "serial", "the terminal is COM1's (ttyS0)");
-    put(opaque, "virtio", "the terminal is a virtio console's (hvc0)");
-}
-
-static void smm_choices(cli_put_choice *put, void *opaque)
-{
-    put(opaque, "auto", "if the firmware keeps its secrets there");
-    put(opaque, "on", "SMIs are taken");
-    put(opaque, "off", "SMIs are lost");
-}
-
-static void entry_choices(cli_put_choice *put, void *opaque)
-{
-    put(opaque, "auto", "64-bit where the kernel offers it, else 32-bit");
-    put(opaque, "32", "the 32-bit entry point");
-    put(opaque, "64", "the 64-bit entry point");
-}
-
-static void chardev_choices(cli_put_choice *put, void *opaque)
-{
-    for (unsigned i = 0; chardev_kind_name(i); i++)
-        put(opaque, chardev_kind_name(i), chardev_kind_summary(i));
-}
-
-static enum pc_entry parse_entry(const char *text)
-{
-    if (strcmp(text, "32") == 0)
-        return PC_ENTRY_32;
-    return strcmp(text, "64") == 0 ? PC_ENTRY_64 : PC_ENTRY_AUTO;
-}
-
-static void log_level_put(void *opaque, const char *name, const char *summary)
-{
-    struct {
-        const char *wanted;
-        int index, found;
-    } *search = opaque;
-
-    (void)summary;
-    if (strcmp(name, search->wanted) == 0)
-        search->found = search->index;
-    search->index++;
-}
-
-static void set_log_level(const char *name)
-{
-    struct {
-        const char *wanted;
-        int index, found;
-    } search = {name, 0, LOG_INFO};
-
-    cli_log_level_choices(log_level_put, &search);
-    log_threshold = (enum log_level)search.found;
-}
-
-/* "now", "@SECONDS" or "2024-01-31T12:00:00" (UTC) to nanoseconds since 1970; 0 is now. */
-static int parse_rtc(const char *text, uint64_t *out_wall_ns, struct error *err)
-{
-    struct tm tm = {0};
-    const char *end;
-    uint64_t seconds;
-
-    if (strcmp(text, "now") == 0) {
-        *out_wall_ns = 0;
-        return 0;
-    }
-    if (text[0] == '@') {
-        if (property_parse_u64(text + 1, UINT64_MAX / NANOSECONDS_PER_SECOND, &seconds, err))
-            return -EINVAL;
-    } else {
-        end = strptime(text, "%Y-%m-%d", &tm);
-        if (end && *end)
-            end = strptime(end, "T%H:%M:%S", &tm);
-        if (!end || *end || tm.tm_year < 70 || tm.tm_year > 500)
-            return error_set(err, EINVAL,
-                             "--rtc '%s' is not a time: write now, 2024-01-31T12:00:00 (UTC) or "
-                             "@SECONDS since 1970",
-                             text);
-        seconds = (uint64_t)timegm(&tm);
-    }
-    *out_wall_ns = seconds ? seconds * NANOSECONDS_PER_SECOND : 1;
-    return 0;
-}
-
-/* "123e4567-e89b-12d3-a456-426614174000" */
-static int parse_uuid(const char *text, uint8_t out[16], struct error *err)
-{
-    static const char form[] = "hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh";
-    static const char digits[] = "0123456789abcdef";
-    unsigned count = 0;
-    size_t n = 0;
-
-    memset(out, 0, 16);
-    for (; form[n]; n++) {
-        if (form[n] == '-' ? text[n] != '-' : !isxdigit((unsigned char)text[n]))
-            break;
-        if (form[n] == '-')
-            continue;
-        out[count / 2] =
-            (uint8_t)(out[count / 2] << 4 | (strchr(digits, tolower(text[n])) - digits));
-        count++;
-    }
-    if (form[n] || text[n])
-        return error_set(err, EINVAL,
-                         "--uuid '%s' is not a UUID like 123e4567-e89b-12d3-a456-426614174000",
-                         text);
-    return 0;
-}
-
 static int wall_start(const struct run_options *options, uint64_t *out_wall_ns, struct error *err)
 {
     if (options->rtc)
-        return parse_rtc(options->rtc, out_wall_ns, err);
+        return run_parse_rtc(options->rtc, out_wall_ns, err);
     *out_wall_ns = options->counted ? COUNTED_WALL_START_S * NANOSECONDS_PER_SECOND : 0;
     return 0;
 }
 
-static int usable(const struct engine_ops *engine, bool counted, struct error *err)
-{
-    if (engine->probe(err)) {
-        error_prefix(err, "engine %s cannot run here: ", engine->name);
-        return -ENOTSUP;
-    }
-    if (counted && !engine->counts_instructions)
-        return error_set(err, ENOTSUP, "engine %s cannot count instructions (--counted)",
-                         engine->name);
-    return 0;
-}
-
-/* The first engine of the table that runs processors here; the note says what was passed over. */
-static const struct engine_ops *pick_engine(bool counted, char *note, size_t note_size,
-                                            struct error *err)
-{
-    struct error why = {0};
-    size_t used = 0;
-
-    for (const struct engine_ops *const *engine = engines; *engine; engine++) {
-        struct error one = {0};
-
-        if (!(*engine)->runs_on_vcpu_thread)
-            continue;
-        if (usable(*engine, counted, &one) == 0)
-            return *engine;
-        if (used < note_size)
-            used += (size_t)snprintf(note + used, note_size - used, "; %s", one.text);
-        error_set(&why, ENOTSUP, "%s", one.text);
-    }
-    error_set(err, ENOTSUP, "no engine can run here (%s)",
-              why.code ? why.text : "none is built in");
-    return NULL;
-}
-
 static const struct engine_ops *choose_engine(struct run *run, struct error *err)
 {
-    const struct run_options *options = &run->options;
-    const struct engine_ops *engine;
-
-    if (strcmp(options->engine, "auto") == 0)
-        return pick_engine(options->counted, run->engine_note, sizeof(run->engine_note), err);
-    engine = engine_find(options->engine);
-    return usable(engine, options->counted, err) == 0 ? engine : NULL;
+    return run_choose_engine(run->options.engine, run->options.counted, run->engine_note,
+                             sizeof(run->engine_note), err);
 }
 
 /* "a,b" in every --initrd gives two files; a doubled comma stands for a comma. */
@@ -322,82 +149,6 @@ static int split_initrds(struct run *run, struct error *err)
 
 /* ---- devices of the command line ---- */
 
-/* "rtc,help" */
-static bool wants_device_help(const char *text)
-{
-    size_t length = strlen(text);
-
-    return length > 5 && strcmp(text + length - 5, ",help") == 0;
-}
-
-static const struct device_class *find_class(const char *text, struct error *err)
-{
-    char name[64];
-
-    snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ","), text);
-    if (cli_check_choice("device", name, cli_device_choices, err))
-        return NULL;
-    return device_class_find(name);
-}
-
-/* Where a property of a list ends: at a comma that is not doubled, or at the end. */
-static char *property_end(char *property)
-{
-    while (*property && (*property != ',' || property[1] == ','))
-        property += *property == ',' ? 2 : 1;
-    return property;
-}
-
-const char *run_take_property(char *properties, const char *key, char out[32])
-{
-    return run_take_text(properties, key, out, 32);
-}
-
-const char *run_take_text(char *properties, const char *key, char *out, size_t out_size)
-{
-    size_t key_length = strlen(key);
-
-    for (char *p = properties, *end; *p; p = *end ? end + 1 : end) {
-        end = property_end(p);
-        if (strncmp(p, key, key_length) != 0)
-            continue;
-        snprintf(out, out_size, "%.*s", (int)(end - p - (ptrdiff_t)key_length), p + key_length);
-        if (*end)
-            memmove(p, end + 1, strlen(end + 1) + 1);
-        else
-            p[p > properties ? -1 : 0] = '\0';
-        return out;
-    }
-    return NULL;
-}
-
-static int add_device(struct machine *machine, const char *text, struct error *err)
-{
-    const struct device_class *class = find_class(text, err);
-    const char *comma = strchr(text, ',');
-    char *properties = strdup(comma ? comma + 1 : "");
-    struct device *dev;
-    char id[32];
-    int result = -EINVAL;
-
-    if (class && properties) {
-        const char *chosen_id = run_take_property(properties, "id=", id);
-
-        dev = device_new(machine, class, chosen_id, err);
-        result = dev ? 0 : -EINVAL;
-        if (dev && *properties)
-            result = properties_parse(class->properties, dev, properties, err);
-        if (result == 0)
-            result = device_attach(dev, err);
-        if (result == 0)
-            pc_wire_added(machine, dev);
-    }
-    free(properties);
-    if (result)
-        error_prefix(err, "--device %s: ", text);
-    return result;
-}
-
 /* A guest that boots from a disk has a driver; what starts a kernel of its own asks for one. */
 static bool wants_balloon(const struct run *run)
 {
@@ -417,12 +168,12 @@ static int add_devices(struct run *run, struct error *err)
         return -EINVAL;
     if (run_add_serial_ports(&run->serial_ports, run->machine, &run->options.port, err))
         return -EINVAL;
-    if (wants_balloon(run) && add_device(run->machine, "virtio-balloon", err))
+    if (wants_balloon(run) && run_add_device(run->machine, "virtio-balloon", err))
         return -EINVAL;
-    if (run->options.rng && add_device(run->machine, "virtio-rng", err))
+    if (run->options.rng && run_add_device(run->machine, "virtio-rng", err))
         return -EINVAL;
     for (size_t i = 0; i < run->options.device.count; i++)
-        if (add_device(run->machine, run->options.device.items[i], err))
+        if (run_add_device(run->machine, run->options.device.items[i], err))
             return -EINVAL;
     return 0;
 }
@@ -644,7 +395,7 @@ static int build_board(struct run *run, struct error *err)
     struct pc_config config = {
         .debug_console = run->debug_console,
         .kernel = run->media.kernel,
-        .kernel_entry = parse_entry(run->options.kernel_entry),
+        .kernel_entry = run_parse_entry(run->options.kernel_entry),
         .append = run->options.append,
         .initrds = run->initrds.items,
         .initrd_count = run->initrds.count,
@@ -656,7 +407,7 @@ static int build_board(struct run *run, struct error *err)
     };
 
     if (run->options.uuid) {
-        if (parse_uuid(run->options.uuid, uuid, err))
+        if (run_parse_uuid(run->options.uuid, uuid, err))
             return -EINVAL;
         config.uuid = uuid;
     }
@@ -703,7 +454,7 @@ static int set_timers(struct run *run, struct error *err)
 
 static int set_up_logs(const struct run_options *options, struct error *err)
 {
-    set_log_level(options->log_level);
+    run_set_log_level(options->log_level);
     if (options->trace_file && trace_open(options->trace_file, err)) {
         error_prefix(err, "--trace-file: ");
         return -EINVAL;
@@ -820,7 +571,7 @@ int run_check_chardev(const char *text, struct error *err)
     char kind[32];
 
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(text, ":"), text);
-    return cli_check_choice("character backend", kind, chardev_choices, err);
+    return cli_check_choice("character backend", kind, run_chardev_choices, err);
 }
 
 static int check_values(const struct run_options *options, struct error *err)
@@ -828,7 +579,7 @@ static int check_values(const struct run_options *options, struct error *err)
     uint64_t wall_ns;
     uint8_t uuid[16];
 
-    if (options->uuid && parse_uuid(options->uuid, uuid, err))
+    if (options->uuid && run_parse_uuid(options->uuid, uuid, err))
         return -EINVAL;
     if (options->serial_number && strlen(options->serial_number) > PC_SERIAL_NUMBER_MAX)
         return error_set(err, EINVAL, "--serial-number has up to %d characters",
@@ -866,7 +617,7 @@ static int check_options(struct run *run, struct error *err)
                          "nothing to run: give a disk (trapeze run debian.img), a kernel (trapeze "
                          "run vmlinuz --append ...) or --firmware FILE");
     for (size_t i = 0; i < options->device.count; i++)
-        if (!find_class(options->device.items[i], err))
+        if (!run_find_class(options->device.items[i], err))
             return -EINVAL;
     if (run_check_boot(options->boot, err)) {
         error_prefix(err, "--boot: ");
@@ -885,67 +636,6 @@ static int check_options(struct run *run, struct error *err)
         if (run_check_net(options->net.items[i], err))
             return -EINVAL;
     return check_values(options, err);
-}
-
-static bool answer_device_help(const struct cli_texts *devices)
-{
-    struct error err = {0};
-
-    for (size_t i = 0; i < devices->count; i++) {
-        const struct device_class *class;
-
-        if (!wants_device_help(devices->items[i]))
-            continue;
-        class = find_class(devices->items[i], &err);
-        if (class)
-            cli_print_properties(stdout, class);
-        return class != NULL;
-    }
-    return false;
-}
-
-static void print_count(void *opaque, const char *name, uint64_t count)
-{
-    fprintf(stderr, "vcpu %u  %14" PRIu64 "  %s\n", *(const unsigned *)opaque, count, name);
-}
-
-static void add_count(void *opaque, const char *name, uint64_t count)
-{
-    json_object_set_new(opaque, name, json_integer((json_int_t)count));
-}
-
-static void print_stats_text(struct machine *machine)
-{
-    for (unsigned n = 0; n < machine_vcpu_count(machine); n++)
-        machine_config(machine)->engine->stats(machine_vcpu(machine, n), print_count, &n);
-}
-
-/* One line: {"vcpus": [{NAME: COUNT, ...}, ...]} */
-static void print_stats_json(struct machine *machine)
-{
-    json_t *vcpus = json_array(), *all = json_pack("{s:o}", "vcpus", vcpus);
-
-    for (unsigned n = 0; n < machine_vcpu_count(machine); n++) {
-        json_t *counts = json_object();
-
-        machine_config(machine)->engine->stats(machine_vcpu(machine, n), add_count, counts);
-        json_array_append_new(vcpus, counts);
-    }
-    json_dumpf(all, stderr, JSON_COMPACT);
-    fputc('\n', stderr);
-    json_decref(all);
-}
-
-static void print_stats(struct machine *machine, const char *form)
-{
-    const struct engine_ops *engine = machine_config(machine)->engine;
-
-    if (!engine->stats)
-        fprintf(stderr, "engine %s counts nothing\n", engine->name);
-    else if (strcmp(form, "json") == 0)
-        print_stats_json(machine);
-    else
-        print_stats_text(machine);
 }
 
 /* What would be run, with what was chosen for what was left open. */
@@ -971,7 +661,7 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
     struct error err = {0};
     int status;
 
-    if (answer_device_help(&run->options.device))
+    if (run_answer_device_help(&run->options.device))
         return CLI_DONE;
     if (check_options(run, &err) || set_up_logs(&run->options, &err))
         return cli_misused(verb, &err);
@@ -983,7 +673,7 @@ static int run_machine(struct run *run, const struct cli_verb *verb)
         return cli_failed(verb, &err);
     status = machine_main(run->machine);
     if (run->options.stats)
-        print_stats(run->machine, run->options.stats);
+        run_print_stats(run->machine, run->options.stats);
     log_debug("stopped: %s, status %d", stop_reason_name(machine_stop_reason(run->machine)),
               status);
     return status;
@@ -1041,7 +731,7 @@ const struct cli_option cli_run_options[] = {
              "PVH; ',,' stands for a comma; may be repeated"},
     {"append", 'a', CLI_TEXT, AT(append), "TEXT", .help = "command line of the kernel"},
     {"kernel-entry", 0, CLI_TEXT, AT(kernel_entry), "32|64", .initial = "auto",
-     .choices = entry_choices, .only_choices = true, .help = "how a Linux bzImage is entered"},
+     .choices = run_entry_choices, .only_choices = true, .help = "how a Linux bzImage is entered"},
     {"firmware", 'f', CLI_TEXT, AT(firmware), "bios|uefi|uefi-secure|FILE", .file = true,
      .choices = run_firmware_choices,
      .help = "what is entered at reset: SeaBIOS, OVMF, OVMF with Secure Boot, or a ROM image that "
@@ -1052,7 +742,7 @@ const struct cli_option cli_run_options[] = {
              "forgotten)"},
 
     {"The machine", .kind = CLI_HEADING},
-    {"smm", 0, CLI_TEXT, AT(smm), "on|off", .initial = "auto", .choices = smm_choices,
+    {"smm", 0, CLI_TEXT, AT(smm), "on|off", .initial = "auto", .choices = run_smm_choices,
      .only_choices = true,
      .help = "System Management Mode; auto: if --firmware is one that needs it"},
     {"config", 0, CLI_TEXT, AT(config), "FILE", .file = true, .is_no_config = true,
@@ -1072,7 +762,7 @@ const struct cli_option cli_run_options[] = {
      .only_choices = true, .help = "what executes instructions"},
     {"rng", .kind = CLI_FLAG, AT(rng),
      .help = "random bytes of the host for the guest: a virtio entropy device"},
-    {"balloon", 0, CLI_TEXT, AT(balloon), "on|off", .choices = balloon_choices,
+    {"balloon", 0, CLI_TEXT, AT(balloon), "on|off", .choices = run_balloon_choices,
      .only_choices = true,
      .help = "a virtio memory balloon: what the guest frees goes back to the host, and 'trapeze "
              "balloon' can take more (default: on if the guest boots from firmware, else off; "
@@ -1156,7 +846,7 @@ const struct cli_option cli_run_options[] = {
      .help = "guest time is the number of executed instructions, one nanosecond each, so that two "
              "runs are identical; one processor only"},
     {"stats", 0, CLI_OPTIONAL, AT(stats), "text|json", .implied = "text", .takes = is_stats_form,
-     .choices = stats_choices, .only_choices = true,
+     .choices = run_stats_choices, .only_choices = true,
      .help = "print what the engine has counted and where its time went, at the end, to standard "
              "error"},
     {"code-cache", 0, CLI_SIZE, AT(code_cache_bytes), "SIZE", .min = 2ull << 20,
@@ -1172,11 +862,11 @@ const struct cli_option cli_run_options[] = {
 
     {"Consoles", .kind = CLI_HEADING},
     {"console", 0, CLI_TEXT, AT(console), "serial|virtio", .initial = "serial",
-     .choices = console_choices, .only_choices = true,
+     .choices = run_console_choices, .only_choices = true,
      .help = "what has the terminal: the first serial port, or a virtio console, which knows the "
              "size of the window (Linux: console=hvc0); COM1 is null then unless --serial says "
              "otherwise"},
-    {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND", .choices = chardev_choices,
+    {"serial", 's', CLI_TEXTS, AT(serial), "BACKEND", .choices = run_chardev_choices,
      .help = "where the serial ports lead, COM1 then COM2: stdio, null, file:path=F, "
              "socket:path=F and others (default: stdio, then null)"},
     {"port", 0, CLI_TEXTS, AT(port), "NAME=unix:PATH",
@@ -1184,7 +874,7 @@ const struct cli_option cli_run_options[] = {
              "(/dev/virtio-ports/NAME), on a Unix socket or another BACKEND of --serial; the QEMU "
              "guest agent's is org.qemu.guest_agent.0; may be repeated"},
     {"debugcon", 0, CLI_TEXT, AT(debugcon), "BACKEND", .initial = "null",
-     .choices = chardev_choices,
+     .choices = run_chardev_choices,
      .help = "where the debug console at ports 0xe9 and 0x402 leads; with stdio, COM1 is null "
              "unless --serial says otherwise"},
 
@@ -1199,7 +889,7 @@ const struct cli_option cli_run_options[] = {
     {"pause-at", 0, CLI_NUMBER, AT(pause_at), "NS", .initial = "0", .max = UINT64_MAX,
      .help = "pause when guest time is this; with --counted at that very instruction"},
 
-    {"sandbox", 0, CLI_TEXT, AT(sandbox), "on|off", .initial = "on", .choices = sandbox_choices,
+    {"sandbox", 0, CLI_TEXT, AT(sandbox), "on|off", .initial = "on", .choices = run_sandbox_choices,
      .only_choices = true,
      .help = "give up what a running machine does not need of the kernel: opening files, starting "
              "programs, connecting, making memory executable"},

@@ -5,6 +5,7 @@
 #define CLI_RUN_H
 
 #include "cli/cli.h"
+#include "machine/pc.h"
 
 struct block;
 struct chardev;
@@ -15,6 +16,37 @@ struct net;
 struct share;
 struct vsock;
 
+/* ---- run_values.c: choices are for cli_option.choices ---- */
+
+void run_stats_choices(cli_put_choice *put, void *opaque);
+void run_sandbox_choices(cli_put_choice *put, void *opaque);
+void run_balloon_choices(cli_put_choice *put, void *opaque);
+void run_console_choices(cli_put_choice *put, void *opaque);
+void run_smm_choices(cli_put_choice *put, void *opaque);
+void run_entry_choices(cli_put_choice *put, void *opaque);
+void run_chardev_choices(cli_put_choice *put, void *opaque);
+enum pc_entry run_parse_entry(const char *text);
+void run_set_log_level(const char *name);
+/* "now", "@SECONDS" or "2024-01-31T12:00:00" (UTC) to nanoseconds since 1970; 0 is now. */
+int run_parse_rtc(const char *text, uint64_t *out_wall_ns, struct error *err);
+/* "123e4567-e89b-12d3-a456-426614174000" */
+int run_parse_uuid(const char *text, uint8_t out[16], struct error *err);
+
+/* ---- run_engine.c ---- */
+
+/* "auto": the first that can run here; the note says what was passed over. NULL with err. */
+const struct engine_ops *run_choose_engine(const char *name, bool counted, char *note,
+                                           size_t note_size, struct error *err);
+/* What the processors counted, on standard error; form "text" or "json". They do not run. */
+void run_print_stats(struct machine *machine, const char *form);
+
+/* ---- run_device.c ---- */
+
+/* The class that a device's description begins with; NULL with err. */
+const struct device_class *run_find_class(const char *text, struct error *err);
+int run_add_device(struct machine *machine, const char *text, struct error *err);
+/* One of them ends with ",help": its properties were printed. */
+bool run_answer_device_help(const struct cli_texts *devices);
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.
  */
 const char *run_take_property(char *properties, const char *key, char out[32]);

@@ -1,0 +1,106 @@
+/*
+ * run_device.c - devices of the command line, "CLASS[,PROPERTY=VALUE]..."
+ */
+#include "cli/run.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "machine/pc.h"
+#include "trapeze/device.h"
+#include "trapeze/machine.h"
+
+/* "rtc,help" */
+static bool wants_device_help(const char *text)
+{
+    size_t length = strlen(text);
+
+    return length > 5 && strcmp(text + length - 5, ",help") == 0;
+}
+
+const struct device_class *run_find_class(const char *text, struct error *err)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(text, ","), text);
+    if (cli_check_choice("device", name, cli_device_choices, err))
+        return NULL;
+    return device_class_find(name);
+}
+
+/* Where a property of a list ends: at a comma that is not doubled, or at the end. */
+static char *property_end(char *property)
+{
+    while (*property && (*property != ',' || property[1] == ','))
+        property += *property == ',' ? 2 : 1;
+    return property;
+}
+
+const char *run_take_property(char *properties, const char *key, char out[32])
+{
+    return run_take_text(properties, key, out, 32);
+}
+
+const char *run_take_text(char *properties, const char *key, char *out, size_t out_size)
+{
+    size_t key_length = strlen(key);
+
+    for (char *p = properties, *end; *p; p = *end ? end + 1 : end) {
+        end = property_end(p);
+        if (strncmp(p, key, key_length) != 0)
+            continue;
+        snprintf(out, out_size, "%.*s", (int)(end - p - (ptrdiff_t)key_length), p + key_length);
+        if (*end)
+            memmove(p, end + 1, strlen(end + 1) + 1);
+        else
+            p[p > properties ? -1 : 0] = '\0';
+        return out;
+    }
+    return NULL;
+}
+
+int run_add_device(struct machine *machine, const char *text, struct error *err)
+{
+    const struct device_class *class = run_find_class(text, err);
+    const char *comma = strchr(text, ',');
+    char *properties = strdup(comma ? comma + 1 : "");
+    struct device *dev;
+    char id[32];
+    int result = -EINVAL;
+
+    if (class && properties) {
+        const char *chosen_id = run_take_property(properties, "id=", id);
+
+        dev = device_new(machine, class, chosen_id, err);
+        result = dev ? 0 : -EINVAL;
+        if (dev && *properties)
+            result = properties_parse(class->properties, dev, properties, err);
+        if (result == 0)
+            result = device_attach(dev, err);
+        if (result == 0)
+            pc_wire_added(machine, dev);
+    }
+    free(properties);
+    if (result)
+        error_prefix(err, "--device %s: ", text);
+    return result;
+}
+
+bool run_answer_device_help(const struct cli_texts *devices)
+{
+    struct error err = {0};
+
+    for (size_t i = 0; i < devices->count; i++) {
+        const struct device_class *class;
+
+        if (!wants_device_help(devices->items[i]))
+            continue;
+        class = run_find_class(devices->items[i], &err);
+        if (class)
+            cli_print_properties(stdout, class);
+        return class != NULL;
+    }
+    return false;
+}
