@@ -171,7 +171,7 @@ class Server:
     def trouble(self, child, monitor):
         """Beside the guest, until it ends."""
         while child.poll() is None:
-            time.sleep(0.5 if self.killed < self.kills else 2)
+            time.sleep(0.3 if self.killed < self.kills else 2)
             if self.killed >= self.kills or child.poll() is not None:
                 continue
             self.kill()
@@ -231,7 +231,7 @@ def boot(trapeze, row, overlay, disk, phase):
     text = child.communicate(timeout=LIMIT_S)[0].decode("utf-8", "replace").replace("\r", "")
     resumer.join()
     bad = BAD.search(text) or re.search(r"I/O error|EXT4-fs error|disk: no ", text)
-    if server and server.killed < 2:  # as many as the guest's time allows
+    if server and server.killed < (1 if phase == "look" else 2):  # as many as the guest's time allows
         fail(f"the server was killed {server.killed} times", text)
     if child.returncode or bad:
         fail(f"status {child.returncode}, {bad and bad.group(0)}", text)
