@@ -3,12 +3,12 @@
 #
 # One line a step; a step that fails prints its output. The exit status is 0 only
 # when nothing failed. With words as arguments, only the steps whose names begin with one of
-# them: check.sh gcc fuzz. CHECK_FUZZ_SECONDS (4) is the time of each fuzz target.
+# them: check.sh gcc fuzz. CHECK_FUZZ_SECONDS (3) is the time of each fuzz target.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
 jobs=${TRAPEZE_JOBS:-2}
-fuzz_seconds=${CHECK_FUZZ_SECONDS:-4}
+fuzz_seconds=${CHECK_FUZZ_SECONDS:-3}
 # What build.sh and the steps share; a value from outside would choose the wrong compiler.
 unset CC CFLAGS LDFLAGS
 # A finding of the undefined-behaviour sanitizer fails the test, as those of the others do.
