@@ -130,10 +130,16 @@ def run_case(trapeze, name):
             boot.fail(dialog.console, f"sockets are left: {os.listdir(folder)}")
 
 
-def start_getty(dialog, path):
-    """Debian has a login on hvc0 if console=hvc0 says so; here somebody on the first serial port starts it."""
-    peer = socket.socket(socket.AF_UNIX)
+def start_getty(dialog, path, agent_path):
+    """
+    Debian has a login on hvc0 if console=hvc0 says so; here somebody on the first serial port starts it, and
+    reads the agent's port, which has a peer before that: without one reading ends at once.
+    """
+    peer, agent = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
     peer.connect(path)
+    while not os.path.exists(agent_path) and time.monotonic() < dialog.deadline:
+        dialog.console.read(time.monotonic() + 0.1)
+    agent.connect(agent_path)
     peer.setblocking(False)
     text = ""
     for pattern, answer in (*LOGIN, ("ready> ", "systemctl start serial-getty@hvc0; cat /dev/virtio-ports/*agent*")):
@@ -146,7 +152,7 @@ def start_getty(dialog, path):
         peer.setblocking(True)
         peer.sendall(answer.encode() + b"\r")
         text = ""
-    return peer
+    return peer, agent
 
 
 def log_in(trapeze):
@@ -158,13 +164,11 @@ def log_in(trapeze):
         command += ["--port", f"org.qemu.guest_agent.0=unix:{folder}/agent", "--net", "none", "--disk", f"{DISK},snapshot=on"]
         dialog = Dialog(command, 600)
         dialog.expect("waiting for a client")
-        serial = start_getty(dialog, f"{folder}/serial")
+        serial, agent = start_getty(dialog, f"{folder}/serial", f"{folder}/agent")
         dialog.expect("debian login: ")
         dialog.type("root", "Password: ")
         dialog.type(PASSWORD, "root@debian:~# ")
         dialog.type("tty; echo $((6 * 7)) is the answer", r"/dev/hvc0\s+42 is the answer")
-        agent = socket.socket(socket.AF_UNIX)
-        agent.connect(f"{folder}/agent")
         agent.sendall(b"hello agent\n")
         if b"hello agent" not in read_until(serial, b"hello agent"):
             boot.fail(dialog.console, "the agent's port is not there")
