@@ -640,7 +640,6 @@ static void qcow2_images_go_through_a_ring(void **state)
             submit(&r[n], BLOCK_READ, offset, 4096);
             cut(&r[32 + n], buffer + offset, 4096, 3);
             submit(&r[32 + n], BLOCK_WRITE, offset, 4096);
-            r[32 + n].block.offset = offset;
         }
         block_drain(f.block);
         for (unsigned n = 0; n < 64; n++) {
