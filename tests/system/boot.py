@@ -21,6 +21,15 @@ CACHE = os.environ.get("TRAPEZE_CACHE") or os.path.join(
 )
 INIT = r"guest: init reached after [\d.]+ s"
 OFF = r"reboot: Power down"
+# How a first process of a test begins.
+GUEST_BEGIN = """#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+exec </dev/console >/dev/console 2>&1
+"""
 
 
 def case(guest, script, expect, options=(), append="", status=0, kernel="vmlinuz", limit_s=600):

@@ -63,14 +63,7 @@ size={quarter}m
 numjobs=2
 verify_backlog=64
 """
-INIT = """#!/bin/busybox sh
-export PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-exec </dev/console >/dev/console 2>&1
-for module in MODULES; do
+INIT = boot.GUEST_BEGIN + """for module in MODULES; do
     insmod /modules/$module.ko $(sed -n "s/.* $module[.]\\([^ ]*\\).*/\\1/p" /proc/cmdline) || echo "fio: no $module"
 done
 for n in $(seq 100); do test -b /dev/DISK && break; sleep 0.1; done

@@ -41,14 +41,7 @@ VIRTIO = (
     " net/core/failover drivers/net/net_failover drivers/net/virtio_net"
 )
 E1000 = "drivers/net/ethernet/intel/e1000/e1000"
-BEGIN = """#!/bin/busybox sh
-export PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-exec </dev/console >/dev/console 2>&1
-parameter() { [ "$1" = virtio_pci ] && grep -q net.legacy /proc/cmdline && echo force_legacy=1; }
+BEGIN = boot.GUEST_BEGIN + """parameter() { [ "$1" = virtio_pci ] && grep -q net.legacy /proc/cmdline && echo force_legacy=1; }
 for module in MODULES; do insmod /modules/$module.ko $(parameter $module) || echo "net: no $module"; done
 ip link set lo up
 ip link set eth0 up

@@ -29,14 +29,7 @@ MODULES = (
     " drivers/virtio/virtio_pci_legacy_dev drivers/virtio/virtio_pci fs/netfs/netfs fs/fscache/fscache net/9p/9pnet"
     " net/9p/9pnet_virtio fs/9p/9p"
 )
-INIT = """#!/bin/busybox sh
-export PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tmpfs tmp /tmp
-exec </dev/console >/dev/console 2>&1
+INIT = boot.GUEST_BEGIN + """mount -t tmpfs tmp /tmp
 for module in MODULES; do insmod /modules/$module.ko || echo "share: no $module"; done
 mkdir -p /mnt /ro
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 things /mnt && echo "share: mounted"
