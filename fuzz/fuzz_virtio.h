@@ -28,6 +28,16 @@ static inline uint64_t take_gpa(struct fuzz_input *in)
     }
 }
 
+/* Before each input: the machine as at power-on, its RAM zero, and a driver that has found SLOT. */
+static inline void start_over(struct device_test *t, struct virtio_driver *d,
+                              struct driver_queue *queues, size_t queues_bytes)
+{
+    device_test_reset(t);
+    memset(queues, 0, queues_bytes);
+    memset(t->ram.hva, 0, t->ram.size_bytes);
+    virtio_driver_find(d, t, SLOT);
+}
+
 /* An entry of the table, or anywhere. */
 static inline void write_descriptor(struct virtio_driver *d, struct fuzz_input *in,
                                     const struct driver_queue *q, uint32_t size)

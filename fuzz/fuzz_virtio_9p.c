@@ -143,10 +143,7 @@ static struct rig *rig(void)
         device_test_attach(r.dev);
         device_test_start(r.t);
     }
-    device_test_reset(r.t);
-    memset(&r.q, 0, sizeof(r.q));
-    memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
-    virtio_driver_find(&r.d, r.t, SLOT);
+    start_over(r.t, &r.d, &r.q, sizeof(r.q));
     return &r;
 }
 

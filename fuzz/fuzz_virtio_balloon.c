@@ -96,10 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         r.balloon = device_test_add(r.t, &virtio_balloon_class, "addr=3,must-tell-host=on");
         device_test_start(r.t);
     }
-    device_test_reset(r.t);
-    memset(r.q, 0, sizeof(r.q));
-    memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
-    virtio_driver_find(&r.d, r.t, SLOT);
+    start_over(r.t, &r.d, r.q, sizeof(r.q));
     while (in.left)
         step(&r, &in);
     device_test_reset(r.t);

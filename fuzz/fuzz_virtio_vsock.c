@@ -206,10 +206,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!r.t)
         open_rig(&r);
-    device_test_reset(r.t);
-    memset(r.q, 0, sizeof(r.q));
-    memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
-    virtio_driver_find(&r.d, r.t, SLOT);
+    start_over(r.t, &r.d, r.q, sizeof(r.q));
     while (in.left)
         step(&r, &in);
     device_test_reset(r.t);
