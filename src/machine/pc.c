@@ -516,6 +516,20 @@ static int pc_attach(struct device *dev, struct error *err)
     return pc->status;
 }
 
+static int pc_after_load(void *object, struct error *err)
+{
+    struct pc_board *pc = object;
+
+    (void)err;
+    pc_smm_loaded(&pc->smm);
+    return 0;
+}
+
+static const struct state_field pc_state[] = {
+    STATE_STRUCT(struct pc_board, smm, pc_smm_state),
+    STATE_END,
+};
+
 static const struct device_class pc_class = {
     .name = "pc",
     .summary = "the board: memory and wires",
@@ -523,6 +537,7 @@ static const struct device_class pc_class = {
     .instance_size = sizeof(struct pc_board),
     .attach = pc_attach,
     .detach = pc_detach,
+    .state = {.version = 1, .oldest = 1, .fields = pc_state, .after_load = pc_after_load},
 };
 
 static int wire_everything(struct pc_board *pc)

@@ -139,7 +139,10 @@ static void raise_smi(void *opaque)
 
 static void features_wanted(void *opaque, size_t offset, size_t size_bytes)
 {
-    (void)opaque, (void)offset, (void)size_bytes;
+    struct pc_smm *smm = opaque;
+
+    (void)offset, (void)size_bytes;
+    smm->requested_features = get_le64(smm->requested);
 }
 
 /* The guest looks whether it may have what it wants. */
@@ -147,8 +150,21 @@ static void features_judged(void *opaque)
 {
     struct pc_smm *smm = opaque;
 
-    *smm->agreed = !(get_le64(smm->requested) & ~(uint64_t)FEATURES);
+    *smm->agreed = !(smm->requested_features & ~(uint64_t)FEATURES);
 }
+
+void pc_smm_loaded(struct pc_smm *smm)
+{
+    if (!smm->requested)
+        return;
+    put_le64(smm->requested, smm->requested_features);
+    features_judged(smm);
+}
+
+const struct state_field pc_smm_state[] = {
+    STATE_U64(struct pc_smm, requested_features),
+    STATE_END,
+};
 
 static int add_features(struct pc_smm *smm, struct error *err)
 {

@@ -16,9 +16,11 @@ struct pc_smm {
     struct region tseg, tseg_closed; /* the top of RAM: for processors, and in front of it */
     uint8_t smram, esmramc;          /* as the host bridge has them */
     bool inside;
-    uint8_t *requested; /* of the negotiation by fw_cfg: guest-visible, saved with fw_cfg */
-    uint8_t *agreed;
+    uint64_t requested_features; /* guest-visible state: what the guest wrote to fw_cfg */
+    uint8_t *requested, *agreed; /* fw_cfg's copies; NULL: there is no SMM */
 };
+
+extern const struct state_field pc_smm_state[];
 
 /*
  * SMIs by the command port to all processors, SMRAM at 640 KiB and at the top of RAM below 4 GiB,
@@ -26,5 +28,6 @@ struct pc_smm {
  */
 int pc_smm_wire(struct pc_smm *smm, struct error *err);
 void pc_smm_done(struct pc_smm *smm); /* also if it was not wired */
+void pc_smm_loaded(struct pc_smm *smm);
 
 #endif

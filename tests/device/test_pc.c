@@ -290,6 +290,7 @@ struct rom_file {
     char name[56];
     uint8_t bytes[0x8000];
     size_t size_bytes;
+    unsigned key;
     uint64_t gpa; /* where it was "allocated" */
 };
 
@@ -304,7 +305,6 @@ static uint32_t read_be32(struct fixture *f)
 
 static void read_rom_file(struct fixture *f, struct rom_file *file, const char *name)
 {
-    unsigned key = 0;
     uint32_t count;
 
     bus_port_write(f->machine, 0x510, 0x19, 2);
@@ -316,14 +316,14 @@ static void read_rom_file(struct fixture *f, struct rom_file *file, const char *
         for (unsigned k = 0; k < 56; k++)
             file->name[k] = (char)bus_port_read(f->machine, 0x511, 1);
         if (strcmp(file->name, name) == 0) {
-            key = selector;
+            file->key = selector;
             file->size_bytes = size;
         }
     }
-    assert_int_not_equal(key, 0);
+    assert_int_not_equal(file->key, 0);
     assert_true(file->size_bytes <= sizeof(file->bytes));
     strcpy(file->name, name);
-    bus_port_write(f->machine, 0x510, key, 2);
+    bus_port_write(f->machine, 0x510, file->key, 2);
     for (size_t n = 0; n < file->size_bytes; n++)
         file->bytes[n] = (uint8_t)bus_port_read(f->machine, 0x511, 1);
 }
@@ -337,6 +337,96 @@ static void add_cd(struct fixture *f, struct device *controller, uint32_t boot_i
     cd->boot_index = boot_index;
     if (device_set_pointer(cd, "controller", controller, &f->err) || device_attach(cd, &f->err))
         fail_msg("%s", f->err.text);
+}
+
+/* By DMA: the request is big-endian, as its address is. */
+static void write_rom_file(struct fixture *f, const char *name, const uint8_t *data, size_t size)
+{
+    static struct rom_file file;
+    struct memory *memory = machine_memory(f->machine);
+    uint8_t request[16] = {0};
+
+    read_rom_file(f, &file, name);
+    put_be32(request, file.key << 16 | 0x18); /* select, write */
+    put_be32(request + 4, (uint32_t)size);
+    put_be32(request + 12, 0x2000);
+    memory_write(memory, 0x2000, data, size);
+    memory_write(memory, 0x1000, request, sizeof(request));
+    bus_port_write(f->machine, 0x518, __builtin_bswap32(0x1000), 4);
+    assert_int_equal(peek(f, 0x1000, 4), 0);
+}
+
+/* ---- System Management Mode ---- */
+
+#define TSEG (63 * MIB) /* of 64 */
+
+static const struct region *seen_at(struct fixture *f, uint64_t gpa)
+{
+    const struct flat_view *view = memory_view_get(machine_memory(f->machine));
+    const struct region *region = flat_view_find(view, gpa)->region;
+
+    memory_view_put(machine_memory(f->machine), view);
+    return region;
+}
+
+/* Processors in SMM see it; devices do not even then. */
+static void smram_is_for_processors(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t byte = 0x5a;
+
+    f->config.smm = true;
+    start_rom(f, 64 * MIB);
+    memory_write(machine_memory(f->machine), TSEG, &byte, 1);
+    write_host(f, 0x9e, 0x01, 1);
+    assert_int_equal(peek(f, TSEG, 1), 0x5a); /* not without G_SMRAME */
+    write_host(f, 0x9d, 0x08, 1);
+    assert_int_equal(seen_at(f, TSEG)->kind, REGION_DEVICE);
+    assert_int_equal(peek(f, TSEG, 1), 0xff);
+    assert_int_equal(bus_memory_read(f->machine, TSEG, 1), 0xff);
+    vcpu_raise_smi(machine_vcpu(f->machine, 0));
+    loop_once(f->loop, 0);
+    assert_true(machine_in_smm(f->machine));
+    assert_int_equal(seen_at(f, TSEG)->kind, REGION_RAM);
+    assert_int_equal(*seen_at(f, TSEG)->hva, 0x5a);
+    assert_int_equal(seen_at(f, 0xa0000)->kind, REGION_RAM);
+    assert_int_equal(peek(f, TSEG, 1), 0xff);
+    assert_null(memory_pin(machine_memory(f->machine), TSEG, 1));
+    assert_int_not_equal(memory_write(machine_memory(f->machine), TSEG, &byte, 1), 0);
+    machine_reset(f->machine);
+    assert_false(machine_in_smm(f->machine));
+    assert_int_equal(peek(f, TSEG, 1), 0x5a);
+}
+
+/* What firmware asked for is state. */
+static void smi_features_are_agreed(void **state)
+{
+    static struct rom_file answer;
+    struct fixture *f = *state;
+    struct state_buffer saved = {0};
+    struct device *board;
+    uint8_t asked[8] = {3}; /* one more than there is */
+
+    f->config.smm = true;
+    start_rom(f, 64 * MIB);
+    board = machine_find_device(f->machine, "pc");
+    read_rom_file(f, &answer, "etc/smi/supported-features");
+    assert_int_equal(get_le64(answer.bytes), 1);
+    write_rom_file(f, "etc/smi/requested-features", asked, sizeof(asked));
+    read_rom_file(f, &answer, "etc/smi/features-ok");
+    assert_int_equal(answer.bytes[0], 0);
+    asked[0] = 1;
+    write_rom_file(f, "etc/smi/requested-features", asked, sizeof(asked));
+    read_rom_file(f, &answer, "etc/smi/features-ok");
+    assert_int_equal(answer.bytes[0], 1);
+    assert_int_equal(state_save(&board->class->state, board, &saved, &f->err), 0);
+    asked[0] = 2;
+    write_rom_file(f, "etc/smi/requested-features", asked, sizeof(asked));
+    assert_int_equal(state_load(&board->class->state, board, saved.data, saved.size_bytes, &f->err),
+                     0);
+    read_rom_file(f, &answer, "etc/smi/requested-features");
+    assert_int_equal(get_le64(answer.bytes), 1);
+    free(saved.data);
 }
 
 static struct device *add_controller(struct fixture *f, const char *class_name)
@@ -724,6 +814,8 @@ int main(void)
         TEST(tables_are_found_by_searching),
         TEST(a_rom_ends_at_four_gib_and_shows_below_one_mib),
         TEST(shadow_ram_is_what_the_pam_registers_say),
+        TEST(smram_is_for_processors),
+        TEST(smi_features_are_agreed),
         TEST(firmware_is_given_smbios),
         TEST(firmware_puts_the_tables_in_place),
         TEST(a_small_rom_shows_as_far_as_it_goes),
