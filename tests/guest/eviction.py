@@ -9,7 +9,7 @@ EVICTIONS = 1000
 
 def main():
     trapeze, guest = sys.argv[1:]
-    command = [trapeze, "run", "--engine", "translator", "--code-cache", "2M", "--kernel", guest]
+    command = [trapeze, "run", "--engine", "translator", "--code-cache", "2M", "--cpus", "3", "--kernel", guest]
     command += ["--debugcon", "null", "--stats"]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50)
     counts = {name: int(count) for count, name in re.findall(r"^vcpu 0 +(\d+)  (.*)$", run.stderr, re.M)}
