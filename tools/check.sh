@@ -3,12 +3,11 @@
 #
 # One line a step; a step that fails prints its output. The exit status is 0 only
 # when nothing failed. With words as arguments, only the steps whose names begin with one of
-# them: check.sh gcc fuzz. CHECK_FUZZ_SECONDS (3) is the time of each fuzz target.
+# them: check.sh gcc fuzz.
 set -u
 
 cd "$(dirname "$0")/.." || exit 1
 jobs=${TRAPEZE_JOBS:-2}
-fuzz_seconds=${CHECK_FUZZ_SECONDS:-3}
 # What build.sh and the steps share; a value from outside would choose the wrong compiler.
 unset CC CFLAGS LDFLAGS
 # A finding of the undefined-behaviour sanitizer fails the test, as those of the others do.
@@ -100,12 +99,6 @@ headers() {
     return $status
 }
 
-fuzz_targets() {
-    for target in $(find build-fuzz/fuzz -maxdepth 1 -type f -name 'fuzz_*' | sort); do
-        step "fuzz ${target##*/fuzz_}" tools/fuzz.sh "$target" "$fuzz_seconds"
-    done
-}
-
 step format tools/format.sh --check
 # shellcheck disable=SC2046 # file names without spaces
 step shellcheck shellcheck $(git ls-files '*.sh') .ci/run
@@ -128,7 +121,7 @@ if CC=clang step "thread build" tools/build.sh build-thread -Dwerror=true \
 fi
 if CC=clang step "fuzz build" tools/build.sh build-fuzz -Dwerror=true -Dfuzz=true \
     -Db_sanitize=address,undefined -Db_lundef=false; then
-    fuzz_targets
+    tests "fuzz tests" build-fuzz fuzz
 fi
 # A kernel on two vCPUs: races between them, and with the main loop.
 if want "thread boot" && step "thread guest" tools/guest.sh cloud; then
