@@ -384,6 +384,21 @@ static void fill_next(struct translator *t)
     recycle_pages(cache);
 }
 
+void blocks_start_again(struct translator *t)
+{
+    struct tr_cache *cache = t->cache;
+
+    if (cache->is_shared || cache->starts == TR_STARTS)
+        return;
+    cache->starts++;
+    for (unsigned n = 0; n < TR_REGIONS; n++)
+        empty(cache, &cache->regions[n]);
+    fill_first(cache);
+    atomic_fetch_add(&cache->evictions, 1);
+    forget_blocks(t);
+    recycle_pages(cache);
+}
+
 static bool has_room(const struct tr_cache *cache)
 {
     return cache->emit.at + TR_MAX_BLOCK_CODE <= region_code(cache, cache->region + 1) &&

@@ -40,6 +40,11 @@ void cache_unlock(struct translator *t);
 struct tr_block *find_block(struct translator *t, enum tr_style style);
 /* Where the first block will be: once, behind the thunks. */
 void start_filling(struct tr_cache *cache);
+/*
+ * What blocks are made for has changed. A system's start changes it a few times, and leaves what
+ * it does not run again: the first times the cache of a single vCPU is emptied.
+ */
+void blocks_start_again(struct translator *t);
 /* Code and data of all regions. */
 struct tr_region memory_used(const struct tr_cache *cache);
 /* Drop the blocks whose code was written. */

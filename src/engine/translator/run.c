@@ -141,6 +141,7 @@ static void refresh(struct translator *t)
     if (unlikely(!is_as_built(t))) {
         translator_forget_mappings(t, true);
         t->built = built_for(c);
+        blocks_start_again(t);
     }
     if (unlikely(atomic_load(&t->cache->is_stale)))
         take_changes(t);

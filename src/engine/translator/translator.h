@@ -241,6 +241,8 @@ struct tr_seen {
 };
 #define TR_IN_HASH 4u
 
+#define TR_STARTS  8
+
 /*
  * The code cache, which all vCPUs share. All of it is used under lock, but what is said to be
  * otherwise, and but blocks, sites, sources and links that a vCPU knows of while it is inside
@@ -274,6 +276,7 @@ struct tr_cache {
     struct tr_region regions[TR_REGIONS];
     unsigned region;               /* that is being filled */
     _Atomic uint32_t evictions;    /* of regions */
+    unsigned starts;               /* as blocks_start_again */
     _Atomic uint32_t links_made;   /* see cache_see */
     bool has_jumps[TR_MODE_COUNT]; /* the vCPUs' jump tables of a mode are used */
     struct tr_page *pages; /* TR_PAGE_IDS; from 1 to below page_end; some may be in free_pages */
