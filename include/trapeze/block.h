@@ -68,6 +68,12 @@ void block_submit(struct block *block, struct block_request *request);
  * what is throttled and has not begun with -ECANCELED.
  */
 void block_drain(struct block *block);
+/*
+ * Wait until nothing of owner's is under way: as block_drain(), but what is another's and throttled
+ * or kept stays so. owns() says whose a request is; it is called for all of the device's.
+ */
+typedef bool block_owns_fn(const void *owner, const struct block_request *request);
+void block_drain_owner(struct block *block, block_owns_fn *owns, const void *owner);
 
 /*
  * An error that pauses the machine (werror=, rerror=): its request is kept, and pause() told why.

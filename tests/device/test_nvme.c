@@ -80,6 +80,13 @@ static int set_up_read_only(void **state)
     return 0;
 }
 
+static int set_up_throttled(void **state)
+{
+    (void)state;
+    make_machine(",throttle.iops=1");
+    return 0;
+}
+
 static int tear_down(void **state)
 {
     (void)state;
@@ -626,6 +633,30 @@ static void queues_are_checked(void **state)
     assert_int_equal(io(READ, 0, 1), 0);
 }
 
+static void a_deleted_queue_takes_only_its_own_commands_with_it(void **state)
+{
+    struct nvme_test_command read = nvme_transfer(READ, 0, 1, f.data, 0);
+    struct nvme_test_entry entry;
+
+    (void)state;
+    start();
+    assert_int_equal(nvme_make_queues(&f.d, 2, 16, 2), 0);
+    assert_int_equal(io(READ, 0, 1), 0);
+    nvme_add(&f.d, 1, &read);
+    nvme_ring(&f.d, 1);
+    nvme_add(&f.d, 2, &read);
+    nvme_ring(&f.d, 2);
+    assert_false(nvme_take(&f.d, 1, &entry)); /* both are throttled */
+    assert_int_equal(do_admin(DELETE_SQ, 0, 2, 0), 0);
+    assert_true(nvme_take(&f.d, 2, &entry));
+    assert_int_equal(entry.status, 8); /* aborted for that */
+    assert_false(nvme_take(&f.d, 1, &entry));
+    assert_true(nvme_wait(&f.d, 1, &entry));
+    assert_int_equal(entry.status, 0);
+    assert_int_equal(log_page(2, 512, 0), 0);
+    assert_int_equal(get_le64(ram(f.data + 160)), 0); /* media errors */
+}
+
 static void without_bus_mastering_nothing_is_taken(void **state)
 {
     struct nvme_test_command c = nvme_transfer(READ, 0, 1, f.data, 0);
@@ -958,6 +989,8 @@ int main(void)
         TEST(queues_turn_many_times),
         TEST(commands_wait_for_room),
         TEST(queues_are_checked),
+        cmocka_unit_test_setup_teardown(a_deleted_queue_takes_only_its_own_commands_with_it,
+                                        set_up_throttled, tear_down),
         TEST(without_bus_mastering_nothing_is_taken),
         TEST(each_queue_has_its_vector),
         TEST(the_pin_is_up_until_entries_are_taken),

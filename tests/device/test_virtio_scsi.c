@@ -22,7 +22,17 @@
 #define DATA_BYTES (128u << 10)
 
 enum { GOOD = 0, CHECK = 2 };
-enum { OK = 0, OVERRUN = 1, BAD_TARGET = 3, FAILURE = 9, REJECTED = 11, NO_LUN = 12 };
+enum {
+    OK = 0,
+    OVERRUN = 1,
+    ABORTED = 2,
+    BAD_TARGET = 3,
+    RESET = 4,
+    FAILURE = 9,
+    SUCCEEDED = 10,
+    REJECTED = 11,
+    NO_LUN = 12
+};
 
 static struct {
     struct device_test *t;
@@ -82,6 +92,13 @@ static int set_up_without_discard(void **state)
 {
     (void)state;
     make_machine(",discard=off");
+    return 0;
+}
+
+static int set_up_throttled(void **state)
+{
+    (void)state;
+    make_machine(",throttle.iops=1");
     return 0;
 }
 
@@ -227,7 +244,7 @@ static void there_is_one_unit(void **state)
     FAILS(0x52400, 16, true, 0xa0, 0, 0, [9] = 15);
 }
 
-static uint8_t task_management(uint32_t what, const uint8_t lun[8])
+static uint8_t manage_task(uint32_t what, const uint8_t lun[8], uint8_t tag)
 {
     struct driver_buffer buffers[2] = {{f.head, 24, false}, {f.response, 1, true}};
     uint16_t id;
@@ -236,11 +253,17 @@ static uint8_t task_management(uint32_t what, const uint8_t lun[8])
     memset(ram(f.head), 0, 24);
     put_le32(ram(f.head + 4), what);
     memcpy(ram(f.head + 8), lun, 8);
+    *ram(f.head + 16) = tag;
     driver_queue_add(&f.control, buffers, 2);
     driver_queue_kick(&f.control);
     driver_queue_wait(&f.control, &id, &length);
     assert_int_equal(length, 1);
     return *ram(f.response);
+}
+
+static uint8_t task_management(uint32_t what, const uint8_t lun[8])
+{
+    return manage_task(what, lun, 0);
 }
 
 static void tasks_are_managed(void **state)
@@ -292,6 +315,55 @@ static void a_task_ends_before_it_is_aborted(void **state)
     assert_int_equal(task_management(0, unit), OK);
     assert_true(driver_queue_take(&f.requests, &id, &length));
     assert_int_equal(*ram(f.data + 1), 8);
+}
+
+/* A read whose answer is in the data's memory, from (tag << 8) on. */
+static void begin_read(uint8_t tag)
+{
+    uint64_t at = f.data + (tag << 10);
+    struct driver_buffer buffers[3] = {
+        {at, 51, false}, {at + 128, 108, true}, {at + 512, SECTOR, true}};
+
+    memset(ram(at), 0, 64);
+    memset(ram(at + 128), 0xee, 108);
+    memcpy(ram(at), unit, 8);
+    *ram(at + 8) = tag;
+    memcpy(ram(at + 19), CDB(0x28, [8] = 1), 10);
+    driver_queue_add(&f.requests, buffers, 3);
+    driver_queue_kick(&f.requests);
+}
+
+/* 0xee: none yet. */
+static uint8_t response_of(uint8_t tag)
+{
+    return *ram(f.data + (tag << 10) + 128 + 11);
+}
+
+static void only_the_task_that_is_meant_is_aborted(void **state)
+{
+    uint16_t id;
+    uint32_t length;
+
+    (void)state;
+    start();
+    for (uint8_t tag = 1; tag <= 4; tag++)
+        begin_read(tag);
+    assert_int_equal(response_of(1), OK);
+    assert_int_equal(manage_task(6, unit, 3), SUCCEEDED);
+    assert_int_equal(manage_task(6, unit, 5), OK);
+    assert_int_equal(manage_task(7, unit, 0), SUCCEEDED);
+    assert_int_equal(response_of(3), 0xee); /* it was only asked about */
+    assert_int_equal(manage_task(0, unit, 3), OK);
+    assert_int_equal(response_of(2), 0xee);
+    assert_int_equal(response_of(3), ABORTED);
+    assert_int_equal(response_of(4), 0xee);
+    assert_int_equal(manage_task(6, unit, 3), OK);
+    for (unsigned n = 0; n < 3; n++)
+        driver_queue_wait(&f.requests, &id, &length);
+    assert_int_equal(response_of(2), OK);
+    assert_int_equal(manage_task(5, unit, 0), OK);
+    assert_int_equal(response_of(4), RESET);
+    assert_int_equal(manage_task(7, unit, 0), OK);
 }
 
 static void malformed_requests_break_it(void **state)
@@ -624,6 +696,8 @@ int main(void)
         TEST(there_is_one_unit),
         TEST(tasks_are_managed),
         TEST(a_task_ends_before_it_is_aborted),
+        cmocka_unit_test_setup_teardown(only_the_task_that_is_meant_is_aborted, set_up_throttled,
+                                        tear_down),
         TEST(malformed_requests_break_it),
         TEST(it_says_what_it_is),
         TEST(modes_are_sensed_and_selected),

@@ -843,6 +843,29 @@ static void what_was_kept_ends_with_a_drain(void **state)
     assert_int_equal(pauses, 3);
 }
 
+static bool is_writer(const void *owner, const struct block_request *request)
+{
+    assert_ptr_equal(owner, &f);
+    return request->op == BLOCK_WRITE;
+}
+
+static void a_drain_of_one_owner_leaves_what_others_have_kept(void **state)
+{
+    struct test_request r[4] = {0};
+
+    (void)state;
+    open_with_pause(",werror=pause,rerror=pause,fault=write:1:0+read:1:2");
+    for (unsigned n = 0; n < 4; n++)
+        submit_and_wait(&r[n], n % 2 ? BLOCK_WRITE : BLOCK_READ, n * 4096, 4096);
+    block_drain_owner(f.block, is_writer, &f);
+    for (unsigned n = 0; n < 4; n++)
+        assert_true(r[n].ended == n % 2 && r[n].status == (n % 2 ? -EIO : 0));
+    assert_int_equal(pauses, 4);
+    block_retry(f.block);
+    block_quiesce(f.block);
+    assert_true(r[0].ended && r[2].ended && r[0].status == 0 && r[2].status == 0);
+}
+
 static void a_policy_says_what_becomes_of_errors(void **state)
 {
     static const struct {
@@ -993,6 +1016,7 @@ int main(void)
         TEST(closing_flushes),
         TEST(what_was_kept_is_tried_again),
         TEST(what_was_kept_ends_with_a_drain),
+        TEST(a_drain_of_one_owner_leaves_what_others_have_kept),
         TEST(a_policy_says_what_becomes_of_errors),
         TEST(nothing_is_kept_of_what_the_guest_asked_wrongly),
         TEST(without_a_pause_errors_are_reported),

@@ -296,6 +296,36 @@ static void a_drain_cancels_what_waits(void **state)
     assert_int_equal(done, 2);
 }
 
+static bool is_write(const void *owner, const struct block_request *block)
+{
+    (void)owner;
+    return block->op == BLOCK_WRITE;
+}
+
+static void an_owner_loses_only_what_is_its_own(void **state)
+{
+    unsigned write;
+
+    (void)state;
+    open_it(",throttle.iops=10");
+    for (unsigned n = 0; n < 30; n++)
+        submit(n % 3 ? BLOCK_WRITE : BLOCK_READ, 512);
+    block_drain_owner(disk, is_write, NULL);
+    for (unsigned n = 0; n < 30; n++)
+        assert_true(requests[n].ended == (n % 3 || !n));
+    for (unsigned n = 2; n < 30; n++)
+        assert_int_equal(requests[n].status, n % 3 ? -ECANCELED : 0);
+    after(1000);
+    assert_int_equal(count_ended(0), 21 + 10); /* the reads, and the next */
+    assert_true(requests[27].ended);
+    write = submitted; /* its queue goes on */
+    assert_false(submit(BLOCK_WRITE, 512)->ended);
+    after(5000);
+    for (unsigned n = 0; n < 1000 && !requests[write].ended; n++)
+        loop_once(loop, 10000000);
+    assert_true(requests[write].ended);
+}
+
 /* A pause lets all of it through, which is paid for later. */
 static void a_pause_does_not_wait(void **state)
 {
@@ -353,6 +383,7 @@ int main(void)
         TEST(nothing_is_free),
         TEST(large_requests_count_as_several),
         TEST(a_drain_cancels_what_waits),
+        TEST(an_owner_loses_only_what_is_its_own),
         TEST(a_pause_does_not_wait),
         TEST(a_timer_starts_what_waits),
         TEST(wrong_limits_are_refused),

@@ -29,7 +29,14 @@ struct block_work {
     struct block *block;
     struct block_request *request;
     int status;
+    bool is_postponed;       /* kept for want of patience */
     struct block_work *next; /* in block->spare or block->kept */
+};
+
+/* Whose requests end. */
+struct drain {
+    block_owns_fn *owns; /* NULL: all */
+    const void *owner;
 };
 
 /* What is done about an error. */
@@ -64,7 +71,7 @@ struct block {
     block_pause_fn *pause;
     void *pause_opaque;
     struct block_work *kept, **kept_end; /* in the order in which they failed */
-    bool draining;                       /* all errors are reported */
+    const struct drain *drain;           /* NULL: none; their errors are reported */
     _Atomic bool impatient;              /* nodes shall not wait; what fails is kept */
 };
 
@@ -335,13 +342,20 @@ void block_set_pause(struct block *block, block_pause_fn *pause, void *opaque)
     block->pause_opaque = opaque;
 }
 
-static bool keep(struct block *block, struct block_request *request, int status)
+static bool is_drained(const struct block *block, const struct block_request *request)
+{
+    const struct drain *drain = block->drain;
+
+    return drain && (!drain->owns || drain->owns(drain->owner, request));
+}
+
+static bool keep(struct block *block, struct block_request *request, int status, bool postponed)
 {
     struct block_work *work = take_work(block);
 
     if (!work)
         return false;
-    *work = (struct block_work){.request = request, .status = status};
+    *work = (struct block_work){.request = request, .status = status, .is_postponed = postponed};
     *block->kept_end = work;
     block->kept_end = &work->next;
     return true;
@@ -367,25 +381,38 @@ static void end_request(struct block *block, struct block_request *request, int 
 {
     enum error_policy policy = request->op == BLOCK_READ ? block->read_error : block->write_error;
 
-    if (status && atomic_load(&block->impatient) && keep(block, request, status))
+    if (status && atomic_load(&block->impatient) && keep(block, request, status, true))
         return;
     if (policy == ERROR_ENOSPC)
         policy = status == -ENOSPC || status == -EDQUOT ? ERROR_PAUSE : ERROR_REPORT;
-    if (status && policy == ERROR_PAUSE && block->pause && !block->draining &&
-        keep(block, request, status)) {
+    if (status && policy == ERROR_PAUSE && block->pause && !is_drained(block, request) &&
+        keep(block, request, status, false)) {
         ask_for_pause(block, request, status);
         return;
     }
     request->done(request, policy == ERROR_IGNORE ? 0 : status);
 }
 
-static struct block_work *take_kept(struct block *block)
+/* The first that is_meant. It is kept no longer. */
+static struct block_request *take_kept(struct block *block,
+                                       bool (*is_meant)(const struct block *block,
+                                                        const struct block_work *work),
+                                       int *out_status)
 {
-    struct block_work *kept = block->kept;
+    for (struct block_work **at = &block->kept; *at; at = &(*at)->next) {
+        struct block_work *work = *at;
+        struct block_request *request = work->request;
 
-    block->kept = NULL;
-    block->kept_end = &block->kept;
-    return kept;
+        if (!is_meant(block, work))
+            continue;
+        *at = work->next;
+        if (!*at)
+            block->kept_end = at;
+        *out_status = work->status;
+        give_back(block, work);
+        return request;
+    }
+    return NULL;
 }
 
 /* ---- their execution ---- */
@@ -476,7 +503,7 @@ static void start(struct block_work *work)
         work_submit(block->pool, &work->work);
 }
 
-static struct block_work *work_of_throttled(struct throttled *throttled)
+static struct block_work *work_of_throttled(const struct throttled *throttled)
 {
     return (struct block_work *)((char *)throttled - offsetof(struct block_work, throttled));
 }
@@ -513,21 +540,33 @@ void block_submit(struct block *block, struct block_request *request)
         start(work);
 }
 
-void block_retry(struct block *block)
+static bool is_postponed(const struct block *block, const struct block_work *work)
 {
-    struct block_work *kept = take_kept(block);
+    (void)block;
+    return work->is_postponed;
+}
 
-    while (kept) {
-        struct block_work *work = kept;
-        struct block_request *request = work->request;
+static void retry_postponed(struct block *block)
+{
+    struct block_request *request;
+    int status;
 
-        kept = work->next;
-        give_back(block, work);
-        work = new_work(block, request);
+    while ((request = take_kept(block, is_postponed, &status))) {
+        struct block_work *work = new_work(block, request);
+
         if (work)
             start(work);
     }
 }
+
+void block_retry(struct block *block)
+{
+    for (struct block_work *work = block->kept; work; work = work->next)
+        work->is_postponed = true;
+    retry_postponed(block);
+}
+
+/* ---- until nothing is under way ---- */
 
 /* Workers may wait for what is in the ring, but not the other way round. */
 static void wait_for_some(struct block *block)
@@ -550,39 +589,51 @@ void block_quiesce(struct block *block)
     atomic_store(&block->impatient, false);
 }
 
-/* They have not begun. If they did now, a guest that resets its disk would not be throttled. */
-static void cancel_throttled(struct block *block)
+static bool is_throttled_one_drained(const void *block, const struct throttled *throttled)
+{
+    return is_drained(block, work_of_throttled(throttled)->request);
+}
+
+static bool is_kept_one_drained(const struct block *block, const struct block_work *work)
+{
+    return is_drained(block, work->request);
+}
+
+/* What is throttled has not begun. If it did now, a guest that resets its disk would not be. */
+static void end_what_waits(struct block *block)
 {
     struct throttled *throttled;
+    struct block_request *request;
+    int status;
 
-    while ((throttled = throttle_take(block->throttle))) {
+    while ((throttled = throttle_take(block->throttle, is_throttled_one_drained, block))) {
         struct block_work *work = work_of_throttled(throttled);
-        struct block_request *request = work->request;
 
+        request = work->request;
         give_back(block, work);
         request->done(request, -ECANCELED);
     }
+    while ((request = take_kept(block, is_kept_one_drained, &status)))
+        request->done(request, status);
+}
+
+void block_drain_owner(struct block *block, block_owns_fn *owns, const void *owner)
+{
+    const struct drain drain = {owns, owner}, *outer = block->drain; /* done() may drain too */
+
+    block->drain = &drain;
+    end_what_waits(block);
+    while (block->under_way) {
+        atomic_store(&block->impatient, block_is_remote(block));
+        wait_for_some(block);
+        end_what_waits(block); /* done() may have submitted */
+    }
+    atomic_store(&block->impatient, false);
+    block->drain = outer;
+    retry_postponed(block);
 }
 
 void block_drain(struct block *block)
 {
-    bool was_draining = block->draining; /* done() may drain too */
-
-    block->draining = true;
-    cancel_throttled(block);
-    do {
-        struct block_work *kept = take_kept(block);
-
-        while (kept) {
-            struct block_work *work = kept;
-            struct block_request *request = work->request;
-            int status = work->status;
-
-            kept = work->next;
-            give_back(block, work);
-            request->done(request, status);
-        }
-        block_quiesce(block);
-    } while (block->kept);
-    block->draining = was_draining;
+    block_drain_owner(block, NULL, NULL);
 }

@@ -183,13 +183,14 @@ static void count(struct throttle *t, const struct throttled *request)
 
 /* ---- queues ---- */
 
-static struct throttled *take_first(struct throttle *t, unsigned direction)
+/* at: where it hangs in its queue. */
+static struct throttled *take(struct throttle *t, struct throttled **at)
 {
-    struct throttled *request = t->queues[direction].first;
+    struct throttled *request = *at;
 
-    t->queues[direction].first = request->next;
+    *at = request->next;
     if (!request->next)
-        t->queues[direction].last = &t->queues[direction].first;
+        t->queues[request->is_write].last = at;
     return request;
 }
 
@@ -208,7 +209,7 @@ static struct throttled *choose(struct throttle *t, double *out_seconds)
         if (first && seconds <= 0 && (!best || first->order < best->order))
             best = first;
     }
-    return best ? take_first(t, best->is_write) : NULL;
+    return best ? take(t, &t->queues[best->is_write].first) : NULL;
 }
 
 static void set_timer(struct throttle *t, double seconds)
@@ -268,13 +269,17 @@ void throttle_hurry(struct throttle *t)
     t->is_free = false;
 }
 
-struct throttled *throttle_take(struct throttle *t)
+struct throttled *throttle_take(struct throttle *t,
+                                bool (*is_meant)(const void *opaque,
+                                                 const struct throttled *request),
+                                const void *opaque)
 {
     if (!t)
         return NULL;
     for (unsigned n = 0; n < DIRECTIONS; n++)
-        if (t->queues[n].first)
-            return take_first(t, n);
+        for (struct throttled **at = &t->queues[n].first; *at; at = &(*at)->next)
+            if (is_meant(opaque, *at))
+                return take(t, at);
     return NULL;
 }
 

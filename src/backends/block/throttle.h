@@ -45,7 +45,10 @@ void throttle_free(struct throttle *throttle); /* nothing may wait; NULL is fine
 void throttle_submit(struct throttle *throttle, struct throttled *request);
 /* Start all that wait; they count. NULL is fine. */
 void throttle_hurry(struct throttle *throttle);
-/* All that wait, one by one; they do not start. NULL: none. */
-struct throttled *throttle_take(struct throttle *throttle);
+/* Those that wait and are meant, one by one; they do not start. NULL: none. */
+struct throttled *throttle_take(struct throttle *throttle,
+                                bool (*is_meant)(const void *opaque,
+                                                 const struct throttled *request),
+                                const void *opaque);
 
 #endif

@@ -97,7 +97,7 @@ static uint16_t delete_sq(struct nvme_request *r)
 
     if (!id || id >= s->queue_count || !s->sq[id].valid)
         return NVME_QUEUE_ID;
-    block_drain(s->drive);
+    nvme_drain_queue(s, id);
     s->sq[id] = (struct nvme_sq){0};
     return NVME_OK;
 }

@@ -39,6 +39,8 @@ static uint16_t status_of_error(struct nvme *s, enum block_op op, int error)
         return NVME_CAPACITY_EXCEEDED;
     if (error == -ENOMEM)
         return NVME_INTERNAL_ERROR;
+    if (error == -ECANCELED)
+        return NVME_ABORTED_WITH_QUEUE;
     s->counters.media_errors++;
     return op == BLOCK_READ ? NVME_READ_ERROR : NVME_WRITE_FAULT;
 }
@@ -231,6 +233,18 @@ static const struct {
     {OP_WRITE_ZEROES, true, write_zeroes},
     {OP_DATASET, true, manage_dataset},
 };
+
+/* The flush of a shutdown is nobody's. */
+static bool is_of_queue(const void *sq, const struct block_request *block)
+{
+    return block->done == request_done &&
+           container_of(block, struct nvme_request, block)->sq == *(const unsigned *)sq;
+}
+
+void nvme_drain_queue(struct nvme *s, unsigned sq)
+{
+    block_drain_owner(s->drive, is_of_queue, &sq);
+}
 
 uint16_t nvme_execute_io(struct nvme_request *r)
 {

@@ -54,6 +54,7 @@ enum nvme_status {
     NVME_TRANSFER_ERROR = 0x004,
     NVME_INTERNAL_ERROR = 0x006,
     NVME_ABORT_REQUESTED = 0x007,
+    NVME_ABORTED_WITH_QUEUE = 0x008,
     NVME_INVALID_NAMESPACE = 0x00b,
     NVME_SEQUENCE_ERROR = 0x00c,
     NVME_INVALID_SGL_SEGMENT = 0x00d,
@@ -235,6 +236,8 @@ void nvme_mark_written(const struct nvme_request *r);
 
 uint16_t nvme_execute_admin(struct nvme_request *r);
 uint16_t nvme_execute_io(struct nvme_request *r);
+/* Wait until no command of a submission queue is under way; what has not begun is aborted. */
+void nvme_drain_queue(struct nvme *s, unsigned sq);
 uint16_t nvme_identify(struct nvme_request *r);
 uint64_t nvme_eui64(const struct nvme *s); /* of its namespace */
 uint16_t nvme_get_log_page(struct nvme_request *r);

@@ -130,9 +130,10 @@ static void request_done(struct block_request *block, int error)
 {
     struct scsi_request *r = container_of(block, struct scsi_request, block);
 
-    if (error)
+    if (error) {
+        r->canceled = error == -ECANCELED;
         scsi_end(r, sense_of_error(block->op, error));
-    else if (r->range < r->range_count)
+    } else if (r->range < r->range_count)
         submit_range(r);
     else if (r->left)
         submit_same(r);
@@ -517,7 +518,7 @@ void scsi_disk_execute(struct scsi_disk *disk, struct scsi_request *r)
 
     r->disk = disk;
     r->block.piece_count = 0;
-    r->overrun = r->flush_after = r->is_compare = false;
+    r->overrun = r->canceled = r->flush_after = r->is_compare = false;
     r->transferred_bytes = r->left = 0;
     r->range = r->range_count = 0;
     r->buffer = NULL;

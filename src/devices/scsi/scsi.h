@@ -70,7 +70,8 @@ struct scsi_request {
 
     /* When it has ended. */
     uint8_t status;
-    bool overrun; /* there is less memory than the command transfers; nothing was done */
+    bool overrun;  /* there is less memory than the command transfers; nothing was done */
+    bool canceled; /* by the transport, which waited for it to end */
     uint64_t transferred_bytes;
     uint8_t sense[SCSI_SENSE_BYTES]; /* if the status is CHECK CONDITION */
 

@@ -55,8 +55,11 @@ enum config_field {
 enum response {
     OK = 0,
     OVERRUN = 1,
+    ABORTED = 2,
     BAD_TARGET = 3,
+    RESET = 4,
     FAILURE = 9,
+    FUNCTION_SUCCEEDED = 10,
     FUNCTION_REJECTED = 11,
     INCORRECT_LUN = 12,
 };
@@ -79,7 +82,8 @@ struct hba_request {
     struct scsi_request scsi;
     struct virtio_scsi *hba;
     struct virtqueue *queue;
-    struct hba_request *next; /* in hba->spare */
+    struct hba_request *next, **at; /* in hba->tasks; next: in hba->spare */
+    uint64_t tag;
     struct virtio_chain chain;
 };
 
@@ -96,7 +100,9 @@ struct virtio_scsi {
     struct scsi_disk disk;
     uint32_t sense_bytes, cdb_bytes; /* as the guest sets them */
 
-    bool kicking; /* interrupts wait until the whole queue was looked at */
+    bool kicking;              /* interrupts wait until the whole queue was looked at */
+    struct hba_request *tasks; /* under way */
+    enum response canceled_as;
     struct hba_request *spare;
 };
 
@@ -157,6 +163,24 @@ static void fail(struct hba_request *r, enum response why)
     respond(r, response, 0);
 }
 
+static void begin_task(struct hba_request *r)
+{
+    struct virtio_scsi *s = r->hba;
+
+    r->at = &s->tasks;
+    r->next = s->tasks;
+    if (r->next)
+        r->next->at = &r->next;
+    s->tasks = r;
+}
+
+static void end_task(struct hba_request *r)
+{
+    *r->at = r->next;
+    if (r->next)
+        r->next->at = r->at;
+}
+
 static void request_done(struct scsi_request *scsi)
 {
     struct hba_request *r = container_of(scsi, struct hba_request, scsi);
@@ -164,8 +188,9 @@ static void request_done(struct scsi_request *scsi)
     uint32_t sense =
         r->hba->sense_bytes < SCSI_SENSE_BYTES ? r->hba->sense_bytes : SCSI_SENSE_BYTES;
 
-    if (scsi->overrun) {
-        fail(r, OVERRUN);
+    end_task(r);
+    if (scsi->overrun || scsi->canceled) {
+        fail(r, scsi->overrun ? OVERRUN : r->hba->canceled_as);
         return;
     }
     if (scsi->status == SCSI_CHECK_CONDITION) {
@@ -183,9 +208,11 @@ static void start_request(struct hba_request *r)
     struct scsi_request *scsi = &r->scsi;
     uint64_t out_head = REQUEST_BYTES + s->cdb_bytes, in_head = RESPONSE_BYTES + s->sense_bytes;
     uint64_t out = r->chain.out_bytes - out_head, in = r->chain.in_bytes - in_head;
-    uint8_t lun[LUN_BYTES];
+    uint8_t lun[LUN_BYTES], tag[8];
 
     virtio_chain_read(&r->chain, 0, lun, sizeof(lun));
+    virtio_chain_read(&r->chain, LUN_BYTES, tag, sizeof(tag));
+    r->tag = get_le64(tag);
     if (place_of(lun) == NO_TARGET) {
         fail(r, BAD_TARGET);
         return;
@@ -202,6 +229,7 @@ static void start_request(struct hba_request *r)
     scsi->piece_count =
         virtio_chain_pieces(&r->chain, in, in ? in_head : out_head, scsi->size_bytes, scsi->pieces);
     scsi->done = request_done;
+    begin_task(r);
     scsi_disk_execute(&s->disk, scsi);
 }
 
@@ -244,13 +272,31 @@ static void kick_requests(struct virtio_scsi *s, struct virtqueue *queue)
 
 /* ---- control ---- */
 
+static bool has_tag(const void *tag, const struct block_request *block)
+{
+    const struct scsi_request *scsi = container_of(block, struct scsi_request, block);
+
+    return container_of(scsi, struct hba_request, scsi)->tag == *(const uint64_t *)tag;
+}
+
+/* tag: NULL for any. */
+static uint8_t query_task(const struct virtio_scsi *s, const uint64_t *tag)
+{
+    for (const struct hba_request *r = s->tasks; r; r = r->next)
+        if (!tag || r->tag == *tag)
+            return FUNCTION_SUCCEEDED;
+    return OK;
+}
+
 /*
- * Task management. What is under way is waited for, so that afterwards no task is left that could
- * be aborted or asked about.
+ * Task management. What is under way is waited for, so that no task is left of those that were to
+ * be aborted; what has not begun never does.
  */
-static uint8_t manage_tasks(struct virtio_scsi *s, uint32_t what, const uint8_t lun[LUN_BYTES])
+static uint8_t manage_tasks(struct virtio_scsi *s, uint32_t what, const uint8_t lun[LUN_BYTES],
+                            uint64_t tag)
 {
     enum place place = place_of(lun);
+    bool is_reset = what == TMF_UNIT_RESET || what == TMF_NEXUS_RESET;
 
     if (place == NO_TARGET)
         return BAD_TARGET;
@@ -269,8 +315,14 @@ static uint8_t manage_tasks(struct virtio_scsi *s, uint32_t what, const uint8_t 
     default:
         return FUNCTION_REJECTED;
     }
-    block_drain(s->drive);
-    if (what == TMF_UNIT_RESET || what == TMF_NEXUS_RESET)
+    if (what == TMF_QUERY_TASK || what == TMF_QUERY_TASK_SET)
+        return query_task(s, what == TMF_QUERY_TASK ? &tag : NULL);
+    s->canceled_as = is_reset ? RESET : ABORTED;
+    if (what == TMF_ABORT_TASK)
+        block_drain_owner(s->drive, has_tag, &tag);
+    else
+        block_drain(s->drive);
+    if (is_reset)
         scsi_disk_reset(&s->disk, SCSI_UNIT_RESET);
     return OK;
 }
@@ -285,7 +337,7 @@ static size_t control(struct virtio_scsi *s, const struct virtio_chain *chain, u
     case TYPE_TMF: /* subtype, lun, tag */
         if (size < 24 || chain->in_bytes < 1)
             return 0;
-        answer[0] = manage_tasks(s, get_le32(request + 4), request + 8);
+        answer[0] = manage_tasks(s, get_le32(request + 4), request + 8, get_le64(request + 16));
         return 1;
     case TYPE_AN_QUERY: /* lun, events that are asked for: there are none */
     case TYPE_AN_SUBSCRIBE:
@@ -332,6 +384,7 @@ static void hba_forget(struct virtio_device *virtio)
 {
     struct virtio_scsi *s = hba_of(virtio);
 
+    s->canceled_as = RESET;
     if (s->drive)
         block_drain(s->drive);
     s->sense_bytes = DEFAULT_SENSE;
