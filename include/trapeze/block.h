@@ -55,6 +55,8 @@ uint64_t block_size_bytes(const struct block *block); /* a multiple of BLOCK_SEC
 bool block_is_read_only(const struct block *block);
 bool block_is_remote(const struct block *block); /* opened by a URI */
 bool block_has_ring(const struct block *block);  /* the kernel executes requests (io_uring) */
+/* Is each write safe when it ends (cache=)? Then there is no cache that a guest has to flush. */
+bool block_is_write_through(const struct block *block);
 /* Does DISCARD give room back? If not it is done and changes nothing. */
 bool block_can_discard(const struct block *block);
 

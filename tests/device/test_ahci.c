@@ -43,6 +43,13 @@ static int set_up_without_discard(void **state)
     return 0;
 }
 
+static int set_up_written_through(void **state)
+{
+    (void)state;
+    begin(",cache=writethrough");
+    return 0;
+}
+
 static uint16_t run(const struct driver_command *c)
 {
     return ahci_do(f.t, 0, c);
@@ -558,6 +565,7 @@ static void features_are_set(void **state)
     assert_int_equal(run(&c), OK);
     read_to_ram(ATA_IDENTIFY, 0, 0, SECTOR);
     assert_int_equal(word(DATA, 88), 0x203f);
+    assert_int_equal(word(DATA, 82) & 0x20, 0x20);
     assert_int_equal(word(DATA, 85) & 0x20, 0x20);
     c.count = 0x46;
     assert_int_equal(run(&c), ERROR(ATA_ABRT));
@@ -570,6 +578,22 @@ static void features_are_set(void **state)
     assert_int_equal(word(DATA, 85) & 0x20, 0);
     c.features = 0x77;
     assert_int_equal(run(&c), ERROR(ATA_ABRT));
+}
+
+static void a_disk_that_is_written_through_has_no_cache(void **state)
+{
+    struct driver_command c = command(0xef, 0, 0, 0, 0);
+
+    (void)state;
+    c.features = 0x02;
+    assert_int_equal(run(&c), ERROR(ATA_ABRT));
+    recover();
+    c.features = 0x82;
+    assert_int_equal(run(&c), ERROR(ATA_ABRT));
+    recover();
+    read_to_ram(ATA_IDENTIFY, 0, 0, SECTOR);
+    assert_int_equal(word(DATA, 82) & 0x20, 0);
+    assert_int_equal(word(DATA, 85) & 0x20, 0);
 }
 
 static void power_modes(void **state)
@@ -809,6 +833,8 @@ int main(void)
                                         tear_down),
         TEST(it_says_what_it_is),
         TEST(features_are_set),
+        cmocka_unit_test_setup_teardown(a_disk_that_is_written_through_has_no_cache,
+                                        set_up_written_through, tear_down),
         TEST(power_modes),
         TEST(the_largest_address),
         TEST(smart_says_that_all_is_well),

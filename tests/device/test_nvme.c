@@ -80,6 +80,13 @@ static int set_up_read_only(void **state)
     return 0;
 }
 
+static int set_up_written_through(void **state)
+{
+    (void)state;
+    make_machine(",cache=writethrough");
+    return 0;
+}
+
 static int set_up_throttled(void **state)
 {
     (void)state;
@@ -491,6 +498,19 @@ static void a_write_is_durable_when_the_guest_wants_that(void **state)
     assert_int_equal(syncs_of(0), 1);
     assert_int_equal(do_admin(SET, 0, 6, 1), 0);
     assert_int_equal(syncs_of(0), 0);
+}
+
+static void a_disk_that_is_written_through_has_no_cache(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(do_admin(IDENTIFY, 0, 1, 0), 0);
+    assert_int_equal(ram(f.data)[525], 6);
+    assert_int_equal(do_admin(GET, 0, 6, 0), 2);
+    assert_int_equal(do_admin(GET, 0, 6 | 1 << 8, 0), 2);
+    assert_int_equal(do_admin(SET, 0, 6, 1), 2);
+    assert_int_equal(syncs_of(0), 1);
+    assert_int_equal(syncs_of(0x40000000), 1);
 }
 
 static void a_read_only_disk_is_not_written(void **state)
@@ -983,6 +1003,8 @@ int main(void)
         TEST(contents_are_compared),
         TEST(ranges_are_zeroed_and_deallocated),
         TEST(a_write_is_durable_when_the_guest_wants_that),
+        cmocka_unit_test_setup_teardown(a_disk_that_is_written_through_has_no_cache,
+                                        set_up_written_through, tear_down),
         cmocka_unit_test_setup_teardown(a_read_only_disk_is_not_written, set_up_read_only,
                                         tear_down),
         TEST(written_pages_are_marked_dirty),

@@ -271,6 +271,19 @@ static void a_write_is_durable_when_the_driver_wants_that(void **state)
     assert_int_equal(test_read(f.t, f.d.config + 32, 1), 1);
 }
 
+static void a_disk_that_is_written_through_says_so(void **state)
+{
+    (void)state;
+    start(V1 | F_FLUSH | F_CONFIG_WCE, 16);
+    assert_int_equal(test_read(f.t, f.d.config + 32, 1), 0);
+    assert_int_equal(syncs_of_a_write(), 1);
+    test_write(f.t, f.d.config + 32, 1, 1); /* a driver that flushes, too, is none the worse */
+    assert_int_equal(test_read(f.t, f.d.config + 32, 1), 1);
+    assert_int_equal(syncs_of_a_write(), 1);
+    start(V1 | F_FLUSH | F_CONFIG_WCE, 16);
+    assert_int_equal(test_read(f.t, f.d.config + 32, 1), 0);
+}
+
 /* ---- what a driver may not rely on ---- */
 
 static void a_kick_before_the_driver_is_ready_waits(void **state)
@@ -616,6 +629,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_read_only_disk_is_not_written, set_up_read_only,
                                         tear_down_disk),
         TEST(a_write_is_durable_when_the_driver_wants_that),
+        cmocka_unit_test_setup_teardown(a_disk_that_is_written_through_says_so,
+                                        set_up_written_through, tear_down_disk),
         TEST(a_kick_before_the_driver_is_ready_waits),
         TEST(without_bus_mastering_memory_is_left_alone),
         TEST(a_status_at_the_end_of_a_large_buffer_is_marked_dirty),

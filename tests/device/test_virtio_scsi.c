@@ -95,6 +95,13 @@ static int set_up_without_discard(void **state)
     return 0;
 }
 
+static int set_up_written_through(void **state)
+{
+    (void)state;
+    make_machine(",cache=writethrough");
+    return 0;
+}
+
 static int set_up_throttled(void **state)
 {
     (void)state;
@@ -650,6 +657,26 @@ static void a_write_is_durable_when_the_guest_wants_that(void **state)
     assert_int_equal(syncs, before + 3);
 }
 
+static void a_disk_that_is_written_through_has_no_cache(void **state)
+{
+    uint8_t *d = ram(f.data);
+    unsigned before;
+
+    (void)state;
+    start();
+    for (uint8_t control = 0; control < 3; control++) {
+        WORKS(64, true, 0x1a, 8, (uint8_t)(control << 6 | 0x08), 0, 64);
+        assert_memory_equal(d + 4, "\x08\x12\0\0", 4);
+    }
+    d[0] = 0;
+    d[6] = 4;
+    FAILS(0x52600, 24, false, 0x15, 0x10, 0, 0, 24);
+    before = syncs;
+    WORKS(SECTOR, false, 0x2a, 0, 0, 0, 0, 0, 0, 0, 1);
+    WORKS(0, false, 0x35);
+    assert_int_equal(syncs, before + 1); /* once is enough */
+}
+
 /* ---- state ---- */
 
 static void state_survives_in_the_middle(void **state)
@@ -711,6 +738,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_read_only_disk_is_not_written, set_up_read_only,
                                         tear_down),
         TEST(a_write_is_durable_when_the_guest_wants_that),
+        cmocka_unit_test_setup_teardown(a_disk_that_is_written_through_has_no_cache,
+                                        set_up_written_through, tear_down),
         TEST(state_survives_in_the_middle),
         TEST(properties_are_checked),
     };

@@ -95,6 +95,13 @@ static inline int set_up_read_only(void **state)
     return 0;
 }
 
+static inline int set_up_written_through(void **state)
+{
+    (void)state;
+    make_machine(",cache=writethrough", "addr=3");
+    return 0;
+}
+
 static inline int set_up_without_discard(void **state)
 {
     (void)state;

@@ -490,7 +490,7 @@ static void a_cache_mode_says_when_the_disk_is_flushed(void **state)
     } rows[] = {
         {"", 0, 0, 1, 1},
         {",cache=writeback", 0, 0, 1, 1},
-        {",cache=writethrough", 1, 1, 1, 1},
+        {",cache=writethrough", 1, 1, 0, 1},
         {",cache=unsafe", 0, 0, 0, 0},
     };
 
@@ -499,6 +499,7 @@ static void a_cache_mode_says_when_the_disk_is_flushed(void **state)
         unsigned before = atomic_load(&syncs);
 
         open_it(rows[n].options);
+        assert_int_equal(block_is_write_through(f.block), rows[n].of_write);
         assert_int_equal(run(BLOCK_WRITE, 0, 512, buffer), 0);
         assert_int_equal(atomic_load(&syncs), before += rows[n].of_write);
         assert_int_equal(run(BLOCK_ZERO, 0, 512, NULL), 0);

@@ -290,6 +290,11 @@ bool block_has_ring(const struct block *block)
     return block->ring != NULL;
 }
 
+bool block_is_write_through(const struct block *block)
+{
+    return block->cache->is_write_through;
+}
+
 bool block_can_discard(const struct block *block)
 {
     return block->node->can_discard && !block->node->read_only;
@@ -302,14 +307,17 @@ bool block_is_remote(const struct block *block)
 
 /* ---- requests ---- */
 
-static int check_request(const struct block_node *node, const struct block_request *request)
+/* -EINPROGRESS: there is something to do. */
+static int check_request(const struct block *block, const struct block_request *request)
 {
+    const struct block_node *node = block->node;
+
     if (request->op == BLOCK_FLUSH)
-        return 0;
+        return block->cache->is_write_through ? 0 : -EINPROGRESS;
     if (request->offset > node->size_bytes ||
         request->size_bytes > node->size_bytes - request->offset)
         return -EINVAL;
-    return node->read_only && request->op != BLOCK_READ ? -EROFS : 0;
+    return node->read_only && request->op != BLOCK_READ ? -EROFS : -EINPROGRESS;
 }
 
 static struct block_work *take_work(struct block *block)
@@ -420,8 +428,7 @@ static struct block_request *take_kept(struct block *block,
 /* Written to the disk before it ends? */
 static bool must_be_safe(const struct block *block, const struct block_request *request)
 {
-    return block->cache->is_write_through && request->op != BLOCK_READ &&
-           request->op != BLOCK_FLUSH;
+    return block->cache->is_write_through && request->op != BLOCK_READ;
 }
 
 static void run_work(struct work *opaque)
@@ -526,10 +533,10 @@ static void throttle(struct block *block, struct block_work *work)
 
 void block_submit(struct block *block, struct block_request *request)
 {
-    int status = check_request(block->node, request);
+    int status = check_request(block, request);
     struct block_work *work;
 
-    if (status) {
+    if (status != -EINPROGRESS) {
         request->done(request, status);
         return;
     }

@@ -217,6 +217,7 @@ void ata_flush(struct ata_drive *drive); /* then the command ends */
 /* drive.c: what kind of drive it is, in the registers; and that it is well */
 void ata_signature(struct ata_drive *drive);
 void ata_sign(struct ata_drive *drive);
+bool ata_has_write_cache(const struct ata_drive *drive); /* a disk that is not written through */
 /* identify.c: 512 bytes each */
 void ata_identify(struct ata_drive *drive); /* into buffer */
 void ata_smart_data(uint8_t *sector);

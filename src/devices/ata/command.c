@@ -266,11 +266,10 @@ static void do_set_features(struct ata_drive *d, unsigned flags)
     (void)flags;
     switch (d->tf.features[0]) {
     case 0x02:
-        known = !d->is_cd;
-        d->write_cache = true;
+        known = d->write_cache = ata_has_write_cache(d);
         break;
     case 0x82:
-        known = !d->is_cd;
+        known = ata_has_write_cache(d);
         d->write_cache = false;
         if (known) {
             ata_flush(d);

@@ -31,6 +31,11 @@ void ata_sign(struct ata_drive *d)
     d->tf.status = d->is_cd ? 0 : ATA_DRDY | ATA_DSC;
 }
 
+bool ata_has_write_cache(const struct ata_drive *d)
+{
+    return !d->is_cd && d->drive && !block_is_write_through(d->drive);
+}
+
 void ata_reset(struct ata_drive *d)
 {
     ata_drain(d);
@@ -43,7 +48,8 @@ void ata_reset(struct ata_drive *d)
     d->heads = ATA_HEADS;
     d->track_sectors = ATA_TRACK_SECTORS;
     d->transfer_mode = 0;
-    d->write_cache = d->look_ahead = d->smart = true;
+    d->write_cache = ata_has_write_cache(d);
+    d->look_ahead = d->smart = true;
     d->standby = false;
     d->queue_failed = false;
     atapi_reset(d);

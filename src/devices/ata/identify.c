@@ -104,8 +104,8 @@ static void put_geometry(struct ata_drive *d)
 
 static void put_commands(struct ata_drive *d)
 {
-    put_word(d, 82, 0x0069); /* look-ahead, write cache, power management, SMART */
-    put_word(d, 83, 0x7400); /* FLUSH CACHE, EXT; 48-bit */
+    put_word(d, 82, 0x0049 | (ata_has_write_cache(d) ? 0x20u : 0)); /* look-ahead, power, SMART */
+    put_word(d, 83, 0x7400);                                        /* FLUSH CACHE, EXT; 48-bit */
     put_word(d, 84, 0x4063); /* FUA, logs, SMART self-test and error log */
     put_word(d, 85,
              0x0008u | (d->look_ahead ? 0x40u : 0) | (d->write_cache ? 0x20u : 0) |

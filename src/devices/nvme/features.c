@@ -39,12 +39,17 @@ uint8_t nvme_critical_warning(const struct nvme *s)
                : 0;
 }
 
+bool nvme_has_write_cache(const struct nvme *s)
+{
+    return s->drive && !block_is_write_through(s->drive);
+}
+
 void nvme_reset_features(struct nvme *s)
 {
     s->features = (struct nvme_features){
         .arbitration = NO_LIMIT,
         .over_k = 343, /* what identify.c says is too warm */
-        .write_cache = true,
+        .write_cache = nvme_has_write_cache(s),
     };
 }
 
@@ -125,11 +130,13 @@ static uint16_t get_write_cache(const struct nvme *s, uint32_t which, uint32_t *
 {
     (void)which;
     *out = s->features.write_cache;
-    return NVME_OK;
+    return nvme_has_write_cache(s) ? NVME_OK : NVME_INVALID_FIELD;
 }
 
 static uint16_t set_write_cache(struct nvme *s, uint32_t value)
 {
+    if (!nvme_has_write_cache(s))
+        return NVME_INVALID_FIELD;
     s->features.write_cache = value & 1;
     return NVME_OK;
 }
@@ -233,7 +240,7 @@ static const struct feature *find_feature(const struct nvme_request *r)
 static uint16_t get_default(const struct feature *feature, const struct nvme *s, uint32_t which,
                             uint32_t *out)
 {
-    struct nvme fresh = {.queue_count = s->queue_count};
+    struct nvme fresh = {.drive = s->drive, .queue_count = s->queue_count};
 
     nvme_reset_features(&fresh);
     return feature->get(&fresh, which, out);

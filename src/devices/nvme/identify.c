@@ -20,7 +20,8 @@
 
 #define LOG_PAGE_OFFSETS        0x4u
 #define COMMANDS                0x1du /* Compare, Dataset Management, Write Zeroes, Save and Select */
-#define WRITE_CACHE             0x7u /* there is one; Flush is for all namespaces, too */
+#define WRITE_CACHE             0x1u
+#define FLUSHES_ALL             0x6u /* Flush is for all namespaces, too */
 #define FIRMWARE_SLOTS          0x3u /* one, read-only */
 #define SGL_SUPPORT             0x1u /* any alignment */
 #define CONTROLLER_IO           1u
@@ -69,7 +70,7 @@ static void identify_controller(const struct nvme *s, uint8_t *c)
     c[513] = 0x44;
     put_le32(c + 516, 1); /* namespaces */
     put_le16(c + 520, COMMANDS);
-    c[525] = WRITE_CACHE;
+    c[525] = FLUSHES_ALL | (nvme_has_write_cache(s) ? WRITE_CACHE : 0);
     put_le32(c + 536, SGL_SUPPORT);
     snprintf((char *)c + 768, 256, "nqn.2014-08.org.nvmexpress:%04x%04x%s:trapeze", NVME_VENDOR_ID,
              NVME_SUBSYSTEM_ID, nvme_serial(s));

@@ -244,6 +244,7 @@ uint16_t nvme_get_log_page(struct nvme_request *r);
 uint16_t nvme_get_features(struct nvme_request *r);
 uint16_t nvme_set_features(struct nvme_request *r);
 void nvme_reset_features(struct nvme *s);
+bool nvme_has_write_cache(const struct nvme *s); /* if its disk is not written through */
 uint8_t nvme_critical_warning(const struct nvme *s);
 
 /* An event has happened; the guest is told if it asks. */

@@ -536,10 +536,15 @@ void scsi_disk_execute(struct scsi_disk *disk, struct scsi_request *r)
     scsi_end(r, sense && sense != SCSI_NOT_READY ? sense : SCSI_INVALID_OPCODE);
 }
 
+bool scsi_has_write_cache(const struct scsi_disk *disk)
+{
+    return disk->drive && !block_is_write_through(disk->drive);
+}
+
 void scsi_disk_reset(struct scsi_disk *disk, uint32_t attention)
 {
     disk->attention = attention;
-    disk->write_cache = true;
+    disk->write_cache = scsi_has_write_cache(disk);
     disk->stopped = false;
 }
 

@@ -13,6 +13,7 @@ void scsi_reply(struct scsi_request *r, const void *data, size_t size_bytes,
                 uint64_t allocation_bytes);
 /* Data for the unit. False: there is less; the request has ended. */
 bool scsi_take(struct scsi_request *r, void *out, size_t size_bytes);
+bool scsi_has_write_cache(const struct scsi_disk *disk); /* if it is not written through */
 
 /* inquiry.c */
 void scsi_inquiry(struct scsi_request *r);

@@ -1,7 +1,8 @@
 /*
  * mode.c - MODE SENSE and MODE SELECT: error recovery, caching, control
  *
- * SPC-4, 6.11 to 6.14 and 7.5; SBC-3, 6.4. Only the write cache can be switched. Nothing is saved.
+ * SPC-4, 6.11 to 6.14 and 7.5; SBC-3, 6.4. Only the write cache can be switched, if there is
+ * one. Nothing is saved.
  */
 #include <string.h>
 
@@ -46,7 +47,8 @@ static size_t put_page(const struct scsi_disk *disk, uint8_t page, unsigned cont
     memset(data, 0, size);
     data[0] = page;
     data[1] = (uint8_t)(size - 2);
-    if (page == PAGE_CACHING && (control != CURRENT || disk->write_cache))
+    if (page == PAGE_CACHING &&
+        (control == CURRENT ? disk->write_cache : scsi_has_write_cache(disk)))
         data[2] = CACHING_WCE;
     if (page == PAGE_CONTROL && control != CHANGEABLE)
         data[3] = CONTROL_REORDER;

@@ -276,9 +276,10 @@ static void blk_forget(struct virtio_device *virtio)
 {
     struct virtio_blk *s = blk_of(virtio);
 
-    if (s->drive)
+    if (s->drive) {
         block_drain(s->drive);
-    s->writeback = true;
+        s->writeback = !block_is_write_through(s->drive);
+    }
 }
 
 /* ---- configuration ---- */
@@ -353,7 +354,7 @@ static int blk_attach(struct device *dev, struct error *err)
     else
         s->virtio.offered |= F_WRITE_ZEROES | (block_can_discard(s->drive) ? F_DISCARD : 0);
     virtio_init(&s->virtio);
-    s->writeback = true;
+    blk_forget(&s->virtio);
     return virtio_transport_attach(dev, &s->virtio, PCI_CLASS_STORAGE, err);
 }
 
