@@ -66,6 +66,7 @@ struct run {
     struct run_media media;
     struct run_seed seed;
     struct run_networks networks;
+    uint64_t card_seed;
     struct run_shares shares;
     struct vsock *vsock;
     struct run_hotplug hotplug;
@@ -180,29 +181,39 @@ static int add_devices(struct run *run, struct error *err)
 
 /* ---- networks ---- */
 
-/* The same for the same machine: of its name and its disks. */
+/*
+ * What the cards' addresses are made of. The same for the same machine: of its name and its disks.
+ * One without disks does not remember them, so each start is another machine, unless it has a UUID
+ * or is to repeat.
+ */
 static uint64_t machine_seed(const struct run *run)
 {
-    uint64_t seed = hash_add(HASH_START, run->options.name, strlen(run->options.name));
+    const struct run_options *options = &run->options;
+    bool has_disk = (run->media.image_disk && !run->media.image_is_cd) || options->disk.count;
+    uint64_t seed = hash_add(HASH_START, options->name, strlen(options->name)), chance;
 
     if (run->media.image_disk)
         seed = hash_add(seed, run->media.image_disk, strlen(run->media.image_disk));
-    for (size_t i = 0; i < run->options.disk.count; i++)
-        seed = hash_add(seed, run->options.disk.items[i], strlen(run->options.disk.items[i]));
-    return seed;
+    for (size_t i = 0; i < options->disk.count; i++)
+        seed = hash_add(seed, options->disk.items[i], strlen(options->disk.items[i]));
+    if (has_disk || options->counted)
+        return seed;
+    if (options->uuid)
+        return hash_add(seed, options->uuid, strlen(options->uuid));
+    host_random(&chance, sizeof(chance));
+    return seed ^ chance;
 }
 
 static int add_networks(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
-
     const struct run_network_options networks = {
         .name = options->name,
         .net = &options->net,
         .publish = &options->publish,
         .is_default = !run->media.kernel,
         .boots = !run->media.kernel && !run->media.image_disk && !options->disk.count,
-        .seed = machine_seed(run),
+        .seed = run->card_seed,
     };
 
     return run_add_networks(&run->networks, run->machine, &networks, err);
@@ -219,7 +230,7 @@ static void offer_hotplug(struct run *run)
         (struct run_hotplug){.machine = run->machine,
                              .media = &run->media,
                              .networks = &run->networks,
-                             .cards = {.name = run->options.name, .seed = machine_seed(run)},
+                             .cards = {.name = run->options.name, .seed = run->card_seed},
                              .monitor = run->monitor};
     run_offer_hotplug(&run->hotplug);
 }
@@ -504,6 +515,7 @@ static int start(struct run *run, struct error *err)
         run_open_shares(&run->shares, &run->options.share, is_sandboxed(&run->options), err) ||
         run_open_vsock(&run->vsock, run->options.vsock, is_sandboxed(&run->options), err))
         return -EINVAL;
+    run->card_seed = machine_seed(run);
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
@@ -797,16 +809,18 @@ const struct cli_option cli_run_options[] = {
      .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "
              "are gone at the end"},
     {"net", 'N', CLI_TEXTS, AT(net), "KIND[,P=VALUE]...", .choices = run_net_choices,
-     .help = "a network card and what it is connected to; model=virtio, virtio-mmio (without PCI) "
-             "or e1000 is what the guest sees, transitional=on lets old virtio drivers use it, "
-             "mac=ADDRESS its address, queues=N and mtu=N more of "
-             "a virtio card, romfile=FILE "
-             "its boot ROM (default: iPXE of the package ipxe-qemu if there is nothing else to "
-             "start from); tftp=FOLDER,bootfile=NAME of user is what a card boots; vlan=N or "
-             "trunk=LIST of "
-             "switch=NAME is the port, see 'trapeze help switch run' (default: user "
-             "if the guest boots from firmware and libslirp was there when trapeze was built, else "
-             "none); may be repeated"},
+     .help =
+         "a network card and what it is connected to; model=virtio, virtio-mmio (without PCI) "
+         "or e1000 is what the guest sees, transitional=on lets old virtio drivers use it, "
+         "mac=ADDRESS its address (default: made of the machine's name and disks; without disks "
+         "or --uuid a new one at each start), queues=N and mtu=N more of "
+         "a virtio card, romfile=FILE "
+         "its boot ROM (default: iPXE of the package ipxe-qemu if there is nothing else to "
+         "start from); tftp=FOLDER,bootfile=NAME of user is what a card boots; vlan=N or "
+         "trunk=LIST of "
+         "switch=NAME is the port, see 'trapeze help switch run' (default: user "
+         "if the guest boots from firmware and libslirp was there when trapeze was built, else "
+         "none); may be repeated"},
     {"hotplug", 0, CLI_NUMBER, AT(hotplug), "N", .initial = "0", .max = RUN_MAX_PORTS,
      .help =
          "slots for disks and network cards that come and go while the machine runs ('trapeze "

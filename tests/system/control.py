@@ -262,7 +262,29 @@ def case_sandbox(trapeze, folder):
     check(seccomp(machine.child.pid) == {"0"}, "there is a sandbox, although it is off")
 
 
+def case_addresses(trapeze, folder):
+    """A card's address is the same at each start, if the machine has a disk or a UUID; else it is another one."""
+    disk = os.path.join(folder, "disk.img")
+    with open(disk, "wb") as image:
+        image.truncate(1 << 20)
+
+    def address(*options):
+        listener = os.path.join(folder, "net.sock")
+        machine = Machine(trapeze, folder, "--net", f"socket,listen={listener},model=e1000", *options)
+        receive = machine.monitor("inspect", "e1000")["state"]["ra"][:2]
+        machine.monitor("stop")
+        machine.end(0)
+        return receive
+
+    check(address() != address(), "two machines have one address")
+    for options in ("--disk", disk), ("--uuid", "e0a5bd1e-7b3c-4b3f-9a52-5f2f0b0f7a11"), ("--counted",):
+        first = address(*options)
+        check(first == address(*options), f"{options}: another address")
+        check(first != address(*options, "--name", "other"), f"{options}: two names have one address")
+
+
 CASES = {
+    "addresses": case_addresses,
     "changed": case_changed,
     "gdb": case_gdb,
     "inspect": case_inspect,
