@@ -216,6 +216,10 @@ static int add_networks(struct run *run, struct error *err)
         .seed = run->card_seed,
     };
 
+    run_find_user(&run->seed,
+                  run->media.image_disk || !options->disk.count ? run->media.image_disk
+                                                                : options->disk.items[0],
+                  run->networks.ssh_user);
     return run_add_networks(&run->networks, run->machine, &networks, err);
 }
 

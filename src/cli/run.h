@@ -139,6 +139,13 @@ struct run_seed {
 /* A descriptor of the disk that tells it, a raw image; the caller closes it. -errno with err. */
 int run_make_seed(const struct run_seed *seed, struct error *err);
 
+#define RUN_USER_BYTES 33u
+/*
+ * Whom cloud-init makes: whom user-data names, or the one that the system is known for which the
+ * name of its disk (FILE[,P=V]..., or NULL) has in it. "": nobody knows.
+ */
+void run_find_user(const struct run_seed *seed, const char *disk, char out[RUN_USER_BYTES]);
+
 /* ---- run_net.c ---- */
 
 #define RUN_MAX_NETS 8
@@ -146,8 +153,10 @@ int run_make_seed(const struct run_seed *seed, struct error *err);
 struct run_networks {
     struct net *nets[RUN_MAX_NETS];
     size_t count;
-    bool wants_ssh;   /* set by the caller: a port of the host leads to the guest's 22 */
-    bool reads_files; /* while the machine runs */
+    /* Set by the caller. */
+    bool wants_ssh;                /* a port of the host leads to the guest's 22 */
+    char ssh_user[RUN_USER_BYTES]; /* who logs in there; "": not known */
+    bool reads_files;              /* while the machine runs */
 };
 
 struct run_network_options {

@@ -216,15 +216,17 @@ static bool leads_to_ssh(const char *text)
     return colon && (strcmp(colon, ":22") == 0 || strcmp(colon, ":22/tcp") == 0);
 }
 
-static void tell(const char *text)
+static void tell(const char *text, const char *user)
 {
     const char *colon = strrchr(text, ':');
     const char *host_end = colon ? memrchr(text, ':', (size_t)(colon - text)) : NULL;
     const char *port = host_end ? host_end + 1 : text;
 
     if (leads_to_ssh(text))
-        log_info("the guest's SSH server: ssh -p %.*s USER@%.*s", (int)(colon - port), port,
-                 host_end ? (int)(host_end - text) : 9, host_end ? text : "127.0.0.1");
+        log_info("the guest's SSH server: ssh -p %.*s %s@%.*s%s", (int)(colon - port), port,
+                 *user ? user : "USER", host_end ? (int)(host_end - text) : 9,
+                 host_end ? text : "127.0.0.1",
+                 *user ? "" : " (USER: the system's own, such as debian or ubuntu)");
     else
         log_info("%s: the host's port leads to the guest's", text);
 }
@@ -236,7 +238,7 @@ static int publish_one(struct run_networks *networks, const char *text, struct e
     if (result)
         error_prefix(err, "--publish %s: ", text);
     else
-        tell(text);
+        tell(text, networks->ssh_user);
     return result;
 }
 

@@ -164,6 +164,120 @@ static int make_files(struct seed_files *files, const struct run_seed *seed, str
     return result;
 }
 
+/* ---- the user ---- */
+
+/*
+ * Of YAML only what such files are written in, line by line: what is in another form names nobody.
+ *
+ * https://cloudinit.readthedocs.io/en/latest/reference/modules.html#users-and-groups
+ */
+struct names {
+    char user[RUN_USER_BYTES];  /* of "user", instead of the system's own */
+    char first[RUN_USER_BYTES]; /* of "users" */
+    bool has_users, has_default;
+    enum { ELSEWHERE, IN_USER, IN_USERS } place;
+};
+
+static void take_name(char out[RUN_USER_BYTES], const char *text)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789-.";
+    size_t quoted = *text == '"' || *text == '\'', length = strspn(text + quoted, letters);
+    const char *rest = text + quoted + length;
+
+    if (quoted && *rest == *text)
+        rest++;
+    else if (quoted)
+        return;
+    if (!*out && length && length < RUN_USER_BYTES && !rest[strspn(rest, " \t\r")])
+        snprintf(out, RUN_USER_BYTES, "%.*s", (int)length, text + quoted);
+}
+
+/* What follows "KEY:"; NULL: it is another line. */
+static const char *value_of(const char *line, const char *key)
+{
+    size_t length = strlen(key);
+
+    if (strncmp(line, key, length) || line[length] != ':')
+        return NULL;
+    line += length + 1;
+    return line + strspn(line, " \t");
+}
+
+static void take_line(struct names *names, char *line)
+{
+    size_t indent = strspn(line, " ");
+    const char *text = line + indent, *value;
+    char *comment = strstr(line, " #");
+
+    if (comment)
+        *comment = '\0';
+    if (!*text || *text == '#' || *text == '\r')
+        return;
+    if (!indent && *text != '-') {
+        names->place = ELSEWHERE;
+        if ((value = value_of(text, "user"))) {
+            names->place = IN_USER;
+            take_name(names->user, value);
+        } else if ((value = value_of(text, "users"))) {
+            names->place = IN_USERS;
+            names->has_users = true;
+            names->has_default = strstr(value, "default");
+        }
+        return;
+    }
+    if (names->place == IN_USERS && *text == '-') {
+        text += 1 + strspn(text + 1, " ");
+        names->has_default |= strncmp(text, "default", 7) == 0;
+        if (!strchr(text, ':') && strncmp(text, "default", 7))
+            take_name(names->first, text);
+    }
+    value = value_of(text, "name");
+    if (value && names->place != ELSEWHERE)
+        take_name(names->place == IN_USER ? names->user : names->first, value);
+}
+
+/* Whom these systems make, if nothing else is said, is called as they are. */
+static void guess_user(const char *disk, char out[RUN_USER_BYTES])
+{
+    static const char *const systems[] = {"debian", "ubuntu",    "fedora",
+                                          "rocky",  "almalinux", "alpine"};
+    char *name = strdup(disk), *slash;
+
+    if (!name)
+        return;
+    name[strcspn(name, ",")] = '\0';
+    slash = strrchr(name, '/');
+    for (size_t n = 0; !*out && n < sizeof(systems) / sizeof(systems[0]); n++)
+        if (strcasestr(slash ? slash : name, systems[n]))
+            snprintf(out, RUN_USER_BYTES, "%s", systems[n]);
+    free(name);
+}
+
+void run_find_user(const struct run_seed *seed, const char *disk, char out[RUN_USER_BYTES])
+{
+    struct names names = {0};
+    struct seed_files files = {0};
+    struct error err = {0};
+    char *text = NULL, *next;
+
+    if (seed->user_data && !read_user_data(&files, seed->user_data, &err))
+        text = strndup((const char *)files.user_data, files.user_data_bytes);
+    next = text;
+    if (text && strncmp(text, "#cloud-config", 13) == 0)
+        while (next)
+            take_line(&names, strsep(&next, "\n"));
+    free(text);
+    free(files.user_data);
+    *out = '\0';
+    if (*names.user)
+        strcpy(out, names.user);
+    else if (names.has_users && !names.has_default)
+        strcpy(out, names.first);
+    else if (disk)
+        guess_user(disk, out);
+}
+
 /* ---- the file system ---- */
 
 #ifdef HAVE_ARCHIVE

@@ -127,6 +127,39 @@ static void the_identity_follows_what_is_said(void **state)
     json_decref(other);
 }
 
+static void the_user_is_who_logs_in(void **state)
+{
+    static const struct {
+        const char *user_data, *disk, *user;
+    } rows[] = {
+        {NULL, NULL, ""},
+        {NULL, "disk.qcow2", ""},
+        {NULL, "/vm/ubuntu/Debian-12.qcow2,if=nvme", "debian"},
+        {NULL, "disk.img,serial=debian", ""},
+        {"#cloud-config\npackages: [tree]\n", "ubuntu.img", "ubuntu"},
+        {"#cloud-config\nuser: jo\n", "debian.img", "jo"},
+        {"#cloud-config\n# user: no\nuser:   # mine\n  shell: /bin/sh\n  name: 'jo'\r\n", NULL,
+         "jo"},
+        {"#cloud-config\nusers:\n  - default\n  - name: al\n", "debian.img", "debian"},
+        {"#cloud-config\nusers: [default]\n", "debian.img", "debian"},
+        {"#cloud-config\nusers:\n- gecos: Al\n  name: \"al\"\n- name: bo\n", "debian.img", "al"},
+        {"#cloud-config\nusers:\n  - al\nruncmd:\n - name: no\n", NULL, "al"},
+        {"#cloud-config\nusers: []\n", "debian.img", ""},
+        {"#cloud-config\nuser: $(reboot)\n", NULL, ""},
+        {"#!/bin/sh\nuser: jo\n", "debian.img", "debian"},
+    };
+
+    (void)state;
+    for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        const struct run_seed seed = {
+            rows[n].user_data ? file_with("user", rows[n].user_data) : NULL, NULL, NULL};
+        char user[RUN_USER_BYTES];
+
+        run_find_user(&seed, rows[n].disk, user);
+        assert_string_equal(user, rows[n].user);
+    }
+}
+
 static void what_would_do_nothing_is_refused(void **state)
 {
     struct error err;
@@ -163,6 +196,7 @@ int main(void)
         cmocka_unit_test(keys_and_name_are_in_the_meta_data),
         cmocka_unit_test(the_identity_follows_what_is_said),
 #endif
+        cmocka_unit_test(the_user_is_who_logs_in),
         cmocka_unit_test(what_would_do_nothing_is_refused),
     };
 
