@@ -1,9 +1,9 @@
 /*
  * fuzz_ahci.c - a hostile driver of the AHCI controller, its disk and its CD
  *
- * Steps are commands, well-formed or not, registers, configuration space, memory, and saved states.
- * Claims: states survive a round trip; whatever happened, a reset makes it a controller again whose
- * disk reads what it holds.
+ * Steps are commands, well-formed or not, registers, configuration space, memory, changes of the
+ * CD, and saved states. Claims: states survive a round trip; whatever happened, a reset makes it a
+ * controller again whose disk reads what it holds.
  */
 #include "fuzz_ata.h"
 
@@ -62,7 +62,10 @@ static void step(struct rig *r, struct fuzz_input *in)
         ahci_write(r->t, what >> 7, P_SCTL, (uint32_t)fuzz_take(in, 1) % 5);
         break;
     case 9:
-        drain(r);
+        if (what & 0x80)
+            take_change(r, (uint8_t)fuzz_take(in, 1));
+        else
+            drain(r);
         break;
     case 10:
         device_test_loop(r->t);

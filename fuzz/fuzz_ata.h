@@ -5,9 +5,6 @@
 #ifndef FUZZ_FUZZ_ATA_H
 #define FUZZ_FUZZ_ATA_H
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "ata_driver.h"
 #include "base/bytes.h"
 #include "devices/devices.h"
@@ -23,25 +20,39 @@
 struct rig {
     struct device_test *t;
     struct device *controller, *drives[DRIVES]; /* a disk, a CD */
+    struct block *images[DRIVES], *other_cd;
 };
 
 static inline struct device *new_drive(struct rig *r, const struct device_class *class,
-                                       unsigned bytes)
+                                       struct block *block)
 {
     struct device *dev = device_test_create(r->t, class, NULL);
-    int fd = memfd_create("disk", MFD_CLOEXEC);
     struct error err = {0};
-    char path[64];
-    struct block *block;
 
-    FUZZ_CLAIM(fd >= 0 && ftruncate(fd, bytes) == 0);
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    block = block_open(r->t->loop, path, &err);
     FUZZ_CLAIM(block != NULL);
     FUZZ_CLAIM(device_set_pointer(dev, "controller", r->controller, &err) == 0);
     FUZZ_CLAIM(device_set_pointer(dev, "drive", block, &err) == 0);
     device_test_attach(dev);
     return dev;
+}
+
+/* What somebody does at the drive. */
+static inline void change_cd(struct rig *r, struct block *medium, bool by_force)
+{
+    struct error err = {0};
+    struct block *old;
+    bool asked;
+
+    FUZZ_LOCKED(r->t,
+                FUZZ_CLAIM(ata_cd_change(r->drives[1], medium, by_force, &asked, &old, &err) == 0));
+    FUZZ_CLAIM(!asked || !by_force);
+}
+
+static inline void take_change(struct rig *r, uint8_t what)
+{
+    struct block *media[4] = {NULL, r->images[1], r->other_cd, NULL};
+
+    change_cd(r, media[what & 3], what & 4);
 }
 
 /* The same machine each time, as after power-on. */
@@ -53,10 +64,14 @@ static inline struct rig *rig(const struct device_class *controller)
         r.t = device_test_new(RAM_BYTES);
         device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
         r.controller = device_test_add(r.t, controller, NULL);
-        r.drives[0] = new_drive(&r, &ata_disk_class, DISK_BYTES);
-        r.drives[1] = new_drive(&r, &ata_cd_class, CD_BYTES);
+        r.images[0] = fuzz_disk(r.t->loop, DISK_BYTES);
+        r.images[1] = fuzz_disk(r.t->loop, CD_BYTES);
+        r.other_cd = fuzz_disk(r.t->loop, CD_BYTES / 4);
+        r.drives[0] = new_drive(&r, &ata_disk_class, r.images[0]);
+        r.drives[1] = new_drive(&r, &ata_cd_class, r.images[1]);
         device_test_start(r.t);
     }
+    change_cd(&r, r.images[1], true);
     device_test_reset(r.t);
     memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
     return &r;

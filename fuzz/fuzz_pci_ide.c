@@ -1,9 +1,9 @@
 /*
  * fuzz_pci_ide.c - a hostile driver of the IDE controller, its disk and its CD
  *
- * Steps are commands, registers, data, the bus master, configuration space, memory, and saved
- * states. Claims: states survive a round trip; whatever happened, a reset makes it a controller
- * again whose disk reads what it holds.
+ * Steps are commands, registers, data, the bus master, configuration space, memory, changes of the
+ * CD, and saved states. Claims: states survive a round trip; whatever happened, a reset makes it a
+ * controller again whose disk reads what it holds.
  */
 #include "fuzz_ata.h"
 
@@ -76,7 +76,10 @@ static void step(struct rig *r, struct fuzz_input *in)
         test_write(r->t, IDE_TABLE + (fuzz_take(in, 1) & 0xfe), fuzz_take(in, 2), 2);
         break;
     case 9:
-        drain(r);
+        if (what & 0x80)
+            take_change(r, (uint8_t)fuzz_take(in, 1));
+        else
+            drain(r);
         break;
     case 10:
         device_test_loop(r->t);

@@ -184,9 +184,11 @@ int cli_monitor_run(const struct cli_verb *verb, char **words);
 int cli_inspect_run(const struct cli_verb *verb, char **words);
 int cli_device_add_run(const struct cli_verb *verb, char **words);
 int cli_device_remove_run(const struct cli_verb *verb, char **words);
+int cli_media_insert_run(const struct cli_verb *verb, char **words);
+int cli_media_eject_run(const struct cli_verb *verb, char **words);
 int cli_balloon_run(const struct cli_verb *verb, char **words);
 extern const struct cli_option cli_client_options[], cli_device_add_options[],
-    cli_device_remove_options[];
+    cli_device_remove_options[], cli_media_options[];
 
 /* ---- config.c ---- */
 

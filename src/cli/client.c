@@ -1,9 +1,11 @@
 /*
- * client.c - trapeze monitor, inspect, device and balloon: talk to a running machine's socket
+ * client.c - trapeze monitor, inspect, device, media and balloon: talk to a running machine's
+ * socket
  */
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +14,7 @@
 
 #include "control/monitor.h"
 #include "control/stream.h"
+#include "host/host.h"
 
 struct client_options {
     bool json;
@@ -48,8 +51,9 @@ static void close_connection(struct connection *connection)
         close(connection->fd);
 }
 
-static int send_request(const struct connection *connection, const json_t *request,
-                        struct error *err)
+/* With a descriptor, or -1. */
+static int send_request_fd(const struct connection *connection, const json_t *request, int fd,
+                           struct error *err)
 {
     char *text = json_dumps(request, JSON_COMPACT);
     size_t size = text ? strlen(text) : 0;
@@ -58,7 +62,7 @@ static int send_request(const struct connection *connection, const json_t *reque
         return error_set(err, ENOMEM, "out of memory");
     text[size] = '\n'; /* in place of the end mark */
     for (size_t sent = 0; sent < size + 1;) {
-        ssize_t n = send(connection->fd, text + sent, size + 1 - sent, MSG_NOSIGNAL);
+        ptrdiff_t n = host_send(connection->fd, text + sent, size + 1 - sent, sent ? -1 : fd);
 
         if (n < 0) {
             free(text);
@@ -69,6 +73,12 @@ static int send_request(const struct connection *connection, const json_t *reque
     }
     free(text);
     return 0;
+}
+
+static int send_request(const struct connection *connection, const json_t *request,
+                        struct error *err)
+{
+    return send_request_fd(connection, request, -1, err);
 }
 
 /* The next line of JSON, or NULL. */
@@ -101,15 +111,22 @@ static void print_reply(const struct connection *connection, const json_t *reply
     fflush(stdout);
 }
 
+/* 0, or what a reply says went wrong. */
+static int check_reply(const json_t *reply, struct error *err)
+{
+    const char *error = json_string_value(json_object_get(reply, "error"));
+
+    if (json_is_true(json_object_get(reply, "ok")))
+        return 0;
+    return error_set(err, EREMOTEIO, "%s", error ? error : "refused");
+}
+
 /* One request and its reply; -EREMOTEIO if the machine answered with an error. */
 static int ask(const struct connection *connection, const json_t *request, struct error *err)
 {
     json_t *reply = send_request(connection, request, err) ? NULL : read_reply(connection, err);
-    const char *error = json_string_value(json_object_get(reply, "error"));
-    int result = reply ? 0 : -EIO;
+    int result = reply ? check_reply(reply, err) : -EIO;
 
-    if (reply && !json_is_true(json_object_get(reply, "ok")))
-        result = error_set(err, EREMOTEIO, "%s", error ? error : "refused");
     if (reply && (result == 0 || connection->json))
         print_reply(connection, reply);
     json_decref(reply);
@@ -351,6 +368,127 @@ int cli_device_remove_run(const struct cli_verb *verb, char **words)
     close_connection(&connection);
     cli_texts_free(&operands);
     return status;
+}
+
+/* ---- trapeze media ---- */
+
+const struct cli_option cli_media_options[] = {
+    {"force", .kind = CLI_FLAG, .offset = offsetof(struct remove_options, force),
+     .help = "at once, also if the guest has locked the drive"},
+    {"json", .kind = CLI_FLAG, .offset = offsetof(struct remove_options, json),
+     .help = "print the answer as it comes: JSON"},
+    {.kind = CLI_END},
+};
+
+/* The next line that is no event, or that tells that a tray has opened. NULL with err. */
+static json_t *read_media_line(const struct connection *connection, bool opened, struct error *err)
+{
+    json_t *line;
+
+    do {
+        const char *event;
+
+        line = read_reply(connection, err);
+        event = json_string_value(json_object_get(line, "event"));
+        if (!opened
+                ? !event
+                : event && !strcmp(event, "tray") && json_is_true(json_object_get(line, "open")))
+            return line;
+        json_decref(line);
+    } while (line);
+    return NULL;
+}
+
+/* The reply, or NULL with err. Until the guest has opened the tray, if it has to. */
+static json_t *ask_for_change(const struct connection *connection, const json_t *request, int fd,
+                              struct error *err)
+{
+    bool is_asked = false;
+    json_t *reply;
+
+    do {
+        if (is_asked) {
+            fprintf(stderr, "The guest has locked the drive, and was asked to open it.\n");
+            reply = read_media_line(connection, true, err);
+            json_decref(reply);
+            if (!reply)
+                return NULL;
+        }
+        reply = send_request_fd(connection, request, fd, err)
+                    ? NULL
+                    : read_media_line(connection, false, err);
+        is_asked = json_is_true(json_object_get(reply, "asked"));
+        if (reply && !is_asked && !check_reply(reply, err))
+            return reply;
+        json_decref(reply);
+    } while (is_asked);
+    return NULL;
+}
+
+static int change_media(const struct cli_verb *verb, const struct remove_options *options,
+                        const char *socket, json_t *request, int fd)
+{
+    struct connection connection = {.fd = -1, .json = options->json};
+    json_t *events = json_pack("{s:s, s:b}", "command", "events", "on", 1), *reply = NULL;
+    struct error err = {0};
+    int status = CLI_DONE;
+
+    if (!open_connection(&connection, socket, &err) && !send_request(&connection, events, &err)) {
+        json_decref(read_media_line(&connection, false, &err));
+        reply = ask_for_change(&connection, request, fd, &err);
+    }
+    json_object_del(reply, "asked");
+    if (reply)
+        print_reply(&connection, reply);
+    else
+        status = cli_failed(verb, &err);
+    json_decref(reply);
+    json_decref(events);
+    json_decref(request);
+    close_connection(&connection);
+    return status;
+}
+
+/* SOCKET [FILE] [DRIVE] */
+static int media_run(const struct cli_verb *verb, char **words, const char *command)
+{
+    struct remove_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status, fd = -1;
+    const char *file = NULL, *drive;
+    json_t *request;
+    size_t n = 1;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    if (verb->min_operands > 1)
+        file = operands.items[n++];
+    drive = operands.count > n ? operands.items[n] : NULL;
+    if (file && (fd = open(file, O_RDONLY | O_CLOEXEC)) < 0) {
+        error_set(&err, errno, "%s: %s", file, strerror(errno));
+        cli_texts_free(&operands);
+        return cli_failed(verb, &err);
+    }
+    request = json_pack("{s:s, s:b, s:s*, s:s*}", "command", command, "force", options.force,
+                        "file", file, "device", drive);
+    status = change_media(verb, &options, operands.items[0], request, fd);
+    if (fd >= 0)
+        close(fd);
+    cli_texts_free(&operands);
+    return status;
+}
+
+int cli_media_insert_run(const struct cli_verb *verb, char **words)
+{
+    return media_run(verb, words, "media-insert");
+}
+
+int cli_media_eject_run(const struct cli_verb *verb, char **words)
+{
+    return media_run(verb, words, "media-eject");
 }
 
 /* ---- trapeze balloon ---- */

@@ -802,10 +802,10 @@ const struct cli_option cli_run_options[] = {
          "comma; "
          "may be repeated"},
     {"cdrom", 0, CLI_TEXTS, AT(cdrom), "FILE[,P=VALUE]...", .file = true,
-     .help =
-         "a CD or DVD in a drive: an ISO image; if=ahci or ide is how the guest sees the drive, "
-         "serial=TEXT and bootindex=N as those of a disk; ',,' stands for a comma; may be "
-         "repeated"},
+     .help = "a CD or DVD in a drive: an ISO image, or none ('trapeze media insert' puts one in); "
+             "if=ahci or ide is how the guest sees the drive, "
+             "serial=TEXT and bootindex=N as those of a disk; ',,' stands for a comma; may be "
+             "repeated"},
     {"boot", 'b', CLI_TEXT, AT(boot), "KIND[,KIND]...", .choices = run_boot_choices,
      .help = "where firmware looks for a system, in this order (default: disk,cdrom,network; what "
              "is not named comes last)"},

@@ -111,6 +111,9 @@ bool run_media_submits(const struct run_media *media);
  */
 struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
                              const char *place, struct block ***out_disk, struct error *err);
+/* As ata_cd_change(), with the image fd, which stays the caller's; -1: none. */
+int run_change_medium(struct run_media *media, struct device *drive, int fd, const char *file,
+                      bool by_force, bool *out_asked, struct error *err);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
 void run_firmware_choices(cli_put_choice *put, void *opaque);
 

@@ -1,5 +1,5 @@
 /*
- * run_hotplug.c - disks and network cards that come and go while the machine runs
+ * run_hotplug.c - disks, network cards and CDs that come and go while the machine runs
  *
  * A card goes into the slot of an empty root port. To take it out the guest is asked, by the slot's
  * button; when it has switched the slot off, the card and its backend go, on the main loop. By
@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "control/monitor.h"
+#include "devices/ata/ata.h"
 #include "devices/pcie_port.h"
 #include "host/loop.h"
 #include "trapeze/block.h"
@@ -143,7 +144,43 @@ static int plug_out(void *opaque, const char *id, bool by_force, struct error *e
     return 0;
 }
 
-static const struct monitor_hotplug calls = {.add = plug_in, .remove = plug_out};
+/* ---- CDs ---- */
+
+/* NULL with err. id NULL: the only one. */
+static struct device *find_cd_drive(struct machine *machine, const char *id, struct error *err)
+{
+    struct device *found = NULL;
+
+    for (struct device *dev = machine_first_device(machine); dev; dev = dev->next) {
+        if (dev->class != &ata_cd_class || (id && strcmp(dev->id, id)))
+            continue;
+        if (found) {
+            error_set(err, EINVAL, "there are several CD drives: which? '%s', '%s'...", found->id,
+                      dev->id);
+            return NULL;
+        }
+        found = dev;
+    }
+    if (!found && id)
+        error_set(err, ENOENT, "there is no CD drive '%s'", id);
+    else if (!found)
+        error_set(err, ENODEV, "the machine has no CD drive; run it with --cdrom FILE, or none");
+    return found;
+}
+
+static int change(void *opaque, const char *id, int fd, const char *file, bool by_force,
+                  const char **out_id, bool *out_asked, struct error *err)
+{
+    const struct run_hotplug *hotplug = opaque;
+    struct device *drive = find_cd_drive(hotplug->machine, id, err);
+
+    if (!drive)
+        return -ENODEV;
+    *out_id = drive->id;
+    return run_change_medium(hotplug->media, drive, fd, file, by_force, out_asked, err);
+}
+
+static const struct monitor_hotplug calls = {.add = plug_in, .remove = plug_out, .change = change};
 
 void run_offer_hotplug(struct run_hotplug *hotplug)
 {

@@ -18,6 +18,7 @@
 
 #define SNAPSHOT  ",snapshot=on" /* to a disk */
 #define READ_ONLY ",readonly=on"
+#define NO_CD     "none" READ_ONLY /* --cdrom none */
 
 /* ---- IMAGE ---- */
 
@@ -350,6 +351,7 @@ static struct device *add_drive(const struct run_media *media, struct machine *m
     struct drive_options options;
     char *rest = malloc(size);
     struct device *dev = NULL;
+    bool is_empty;
 
     if (!rest) {
         error_set(err, ENOMEM, "out of memory");
@@ -358,12 +360,13 @@ static struct device *add_drive(const struct run_media *media, struct machine *m
     snprintf(rest, size, "%s%s", text, more);
     take_options(rest, &options);
     interface = find_interface(options.chosen_interface, cd, err);
-    if (interface)
+    is_empty = cd && strcmp(rest, NO_CD) == 0;
+    if (interface && !is_empty)
         *out_disk = block_open(machine_loop(machine), rest, err);
-    if (*out_disk) {
+    if (*out_disk)
         block_set_pause(*out_disk, pause_machine, machine);
+    if (*out_disk || (interface && is_empty))
         dev = plug_in(machine, &options, interface, cd, place, *out_disk, err);
-    }
     free(rest);
     if (!dev)
         error_prefix(err, "--%s %s: ", cd ? "cdrom" : "disk", text);
@@ -415,15 +418,49 @@ int run_add_disks(struct run_media *media, struct machine *machine, struct error
     return media->seed ? add_seed(media, machine, next, err) : 0;
 }
 
+/* Where it is kept; disk NULL: where another can be. */
+static struct block **find_disk(struct run_media *media, const struct block *disk)
+{
+    for (unsigned i = 0; i < sizeof(media->disks) / sizeof(media->disks[0]); i++)
+        if (media->disks[i] == disk)
+            return &media->disks[i];
+    return NULL;
+}
+
+int run_change_medium(struct run_media *media, struct device *drive, int fd, const char *file,
+                      bool by_force, bool *out_asked, struct error *err)
+{
+    struct machine *machine = drive->machine;
+    struct block *medium = NULL, *old, **kept;
+    int result;
+
+    if (fd >= 0) {
+        if (!find_disk(media, NULL))
+            return error_set(err, E2BIG, "there are %d disks, and no room for more", RUN_MAX_DISKS);
+        medium = block_open_fd(machine_loop(machine), fd, file, err);
+        if (!medium)
+            return -EINVAL;
+        block_set_pause(medium, pause_machine, machine);
+    }
+    result = ata_cd_change(drive, medium, by_force, out_asked, &old, err);
+    if (result || *out_asked) {
+        block_free(medium);
+        return result;
+    }
+    kept = find_disk(media, old);
+    if (kept)
+        *kept = medium;
+    block_free(old);
+    return 0;
+}
+
 struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
                              const char *place, struct block ***out_disk, struct error *err)
 {
-    struct block **disk = media->disks, **end = disk + sizeof(media->disks) / sizeof(*disk);
+    struct block **disk = find_disk(media, NULL);
     struct device *dev;
 
-    while (disk < end && *disk)
-        disk++;
-    if (disk == end) {
+    if (!disk) {
         error_set(err, E2BIG, "there are %d disks, and no room for more", RUN_MAX_DISKS);
         return NULL;
     }

@@ -33,6 +33,13 @@ static const struct cli_example device_add_examples[] = {
     {NULL},
 };
 
+static const struct cli_example media_insert_examples[] = {
+    {"trapeze run debian.qcow2 --cdrom first.iso --monitor vm.sock", "a machine with a CD"},
+    {"trapeze media insert vm.sock second.iso", "another one in its place"},
+    {"trapeze media eject vm.sock", "and none"},
+    {NULL},
+};
+
 static const struct cli_example balloon_examples[] = {
     {"trapeze balloon vm.sock", "how much memory the guest has and uses"},
     {"trapeze balloon vm.sock 512M", "leave it 512 MiB"},
@@ -325,6 +332,34 @@ const struct cli_verb cli_verbs[] = {
         .max_operands = 2,
         .operand_file = true,
         .run = cli_device_remove_run,
+    },
+    {
+        .name = "media insert",
+        .summary = "put another CD into a running machine's drive",
+        .operands = "SOCKET FILE [DRIVE]",
+        .description = "FILE is an ISO image. DRIVE is the id of the drive, as 'trapeze monitor "
+                       "SOCKET devices' lists it, and can be left out if there is one. A guest "
+                       "that has locked the drive, as systems do while they have a CD mounted, is "
+                       "asked to open it, and the CD goes in when it has; with --force at once. "
+                       "The machine runs with --monitor SOCKET and --cdrom, which may be 'none'.",
+        .options = cli_media_options,
+        .min_operands = 2,
+        .max_operands = 3,
+        .operand_file = true,
+        .examples = media_insert_examples,
+        .run = cli_media_insert_run,
+    },
+    {
+        .name = "media eject",
+        .summary = "take the CD out of a running machine's drive",
+        .operands = "SOCKET [DRIVE]",
+        .description = "The tray stays open. A guest that has locked the drive is asked to open "
+                       "it, and may do so or not; with --force the CD goes at once.",
+        .options = cli_media_options,
+        .min_operands = 1,
+        .max_operands = 2,
+        .operand_file = true,
+        .run = cli_media_eject_run,
     },
     {
         .name = "balloon",

@@ -20,6 +20,7 @@
 
 #include "base/log.h"
 #include "control/stream.h"
+#include "devices/ata/ata.h"
 #include "devices/virtio/balloon.h"
 #include "host/loop.h"
 #include "machine/pc.h"
@@ -48,7 +49,16 @@ struct monitor_client {
     size_t length;
     bool skipping; /* the line was too long: wait for its end */
     bool wants_events;
+    int fd; /* came last, and no command has taken it yet; or -1 */
     struct monitor_client *next;
+};
+
+/* A CD drive's. */
+struct tray {
+    struct monitor *monitor;
+    struct device *drive;
+    bool has_news; /* clients will be told */
+    struct tray *next;
 };
 
 struct monitor {
@@ -59,6 +69,7 @@ struct monitor {
     const struct monitor_hotplug *hotplug; /* NULL: nothing can be plugged */
     void *hotplug_opaque;
     bool balloon_has_news; /* clients will be told */
+    struct tray *trays;
 };
 
 /* One command being carried out. */
@@ -537,6 +548,51 @@ static int run_device_remove(struct call *call, struct error *err)
                                     get_flag(call, "force"), err);
 }
 
+static int change_medium(struct call *call, int fd, struct error *err)
+{
+    struct monitor *monitor = plugger(call, err);
+    const char *file = get_text(call, "file"), *id;
+    bool asked = false;
+    int result;
+
+    if (!monitor || expect_alive(call, err))
+        return -ENOTSUP;
+    result = monitor->hotplug->change(monitor->hotplug_opaque, get_text(call, "device"), fd,
+                                      file ? file : "", get_flag(call, "force"), &id, &asked, err);
+    if (!result) {
+        set(call, "device", safe_string(id));
+        set(call, "asked", json_boolean(asked));
+    }
+    return result;
+}
+
+static void forget_fd(struct monitor_client *client)
+{
+    if (client->fd >= 0)
+        close(client->fd);
+    client->fd = -1;
+}
+
+static int run_media_insert(struct call *call, struct error *err)
+{
+    int result;
+
+    if (!plugger(call, err))
+        return -ENOTSUP;
+    if (call->client->fd < 0)
+        return error_set(err, EINVAL,
+                         "media-insert takes the image as an open file that comes with the request "
+                         "(SCM_RIGHTS); 'trapeze media insert' sends it");
+    result = change_medium(call, call->client->fd, err);
+    forget_fd(call->client);
+    return result;
+}
+
+static int run_media_eject(struct call *call, struct error *err)
+{
+    return change_medium(call, -1, err);
+}
+
 static void add_statistic(void *opaque, const char *name, uint64_t value)
 {
     json_object_set_new(opaque, name, json_integer((json_int_t)value));
@@ -611,6 +667,15 @@ static int run_quit(struct call *call, struct error *err)
         "cpu", ARGUMENT_NUMBER, false, "index of the processor, 0 if left out"                     \
     }
 
+#define DRIVE_ARGUMENT                                                                             \
+    {                                                                                              \
+        "device", ARGUMENT_TEXT, false, "id of the drive; can be left out if there is one"         \
+    }
+#define FORCE_MEDIA_ARGUMENT                                                                       \
+    {                                                                                              \
+        "force", ARGUMENT_FLAG, false, "also if the guest has locked it"                           \
+    }
+
 static const struct command commands[] = {
     {"status", "what the machine is and does", .run = run_status},
     {"pause", "stop guest time and all processors", .run = run_pause},
@@ -650,6 +715,16 @@ static const struct command commands[] = {
      {{"device", ARGUMENT_TEXT, true, "id of the device"},
       {"force", ARGUMENT_FLAG, false, "take it out at once, without asking"}},
      .run = run_device_remove},
+    {"media-insert",
+     "put a CD into a drive in place of what is there, or ask the guest to unlock it first",
+     {{"file", ARGUMENT_TEXT, true, "name of the image, which comes with the request"},
+      DRIVE_ARGUMENT,
+      FORCE_MEDIA_ARGUMENT},
+     .run = run_media_insert},
+    {"media-eject",
+     "take the CD out of a drive, or ask the guest to unlock it first",
+     {DRIVE_ARGUMENT, FORCE_MEDIA_ARGUMENT},
+     .run = run_media_eject},
     {"balloon",
      "tell or change how much of its memory the guest has, and ask it for new statistics",
      {{"size", ARGUMENT_NUMBER, false, "bytes that it shall be left with"}},
@@ -873,8 +948,17 @@ static void client_receive(void *opaque, const uint8_t *data, size_t size_bytes)
     }
 }
 
+static void client_receive_fd(void *opaque, int fd)
+{
+    struct monitor_client *client = opaque;
+
+    forget_fd(client);
+    client->fd = fd;
+}
+
 static void client_free(struct monitor_client *client)
 {
+    forget_fd(client);
     stream_free(client->stream);
     free(client->line);
     free(client);
@@ -894,6 +978,7 @@ static void client_closed(void *opaque)
 
 static const struct stream_events client_events = {
     .receive = client_receive,
+    .receive_fd = client_receive_fd,
     .closed = client_closed,
 };
 
@@ -925,6 +1010,7 @@ void monitor_connect(struct monitor *monitor, int fd)
         return;
     }
     client->monitor = monitor;
+    client->fd = -1;
     client->stream = stream_new(machine_loop(monitor->machine), fd, &client_events, client, &err);
     if (!client->stream) {
         log_warn("monitor: %s", err.text);
@@ -994,6 +1080,45 @@ static void on_balloon(void *opaque)
             loop_defer(machine_loop(monitor->machine), tell_of_balloon, monitor) == 0;
 }
 
+static void tell_of_tray(void *opaque)
+{
+    struct tray *tray = opaque;
+    json_t *event = json_pack("{s:s, s:s, s:b}", "event", "tray", "device", tray->drive->id, "open",
+                              ata_cd_is_open(tray->drive));
+
+    tray->has_news = false;
+    if (event)
+        broadcast(tray->monitor, event);
+    json_decref(event);
+}
+
+/* On any thread. */
+static void on_tray(void *opaque)
+{
+    struct tray *tray = opaque;
+
+    if (!tray->has_news && tray->monitor->clients)
+        tray->has_news = loop_defer(machine_loop(tray->monitor->machine), tell_of_tray, tray) == 0;
+}
+
+static int watch_trays(struct monitor *monitor)
+{
+    struct device *dev = machine_first_device(monitor->machine);
+
+    for (; dev; dev = dev->next) {
+        struct tray *tray = dev->class == &ata_cd_class ? malloc(sizeof(*tray)) : NULL;
+
+        if (!tray && dev->class == &ata_cd_class)
+            return -ENOMEM;
+        if (!tray)
+            continue;
+        *tray = (struct tray){.monitor = monitor, .drive = dev, .next = monitor->trays};
+        monitor->trays = tray;
+        ata_cd_observe(dev, on_tray, tray);
+    }
+    return 0;
+}
+
 void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *calls, void *opaque)
 {
     monitor->hotplug = calls;
@@ -1020,7 +1145,8 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
     monitor->machine = machine;
     if (address)
         monitor->server = stream_listen(machine_loop(machine), address, on_client, monitor, err);
-    if ((address && !monitor->server) || machine_observe(machine, on_machine_state, monitor)) {
+    if ((address && !monitor->server) || machine_observe(machine, on_machine_state, monitor) ||
+        watch_trays(monitor)) {
         error_set(err, ENOMEM, "out of memory");
         monitor_free(monitor);
         return NULL;
@@ -1040,6 +1166,12 @@ void monitor_free(struct monitor *monitor)
 
         monitor->clients = client->next;
         client_free(client);
+    }
+    while (monitor->trays) {
+        struct tray *tray = monitor->trays;
+
+        monitor->trays = tray->next;
+        free(tray);
     }
     free(monitor);
 }

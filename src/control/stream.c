@@ -17,6 +17,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include "host/host.h"
 #include "host/loop.h"
 
 #define READ_CHUNK_BYTES 4096
@@ -97,8 +98,13 @@ static void flush_or_cut(struct stream *stream)
 static bool read_some(struct stream *stream)
 {
     uint8_t bytes[READ_CHUNK_BYTES];
-    ssize_t n = recv(stream->fd, bytes, sizeof(bytes), 0);
+    int fd = -1;
+    ssize_t n = stream->events->receive_fd
+                    ? host_receive(stream->fd, bytes, sizeof(bytes), false, &fd)
+                    : recv(stream->fd, bytes, sizeof(bytes), 0);
 
+    if (fd >= 0)
+        stream->events->receive_fd(stream->opaque, fd);
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
     if (n > 0 && !stream->finishing)

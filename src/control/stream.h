@@ -25,6 +25,9 @@ struct stream_server;
 struct stream_events {
     /* Bytes came. May send and finish; must not free. */
     void (*receive)(void *opaque, const uint8_t *data, size_t size_bytes);
+    /* A descriptor came, before the bytes it came with; it is the callee's. NULL: none are taken.
+     */
+    void (*receive_fd)(void *opaque, int fd);
     /* The connection is over, from either side: the last call. Must stream_free. */
     void (*closed)(void *opaque);
 };

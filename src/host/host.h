@@ -135,9 +135,10 @@ int host_dial_sandbox(struct error *err);
  */
 int host_process_start(const char *name, void (*run)(int socket, void *opaque), void *opaque,
                        int *out_socket, struct error *err);
-/* A packet of such a socket: its bytes, 0 at the end, -1 with errno. *out_fd came with it, or -1.
- */
+/* Bytes of a unix socket, or a packet: 0 at the end, -1 with errno. *out_fd came with it, or -1. */
 ptrdiff_t host_receive(int socket, void *out, size_t size, bool waits, int *out_fd);
+/* Send bytes to a unix socket, and a descriptor (-1: none). How many, or -1 with errno. */
+ptrdiff_t host_send(int socket, const void *data, size_t size, int fd);
 /*
  * A unix socket that listens on path, which removes one that nobody listens on any more (a process
  * was killed), and nothing else. A descriptor, or -errno. is_private: for its owner only.

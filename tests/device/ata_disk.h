@@ -13,6 +13,7 @@
 
 #include "ata_driver.h"
 #include "base/bytes.h"
+#include "devices/ata/ata.h"
 #include "devices/devices.h"
 #include "trapeze/block.h"
 
@@ -26,9 +27,9 @@
 struct fixture {
     struct device_test *t;
     struct device *host, *controller, *disk, *cd;
-    struct test_irq irq[2]; /* AHCI: INTx; IDE: 14 and 15 */
-    struct block *blocks[2];
-    char paths[2][64];
+    struct test_irq irq[2];  /* AHCI: INTx; IDE: 14 and 15 */
+    struct block *blocks[3]; /* of the disk, of the CD, and another CD if a test makes one */
+    char paths[3][64];
 };
 
 static struct fixture f;
@@ -84,11 +85,25 @@ static inline void make_machine(const struct device_class *controller, const cha
     f.cd = add_drive(&ata_cd_class, NULL, f.blocks[1]);
 }
 
+/* What somebody does at the drive. Was the guest asked to unlock it? */
+static inline bool change_cd(struct block *medium, bool by_force, struct block *expected_old)
+{
+    struct error err = {0};
+    struct block *old;
+    bool asked;
+
+    machine_lock(f.t->machine);
+    assert_int_equal(ata_cd_change(f.cd, medium, by_force, &asked, &old, &err), 0);
+    machine_unlock(f.t->machine);
+    assert_ptr_equal(old, expected_old);
+    return asked;
+}
+
 static inline int tear_down(void **state)
 {
     (void)state;
     machine_free(f.t->machine);
-    for (unsigned n = 0; n < 2; n++) {
+    for (unsigned n = 0; n < 3; n++) {
         block_free(f.blocks[n]);
         unlink(f.paths[n]);
     }

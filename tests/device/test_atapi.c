@@ -119,6 +119,90 @@ static void the_tray_opens_and_closes(void **state)
     assert_int_equal(packet(PACKET(0x28, 0, 0, 0, 0, 0, 0, 0, 1), 2048), OK);
 }
 
+static void expect_event(uint16_t event)
+{
+    assert_int_equal(packet(PACKET(0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8), 8), OK);
+    assert_int_equal(get_be16(ram(DATA + 4)), event);
+}
+
+static void count(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+static void the_host_changes_the_medium(void **state)
+{
+    unsigned moves = 0;
+
+    (void)state;
+    f.blocks[2] = make_image(2, CD_BYTES / 2, ",readonly=on");
+    ata_cd_observe(f.cd, count, &moves);
+    become_ready();
+    assert_false(change_cd(f.blocks[2], false, f.blocks[1]));
+    assert_int_equal(moves, 2); /* it has opened and closed */
+    assert_false(ata_cd_is_open(f.cd));
+    expect_event(0x0202); /* new, there */
+    expect_failure(PACKET(0x28, 0, 0, 0, 0, 3, 0, 0, 1), 6, 0x28, 0);
+    assert_int_equal(packet(PACKET(0x25), 8), OK);
+    assert_int_equal(get_be32(ram(DATA)), CD_BYTES / 2 / 2048 - 1);
+    assert_int_equal(packet(PACKET(0x28, 0, 0, 0, 0, 3, 0, 0, 2), 2 * 2048), OK);
+    expect_image(DATA, 2, 3 * 2048, 2 * 2048);
+    expect_failure(PACKET(0x28, 0, 0, 0, 0, CD_BYTES / 2 / 2048, 0, 0, 1), 5, 0x21, 0);
+
+    assert_false(change_cd(NULL, false, f.blocks[2]));
+    assert_int_equal(moves, 3);
+    assert_true(ata_cd_is_open(f.cd));
+    expect_event(0x0301); /* removed, open */
+    expect_failure(PACKET(0x00), 2, 0x3a, 2);
+    assert_false(change_cd(NULL, false, NULL));
+    assert_int_equal(moves, 3);
+    assert_int_equal(packet(PACKET(0x1b, 0, 0, 0, 3), 0), OK); /* the guest closes it */
+    assert_int_equal(moves, 4);
+    expect_failure(PACKET(0x00), 2, 0x3a, 1);
+    device_test_round_trip(f.t, f.cd);
+
+    assert_false(change_cd(f.blocks[1], false, NULL));
+    expect_failure(PACKET(0x00), 6, 0x28, 0);
+    assert_int_equal(packet(PACKET(0x28, 0, 0, 0, 0, 40, 0, 0, 1), 2048), OK);
+    expect_image(DATA, 1, 40 * 2048, 2048);
+}
+
+static void a_locked_tray_is_asked_for(void **state)
+{
+    (void)state;
+    become_ready();
+    assert_int_equal(packet(PACKET(0x1e, 0, 0, 0, 1), 0), OK);
+    assert_true(change_cd(NULL, false, NULL));
+    expect_event(0x0102); /* somebody wants it, there */
+    expect_event(0x0002);
+    assert_int_equal(packet(PACKET(0x28, 0, 0, 0, 0, 3, 0, 0, 1), 2048), OK);
+    assert_int_equal(packet(PACKET(0x1e), 0), OK);
+    assert_int_equal(packet(PACKET(0x1b, 0, 0, 0, 2), 0), OK);
+    assert_int_equal(packet(PACKET(0x1e, 0, 0, 0, 1), 0), OK); /* which does not matter now */
+    assert_false(change_cd(NULL, false, f.blocks[1]));
+    assert_false(change_cd(f.blocks[1], false, NULL));
+    assert_true(change_cd(NULL, false, NULL));
+    assert_false(change_cd(NULL, true, f.blocks[1]));
+    expect_event(0x0301);
+    expect_failure(PACKET(0x00), 6, 0x28, 0);
+    assert_int_equal(packet(PACKET(0x1b, 0, 0, 0, 3), 0), OK);
+    assert_false(change_cd(f.blocks[1], false, NULL)); /* there is nothing that it keeps */
+}
+
+static void what_is_no_cd_is_refused(void **state)
+{
+    struct error err = {0};
+    struct block *old;
+    bool asked;
+
+    (void)state;
+    become_ready();
+    f.blocks[2] = make_image(2, 1024, ",readonly=on");
+    assert_int_equal(ata_cd_change(f.cd, f.blocks[2], false, &asked, &old, &err), -EINVAL);
+    assert_null(old);
+    assert_int_equal(packet(PACKET(0x28, 0, 0, 0, 0, 3, 0, 0, 1), 2048), OK);
+}
+
 static void an_empty_drive_has_no_medium(void **state)
 {
     struct device *dev = device_test_create(f.t, &ata_cd_class, "place=2");
@@ -218,6 +302,9 @@ int main(void)
         TEST(sectors_are_read),
         TEST(an_error_of_the_host_is_one_of_the_medium),
         TEST(the_tray_opens_and_closes),
+        TEST(the_host_changes_the_medium),
+        TEST(a_locked_tray_is_asked_for),
+        TEST(what_is_no_cd_is_refused),
         TEST(an_empty_drive_has_no_medium),
         TEST(the_toc_has_one_track),
         TEST(answers_have_their_sizes),

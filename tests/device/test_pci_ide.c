@@ -404,6 +404,51 @@ static void packets_move_by_dma(void **state)
     expect_image(DATA, 1, 3 * 2048, 5 * 2048);
 }
 
+/* As far as there is a block of data, or a bus master has to be started. */
+static void begin_packet(bool is_dma)
+{
+    static const uint8_t read[12] = {0x28, 0, 0, 0, 0, 3, 0, 0, 9};
+    struct driver_command c = command(ATA_PACKET, 2048 << 8, 0, DATA, 9 * 2048);
+
+    c.device = 0x10;
+    c.features = is_dma;
+    ide_put_table(f.t, 0, &c);
+    ide_issue(f.t, 0, &c);
+    for (unsigned n = 0; n < 12; n += 2)
+        test_outw(f.t, 0x1f0, get_le16(read + n));
+    if (!is_dma)
+        assert_int_equal(ide_wait(f.t, 0), OK | ATA_DRQ);
+}
+
+static void a_cd_goes_in_the_middle_of_a_command(void **state)
+{
+    static const uint8_t ready[12] = {0}, sense[12] = {0x03, 0, 0, 0, 18};
+    struct state_buffer saved = {0};
+    struct error err = {0};
+
+    (void)state;
+    ide_packet(f.t, 0, 0x10, sense, 100, DATA);
+    for (unsigned n = 0; n < 2; n++) {
+        begin_packet(n);
+        assert_int_equal(state_save(&ata_cd_class.state, f.cd, &saved, &err), 0);
+        assert_false(change_cd(NULL, false, f.blocks[1]));
+        assert_int_equal(reg(7), FAILED);
+        assert_int_equal(reg(1) >> 4, 2);
+        test_outb(f.t, BM(0), 9);
+        assert_int_equal(reg(7), FAILED);
+        test_outb(f.t, BM(0), 0);
+        ide_packet(f.t, 0, 0x10, sense, 100, DATA);
+        assert_int_equal(*ram(DATA + 12), 0x3a);
+        assert_int_equal(state_load(&ata_cd_class.state, f.cd, saved.data, saved.size_bytes, &err),
+                         -EINVAL);
+        free(saved.data);
+        saved = (struct state_buffer){0};
+        assert_false(change_cd(f.blocks[1], false, NULL));
+        assert_int_equal(ide_packet(f.t, 0, 0x10, ready, 100, DATA), -1);
+        assert_int_equal(reg(1) >> 4, 6);
+    }
+}
+
 static void device_reset_is_for_cds(void **state)
 {
     static const uint8_t read[12] = {0x28, 0, 0, 0, 0, 3, 0, 0, 5};
@@ -522,6 +567,7 @@ int main(void)
         TEST(dma_waits_for_bus_mastering_and_direction),
         TEST(packets_move_by_pio),
         TEST(packets_move_by_dma),
+        TEST(a_cd_goes_in_the_middle_of_a_command),
         TEST(device_reset_is_for_cds),
         TEST(the_middle_of_a_transfer_is_state),
         TEST(blocks_that_cannot_be_are_refused),

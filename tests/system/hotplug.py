@@ -19,10 +19,10 @@ LIMIT_S = 600
 
 
 class Machine:
-    def __init__(self, trapeze, folder):
+    def __init__(self, trapeze, folder, options):
         self.trapeze = trapeze
         self.socket = os.path.join(folder, "vm.sock")
-        command = [trapeze, "run", "-m", "1G", "--net", "none", "--hotplug", "3", "--monitor", self.socket]
+        command = [trapeze, "run", "-m", "1G", "--net", "none", "--monitor", self.socket, *options]
         command += ["--disk", f"{DISK},snapshot=on"]
         self.deadline = time.monotonic() + LIMIT_S
         self.console = boot.Console(command, interactive=True)
@@ -36,17 +36,28 @@ class Machine:
         self.console.write(command + "\r")
         self.expect(pattern + r"[^>]*ready> ")
 
-    def device(self, verb, *words, status=0):
-        """trapeze device VERB, while the console goes on being read."""
+    def client(self, group, verb, *words, status=0):
+        """trapeze GROUP VERB, while the console goes on being read."""
         child = subprocess.Popen(
-            [self.trapeze, "device", verb, self.socket, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [self.trapeze, group, verb, self.socket, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         while child.poll() is None and time.monotonic() < self.deadline:
             self.console.read(min(time.monotonic() + 0.2, self.deadline))
         text = child.stdout.read().decode()
         if child.poll() != status:
-            boot.fail(self.console, f"device {verb} {' '.join(words)}: status {child.poll()}, {text}")
+            boot.fail(self.console, f"{group} {verb} {' '.join(words)}: status {child.poll()}, {text}")
         return text
+
+    def device(self, *words, status=0):
+        return self.client("device", *words, status=status)
+
+    def power_off(self):
+        self.console.write("poweroff\r")
+        self.expect(boot.OFF)
+        status = self.console.finish(self.deadline)
+        if status != 0:
+            boot.fail(self.console, f"the status is {status}")
+        boot.check_console(self.console)
 
 
 def wait_loop(test):
@@ -79,7 +90,7 @@ def main():
         print(f"hotplug: {DISK} is not there; run tools/guest.sh debian")
         return 77
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(trapeze, folder)
+        machine = Machine(trapeze, folder, ["--hotplug", "3"])
         for pattern, answer in (("login: ", "root"), ("Password: ", PASSWORD), (r"root@debian:~# ", "PS1='rea''dy> '")):
             machine.expect(pattern)
             machine.console.write(answer + "\r")
@@ -107,12 +118,7 @@ def main():
         machine.device("add", "--disk", images[0].replace(",", ",,"))  # the slot is free again, and so is the image
         machine.shell(wait_loop("test -b /dev/vdb"), "it-is")
         machine.shell("mount /dev/vdb /mnt && tail -n 1 /mnt/numbers; umount /mnt", "50000")
-        machine.console.write("poweroff\r")
-        machine.expect(boot.OFF)
-        status = machine.console.finish(machine.deadline)
-        if status != 0:
-            boot.fail(machine.console, f"the status is {status}")
-        boot.check_console(machine.console)
+        machine.power_off()
     return 0
 
 

@@ -2,6 +2,7 @@
  * test_monitor.c - the monitor's commands and its socket, with well-behaved and hostile clients
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -21,6 +23,7 @@
 #include "control/stream.h"
 #include "control_test.h"
 #include "devices/devices.h"
+#include "host/host.h"
 #include "trapeze/device.h"
 
 /* ---- a device to look at ---- */
@@ -421,7 +424,7 @@ static void events_are_for_those_who_ask(void **state)
     close_fixture(&f);
 }
 
-static char added[64], removed[64];
+static char added[64], removed[64], changed[64];
 
 static int add_one(void *opaque, bool is_disk, const char *text, const char **out_id,
                    struct error *err)
@@ -447,6 +450,83 @@ static void expect_answer(struct fixture *f, int fd, const char *request, const 
     send_text(fd, "\n");
     if (!strstr(read_line(f, fd), answer))
         fail_msg("%s: no '%s'", request, answer);
+}
+
+/* The letter that the image begins with. */
+static int change_one(void *opaque, const char *id, int fd, const char *file, bool by_force,
+                      const char **out_id, bool *out_asked, struct error *err)
+{
+    char first = '-';
+
+    (void)opaque, (void)err;
+    if (fd >= 0)
+        assert_int_equal(pread(fd, &first, 1, 0), 1);
+    snprintf(changed, sizeof(changed), "%s %s %c%s", id ? id : "any", file, first,
+             by_force ? " by force" : "");
+    *out_id = "cd";
+    *out_asked = !by_force;
+    return 0;
+}
+
+static int letter_file(char letter)
+{
+    int fd = memfd_create("letter", 0);
+
+    assert_int_equal(write(fd, &letter, 1), 1);
+    return fd;
+}
+
+/* The copy is closed by who got it. */
+static void send_letter(int fd, char letter, const char *text)
+{
+    int file = letter_file(letter);
+
+    assert_int_equal(host_send(fd, text, strlen(text), file), strlen(text));
+    close(file);
+}
+
+static unsigned open_files(void)
+{
+    unsigned count = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+static void media_come_as_open_files(void **state)
+{
+    static const struct monitor_hotplug calls = {.change = change_one};
+    struct fixture f;
+    unsigned before;
+    int fd;
+
+    (void)state;
+    open_fixture(&f, 1);
+    fd = connect_client(&f);
+    expect_answer(&f, fd, "{\"command\":\"media-eject\"}", "socket only");
+    send_letter(fd, 'w', "{\"command\":\"media-insert\",\"file\":\"w\"}\n");
+    assert_non_null(strstr(read_line(&f, fd), "socket only"));
+    monitor_set_hotplug(f.monitor, &calls, NULL);
+    before = open_files() - 1; /* that one waits for a command that takes it */
+    send_letter(fd, 'a', "{\"command\":\"media-insert\",\"file\":\"a.iso\"}\n");
+    assert_string_equal(read_line(&f, fd), "{\"ok\":true,\"device\":\"cd\",\"asked\":true}");
+    assert_string_equal(changed, "any a.iso a");
+    assert_int_equal(open_files(), before);
+    expect_answer(&f, fd, "{\"command\":\"media-insert\",\"file\":\"a.iso\"}", "SCM_RIGHTS");
+    expect_answer(&f, fd, "{\"command\":\"media-insert\"}", "needs 'file'");
+    expect_answer(&f, fd, "{\"command\":\"media-eject\",\"device\":\"x\",\"force\":true}",
+                  "\"asked\":false");
+    assert_string_equal(changed, "x  - by force");
+    send_letter(fd, 'b', "{\"command\":");
+    send_letter(fd, 'c', "\"media-insert\",\"file\":\"c\"}\n"); /* the last one counts */
+    read_line(&f, fd);
+    assert_string_equal(changed, "any c c");
+    assert_int_equal(open_files(), before);
+    send_letter(fd, 'd', "{\"command\":\"status\"}\n"); /* and goes with the client */
+    read_line(&f, fd);
+    close(fd);
+    close_fixture(&f);
 }
 
 static void devices_come_and_go(void **state)
@@ -681,6 +761,7 @@ int main(void)
         cmocka_unit_test(several_clients_are_answered_in_order),
         cmocka_unit_test(events_are_for_those_who_ask),
         cmocka_unit_test(devices_come_and_go),
+        cmocka_unit_test(media_come_as_open_files),
         cmocka_unit_test(a_balloon_has_a_target),
         cmocka_unit_test(bad_bytes_get_an_error_and_the_next_line_works),
         cmocka_unit_test(a_line_without_end_is_refused_once),

@@ -31,6 +31,8 @@ struct block_options {
     struct ring *ring;       /* for files; NULL: none */
     bool ring_writes;        /* not only reads */
     bool readonly, discard, lock, snapshot;
+    bool is_open; /* the image is fd, the caller's; file is only its name */
+    int fd;
     bool is_direct;   /* past the host's page cache */
     bool is_volatile; /* flushes do nothing */
     bool as_it_is;    /* to be checked: it may be damaged, and is not changed by being opened */

@@ -347,22 +347,9 @@ const char *share_tag(const struct share *share)
 static int send_ram(struct share *share, struct error *err)
 {
     struct share_packet packet = {.kind = SHARE_RAM, .out_count = 1};
-    struct iovec data = {&packet, share_packet_bytes(1)};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {.room = {0}};
-    struct msghdr message = {.msg_iov = &data,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
-    int fd = memory_ram_fd(share->memory);
 
     packet.pieces[0].size_bytes = memory_ram_size_bytes(share->memory);
-    control.header = (struct cmsghdr){
-        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-    if (sendmsg(share->socket, &message, MSG_NOSIGNAL) < 0)
+    if (host_send(share->socket, &packet, share_packet_bytes(1), memory_ram_fd(share->memory)) < 0)
         return error_set(err, errno, "share %s: its server has ended: %s", share->tag,
                          strerror(errno));
     return 0;

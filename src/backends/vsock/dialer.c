@@ -35,21 +35,8 @@ static int dial(const char *path, uint32_t port)
 static bool answer(int socket, int fd)
 {
     int32_t status = fd < 0 ? fd : 0;
-    struct iovec data = {&status, sizeof(status)};
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {.room = {0}};
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
 
-    if (fd >= 0) {
-        message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
-        control.header = (struct cmsghdr){
-            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-    }
-    return sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof(status);
+    return host_send(socket, &status, sizeof(status), fd) == sizeof(status);
 }
 
 void dialer_run(int socket, void *opaque)

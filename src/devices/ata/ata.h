@@ -139,7 +139,7 @@ struct ata_drive {
     struct device dev;
 
     /* Configuration. */
-    struct block *drive;       /* property; CD: NULL is an empty tray */
+    struct block *drive;       /* property; CD: its medium, NULL is an empty tray */
     char *serial;              /* property */
     uint8_t place;             /* property */
     struct device *controller; /* property */
@@ -165,6 +165,10 @@ struct ata_drive {
     struct ata_sense sense, attention; /* attention: what the next command is told instead */
     bool tray_open, locked;
     uint8_t media_event;
+
+    /* Who is told when the tray has opened or closed; NULL: nobody. */
+    void (*tray_moved)(void *opaque);
+    void *tray_opaque;
 
     /* Not state: nothing is under way when the machine is paused. */
     struct ata_request request; /* of commands that are not queued */
@@ -200,6 +204,19 @@ void ata_drain(struct ata_drive *drive);
 uint32_t ata_read_data(struct ata_drive *drive, unsigned size);
 void ata_write_data(struct ata_drive *drive, uint32_t value, unsigned size);
 
+/* ---- for who puts media into a CD drive ---- */
+
+/*
+ * Take the medium out, and put medium in and close the tray; NULL: leave it open. Is there one, and
+ * the tray locked, the guest is asked to open it (*out_asked), and nothing else is done, unless
+ * by_force. *out_old is the caller's again, NULL: there was none. -EINVAL: medium cannot be a CD.
+ */
+int ata_cd_change(struct device *cd, struct block *medium, bool by_force, bool *out_asked,
+                  struct block **out_old, struct error *err);
+bool ata_cd_is_open(const struct device *cd);
+/* moved() is called on any thread when the tray has opened or closed. */
+void ata_cd_observe(struct device *cd, void (*moved)(void *opaque), void *opaque);
+
 /* ---- between the parts of a drive ---- */
 
 static inline uint64_t ata_lba48(const struct ata_taskfile *tf)
@@ -229,6 +246,9 @@ void atapi_offer(struct ata_drive *drive, uint32_t bytes); /* a block of data */
 void atapi_end(struct ata_drive *drive);                   /* all was moved */
 void atapi_failed(struct ata_drive *drive);                /* the medium could not be read */
 void atapi_reset(struct ata_drive *drive);
+void atapi_change(struct ata_drive *drive, struct block *medium, uint64_t sectors);
+void atapi_ask_to_eject(struct ata_drive *drive);
+void atapi_move_tray(struct ata_drive *drive, bool open); /* who observes it is told */
 bool atapi_has_medium(const struct ata_drive *drive);
 
 extern const struct device_class ata_disk_class, ata_cd_class;

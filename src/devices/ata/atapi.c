@@ -188,19 +188,28 @@ static void do_inquiry(struct ata_drive *d, const uint8_t *packet)
     send(d, 36, get_be16(packet + 3));
 }
 
+void atapi_move_tray(struct ata_drive *d, bool open)
+{
+    bool moved = d->tray_open != open;
+
+    d->tray_open = open;
+    if (moved && d->tray_moved)
+        d->tray_moved(d->tray_opaque);
+}
+
 static void open_tray(struct ata_drive *d)
 {
     if (d->tray_open)
         return;
-    d->tray_open = true;
     d->media_event = EVENT_REMOVED;
+    atapi_move_tray(d, true);
 }
 
 static void close_tray(struct ata_drive *d)
 {
     if (!d->tray_open)
         return;
-    d->tray_open = false;
+    atapi_move_tray(d, false);
     if (d->drive) {
         d->media_event = EVENT_NEW;
         d->attention = medium_changed;
@@ -619,4 +628,24 @@ void atapi_reset(struct ata_drive *d)
     d->sense = no_sense;
     d->attention = was_reset;
     d->locked = false;
+}
+
+/* ---- the host's hand ---- */
+
+void atapi_ask_to_eject(struct ata_drive *d)
+{
+    d->media_event = EVENT_EJECT;
+}
+
+/* What reads the old medium ends with it. */
+void atapi_change(struct ata_drive *d, struct block *medium, uint64_t sectors)
+{
+    ata_drain(d);
+    if (d->phase != ATA_PHASE_NONE && d->transfer.is_media)
+        fail(d, no_medium_tray_open);
+    open_tray(d);
+    d->drive = medium;
+    d->sectors = sectors;
+    if (medium)
+        close_tray(d);
 }

@@ -91,6 +91,21 @@ static struct ata_drive *drive_of(struct device *dev)
     return container_of(dev, struct ata_drive, dev);
 }
 
+static uint64_t sectors_of(const struct block *medium)
+{
+    return medium ? block_size_bytes(medium) / BLOCK_SECTOR_BYTES : 0;
+}
+
+static int check_medium(const struct ata_drive *d, const struct block *medium, struct error *err)
+{
+    if (sectors_of(medium) > MAX_SECTORS)
+        return error_set(err, EFBIG, "%s: its disk is larger than 128 PiB", d->dev.id);
+    if (d->is_cd && medium && block_size_bytes(medium) < ATA_CD_SECTOR)
+        return error_set(err, EINVAL, "%s: what is less than %u bytes is no CD", d->dev.id,
+                         ATA_CD_SECTOR);
+    return 0;
+}
+
 static int check_drive(const struct ata_drive *d, struct error *err)
 {
     const char *id = d->dev.id;
@@ -102,9 +117,7 @@ static int check_drive(const struct ata_drive *d, struct error *err)
     if (strlen(d->serial) > ATA_SERIAL_BYTES)
         return error_set(err, EINVAL, "%s: serial=%s is longer than %u characters", id, d->serial,
                          ATA_SERIAL_BYTES);
-    if (d->drive && block_size_bytes(d->drive) / BLOCK_SECTOR_BYTES > MAX_SECTORS)
-        return error_set(err, EFBIG, "%s: its disk is larger than 128 PiB", id);
-    return 0;
+    return check_medium(d, d->drive, err);
 }
 
 static int drive_attach(struct device *dev, struct error *err)
@@ -125,7 +138,7 @@ static int drive_attach(struct device *dev, struct error *err)
                          d->place, d->controller->id);
     d->bus = bus;
     d->port->drive = d;
-    d->sectors = d->drive ? block_size_bytes(d->drive) / BLOCK_SECTOR_BYTES : 0;
+    d->sectors = sectors_of(d->drive);
     d->request.drive = d;
     return 0;
 }
@@ -157,7 +170,8 @@ static void drive_reset(struct device *dev)
     struct ata_drive *d = drive_of(dev);
 
     d->tf.control = 0;
-    d->tray_open = d->locked = false;
+    atapi_move_tray(d, false);
+    d->locked = false;
     d->media_event = 0;
     memset(d->buffer, 0, sizeof(d->buffer));
     memset(d->packet, 0, sizeof(d->packet));
@@ -192,8 +206,46 @@ static int drive_after_load(void *object, struct error *err)
     if (d->is_cd &&
         (t->is_out || (d->phase == ATA_PHASE_PACKET && !d->bus->ops->has_data_register)))
         return error_set(err, EINVAL, "a CD drive has no such phase");
+    if (d->phase != ATA_PHASE_NONE && t->is_media && !d->drive)
+        return error_set(err, EINVAL, "it reads a medium that is not there");
     return 0;
 }
+
+/* ---- media ---- */
+
+int ata_cd_change(struct device *cd, struct block *medium, bool by_force, bool *out_asked,
+                  struct block **out_old, struct error *err)
+{
+    struct ata_drive *d = drive_of(cd);
+
+    *out_old = NULL;
+    *out_asked = false;
+    if (check_medium(d, medium, err))
+        return -EINVAL;
+    if (d->locked && atapi_has_medium(d) && !by_force) {
+        atapi_ask_to_eject(d);
+        *out_asked = true;
+        return 0;
+    }
+    *out_old = d->drive;
+    atapi_change(d, medium, sectors_of(medium));
+    return 0;
+}
+
+bool ata_cd_is_open(const struct device *cd)
+{
+    return container_of(cd, struct ata_drive, dev)->tray_open;
+}
+
+void ata_cd_observe(struct device *cd, void (*moved)(void *opaque), void *opaque)
+{
+    struct ata_drive *d = drive_of(cd);
+
+    d->tray_moved = moved;
+    d->tray_opaque = opaque;
+}
+
+/* ---- tables ---- */
 
 static void drive_boot_path(struct device *dev, char *out, size_t size)
 {

@@ -61,7 +61,7 @@ ptrdiff_t host_receive(int socket, void *out, size_t size, bool waits, int *out_
     struct msghdr message = {.msg_iov = &data,
                              .msg_iovlen = 1,
                              .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
+                             .msg_controllen = CMSG_LEN(sizeof(int))}; /* for no second one */
     ssize_t received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | (waits ? 0 : MSG_DONTWAIT));
     const struct cmsghdr *header = received > 0 ? CMSG_FIRSTHDR(&message) : NULL;
 
@@ -69,6 +69,25 @@ ptrdiff_t host_receive(int socket, void *out, size_t size, bool waits, int *out_
     if (header && header->cmsg_type == SCM_RIGHTS)
         memcpy(out_fd, CMSG_DATA(header), sizeof(*out_fd));
     return received;
+}
+
+ptrdiff_t host_send(int socket, const void *data, size_t size, int fd)
+{
+    struct iovec bytes = {(void *)(uintptr_t)data, size};
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {.room = {0}};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control);
+        control.header = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    }
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
 }
 
 static void remove_stale(const struct sockaddr_un *address)

@@ -88,10 +88,10 @@ static const struct rule rules[] = {
     /* what is open */
     CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64), CALL(preadv2), CALL(pwritev2),
     CALL(fallocate), CALL(lseek), CALL(close), CALL(dup), CALL(fsync), CALL(fdatasync), CALL(fstat),
-    CALL_IF(newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH), CALL_IF(fcntl, 1, ALL, F_GETFL),
-    CALL_IF(fcntl, 1, ALL, F_SETFL), CALL_IF(fcntl, 1, ALL, F_DUPFD_CLOEXEC),
-    CALL_IF(fcntl, 1, ALL, F_OFD_SETLK), CALL_IF(ioctl, 1, ALL, TCGETS),
-    CALL_IF(ioctl, 1, ALL, TCSETS), CALL_IF(ioctl, 1, ALL, TCSETSW),
+    CALL(fstatfs), CALL_IF(newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH),
+    CALL_IF(fcntl, 1, ALL, F_GETFL), CALL_IF(fcntl, 1, ALL, F_SETFL),
+    CALL_IF(fcntl, 1, ALL, F_DUPFD_CLOEXEC), CALL_IF(fcntl, 1, ALL, F_OFD_SETLK),
+    CALL_IF(ioctl, 1, ALL, TCGETS), CALL_IF(ioctl, 1, ALL, TCSETS), CALL_IF(ioctl, 1, ALL, TCSETSW),
     CALL_IF(ioctl, 1, ALL, TCSETSF), CALL_IF(ioctl, 1, ALL, TIOCGPGRP),
     CALL_IF(ioctl, 1, ALL, TIOCGWINSZ), CALL_IF(ioctl, 1, ALL, FIONREAD),
     CALL_IF(ioctl, 1, ALL, FIONBIO), CALL_IF(ioctl, 1, ALL, TUNSETIFF),
@@ -229,12 +229,12 @@ static const struct rule dialing[] = {
 /* Where disks and networks are opened while the machine runs. What may be done with what is open
  * is the same for all. */
 static const struct rule plugging[] = {
-    CALL(openat),     CALL(newfstatat), CALL(statx),  CALL(fstatfs),   CALL(faccessat),
-    CALL(readlinkat), CALL(unlinkat),   CALL(getcwd), CALL(ftruncate), CALL(memfd_create),
-    CALL(socket),     CALL(connect),    CALL(bind),   CALL(listen),    CALL(accept),
-    CALL(getuid),     CALL(geteuid),
+    CALL(openat),   CALL(newfstatat), CALL(statx),     CALL(faccessat),    CALL(readlinkat),
+    CALL(unlinkat), CALL(getcwd),     CALL(ftruncate), CALL(memfd_create), CALL(socket),
+    CALL(connect),  CALL(bind),       CALL(listen),    CALL(accept),       CALL(getuid),
+    CALL(geteuid),
 #ifdef __NR_open
-    CALL(open),       CALL(stat),       CALL(access), CALL(unlink),    CALL(readlink),
+    CALL(open),     CALL(stat),       CALL(access),    CALL(unlink),       CALL(readlink),
 #endif
 };
 
