@@ -98,6 +98,8 @@ struct i8042 {
     struct timer byte_time; /* armed: the devices are sending */
     struct ps2_keyboard keyboard;
     struct ps2_mouse mouse;
+
+    struct input_device keys, pointer; /* in the machine's input */
 };
 
 static struct i8042 *i8042_of(struct device *dev)
@@ -434,6 +436,49 @@ void i8042_mouse_buttons(struct device *dev, unsigned buttons)
     ps2_mouse_set_buttons(&i8042_of(dev)->mouse, buttons);
 }
 
+static void input_key_arrived(void *opaque, uint8_t usage, bool pressed)
+{
+    i8042_key(opaque, usage, pressed);
+}
+
+static unsigned input_leds_asked(void *opaque)
+{
+    return i8042_leds(opaque);
+}
+
+static bool mouse_is_listening(void *opaque)
+{
+    return i8042_of(opaque)->mouse.reporting;
+}
+
+static void input_moved(void *opaque, int32_t right, int32_t down)
+{
+    i8042_mouse_move(opaque, right, -down, 0);
+}
+
+static void input_buttons_changed(void *opaque, unsigned buttons)
+{
+    i8042_mouse_buttons(opaque, buttons);
+}
+
+static void input_wheel_turned(void *opaque, int32_t up, int32_t right)
+{
+    (void)right;
+    i8042_mouse_move(opaque, 0, 0, -up);
+}
+
+static const struct input_device_ops keyboard_ops = {
+    .key = input_key_arrived,
+    .leds = input_leds_asked,
+};
+
+static const struct input_device_ops mouse_ops = {
+    .is_listening = mouse_is_listening,
+    .moved = input_moved,
+    .buttons = input_buttons_changed,
+    .wheel = input_wheel_turned,
+};
+
 /* ---- lifecycle ---- */
 
 static int i8042_attach(struct device *dev, struct error *err)
@@ -445,6 +490,10 @@ static int i8042_attach(struct device *dev, struct error *err)
     timer_init(&s->byte_time, clocks, CLOCK_ID_VIRTUAL, i8042_wake, s);
     ps2_keyboard_init(&s->keyboard, clocks, i8042_wake, s);
     ps2_mouse_init(&s->mouse, clocks, i8042_wake, s);
+    s->keys = (struct input_device){.ops = &keyboard_ops, .opaque = dev};
+    s->pointer = (struct input_device){.ops = &mouse_ops, .opaque = dev};
+    input_add(machine_input(dev->machine), &s->keys);
+    input_add(machine_input(dev->machine), &s->pointer);
     rc = device_map_ports(dev, PORT_DATA, 1, &data_port, err);
     return rc ? rc : device_map_ports(dev, PORT_STATUS, 1, &status_port, err);
 }
@@ -455,6 +504,8 @@ static void i8042_detach(struct device *dev)
 
     if (!s->byte_time.clocks)
         return;
+    input_remove(machine_input(dev->machine), &s->pointer);
+    input_remove(machine_input(dev->machine), &s->keys);
     timer_done(&s->byte_time);
     ps2_keyboard_done(&s->keyboard);
     ps2_mouse_done(&s->mouse);

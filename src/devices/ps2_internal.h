@@ -42,7 +42,7 @@ typedef void ps2_wake_fn(void *opaque);
 struct ps2_keyboard {
     struct ps2_port port;
     uint8_t set;  /* scan code set 1 to 3 */
-    uint8_t leds; /* enum ps2_led */
+    uint8_t leds; /* enum input_led */
     uint8_t rate; /* argument of "set typematic": delay in bits 5-6, rate in bits 0-4 */
     bool scanning;
     uint8_t repeat_usage; /* the key that repeats; 0: none */
@@ -62,7 +62,7 @@ struct ps2_mouse {
     uint8_t resolution;
     bool scaling_2_1, remote, wrap, reporting;
     uint8_t knock[2]; /* the last two sample rates, for the switch to ids 3 and 4 */
-    uint8_t buttons, reported_buttons; /* enum ps2_button */
+    uint8_t buttons, reported_buttons; /* enum input_button */
     uint32_t dx, dy, dz; /* not reported yet; two's complement, within +-PS2_MOUSE_MAX */
     struct timer sample; /* armed: no new report before it fires */
 

@@ -90,8 +90,9 @@ static uint8_t mouse_fourth_byte(struct ps2_mouse *m)
 {
     if (m->id == ID_WHEEL)
         return (uint8_t)mouse_take(&m->dz, -127, 127);
-    return (uint8_t)((mouse_take(&m->dz, -8, 7) & 0x0f) | (m->buttons & PS2_BUTTON_4 ? 0x10 : 0) |
-                     (m->buttons & PS2_BUTTON_5 ? 0x20 : 0));
+    return (uint8_t)((mouse_take(&m->dz, -8, 7) & 0x0f) |
+                     (m->buttons & INPUT_BUTTON_SIDE ? 0x10 : 0) |
+                     (m->buttons & INPUT_BUTTON_EXTRA ? 0x20 : 0));
 }
 
 static void mouse_put_report(struct ps2_mouse *m, struct ps2_queue *queue)
@@ -199,9 +200,9 @@ static void mouse_full_reset(struct ps2_mouse *m)
 /* The buttons' order differs from the reports': right is bit 0, middle bit 1, left bit 2. */
 static void mouse_reply_status(struct ps2_mouse *m)
 {
-    uint8_t status = (m->buttons & PS2_BUTTON_RIGHT ? 1 : 0) |
-                     (m->buttons & PS2_BUTTON_MIDDLE ? 2 : 0) |
-                     (m->buttons & PS2_BUTTON_LEFT ? 4 : 0);
+    uint8_t status = (m->buttons & INPUT_BUTTON_RIGHT ? 1 : 0) |
+                     (m->buttons & INPUT_BUTTON_MIDDLE ? 2 : 0) |
+                     (m->buttons & INPUT_BUTTON_LEFT ? 4 : 0);
 
     status |= (m->scaling_2_1 ? STATUS_SCALING : 0) | (m->reporting ? STATUS_REPORTING : 0) |
               (m->remote ? STATUS_REMOTE : 0);

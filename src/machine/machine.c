@@ -92,6 +92,16 @@ struct clocks *machine_clocks(struct machine *machine)
     return machine->clocks;
 }
 
+struct display *machine_display(struct machine *machine)
+{
+    return &machine->display;
+}
+
+struct input *machine_input(struct machine *machine)
+{
+    return &machine->input;
+}
+
 struct loop *machine_loop(struct machine *machine)
 {
     return machine->config.loop;

@@ -10,6 +10,8 @@
 
 #include "host/host.h"
 #include "trapeze/device.h"
+#include "trapeze/display.h"
+#include "trapeze/input.h"
 #include "trapeze/machine.h"
 #include "x86/features.h"
 
@@ -80,6 +82,8 @@ struct machine {
 
     struct bus *bus;
     struct device *devices, **last_device;
+    struct display display;
+    struct input input;
     _Atomic bool a20;
 
     msi_sink_fn *msi_sink;

@@ -275,11 +275,11 @@ static void leds_are_seen_by_the_host(void **state)
     EXPECT(0xfa);
     data(0x05);
     EXPECT(0xfa);
-    assert_int_equal(i8042_leds(f.dev), PS2_LED_SCROLL | PS2_LED_CAPS);
+    assert_int_equal(i8042_leds(f.dev), INPUT_LED_SCROLL | INPUT_LED_CAPS);
     data(0xed);
     data(0xf4); /* a command instead of the argument */
     EXPECT(0xfa, 0xfa);
-    assert_int_equal(i8042_leds(f.dev), PS2_LED_SCROLL | PS2_LED_CAPS);
+    assert_int_equal(i8042_leds(f.dev), INPUT_LED_SCROLL | INPUT_LED_CAPS);
 }
 
 static void resend_repeats_the_last_byte(void **state)
@@ -506,7 +506,7 @@ static void movement_is_reported(void **state)
     assert_true(f.mouse.level);
     EXPECT(0x28, 0x05, 0xfd);
     assert_false(f.mouse.level);
-    buttons(PS2_BUTTON_LEFT | PS2_BUTTON_MIDDLE);
+    buttons(INPUT_BUTTON_LEFT | INPUT_BUTTON_MIDDLE);
     device_test_advance_ns(f.t, 10 * MS);
     EXPECT(0x0d, 0x00, 0x00);
 }
@@ -542,7 +542,7 @@ static void a_quick_click_is_two_reports(void **state)
     start_mouse();
     move(1, 0, 0);
     EXPECT(0x08, 0x01, 0x00);
-    buttons(PS2_BUTTON_LEFT);
+    buttons(INPUT_BUTTON_LEFT);
     buttons(0);
     device_test_advance_ns(f.t, 20 * MS);
     assert_int_equal(next(), 0x09);
@@ -574,7 +574,7 @@ static void the_other_knock_makes_five_buttons(void **state)
     set_rate(80);
     to_mouse(0xf2);
     EXPECT(0xfa, 0x04);
-    buttons(PS2_BUTTON_4 | PS2_BUTTON_5);
+    buttons(INPUT_BUTTON_SIDE | INPUT_BUTTON_EXTRA);
     move(0, 0, 2);
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(next(), ((const uint8_t[]){0x08, 0x00, 0x00, 0x30})[i]);
@@ -598,7 +598,7 @@ static void status_resolution_and_scaling(void **state)
     EXPECT(0xfa);
     to_mouse(0xf4);
     EXPECT(0xfa);
-    buttons(PS2_BUTTON_RIGHT);
+    buttons(INPUT_BUTTON_RIGHT);
     device_test_advance_ns(f.t, 20 * MS);
     EXPECT(0x0a, 0x00, 0x00);
     to_mouse(0xe9);
@@ -635,6 +635,31 @@ static void wrap_mode_echoes(void **state)
     EXPECT(0xfa);
     to_mouse(0xf2);
     EXPECT(0xfa, 0x00);
+}
+
+static void what_people_do_reaches_keyboard_and_mouse(void **state)
+{
+    struct input *input = machine_input(f.t->machine);
+    const uint8_t down_a[] = {0x1e}, report[] = {0x29, 5, 0xfb};
+
+    (void)state;
+    machine_lock(f.t->machine);
+    input_key(input, KEY_A, true);
+    machine_unlock(f.t->machine);
+    expect_bytes(down_a, sizeof(down_a));
+    start_mouse();
+    machine_lock(f.t->machine);
+    input_release(input);
+    input_buttons(input, INPUT_BUTTON_LEFT);
+    machine_unlock(f.t->machine);
+    while (next() >= 0)
+        ;
+    machine_lock(f.t->machine);
+    input_pointer_at(input, 100, 100, 640, 480);
+    input_pointer_at(input, 105, 105, 640, 480);
+    machine_unlock(f.t->machine);
+    device_test_advance_ns(f.t, 10 * MS);
+    expect_bytes(report, sizeof(report));
 }
 
 static void state_round_trip(void **state)
@@ -686,6 +711,7 @@ int main(void)
         TEST(status_resolution_and_scaling),
         TEST(remote_mode_reports_when_asked),
         TEST(wrap_mode_echoes),
+        TEST(what_people_do_reaches_keyboard_and_mouse),
         TEST(state_round_trip),
     };
 
