@@ -174,6 +174,13 @@ struct engine_ops {
     void (*memory_written)(void *engine, uint64_t ram_offset, uint64_t size_bytes);
     /* Dirty tracking goes on or off (vCPUs are parked). */
     void (*dirty_tracking)(void *engine, bool on);
+    /*
+     * Pages are watched anew: vCPUs have to ask memory_watch_allows() again before they write
+     * without memory_dirty_mark(). They do soon, and watch_settled() says when all have: it only
+     * looks. Any thread, machine lock held.
+     */
+    void (*watch_again)(void *engine);
+    bool (*watch_settled)(void *engine);
 
     /* Set or clear (request NULL) the debugger's wishes. The vCPU is not in run(). */
     int (*debug)(struct vcpu *vcpu, const struct debug_request *request, struct error *err);

@@ -135,4 +135,24 @@ void memory_dirty_mark(struct memory *memory, uint64_t ram_offset, uint64_t size
 /* Copy and clear the bitmap of pages [first, first+count) into bits (count/8 rounded up bytes). */
 void memory_dirty_fetch(struct memory *memory, uint64_t first_page, uint64_t count, uint8_t *bits);
 
+/*
+ * Watched pages, for what is drawn from memory of memory_add_block: which of them were written
+ * since the last fetch. Costs a vCPU one slow write a page and fetch. Machine lock held; a page
+ * has one watcher. ram_offset and size_bytes: whole pages.
+ */
+void memory_watch_start(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes);
+void memory_watch_stop(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes);
+/*
+ * Set bits (one a page; size_bytes / GUEST_PAGE_SIZE of them, whole words) of pages that may
+ * have been written; the first time all. Returns whether there is one. Pages that were written
+ * are in two fetches or more, until no vCPU writes to them unseen. Read them after the fetch.
+ */
+bool memory_watch_fetch(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes,
+                        uint64_t *bits);
+/*
+ * For engines: may a page (ram_offset in it) be written without memory_dirty_mark()? False for one
+ * that is watched and was not written since the last fetch. Any thread.
+ */
+bool memory_watch_allows(const struct memory *memory, uint64_t ram_offset);
+
 #endif

@@ -1,6 +1,6 @@
 /*
- * client.c - trapeze monitor, inspect, device, media and balloon: talk to a running machine's
- * socket
+ * client.c - trapeze monitor, inspect, device, media, balloon and screenshot: talk to a running
+ * machine's socket
  */
 #include "cli/cli.h"
 
@@ -12,6 +12,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "control/monitor.h"
 #include "control/stream.h"
 #include "host/host.h"
@@ -489,6 +490,96 @@ int cli_media_insert_run(const struct cli_verb *verb, char **words)
 int cli_media_eject_run(const struct cli_verb *verb, char **words)
 {
     return media_run(verb, words, "media-eject");
+}
+
+/* ---- trapeze screenshot ---- */
+
+struct screenshot_options {
+    uint64_t screen;
+    bool text;
+};
+
+const struct cli_option cli_screenshot_options[] = {
+    {"text", .kind = CLI_FLAG, .offset = offsetof(struct screenshot_options, text),
+     .help = "print the characters of a text mode"},
+    {"screen", .kind = CLI_NUMBER, .offset = offsetof(struct screenshot_options, screen),
+     .argument = "N", .initial = "0", .max = UINT32_MAX,
+     .help = "which screen, if there are several (default: 0)"},
+    {.kind = CLI_END},
+};
+
+/* path "-": standard output. */
+static int write_picture(const char *path, const json_t *reply, struct error *err)
+{
+    const char *text = json_string_value(json_object_get(reply, "png"));
+    size_t size = 0;
+    uint8_t *png = text ? base64_decode(text, &size) : NULL;
+    FILE *out = strcmp(path, "-") ? fopen(path, "wb") : stdout;
+    int result = 0;
+
+    if (!png)
+        result = error_set(err, EPROTO, "what answers sends no picture");
+    else if (!out || fwrite(png, 1, size, out) != size || fflush(out))
+        result = error_set(err, errno, "%s: %s", path, strerror(errno));
+    if (out && out != stdout && fclose(out) && !result)
+        result = error_set(err, errno, "%s: %s", path, strerror(errno));
+    free(png);
+    return result;
+}
+
+static void print_lines(const json_t *reply)
+{
+    size_t n;
+    json_t *line;
+
+    json_array_foreach(json_object_get(reply, "lines"), n, line) puts(json_string_value(line));
+}
+
+static int take_screenshot(struct connection *connection, const char *socket, const char *path,
+                           const struct screenshot_options *options, struct error *err)
+{
+    json_t *request = json_pack("{s:s, s:I, s:b}", "command", "screenshot", "screen",
+                                (json_int_t)options->screen, "text", options->text);
+    json_t *reply = NULL;
+    const char *error;
+    int result = open_connection(connection, socket, err);
+
+    if (!result)
+        result = send_request(connection, request, err);
+    if (!result) {
+        reply = read_reply(connection, err);
+        error = json_string_value(json_object_get(reply, "error"));
+        result = !reply ? -EIO : error ? error_set(err, EREMOTEIO, "%s", error) : 0;
+    }
+    if (!result && options->text)
+        print_lines(reply);
+    else if (!result)
+        result = write_picture(path, reply, err);
+    json_decref(request);
+    json_decref(reply);
+    return result;
+}
+
+int cli_screenshot_run(const struct cli_verb *verb, char **words)
+{
+    struct screenshot_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status = CLI_DONE;
+    struct connection connection = {.fd = -1};
+
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    if (parsed == 0 && options.text == (operands.count > 1))
+        parsed = error_set(&err, EINVAL, "give one of FILE and --text");
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (take_screenshot(&connection, operands.items[0], operands.count > 1 ? operands.items[1] : "",
+                        &options, &err))
+        status = cli_failed(verb, &err);
+    close_connection(&connection);
+    cli_texts_free(&operands);
+    return status;
 }
 
 /* ---- trapeze balloon ---- */

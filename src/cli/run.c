@@ -49,7 +49,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console, *vsock;
+    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *display;
 };
 
 struct run {
@@ -163,6 +163,22 @@ static bool wants_balloon(const struct run *run)
     return !run->media.kernel;
 }
 
+/* Who starts a kernel directly asks for a screen, as nothing sets it up. */
+static bool vga_is_default(const struct run *run)
+{
+    return !run->media.kernel;
+}
+
+/* --vga, and no card of --device. */
+static bool wants_vga(const struct run *run)
+{
+    static const struct cli_texts none = {0};
+
+    if (!run->options.vga && run_has_vga(NULL, &run->options.device, false))
+        return false;
+    return run_has_vga(run->options.vga, &none, vga_is_default(run));
+}
+
 static int add_devices(struct run *run, struct error *err)
 {
     if (run->virtio_console && run_add_console(run->machine, run->virtio_console, err))
@@ -176,7 +192,7 @@ static int add_devices(struct run *run, struct error *err)
     for (size_t i = 0; i < run->options.device.count; i++)
         if (run_add_device(run->machine, run->options.device.items[i], err))
             return -EINVAL;
-    return 0;
+    return wants_vga(run) ? run_add_vga(run->machine, run->options.vga, err) : 0;
 }
 
 /* ---- networks ---- */
@@ -418,6 +434,7 @@ static int build_board(struct run *run, struct error *err)
         .variables = run->media.variables,
         .variables_file = run->media.variables_file,
         .smm = wants_smm(run),
+        .has_vga = run_has_vga(run->options.vga, &run->options.device, vga_is_default(run)),
         .serial_number = run->options.serial_number,
     };
 
@@ -635,6 +652,10 @@ static int check_options(struct run *run, struct error *err)
     for (size_t i = 0; i < options->device.count; i++)
         if (!run_find_class(options->device.items[i], err))
             return -EINVAL;
+    if (run_check_vga(options->vga, err)) {
+        error_prefix(err, "--vga: ");
+        return -EINVAL;
+    }
     if (run_check_boot(options->boot, err)) {
         error_prefix(err, "--boot: ");
         return -EINVAL;
@@ -665,6 +686,8 @@ static int print_config(struct run *run, struct error *err)
     options->engine = engine->name;
     options->firmware = run->media.firmware_name;
     options->balloon = wants_balloon(run) ? "on" : "off";
+    if (!options->vga)
+        options->vga = wants_vga(run) ? "std" : "none";
     if (run_default_network(&options->net, &options->publish, !run->media.kernel) &&
         cli_texts_add(&options->net, "user", err))
         return -ENOMEM;
@@ -895,6 +918,15 @@ const struct cli_option cli_run_options[] = {
      .choices = run_chardev_choices,
      .help = "where the debug console at ports 0xe9 and 0x402 leads; with stdio, COM1 is null "
              "unless --serial says otherwise"},
+
+    {"Screen", .kind = CLI_HEADING},
+    {"vga", 0, CLI_TEXT, AT(vga), "std|none[,P=VALUE]...", .choices = run_vga_choices,
+     .help =
+         "the graphics card: std is a VGA with linear modes up to 32 bits a pixel, memory=N its "
+         "MiB, xres=N and yres=N what its monitor likes best (default: std if the guest boots "
+         "from firmware, else none)"},
+    {"display", 0, CLI_TEXT, AT(display), "KIND", .initial = "none", .choices = run_display_choices,
+     .only_choices = true, .help = "who looks at the screen"},
 
     {"Control", .kind = CLI_HEADING},
     {"monitor", 'M', CLI_TEXT, AT(monitor), "SOCKET", .file = true,

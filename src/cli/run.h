@@ -130,6 +130,16 @@ int run_set_boot_order(struct machine *machine, const char *order, struct error 
 int run_check_boot(const char *order, struct error *err); /* -EINVAL: there is no such kind */
 void run_boot_choices(cli_put_choice *put, void *opaque);
 
+/* ---- run_display.c ---- */
+
+void run_vga_choices(cli_put_choice *put, void *opaque);
+void run_display_choices(cli_put_choice *put, void *opaque);
+/* vga is "std[,P=VALUE]..." or "none"; NULL: not given, then there is one if is_default. */
+int run_check_vga(const char *vga, struct error *err); /* -EINVAL: no such card */
+/* Is there one, also by --device? */
+bool run_has_vga(const char *vga, const struct cli_texts *devices, bool is_default);
+int run_add_vga(struct machine *machine, const char *vga, struct error *err);
+
 /* ---- run_seed.c ---- */
 
 /* What cloud-init in the guest is told. */

@@ -46,6 +46,12 @@ static const struct cli_example balloon_examples[] = {
     {NULL},
 };
 
+static const struct cli_example screenshot_examples[] = {
+    {"trapeze screenshot vm.sock screen.png", "a picture"},
+    {"trapeze screenshot vm.sock --text", "what a text mode says"},
+    {NULL},
+};
+
 static const struct cli_example inspect_examples[] = {
     {"trapeze inspect vm.sock", "everything"},
     {"trapeze inspect vm.sock cpu0 --json", "one processor's registers as JSON"},
@@ -377,6 +383,20 @@ const struct cli_verb cli_verbs[] = {
         .operand_file = true,
         .examples = balloon_examples,
         .run = cli_balloon_run,
+    },
+    {
+        .name = "screenshot",
+        .summary = "take a picture of a running machine's screen",
+        .operands = "SOCKET [FILE]",
+        .description =
+            "Writes a PNG file ('-': to standard output), or with --text prints the characters of "
+            "a text mode. The machine runs with --monitor SOCKET and a graphics card.",
+        .options = cli_screenshot_options,
+        .min_operands = 1,
+        .max_operands = 2,
+        .operand_file = true,
+        .examples = screenshot_examples,
+        .run = cli_screenshot_run,
     },
     {
         .name = "inspect",

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "base/log.h"
 #include "control/stream.h"
 #include "devices/ata/ata.h"
@@ -25,12 +26,14 @@
 #include "host/loop.h"
 #include "machine/pc.h"
 #include "trapeze/device.h"
+#include "trapeze/display.h"
 #include "trapeze/engine.h"
 #include "trapeze/machine.h"
 #include "trapeze/property.h"
 #include "x86/features.h"
 
 #define MAX_MEMORY_READ_BYTES 65536
+#define MAX_PNG_BYTES         (STREAM_MAX_QUEUED_BYTES / 4 * 3 - 4096) /* as base64 */
 #define MAX_ARGUMENTS         4
 
 enum argument_type { ARGUMENT_TEXT, ARGUMENT_NUMBER, ARGUMENT_FLAG };
@@ -629,6 +632,98 @@ static int run_balloon(struct call *call, struct error *err)
     return 0;
 }
 
+/* ---- screenshots ---- */
+
+static size_t put_utf8(char *to, uint16_t c)
+{
+    if (c < 0x80) {
+        to[0] = (char)c;
+        return 1;
+    }
+    if (c < 0x800) {
+        to[0] = (char)(0xc0 | c >> 6);
+        to[1] = (char)(0x80 | (c & 0x3f));
+        return 2;
+    }
+    to[0] = (char)(0xe0 | c >> 12);
+    to[1] = (char)(0x80 | (c >> 6 & 0x3f));
+    to[2] = (char)(0x80 | (c & 0x3f));
+    return 3;
+}
+
+/* A row's characters; spaces at its end are left out. */
+static json_t *row_json(const struct screen_cell *cells, uint32_t columns)
+{
+    char *text = malloc(3 * (size_t)columns + 1);
+    size_t size = 0;
+    json_t *json;
+
+    while (columns && (cells[columns - 1].code & 0xff) <= ' ' &&
+           screen_code_to_unicode(cells[columns - 1].code) == ' ')
+        columns--;
+    for (uint32_t n = 0; text && n < columns; n++)
+        size += put_utf8(text + size, screen_code_to_unicode(cells[n].code));
+    json = text ? json_stringn(text, size) : NULL;
+    free(text);
+    return json;
+}
+
+static int set_screen_text(struct call *call, struct screen *screen, struct error *err)
+{
+    struct screen_text text;
+    json_t *lines = json_array();
+
+    if (!screen_text(screen, &text)) {
+        json_decref(lines);
+        return error_set(err, ENOTSUP, "the screen is in a graphics mode: it has no characters");
+    }
+    for (uint32_t row = 0; row < text.rows; row++)
+        json_array_append_new(lines,
+                              row_json(text.cells + (size_t)row * text.columns, text.columns));
+    set(call, "columns", json_integer(text.columns));
+    set(call, "rows", json_integer(text.rows));
+    if (text.has_cursor)
+        set(call, "cursor",
+            json_pack("{s:i, s:i}", "column", (int)text.cursor_column, "row",
+                      (int)text.cursor_row));
+    set(call, "lines", lines);
+    screen_text_done(&text);
+    return 0;
+}
+
+static int set_screen_png(struct call *call, struct screen *screen, struct error *err)
+{
+    uint8_t *png;
+    char *text;
+    size_t size;
+
+    if (screen_png(screen, &png, &size, err))
+        return -ENOMEM;
+    text = size < MAX_PNG_BYTES ? base64_encode(png, size) : NULL;
+    free(png);
+    if (!text)
+        return error_set(err, EFBIG, "the picture has %zu bytes, which are too many", size);
+    set(call, "png", json_string(text));
+    free(text);
+    return 0;
+}
+
+static int run_screenshot(struct call *call, struct error *err)
+{
+    uint64_t number = get_number(call, "screen", 0);
+    struct screen *screen = number < UINT32_MAX
+                                ? display_screen(machine_display(call->machine), (unsigned)number)
+                                : NULL;
+
+    if (!screen)
+        return error_set(err, ENODEV, "the machine has no %sscreen%s", number ? "such " : "",
+                         number ? "" : "; run it with --vga std");
+    set(call, "device", safe_string(screen_name(screen)));
+    if (get_flag(call, "text"))
+        return set_screen_text(call, screen, err);
+    return set_screen_png(call, screen, err);
+}
+
 static const char *const type_names[] = {
     [ARGUMENT_TEXT] = "text", [ARGUMENT_NUMBER] = "number", [ARGUMENT_FLAG] = "boolean"};
 
@@ -729,6 +824,11 @@ static const struct command commands[] = {
      "tell or change how much of its memory the guest has, and ask it for new statistics",
      {{"size", ARGUMENT_NUMBER, false, "bytes that it shall be left with"}},
      .run = run_balloon},
+    {"screenshot",
+     "the screen as a PNG file in base64, or a text mode's characters",
+     {{"screen", ARGUMENT_NUMBER, false, "which one, 0 if left out"},
+      {"text", ARGUMENT_FLAG, false, "characters"}},
+     .run = run_screenshot},
     {"events",
      "send this client a line when the machine changes its state",
      {{"on", ARGUMENT_FLAG, true, "true or false"}},

@@ -31,6 +31,7 @@ const struct device_class *const device_classes[] = {
     &port92_class,
     &rtc_class,
     &uart16550_class,
+    &vga_class,
     &virtio_9p_class,
     &virtio_balloon_class,
     &virtio_balloon_mmio_class,

@@ -33,6 +33,7 @@ extern const struct device_class pit_class;
 extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
+extern const struct device_class vga_class;
 extern const struct device_class virtio_9p_class;
 extern const struct device_class virtio_balloon_class;
 extern const struct device_class virtio_balloon_mmio_class;

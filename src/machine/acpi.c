@@ -35,8 +35,9 @@ enum {
     SPACE_MEMORY = 0,
     SPACE_IO = 1,
 
-    /* FADT, IA-PC boot architecture: COM ports and the like; i8042; no VGA */
-    BOOT_ARCH = 1 << 0 | 1 << 1 | 1 << 2,
+    /* FADT, IA-PC boot architecture: COM ports and the like; i8042 */
+    BOOT_ARCH = 1 << 0 | 1 << 1,
+    BOOT_ARCH_NO_VGA = 1 << 2,
     /* WBINVD works; C1 on all; no sleep button; no RTC wake in PM1; 32-bit timer; reset register */
     FADT_FLAGS = 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 10,
     C2_UNSUPPORTED_US = 101,
@@ -486,7 +487,8 @@ static void put_pm_block(uint8_t *fadt, size_t offset, size_t extended_offset, u
     put_gas(fadt + extended_offset, SPACE_IO, (uint8_t)(bytes * 8), access, port);
 }
 
-static uint8_t *write_fadt(struct acpi_writer *w, const uint8_t *facs, const uint8_t *dsdt)
+static uint8_t *write_fadt(struct acpi_writer *w, const struct pc_layout *layout,
+                           const uint8_t *facs, const uint8_t *dsdt)
 {
     uint8_t *fadt = begin_table(w, "FACP", 6, FADT_BYTES);
 
@@ -506,7 +508,7 @@ static uint8_t *write_fadt(struct acpi_writer *w, const uint8_t *facs, const uin
     put_le16(fadt + 96, C2_UNSUPPORTED_US);
     put_le16(fadt + 98, C3_UNSUPPORTED_US);
     fadt[108] = CMOS_CENTURY;
-    put_le16(fadt + 109, BOOT_ARCH);
+    put_le16(fadt + 109, BOOT_ARCH | (layout->has_vga ? 0 : BOOT_ARCH_NO_VGA));
     put_le32(fadt + 112, FADT_FLAGS);
     put_gas(fadt + 116, SPACE_IO, 8, GAS_BYTE, ACPI_RESET_PORT);
     fadt[128] = ACPI_RESET_VALUE;
@@ -637,7 +639,7 @@ int acpi_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffe
     uint8_t *tables[TABLE_COUNT];
     uint8_t *rsdt = NULL, *xsdt = NULL;
 
-    tables[0] = write_fadt(&w, facs, dsdt);
+    tables[0] = write_fadt(&w, layout, facs, dsdt);
     tables[1] = write_madt(&w, layout);
     tables[2] = write_hpet(&w);
     tables[3] = write_mcfg(&w, layout);

@@ -221,6 +221,18 @@ void machine_dirty_tracking(struct machine *machine, bool on)
         ops_of(machine)->dirty_tracking(machine->engine_data, on);
 }
 
+void machine_watch_again(struct machine *machine)
+{
+    if (machine && machine->engine_created && ops_of(machine)->watch_again)
+        ops_of(machine)->watch_again(machine->engine_data);
+}
+
+bool machine_watch_settled(struct machine *machine)
+{
+    return !machine || !machine->engine_created || !ops_of(machine)->watch_settled ||
+           ops_of(machine)->watch_settled(machine->engine_data);
+}
+
 /* ---- events of a vCPU ---- */
 
 static void wake_vcpu(struct vcpu_thread *thread)

@@ -144,6 +144,8 @@ void bus_release_ports(struct machine *machine, struct port_claim *claim);
 void machine_memory_changed(struct machine *machine);
 void machine_memory_written(struct machine *machine, uint64_t ram_offset, uint64_t size_bytes);
 void machine_dirty_tracking(struct machine *machine, bool on);
+void machine_watch_again(struct machine *machine);
+bool machine_watch_settled(struct machine *machine);
 
 /* Lock unless the caller already holds it; pass the result to machine_unlock_if. */
 static inline bool machine_lock_if(struct machine *machine)

@@ -29,6 +29,7 @@
 
 #define RAM_BYTES_MAX     (1ull << 40)
 #define BLOCK_SPACE_BYTES (256ull << 20) /* for memory_add_block, costs nothing until used */
+#define BLOCK_WORDS       (BLOCK_SPACE_BYTES / GUEST_PAGE_SIZE / 64)
 #define PHYSICAL_BITS     52
 #define ALIAS_DEPTH_MAX   8
 
@@ -50,6 +51,11 @@ struct memory {
 
     _Atomic bool dirty_on;
     _Atomic uint64_t *dirty; /* one bit a page of the whole file; kept once allocated */
+
+    /* One bit a page behind the RAM. */
+    _Atomic uint64_t watched[BLOCK_WORDS];
+    _Atomic uint64_t touched[BLOCK_WORDS]; /* written since the last fetch */
+    uint64_t unsettled[BLOCK_WORDS];       /* a vCPU may still write to it unseen */
 };
 
 /* ---- building a view ---- */
@@ -615,11 +621,27 @@ bool memory_dirty_enabled(const struct memory *memory)
     return atomic_load_explicit(&memory->dirty_on, memory_order_acquire);
 }
 
+/* As in memory_dirty_mark: set even if it is set. */
+static void touch(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes)
+{
+    uint64_t first = (ram_offset - memory->ram_bytes) / GUEST_PAGE_SIZE;
+    uint64_t last = (ram_offset + size_bytes - 1 - memory->ram_bytes) / GUEST_PAGE_SIZE;
+
+    for (uint64_t page = first; page <= last; page++)
+        if (atomic_load_explicit(&memory->watched[page / 64], memory_order_relaxed) >> page % 64 &
+            1)
+            atomic_fetch_or(&memory->touched[page / 64], 1ull << page % 64);
+}
+
 void memory_dirty_mark(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes)
 {
     uint64_t last;
 
-    if (!memory_dirty_enabled(memory) || !size_bytes)
+    if (!size_bytes)
+        return;
+    if (ram_offset >= memory->ram_bytes)
+        touch(memory, ram_offset, size_bytes);
+    if (!memory_dirty_enabled(memory))
         return;
     assert(ram_offset < memory->host.size_bytes &&
            size_bytes <= memory->host.size_bytes - ram_offset);
@@ -645,4 +667,90 @@ void memory_dirty_fetch(struct memory *memory, uint64_t first_page, uint64_t cou
         atomic_fetch_and(&memory->dirty[page / 64], ~bit);
         bits[i / 8] |= (uint8_t)(1u << i % 8);
     }
+}
+
+/* ---- watched pages ---- */
+
+struct watch_range {
+    uint64_t first, count; /* pages behind the RAM */
+};
+
+static struct watch_range watch_range(const struct memory *memory, uint64_t ram_offset,
+                                      uint64_t size_bytes)
+{
+    assert(ram_offset >= memory->ram_bytes && ram_offset % GUEST_PAGE_SIZE == 0 &&
+           ram_offset - memory->ram_bytes + size_bytes <= BLOCK_SPACE_BYTES);
+    return (struct watch_range){.first = (ram_offset - memory->ram_bytes) / GUEST_PAGE_SIZE,
+                                .count = size_bytes / GUEST_PAGE_SIZE};
+}
+
+void memory_watch_start(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes)
+{
+    struct watch_range r = watch_range(memory, ram_offset, size_bytes);
+
+    for (uint64_t page = r.first; page < r.first + r.count; page++) {
+        atomic_fetch_or(&memory->touched[page / 64], 1ull << page % 64);
+        atomic_fetch_or(&memory->watched[page / 64], 1ull << page % 64);
+    }
+}
+
+void memory_watch_stop(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes)
+{
+    struct watch_range r = watch_range(memory, ram_offset, size_bytes);
+
+    for (uint64_t page = r.first; page < r.first + r.count; page++) {
+        atomic_fetch_and(&memory->watched[page / 64], ~(1ull << page % 64));
+        atomic_fetch_and(&memory->touched[page / 64], ~(1ull << page % 64));
+        memory->unsettled[page / 64] &= ~(1ull << page % 64);
+    }
+}
+
+/*
+ * A vCPU writes unseen to a page that is touched, and goes on with that until it has heard that it
+ * no longer is. What it writes in between is in no bit: so the page is unsettled, and fetched
+ * once more when all have heard. (Waiting for them here might be for one that waits for us.)
+ */
+bool memory_watch_fetch(struct memory *memory, uint64_t ram_offset, uint64_t size_bytes,
+                        uint64_t *bits)
+{
+    struct watch_range r = watch_range(memory, ram_offset, size_bytes);
+    bool settled = machine_watch_settled(memory->machine), any = false, again = false;
+
+    memset(bits, 0, (r.count + 63) / 64 * sizeof(*bits));
+    for (uint64_t i = 0; i < r.count; i++) {
+        uint64_t page = r.first + i, bit = 1ull << page % 64, word = page / 64;
+        bool was_unsettled = memory->unsettled[word] & bit, was_touched = false;
+
+        if (bit == 1 && !memory->unsettled[word] &&
+            !atomic_load_explicit(&memory->touched[word], memory_order_relaxed)) {
+            i += 63; /* mostly nothing has happened */
+            continue;
+        }
+        if (atomic_load_explicit(&memory->touched[word], memory_order_relaxed) & bit)
+            was_touched = atomic_fetch_and(&memory->touched[word], ~bit) & bit;
+        if (!was_touched && !was_unsettled)
+            continue;
+        bits[i / 64] |= 1ull << i % 64;
+        any = true;
+        again |= was_touched;
+        if (was_touched)
+            memory->unsettled[word] |= bit;
+        else if (settled)
+            memory->unsettled[word] &= ~bit;
+    }
+    if (again)
+        machine_watch_again(memory->machine);
+    return any;
+}
+
+bool memory_watch_allows(const struct memory *memory, uint64_t ram_offset)
+{
+    uint64_t page, bit;
+
+    if (ram_offset < memory->ram_bytes)
+        return true;
+    page = (ram_offset - memory->ram_bytes) / GUEST_PAGE_SIZE;
+    bit = 1ull << page % 64;
+    return !(atomic_load(&memory->watched[page / 64]) & bit) ||
+           (atomic_load(&memory->touched[page / 64]) & bit);
 }

@@ -431,7 +431,7 @@ static int insert_firmware(struct pc_board *pc)
         status = table_loader_add(&pc->tables, pc->fw_cfg, pc->err);
     if (status == 0)
         status = add_smbios(pc);
-    if (status == 0) /* SeaBIOS: there is no screen, text goes there */
+    if (status == 0) /* SeaBIOS: text goes there, and to the screen if there is one */
         status = fw_cfg_add_file(pc->fw_cfg, "etc/sercon-port", console_port, sizeof(console_port),
                                  NULL, NULL, NULL, pc->err);
     pci_host_set_shadow(pc->pci_host, update_shadow, pc);
@@ -509,6 +509,7 @@ static int pc_attach(struct device *dev, struct error *err)
     (pc->config->firmware ? pc_layout_init_for_firmware : pc_layout_init)(
         &pc->layout, config->ram_bytes, machine_vcpu_count(dev->machine));
     pc->layout.physical_bits = machine_vcpu(dev->machine, 0)->model->physical_bits;
+    pc->layout.has_vga = pc->config->has_vga;
     boot_image_init(&pc->image, &pc->layout);
     pc->err = err;
     pc->status = set_identity(&pc->layout.identity, pc->config, err);

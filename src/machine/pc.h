@@ -51,6 +51,7 @@ struct pc_config {
     const char *variables_file;
     /* System Management Mode; then only it writes to the variables. */
     bool smm;
+    bool has_vga; /* a VGA will be added */
 
     /* What SMBIOS says: 16 bytes as they are written, and up to 63 characters. */
     const uint8_t *uuid;

@@ -79,6 +79,7 @@ struct pc_layout {
     uint64_t ecam_gpa;
     unsigned physical_bits; /* of addresses, as the processors have them */
     unsigned virtio_taken;  /* places of virtio devices without PCI that have one: a bit mask */
+    bool has_vga;
     struct pc_identity identity;
     struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
     size_t e820_count;

@@ -258,6 +258,61 @@ static void an_unpin_finds_the_page_after_the_map_changed(void **state)
     run(list, sizeof(list) / sizeof(list[0]), &high);
 }
 
+/* ---- watched pages ---- */
+
+/* Stores twice to page 3 of HIGH what port 0x80 gives, if that is not 0, and tells port 0x83. */
+static const uint8_t storer[] = {
+    0xe4, 0x80,             /* IN AL, 0x80 */
+    0x84, 0xc0, 0x74, 0x06, /* TEST AL, AL; JZ +6 */
+    0xa2, 0x00, 0x30,       /* MOV DS:[0x3000], AL */
+    0xa2, 0x00, 0x30,       /* the same, now by the TLB */
+    0xe6, 0x83,             /* OUT 0x83, AL */
+    0xeb, 0xf0,             /* JMP PROGRAM */
+};
+static uint64_t block_offset, fetched[16];
+
+static void fetch_written(void)
+{
+    memory_watch_fetch(memory, block_offset, WINDOW_BYTES, &fetched[step]);
+}
+
+static const struct step watched_steps[] = {
+    {.store_high = 2, .high = 2},
+    {.act = fetch_written},
+    {.act = fetch_written}, /* once more: a vCPU might have gone on writing */
+    {.act = fetch_written, .store_high = 5, .high = 5},
+    {.act = fetch_written, .store_high = 6, .high = 6},
+    {.act = fetch_written},
+    {.act = fetch_written},
+    {.act = fetch_written},
+};
+
+static void stores_to_watched_pages_are_seen(void **state)
+{
+    static const bool expected[] = {false, true, true, false, true, true, true, false};
+    uint8_t *hva = memory_add_block(memory, WINDOW_BYTES, &block_offset, NULL);
+    struct region block = {.name = "block",
+                           .kind = REGION_RAM,
+                           .gpa = HIGH,
+                           .size_bytes = WINDOW_BYTES,
+                           .hva = hva,
+                           .ram_offset = block_offset};
+
+    assert_non_null(hva);
+    memcpy(memory_ram_hva(memory) + PROGRAM, storer, sizeof(storer));
+    memory_watch_start(memory, block_offset, WINDOW_BYTES);
+    for (unsigned n = 0; n < 2; n++) /* all pages, at first */
+        assert_true(memory_watch_fetch(memory, block_offset, WINDOW_BYTES, &fetched[0]));
+    assert_false(memory_watch_fetch(memory, block_offset, WINDOW_BYTES, &fetched[0]));
+    run(watched_steps, sizeof(watched_steps) / sizeof(watched_steps[0]), &block);
+    for (unsigned n = 0; n < sizeof(expected) / sizeof(expected[0]); n++)
+        assert_int_equal(fetched[n], expected[n] ? 1u << 3 : 0);
+    assert_int_equal(hva[0x3000], 6);
+    machine_lock(machine);
+    memory_unmap(memory, &block);
+    machine_unlock(machine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +322,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(an_unpin_finds_the_page_after_the_map_changed, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(stores_to_watched_pages_are_seen, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

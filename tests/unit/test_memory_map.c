@@ -421,6 +421,33 @@ static void dirty_pages_are_noted(void **state)
     assert_int_equal(bits[0], 0); /* a new start is clean */
 }
 
+static void watched_pages_are_fetched_when_they_were_written(void **state)
+{
+    uint64_t offset, bits[1];
+    uint8_t *hva = memory_add_block(memory, 64 * GUEST_PAGE_SIZE, &offset, NULL);
+
+    (void)state;
+    assert_non_null(hva);
+    assert_true(memory_watch_allows(memory, offset));
+    memory_watch_start(memory, offset, 64 * GUEST_PAGE_SIZE);
+    assert_true(memory_watch_allows(memory, offset));
+    assert_true(memory_watch_fetch(memory, offset, 64 * GUEST_PAGE_SIZE, bits));
+    assert_true(bits[0] == UINT64_MAX); /* at first all */
+    assert_false(memory_watch_allows(memory, offset));
+    memory_unpin(memory, hva + 3 * GUEST_PAGE_SIZE - 1, 2);
+    assert_true(memory_watch_allows(memory, offset + 2 * GUEST_PAGE_SIZE));
+    assert_true(memory_watch_fetch(memory, offset, 64 * GUEST_PAGE_SIZE, bits));
+    assert_true(bits[0] == UINT64_MAX); /* somebody may have gone on writing */
+    assert_true(memory_watch_fetch(memory, offset, 64 * GUEST_PAGE_SIZE, bits));
+    assert_true(bits[0] == 0xc);
+    assert_false(memory_watch_fetch(memory, offset, 64 * GUEST_PAGE_SIZE, bits));
+    assert_true(bits[0] == 0);
+    memory_watch_stop(memory, offset, 64 * GUEST_PAGE_SIZE);
+    memory_dirty_mark(memory, offset, 1);
+    assert_true(memory_watch_allows(memory, offset));
+    assert_false(memory_watch_fetch(memory, offset, 64 * GUEST_PAGE_SIZE, bits));
+}
+
 static void what_is_discarded_is_zero(void **state)
 {
     uint8_t *hva = memory_ram_hva(memory);
@@ -550,6 +577,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_pin_is_one_range_of_ram, set_up, tear_down),
         cmocka_unit_test_setup_teardown(ram_may_be_in_two_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(dirty_pages_are_noted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(watched_pages_are_fetched_when_they_were_written, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(what_is_discarded_is_zero, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_old_view_stays_until_it_is_put_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(views_that_are_never_put_back_block_only_changes, set_up,

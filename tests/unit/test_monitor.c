@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "base/base64.h"
 #include "base/log.h"
 #include "control/monitor.h"
 #include "control/stream.h"
@@ -25,6 +26,7 @@
 #include "devices/devices.h"
 #include "host/host.h"
 #include "trapeze/device.h"
+#include "trapeze/display.h"
 
 /* ---- a device to look at ---- */
 
@@ -204,6 +206,92 @@ static void inspect_prints_state_tables(void **state)
     expect_error(&f, "{\"command\":\"inspect\",\"device\":\"cpu2\"}",
                  "there is no device 'cpu2'; did you mean 'cpu0'?");
     close_fixture(&f);
+}
+
+/* A screen with a line of text, or a red pixel. */
+struct sign {
+    struct screen screen;
+    bool is_text;
+};
+
+static void sign_watched(void *opaque, bool on)
+{
+    (void)opaque, (void)on;
+}
+
+static void sign_refresh(void *opaque)
+{
+    screen_row(&((struct sign *)opaque)->screen, 0)[0] = 0xff0000;
+}
+
+static bool sign_text(void *opaque, struct screen_text *out)
+{
+    static const char words[6] = "A\xc4\xdb  ";
+
+    if (!((struct sign *)opaque)->is_text)
+        return false;
+    *out = (struct screen_text){.columns = 5, .rows = 1, .has_cursor = true, .cursor_column = 3};
+    out->cells = calloc(5, sizeof(*out->cells));
+    for (unsigned n = 0; n < 5; n++)
+        out->cells[n].code = (uint8_t)words[n];
+    return true;
+}
+
+static const struct screen_source_ops sign_ops = {
+    .watched = sign_watched, .refresh = sign_refresh, .text = sign_text};
+
+static void screenshots_are_png_files_or_lines(void **state)
+{
+    struct fixture f;
+    struct sign sign = {.is_text = true};
+    json_t *reply;
+    uint8_t *png;
+    size_t size;
+
+    open_fixture(&f, 1);
+    expect_error(&f, "{\"command\":\"screenshot\"}",
+                 "the machine has no screen; run it with --vga std");
+    screen_init(&sign.screen, f.m.machine, "sign", &sign_ops, &sign);
+    expect(&f, "{\"command\":\"screenshot\",\"text\":true}",
+           "{\"ok\":true,\"device\":\"sign\",\"columns\":5,\"rows\":1,"
+           "\"cursor\":{\"column\":3,\"row\":0},\"lines\":[\"A\u2500\u2588\"]}");
+    sign.is_text = false;
+    expect_error(&f, "{\"command\":\"screenshot\",\"text\":true}",
+                 "the screen is in a graphics mode: it has no characters");
+    expect_error(&f, "{\"command\":\"screenshot\",\"screen\":1}", "the machine has no such screen");
+    reply = execute(&f, "{\"command\":\"screenshot\"}");
+    png = base64_decode(json_string_value(json_object_get(reply, "png")), &size);
+    assert_non_null(png);
+    assert_true(size > 50);
+    assert_memory_equal(png, "\x89PNG", 4);
+    free(png);
+    json_decref(reply);
+    screen_done(&sign.screen);
+    close_fixture(&f);
+}
+
+static void base64_is_text_of_bytes(void **state)
+{
+    static const char *const texts[] = {"",         "Zg==",     "Zm8=",    "Zm9v",
+                                        "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
+
+    for (size_t n = 0; n < 7; n++) {
+        size_t size;
+        char *text = base64_encode((const uint8_t *)"foobar", n);
+        uint8_t *data = base64_decode(texts[n], &size);
+
+        assert_string_equal(text, texts[n]);
+        assert_int_equal(size, n);
+        assert_memory_equal(data, "foobar", n);
+        free(text);
+        free(data);
+    }
+    for (size_t n = 0; n < 3; n++) {
+        static const char *const wrong[] = {"Zg=", "Z*==", "====Zg=="};
+        size_t size;
+
+        assert_null(base64_decode(wrong[n], &size));
+    }
 }
 
 static void memory_is_read_in_hex(void **state)
@@ -751,6 +839,8 @@ int main(void)
         cmocka_unit_test(reset_puts_the_registers_back),
         cmocka_unit_test(stop_gives_the_exit_status),
         cmocka_unit_test(inspect_prints_state_tables),
+        cmocka_unit_test(screenshots_are_png_files_or_lines),
+        cmocka_unit_test(base64_is_text_of_bytes),
         cmocka_unit_test(memory_is_read_in_hex),
         cmocka_unit_test(translate_and_registers),
         cmocka_unit_test(mistakes_teach),

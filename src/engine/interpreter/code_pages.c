@@ -193,3 +193,23 @@ void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks)
         page->guard = GUARD_CLOSED;
     host_mutex_unlock(&t->code_lock);
 }
+
+void code_pages_ask_all(struct interpreter *t)
+{
+    unsigned count = atomic_load(&t->cpu_count);
+
+    for (unsigned n = 0; n < count; n++) {
+        atomic_store(&t->cpus[n]->drop_writes, DROP_ALL);
+        atomic_store(&t->cpus[n]->attention, ATTENTION_EVENT);
+    }
+}
+
+bool code_pages_all_answered(const struct interpreter *t)
+{
+    unsigned count = atomic_load(&t->cpu_count);
+
+    for (unsigned n = 0; n < count; n++)
+        if (atomic_load(&t->cpus[n]->drop_writes) && atomic_load(&t->cpus[n]->in_run))
+            return false;
+    return true;
+}

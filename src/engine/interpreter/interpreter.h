@@ -189,6 +189,7 @@ struct code_page {
 struct interpreter {
     struct machine *machine;
     struct memory *memory;
+    uint64_t ram_bytes;           /* of memory; behind these pages may be watched */
     struct code_page *code_pages; /* by RAM file page */
     uint64_t code_page_count;
     struct host_mutex code_lock; /* code_pages; held for moments, nothing is locked under it */
@@ -564,6 +565,9 @@ void code_page_claim(struct icpu *c, struct code_page *page, uint64_t chunks);
 void code_pages_memory_written(struct interpreter *t, uint64_t ram_offset, uint64_t size);
 /* Between entering run() and leaving it, a vCPU answers requests of code_page_claim here. */
 void code_pages_answer(struct icpu *c);
+/* Ask every vCPU to drop its write tags; and have all done so, or will before they go on? */
+void code_pages_ask_all(struct interpreter *t);
+bool code_pages_all_answered(const struct interpreter *t);
 void code_pages_enter(struct icpu *c);
 void code_pages_leave(struct icpu *c);
 

@@ -62,6 +62,20 @@ static void *walk_entry(void *opaque, uint64_t gpa)
     return r && r->region->kind == REGION_RAM ? range_host(r, apply_a20(c, gpa)) : NULL;
 }
 
+static uint64_t ram_offset_of(const struct flat_range *r, uint64_t gpa)
+{
+    return r->region->ram_offset + r->offset + (gpa - r->gpa);
+}
+
+static void mark_dirty(const struct icpu *c, uint64_t ram_offset, size_t size)
+{
+    const struct interpreter *t = c->interpreter;
+
+    if (atomic_load_explicit(&t->dirty_tracking, memory_order_relaxed) ||
+        ram_offset >= t->ram_bytes)
+        memory_dirty_mark(t->memory, ram_offset, size);
+}
+
 /* A or D was set in a page table: that is a write like any other. */
 static void walk_updated(void *opaque, uint64_t gpa)
 {
@@ -74,9 +88,7 @@ static void walk_updated(void *opaque, uint64_t gpa)
     page = code_page_at(c->interpreter, r, gpa);
     if (page)
         code_page_written(c, page, gpa & 0xff8, 8);
-    if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
-        memory_dirty_mark(c->interpreter->memory,
-                          r->region->ram_offset + r->offset + (gpa - r->gpa), 8);
+    mark_dirty(c, ram_offset_of(r, gpa), 8);
 }
 
 const struct x86_walk_memory interp_walk_memory = {.entry = walk_entry, .updated = walk_updated};
@@ -420,11 +432,13 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
         note_large_page(c, linear, p->walk.page_size);
     }
     e->read = p->walk.can_read ? page : never(slot);
-    e->write = p->walk.can_write && p->range->region->kind == REGION_RAM && code &&
-                       may_write(code) && !(c->block && block_is_from(c->block, code)) &&
-                       !atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed)
-                   ? page
-                   : never(slot);
+    e->write =
+        p->walk.can_write && p->range->region->kind == REGION_RAM && code && may_write(code) &&
+                !(c->block && block_is_from(c->block, code)) &&
+                !atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed) &&
+                memory_watch_allows(c->interpreter->memory, ram_offset_of(p->range, p->gpa))
+            ? page
+            : never(slot);
     if (e->write != page && e->read == page && p->walk.can_write && code &&
         p->range->region->kind == REGION_RAM)
         e->ram |= TLB_GUARDED;
@@ -550,15 +564,13 @@ static void host_was_written(struct icpu *c, struct code_page *page, uint64_t ra
 {
     if (page)
         code_page_written(c, page, ram_offset & 0xfff, size);
-    if (atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed))
-        memory_dirty_mark(c->interpreter->memory, ram_offset, size);
+    mark_dirty(c, ram_offset, size);
 }
 
 static void ram_was_written(struct icpu *c, const struct place *p, size_t size)
 {
     host_was_written(c, code_page_at(c->interpreter, p->range, p->gpa),
-                     p->range->region->ram_offset + p->range->offset + (p->gpa - p->range->gpa),
-                     size);
+                     ram_offset_of(p->range, p->gpa), size);
 }
 
 static void write_host(uint8_t *host, const void *data, size_t size)

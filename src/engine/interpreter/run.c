@@ -793,6 +793,7 @@ static int create(struct machine *machine, bool translates, void **out_engine, s
     t->translates = translates;
     t->machine = machine;
     t->memory = memory;
+    t->ram_bytes = memory_ram_size_bytes(memory);
     /* RAM and up to 64 MiB of ROM images behind it */
     t->code_page_count = (memory_ram_size_bytes(memory) + (64u << 20)) / GUEST_PAGE_SIZE;
     t->code_pages = calloc(t->code_page_count, sizeof(*t->code_pages));
@@ -900,6 +901,16 @@ static void interp_dirty_tracking(void *engine, bool on)
     for_each_cpu(t, interp_drop_write_tags);
 }
 
+static void interp_watch_again(void *engine)
+{
+    code_pages_ask_all(engine);
+}
+
+static bool interp_watch_settled(void *engine)
+{
+    return code_pages_all_answered(engine);
+}
+
 static int interp_debug(struct vcpu *vcpu, const struct debug_request *request, struct error *err)
 {
     struct icpu *c = vcpu->engine;
@@ -951,7 +962,8 @@ static void interp_stats(struct vcpu *vcpu,
     .vcpu_destroy = interp_vcpu_destroy, .run = interp_run, .kick = interp_kick,                   \
     .get_state = interp_get_state, .set_state = interp_set_state,                                  \
     .memory_changed = interp_memory_changed, .memory_written = interp_memory_written,              \
-    .dirty_tracking = interp_dirty_tracking, .debug = interp_debug,                                \
+    .dirty_tracking = interp_dirty_tracking, .watch_again = interp_watch_again,                    \
+    .watch_settled = interp_watch_settled, .debug = interp_debug,                                  \
     .translate = interp_debug_translate
 
 const struct engine_ops translator_engine = {
