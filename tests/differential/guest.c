@@ -38,6 +38,7 @@ static struct machine *machine;
 static struct vcpu *vcpu;
 static const struct engine_ops *engine;
 static uint8_t *ram;
+static uint8_t code_pages[CODE_SIZE]; /* as they are before an instance */
 static struct region ram_region;
 static struct x86_state initial;
 
@@ -212,6 +213,16 @@ static uint64_t put_warm_up(uint64_t rip)
     return WARM_RIP;
 }
 
+/* What an instance has written over code, its own included, is not left to others. */
+static void restore_code(struct instance *t, uint32_t code_gpa)
+{
+    t->wrote_itself = memcmp(ram + code_gpa, t->code, t->code_size) != 0;
+    if (memcmp(ram + CODE_GPA, code_pages, CODE_SIZE) == 0)
+        return;
+    memcpy(ram + CODE_GPA, code_pages, CODE_SIZE);
+    engine->memory_written(machine_engine_data(machine), CODE_GPA, CODE_SIZE);
+}
+
 void guest_run(struct instance *t)
 {
     struct outcome *o = &t->guest;
@@ -223,6 +234,7 @@ void guest_run(struct instance *t)
     memcpy(ram + DATA_GPA + WINDOW_A, t->window_a, WINDOW_SIZE);
     memcpy(ram + DATA_GPA + WINDOW_B, t->window_b, WINDOW_SIZE);
     memcpy(ram + code_gpa, t->code, t->code_size);
+    memcpy(code_pages + (t->code_rip - CODE_BASE), t->code, t->code_size);
     engine->memory_written(machine_engine_data(machine), code_gpa, t->code_size);
     vcpu->state = initial;
     registers_to_state(&t->before, &vcpu->state);
@@ -238,6 +250,7 @@ void guest_run(struct instance *t)
         o->vector = 0x100u + exit.reason;
     memcpy(o->window_a, ram + DATA_GPA + WINDOW_A, WINDOW_SIZE);
     memcpy(o->window_b, ram + DATA_GPA + WINDOW_B, WINDOW_SIZE);
+    restore_code(t, code_gpa);
 }
 
 void guest_stop(void)

@@ -64,6 +64,7 @@ struct instance {
     struct registers before;
     uint8_t window_a[WINDOW_SIZE], window_b[WINDOW_SIZE];
     struct outcome native, guest;
+    bool wrote_itself; /* in the guest */
 };
 
 /* Vector state that this host has: width of a vector register in bytes, and opmask registers. */

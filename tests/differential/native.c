@@ -171,6 +171,8 @@ static void wait_for_work(void)
     control->finished = 0;
 }
 
+static uint8_t code_pages[CODE_SIZE]; /* as they are before an instance */
+
 static void prepare(ucontext_t *u)
 {
     struct instance *t;
@@ -181,7 +183,8 @@ static void prepare(ucontext_t *u)
     memset((void *)DATA_BASE, 0, DATA_SIZE);
     memcpy((void *)(DATA_BASE + WINDOW_A), t->window_a, WINDOW_SIZE);
     memcpy((void *)(DATA_BASE + WINDOW_B), t->window_b, WINDOW_SIZE);
-    memcpy((void *)t->code_rip, t->code, t->code_size);
+    memcpy(code_pages + (t->code_rip - CODE_BASE), t->code, t->code_size);
+    memcpy((void *)CODE_BASE, code_pages, CODE_SIZE); /* another may have written over it */
     load_frame(u, &t->before);
 }
 

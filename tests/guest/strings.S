@@ -149,6 +149,18 @@ main:
     TRY "rep stosb"
     CHECK_FAULT "REP STOSB of few into nothing", 14, 2
     CHECK "REP STOSB of few into nothing: RDI", %rdi, $ABSENT
+    movabs $0x500000000 + ABSENT, %rdi
+    mov $2, %ecx
+    TRY "addr32 repne scasb"
+    CHECK_FAULT "REPNE SCASB at EDI into nothing", 14, 0
+    shr $32, %rdi
+    CHECK "REPNE SCASB at EDI into nothing: RDI", %rdi, $5
+    mov $2, %ecx
+    movabs $0x500000000 + ABSENT, %rsi
+    TRY "addr32 repe cmpsb"
+    CHECK_FAULT "REPE CMPSB at ESI into nothing", 14, 0
+    shr $32, %rsi
+    CHECK "REPE CMPSB at ESI into nothing: RSI", %rsi, $5
 
     /* The handler maps it, and the instruction goes on. */
     movl $appear, hooks + 4 * 14

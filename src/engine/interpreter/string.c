@@ -296,6 +296,8 @@ static uint64_t cmps_bulk(struct icpu *c, const struct op *i, uint64_t count, bo
     const uint8_t *a = reach(c, i, si, false, &count), *b = reach(c, i, di, false, &count);
 
     count = alike(i, a, stride(c, i), b, stride(c, i), count - !!count, equal);
+    if (!count)
+        return 0; /* 32-bit indexes keep their upper halves if the first element faults */
     advance(c, i, SI, stride(c, i) * (int64_t)count);
     advance(c, i, DI, stride(c, i) * (int64_t)count);
     return count;
@@ -307,6 +309,8 @@ static uint64_t scas_bulk(struct icpu *c, const struct op *i, uint64_t count, bo
 
     count = alike(i, (const uint8_t *)&c->cpu.s.gpr[X86_RAX], 0, b, stride(c, i), count - !!count,
                   equal);
+    if (!count)
+        return 0;
     advance(c, i, DI, stride(c, i) * (int64_t)count);
     return count;
 }
