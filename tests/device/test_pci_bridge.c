@@ -132,10 +132,32 @@ static bool answers(unsigned slot)
 
 /* ---- bridges ---- */
 
+static void add_bridge(void)
+{
+    device_test_add(f.t, &pci_bridge_class, "addr=4");
+}
+
+static struct probe *probe_at(const char *properties)
+{
+    return container_of(device_test_add(f.t, &probe_class, properties), struct probe, pci.dev);
+}
+
+static struct probe *open_probe_behind_a_bridge(void)
+{
+    struct probe *s;
+
+    add_bridge();
+    s = probe_at("addr=pci-bridge/6");
+    device_test_start(f.t);
+    program_bridge(0, 4, 1, 1);
+    program_probe(1, 6);
+    return s;
+}
+
 static void configuration_cycles_follow_bus_numbers(void **state)
 {
     (void)state;
-    device_test_add(f.t, &pci_bridge_class, "addr=4");
+    add_bridge();
     device_test_add(f.t, &pci_bridge_class, "addr=pci-bridge/5");
     device_test_add(f.t, &probe_class, "addr=pci-bridge-2/6.1");
     device_test_start(f.t);
@@ -159,11 +181,7 @@ static void configuration_cycles_follow_bus_numbers(void **state)
 static void windows_let_accesses_through(void **state)
 {
     (void)state;
-    device_test_add(f.t, &pci_bridge_class, "addr=4");
-    device_test_add(f.t, &probe_class, "addr=pci-bridge/6");
-    device_test_start(f.t);
-    program_bridge(0, 4, 1, 1);
-    program_probe(1, 6);
+    open_probe_behind_a_bridge();
     assert_true(answers(6));
     test_outl(f.t, 0xe160, 0xabcdef);
     assert_int_equal(test_inl(f.t, 0xe160), 0xabcdef);
@@ -185,17 +203,12 @@ static void windows_let_accesses_through(void **state)
     assert_true(answers(6));
 }
 
-static struct probe *probe_at(const char *properties)
-{
-    return container_of(device_test_add(f.t, &probe_class, properties), struct probe, pci.dev);
-}
-
 static void pins_are_rotated_at_each_bridge(void **state)
 {
     struct probe *near, *far;
 
     (void)state;
-    device_test_add(f.t, &pci_bridge_class, "addr=4");
+    add_bridge();
     device_test_add(f.t, &pci_bridge_class, "addr=pci-bridge/5");
     near = probe_at("addr=pci-bridge/6");
     far = probe_at("addr=pci-bridge-2/2");
@@ -221,11 +234,7 @@ static void a_bridge_that_is_no_master_stops_messages(void **state)
     struct probe *s;
 
     (void)state;
-    device_test_add(f.t, &pci_bridge_class, "addr=4");
-    s = probe_at("addr=pci-bridge/6");
-    device_test_start(f.t);
-    program_bridge(0, 4, 1, 1);
-    program_probe(1, 6);
+    s = open_probe_behind_a_bridge();
     machine_lock(f.t->machine);
     assert_true(pci_is_master(&s->pci));
     machine_unlock(f.t->machine);
@@ -241,11 +250,7 @@ static void a_reset_of_the_secondary_bus_resets_what_is_there(void **state)
     unsigned resets;
 
     (void)state;
-    device_test_add(f.t, &pci_bridge_class, "addr=4");
-    s = probe_at("addr=pci-bridge/6");
-    device_test_start(f.t);
-    program_bridge(0, 4, 1, 1);
-    program_probe(1, 6);
+    s = open_probe_behind_a_bridge();
     assert_true(answers(6));
     resets = s->resets;
     set(0, 4, PCI_BRIDGE_CONTROL, PCI_BRIDGE_RESET, 2);
@@ -259,15 +264,9 @@ static void a_reset_of_the_secondary_bus_resets_what_is_there(void **state)
 
 static void bridges_survive_saving(void **state)
 {
-    struct device *bridge;
-
     (void)state;
-    bridge = device_test_add(f.t, &pci_bridge_class, "addr=4");
-    device_test_add(f.t, &probe_class, "addr=pci-bridge/6");
-    device_test_start(f.t);
-    program_bridge(0, 4, 1, 1);
-    program_probe(1, 6);
-    device_test_round_trip(f.t, bridge);
+    open_probe_behind_a_bridge();
+    device_test_round_trip(f.t, machine_find_device(f.t->machine, "pci-bridge"));
     assert_true(answers(6));
 }
 
@@ -287,7 +286,7 @@ static int attach_error(const char *addr, const char *text)
 static void places_are_checked(void **state)
 {
     (void)state;
-    device_test_add(f.t, &pci_bridge_class, "addr=4");
+    add_bridge();
     device_test_add(f.t, &pcie_port_class, "addr=5");
     assert_int_equal(attach_error("nothing/3", "nothing"), -ENOENT);
     assert_int_equal(attach_error("probe/3", "probe"), -ENOENT);

@@ -43,10 +43,7 @@ static void open_fixture(const char *properties, uint64_t features)
     device_test_start(f.t);
     balloon_observe(f.balloon, count_news, NULL);
     virtio_driver_find(&f.d, f.t, SLOT);
-    assert_true(virtio_driver_negotiate(&f.d, VIRTIO_F_VERSION_1 | features));
-    for (unsigned n = 0; n < 5; n++)
-        driver_queue_set_up(&f.q[n], &f.d, n, 32);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, VIRTIO_F_VERSION_1 | features, f.q, 5, 32);
 }
 
 static int set_up(void **state)
@@ -71,11 +68,6 @@ static uint8_t *ram(uint64_t gpa)
 static uint64_t used_bytes(void)
 {
     return memory_used_bytes(machine_memory(f.t->machine));
-}
-
-static bool is_broken(void)
-{
-    return driver_status(&f.d) & VIRTIO_NEEDS_RESET;
 }
 
 /* One chain of one buffer, which the device gives back if it is content. */
@@ -153,14 +145,14 @@ static void what_is_not_ram_is_refused(void **state)
 
     (void)state;
     assert_false(inflate(pages, 2));
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
 }
 
 static void too_many_pages_are_refused(void **state)
 {
     (void)state;
     assert_false(send(0, 0x200000, 4 * 16384 + 4, false));
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
 }
 
 static void many_pages_are_done_in_turns(void **state)
@@ -216,7 +208,7 @@ static void more_free_memory_than_there_is_is_refused(void **state)
     fill(AREA, 1);
     driver_queue_add(&f.q[4], buffers, 2);
     driver_queue_kick(&f.q[4]);
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
     assert_int_equal(*ram(AREA), 0x5a);
 }
 
@@ -370,10 +362,7 @@ static void an_old_driver_inflates(void **state)
     f.balloon = device_test_add(f.t, &virtio_balloon_class, "addr=3,transitional=on,size=3M");
     device_test_start(f.t);
     virtio_driver_find_legacy(&f.d, f.t, SLOT);
-    assert_true(virtio_driver_negotiate(&f.d, F_STATS));
-    for (unsigned n = 0; n < 3; n++)
-        driver_queue_set_up(&f.q[n], &f.d, n, 256);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, F_STATS, f.q, 3, 256);
     fill(AREA, 1);
     assert_true(inflate(&page, 1));
     assert_true(is_zero(AREA, PAGE));
@@ -395,10 +384,7 @@ static void without_pci_it_is_the_same(void **state)
     assert_ptr_equal(balloon_find(f.t->machine), f.balloon);
     device_test_start(f.t);
     virtio_driver_find_mmio(&f.d, f.t, 0xfec10000);
-    assert_true(virtio_driver_negotiate(&f.d, VIRTIO_F_VERSION_1 | F_REPORTING));
-    for (unsigned n = 0; n < 5; n++)
-        driver_queue_set_up(&f.q[n], &f.d, n, 32);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, VIRTIO_F_VERSION_1 | F_REPORTING, f.q, 5, 32);
     fill(AREA, 1);
     assert_true(inflate(&page, 1));
     assert_true(is_zero(AREA, PAGE));

@@ -97,10 +97,7 @@ static void create(const struct device_class *class, const char *properties)
 
 static void start_driver(uint64_t features, unsigned queues)
 {
-    assert_true(virtio_driver_negotiate(&f.d, features));
-    for (unsigned n = 0; n < queues; n++)
-        driver_queue_set_up(&f.q[n], &f.d, n, 16);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, features, f.q, queues, 16);
 }
 
 static int open_console(void **state)
@@ -182,11 +179,6 @@ static void print_and_take(const char *text)
     assert_int_equal(taken(1), 0);
 }
 
-static bool is_broken(void)
-{
-    return driver_status(&f.d) & VIRTIO_NEEDS_RESET;
-}
-
 /* ---- a console ---- */
 
 static void bytes_go_both_ways(void **state)
@@ -251,7 +243,7 @@ static void a_chain_that_shrinks_is_done(void **state)
     driver_queue_kick(&f.q[1]);
     assert_int_equal(taken(1), 0);
     assert_int_equal(f.fake[0].sent_size, 5);
-    assert_false(is_broken());
+    assert_false(driver_is_broken(&f.d));
 }
 
 static void much_is_done_in_turns(void **state)
@@ -270,7 +262,7 @@ static void much_is_done_in_turns(void **state)
         driver_queue_kick(&f.q[1]);
         assert_int_equal(f.fake[0].room, 0);
     }
-    assert_false(is_broken());
+    assert_false(driver_is_broken(&f.d));
 }
 
 static void a_buffer_without_room_is_refused(void **state)
@@ -278,7 +270,7 @@ static void a_buffer_without_room_is_refused(void **state)
     (void)state;
     add(0, ROOM, 0, true);
     type(0, "x");
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
 }
 
 static void the_window_is_configuration(void **state)
@@ -434,7 +426,7 @@ static void messages_that_make_no_sense_are_refused(void **state)
 {
     (void)state;
     add(3, DATA, 7, false);
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
 }
 
 static void a_message_needs_room(void **state)
@@ -442,7 +434,7 @@ static void a_message_needs_room(void **state)
     (void)state;
     tell(~0u, 0, 1);
     add(2, ROOM, 7, true);
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
     device_test_reset(f.t);
     virtio_driver_find(&f.d, f.t, SLOT);
     start_driver(VIRTIO_F_VERSION_1 | F_MULTIPORT, 8);
@@ -481,10 +473,7 @@ static void an_old_driver_has_a_console(void **state)
     device_test_attach(f.console);
     device_test_start(f.t);
     virtio_driver_find_legacy(&f.d, f.t, SLOT);
-    assert_true(virtio_driver_negotiate(&f.d, F_SIZE));
-    for (unsigned n = 0; n < 2; n++)
-        driver_queue_set_up(&f.q[n], &f.d, n, 256);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, F_SIZE, f.q, 2, 256);
     bytes_go_both_ways(state);
 }
 

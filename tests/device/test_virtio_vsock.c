@@ -46,10 +46,7 @@ static struct fixture f;
 
 static void start_driver(void)
 {
-    assert_true(virtio_driver_negotiate(&f.d, VIRTIO_F_VERSION_1 | 1));
-    for (unsigned n = 0; n < 3; n++)
-        driver_queue_set_up(&f.q[n], &f.d, n, 256);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, VIRTIO_F_VERSION_1 | 1, f.q, 3, 256);
     f.buffer = 1 << 16;
     f.forwarded = 0;
 }
@@ -101,11 +98,6 @@ static int tear_down(void **state)
 static uint8_t *ram(uint64_t gpa)
 {
     return f.t->ram.hva + gpa;
-}
-
-static bool is_broken(void)
-{
-    return driver_status(&f.d) & VIRTIO_NEEDS_RESET;
 }
 
 /* ---- the host ---- */
@@ -171,7 +163,7 @@ static void send_raw(const uint8_t header[44], const void *data, uint32_t size)
     driver_queue_add(&f.q[1], buffers, size ? 2 : 1);
     driver_queue_kick(&f.q[1]);
     settle();
-    assert_true(is_broken() || driver_queue_take(&f.q[1], &id, &length));
+    assert_true(driver_is_broken(&f.d) || driver_queue_take(&f.q[1], &id, &length));
 }
 
 static void make_header(uint8_t h[44], unsigned operation, uint32_t host_port, uint32_t guest_port,
@@ -538,7 +530,7 @@ static void packets_that_make_no_sense_are_answered(void **state)
     assert_int_equal(hear().operation, RST);
     make_header(header, RW, HPORT, PORT, 100, 0);
     send_raw(header, "x", 1);
-    assert_true(is_broken());
+    assert_true(driver_is_broken(&f.d));
 }
 
 static void resets_are_bounded(void **state)

@@ -267,6 +267,11 @@ uint8_t driver_status(struct virtio_driver *d)
     return (uint8_t)driver_read(d, COMMON_STATUS, 1);
 }
 
+bool driver_is_broken(struct virtio_driver *d)
+{
+    return driver_status(d) & VIRTIO_NEEDS_RESET;
+}
+
 static void add_status(struct virtio_driver *d, uint8_t bits)
 {
     driver_write(d, COMMON_STATUS, driver_status(d) | bits, 1);
@@ -347,6 +352,15 @@ void driver_queue_set_up(struct driver_queue *q, struct virtio_driver *d, unsign
     q->driver_area = virtio_driver_alloc(d, q->packed ? 4 : 6 + 2 * size, 4);
     q->device_area = virtio_driver_alloc(d, q->packed ? 4 : 6 + 8 * size, d->port ? 4096 : 4);
     driver_queue_enable(q);
+}
+
+void virtio_driver_begin(struct virtio_driver *d, uint64_t features, struct driver_queue *queues,
+                         unsigned count, unsigned size)
+{
+    must(virtio_driver_negotiate(d, features), "the features are refused");
+    for (unsigned n = 0; n < count; n++)
+        driver_queue_set_up(&queues[n], d, n, size);
+    virtio_driver_start(d);
 }
 
 void driver_put_descriptor(struct virtio_driver *d, uint64_t gpa, bool packed, uint64_t address,

@@ -89,6 +89,8 @@ uint64_t virtio_driver_offered(struct virtio_driver *d);
 /* Reset, ACKNOWLEDGE, DRIVER, accept, FEATURES_OK. False if that is refused. */
 bool virtio_driver_negotiate(struct virtio_driver *d, uint64_t features);
 void virtio_driver_start(struct virtio_driver *d); /* DRIVER_OK */
+/* It does nothing more until it is reset. */
+bool driver_is_broken(struct virtio_driver *d);
 
 struct driver_buffer {
     uint64_t gpa;
@@ -111,6 +113,9 @@ struct driver_queue {
 /* Memory for it, its registers, vector index + 1, enabled. */
 void driver_queue_set_up(struct driver_queue *q, struct virtio_driver *d, unsigned index,
                          unsigned size);
+/* Agree on features, set up queues 0 to count - 1 of that size, start. */
+void virtio_driver_begin(struct virtio_driver *d, uint64_t features, struct driver_queue *queues,
+                         unsigned count, unsigned size);
 /* Its parts are where q says. */
 void driver_queue_enable(struct driver_queue *q);
 /* The chain's id. There must be room. Not seen by the device before driver_queue_publish. */

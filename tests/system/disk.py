@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-from boot import BAD, CACHE
+from boot import BAD, CACHE, GUEST_BEGIN
 
 CASES = {
     "disk": {"options": [], "mib": 16, "numbers": 200000, "files": 300},
@@ -70,14 +70,7 @@ MODULES = [
 # What the cloud kernel has built in.
 GENERIC_MODULES = ["lib/crc16", "crypto/crc32c_generic", "fs/mbcache", "fs/jbd2/jbd2", "fs/ext4/ext4"]
 
-INIT = """#!/bin/busybox sh
-PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-exec </dev/console >/dev/console 2>&1
-value() { sed -n "s/.*disk\\.$1=\\([a-z0-9]*\\).*/\\1/p" /proc/cmdline; }
+INIT = GUEST_BEGIN + """value() { sed -n "s/.*disk\\.$1=\\([a-z0-9]*\\).*/\\1/p" /proc/cmdline; }
 write() {
     mke2fs -q /dev/vda && mount -t ext4 -o discard /dev/vda /mnt && cd /mnt || return
     seq "$(value numbers)" >numbers

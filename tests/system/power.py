@@ -24,13 +24,7 @@ import disk
 from boot import CACHE, Console
 
 LIMIT_S = 300
-INIT = """#!/bin/busybox sh
-PATH=/bin
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t devtmpfs dev /dev
-exec </dev/console >/dev/console 2>&1
-for module in /modules/*; do insmod "$module"; done
+INIT = boot.GUEST_BEGIN + """for module in /modules/*; do insmod "$module"; done
 modprobe -q ext4
 mount -t ext4 /dev/vda /mnt || echo "power: no file system"
 round=$(sed -n "s/.*power\\.round=\\([0-9]*\\).*/\\1/p" /proc/cmdline)

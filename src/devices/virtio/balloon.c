@@ -429,24 +429,11 @@ static int balloon_after_load(void *object, struct error *err)
                       "the guest waits for an answer before it uses a page again"),                \
         PROPERTY_END
 
-static const struct property balloon_properties[] = {
-    VIRTIO_PCI_PROPERTIES(struct virtio_balloon, pci),
-    BALLOON_PROPERTIES,
-};
-static const struct property balloon_mmio_properties[] = {BALLOON_PROPERTIES};
-
 #define BALLOON_STATE                                                                              \
     VIRTIO_STATE(struct virtio_balloon, virtio), STATE_U32(struct virtio_balloon, num_pages),      \
         STATE_U32(struct virtio_balloon, actual), STATE_END
 
-static const struct state_field balloon_state[] = {
-    STATE_STRUCT(struct virtio_balloon, pci, virtio_pci_state),
-    BALLOON_STATE,
-};
-static const struct state_field balloon_mmio_state[] = {
-    STATE_STRUCT(struct virtio_balloon, mmio, virtio_mmio_state),
-    BALLOON_STATE,
-};
+VIRTIO_TABLES(balloon, struct virtio_balloon, BALLOON_PROPERTIES, BALLOON_STATE);
 
 #define BALLOON_CALLS                                                                              \
     .instance_size = sizeof(struct virtio_balloon), .attach = balloon_attach,                      \

@@ -400,23 +400,10 @@ static int blk_after_load(void *object, struct error *err)
                      "request queues, up to 33; 0: one for each processor"),                       \
         PROPERTY_END
 
-static const struct property blk_properties[] = {
-    VIRTIO_PCI_PROPERTIES(struct virtio_blk, pci),
-    BLK_PROPERTIES,
-};
-static const struct property blk_mmio_properties[] = {BLK_PROPERTIES};
-
 #define BLK_STATE                                                                                  \
     VIRTIO_STATE(struct virtio_blk, virtio), STATE_BOOL(struct virtio_blk, writeback), STATE_END
 
-static const struct state_field blk_state[] = {
-    STATE_STRUCT(struct virtio_blk, pci, virtio_pci_state),
-    BLK_STATE,
-};
-static const struct state_field blk_mmio_state[] = {
-    STATE_STRUCT(struct virtio_blk, mmio, virtio_mmio_state),
-    BLK_STATE,
-};
+VIRTIO_TABLES(blk, struct virtio_blk, BLK_PROPERTIES, BLK_STATE);
 
 #define BLK_CALLS                                                                                  \
     .instance_size = sizeof(struct virtio_blk), .attach = blk_attach, .reset = blk_reset,          \

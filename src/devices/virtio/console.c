@@ -509,26 +509,13 @@ static const struct state_field port_state[] = {
 
 #define CONSOLE_PROPERTIES PROPERTY_POINTER(struct virtio_console, chardev, "console"), PROPERTY_END
 
-static const struct property console_properties[] = {
-    VIRTIO_PCI_PROPERTIES(struct virtio_console, pci),
-    CONSOLE_PROPERTIES,
-};
-static const struct property console_mmio_properties[] = {CONSOLE_PROPERTIES};
-
 #define CONSOLE_STATE                                                                              \
     VIRTIO_STATE(struct virtio_console, virtio), STATE_U16(struct virtio_console, columns),        \
         STATE_U16(struct virtio_console, rows),                                                    \
         STATE_U8_MAX(struct virtio_console, news_left, SIZE_NEWS),                                 \
         STATE_STRUCTS(struct virtio_console, ports, port_state), STATE_END
 
-static const struct state_field console_state[] = {
-    STATE_STRUCT(struct virtio_console, pci, virtio_pci_state),
-    CONSOLE_STATE,
-};
-static const struct state_field console_mmio_state[] = {
-    STATE_STRUCT(struct virtio_console, mmio, virtio_mmio_state),
-    CONSOLE_STATE,
-};
+VIRTIO_TABLES(console, struct virtio_console, CONSOLE_PROPERTIES, CONSOLE_STATE);
 
 #define CONSOLE_CALLS                                                                              \
     .instance_size = sizeof(struct virtio_console), .attach = console_attach,                      \

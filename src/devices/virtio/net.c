@@ -756,12 +756,6 @@ static int net_after_load(void *object, struct error *err)
                      "largest packet in bytes, told to the guest; 0: not told"),                   \
         PROPERTY_END
 
-static const struct property net_properties[] = {
-    VIRTIO_PCI_PROPERTIES(struct virtio_net, pci),
-    NET_PROPERTIES,
-};
-static const struct property net_mmio_properties[] = {NET_PROPERTIES};
-
 static const struct state_field mac_table_state[] = {
     STATE_U8_MAX(struct mac_table, count, TABLE_SIZE),
     STATE_BOOL(struct mac_table, too_many),
@@ -781,14 +775,7 @@ static const struct state_field mac_table_state[] = {
         STATE_BOOL(struct virtio_net, announce),                                                   \
         STATE_U64_MAX(struct virtio_net, offloads, GUEST_OFFLOADS), STATE_END
 
-static const struct state_field net_state[] = {
-    STATE_STRUCT(struct virtio_net, pci, virtio_pci_state),
-    NET_STATE,
-};
-static const struct state_field net_mmio_state[] = {
-    STATE_STRUCT(struct virtio_net, mmio, virtio_mmio_state),
-    NET_STATE,
-};
+VIRTIO_TABLES(net, struct virtio_net, NET_PROPERTIES, NET_STATE);
 
 #define NET_CALLS                                                                                  \
     .instance_size = sizeof(struct virtio_net), .attach = net_attach, .reset = net_reset,          \

@@ -18,6 +18,17 @@
         struct virtio_mmio mmio;                                                                   \
     }
 
+/* The tables of both classes, NAME_properties and NAME_mmio_properties, NAME_state and
+ * NAME_mmio_state, of what they have in common, each with its end. */
+#define VIRTIO_TABLES(name, st, common_properties, common_state)                                   \
+    static const struct property name##_properties[] = {VIRTIO_PCI_PROPERTIES(st, pci),            \
+                                                        common_properties};                        \
+    static const struct property name##_mmio_properties[] = {common_properties};                   \
+    static const struct state_field name##_state[] = {STATE_STRUCT(st, pci, virtio_pci_state),     \
+                                                      common_state};                               \
+    static const struct state_field name##_mmio_state[] = {                                        \
+        STATE_STRUCT(st, mmio, virtio_mmio_state), common_state}
+
 /* For virtio->transport. */
 const struct virtio_transport_ops *virtio_transport_of(const struct device *dev);
 /* virtio is initialised. class_code is PCI's. */
