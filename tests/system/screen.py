@@ -26,8 +26,8 @@ CASES = {
 }
 PROMPT = "ready> "
 LIMIT_S = 600
-# Nothing blinks, and the frame buffer is in the middle of nothing.
-STILL = "printf '\\033[?25l\\033[2J\\033[H\\033[1;33;44m a screen \\033[0m' >/dev/tty1; sleep 1"
+# Text and colours, and nothing blinks.
+STILL = "(printf '\\033[?25l\\033[2J\\033[H\\033[1;33;44m a screen \\033[0m\\n'; dmesg | head -40) >/dev/tty1; sleep 1"
 SIZE = "cat /sys/class/graphics/fb0/virtual_size /sys/class/graphics/fb0/bits_per_pixel | tr '\\n' ,; echo size"
 
 
@@ -89,8 +89,8 @@ class Screen:
             time.sleep(0.05)
 
 
-def start(trapeze, folder, options, deadline):
-    socket = os.path.join(folder, "vm.sock")
+def start(trapeze, folder, what, options, deadline):
+    socket = os.path.join(folder, f"{what}.sock")
     command = [trapeze, "run", "-m", "1G", "--net", "none", "--monitor", socket, *options]
     console = boot.Console(command, interactive=True)
     while not os.path.exists(socket):
@@ -102,7 +102,7 @@ def see_grub(trapeze, folder, name):
     """A menu from a CD, which waits for a key."""
     options, firmware = CASES[name]
     iso, deadline = cd.make_cd("grub", folder), time.monotonic() + LIMIT_S
-    console, screen = start(trapeze, folder, [*options, "--cdrom", iso], deadline)
+    console, screen = start(trapeze, folder, "grub", [*options, "--cdrom", iso], deadline)
     if firmware:
         screen.wait_for_text(firmware)
         screen.picture(f"{name}-firmware")
@@ -110,9 +110,10 @@ def see_grub(trapeze, folder, name):
         boot.fail(console, "there is no menu")
     console.write("\x1b[B\x1b[A")  # the menu waits from now on
     if firmware:
-        text = screen.wait_for_text("memory test")
+        text = screen.wait_for_text(r"memory test[\s\S]*command-line")
         if "GNU GRUB" not in text or "\u2500\u2500\u2500" not in text:
             boot.fail(console, f"GRUB's menu has no frame: {text}")
+    time.sleep(1)  # until all is drawn
     picture = screen.picture(f"{name}-grub")
     if firmware and (picture.width, picture.height) != (720, 400):
         boot.fail(console, f"a text mode of {picture.width}x{picture.height} pixels")
@@ -126,7 +127,8 @@ def see_linux(trapeze, folder, name):
     """The console's frame buffer, by its driver, and the picture are the same bytes."""
     options, _ = CASES[name]
     deadline = time.monotonic() + LIMIT_S
-    console, screen = start(trapeze, folder, [*options, "--disk", f"{debian.DISK},snapshot=on"], deadline)
+    options = [*options, "--disk", f"{debian.DISK},snapshot=on"]
+    console, screen = start(trapeze, folder, "linux", options, deadline)
 
     def expect(pattern):
         if not console.wait_for(pattern, deadline):
@@ -163,7 +165,6 @@ def main():
         return 77
     with tempfile.TemporaryDirectory() as folder:
         see_grub(trapeze, folder, name)
-        os.unlink(os.path.join(folder, "vm.sock")) if os.path.exists(os.path.join(folder, "vm.sock")) else None
         see_linux(trapeze, folder, name)
     return 0
 

@@ -404,6 +404,16 @@ static bool may_write(struct code_page *page)
     return atomic_load_explicit(&page->guard, memory_order_seq_cst) == GUARD_OPEN;
 }
 
+/* Nobody has to hear of each of them. */
+static bool writes_are_free(const struct icpu *c, const struct place *p)
+{
+    const struct interpreter *t = c->interpreter;
+    uint64_t ram_offset = ram_offset_of(p->range, p->gpa);
+
+    return !atomic_load_explicit(&t->dirty_tracking, memory_order_relaxed) &&
+           (ram_offset < t->ram_bytes || memory_watch_allows(t->memory, ram_offset));
+}
+
 static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const struct place *p)
 {
     unsigned slot = tlb_index(linear), kind = (unsigned)(tlb - c->tlbs[0]) / TLB_SIZE;
@@ -432,13 +442,11 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
         note_large_page(c, linear, p->walk.page_size);
     }
     e->read = p->walk.can_read ? page : never(slot);
-    e->write =
-        p->walk.can_write && p->range->region->kind == REGION_RAM && code && may_write(code) &&
-                !(c->block && block_is_from(c->block, code)) &&
-                !atomic_load_explicit(&c->interpreter->dirty_tracking, memory_order_relaxed) &&
-                memory_watch_allows(c->interpreter->memory, ram_offset_of(p->range, p->gpa))
-            ? page
-            : never(slot);
+    e->write = p->walk.can_write && p->range->region->kind == REGION_RAM && code &&
+                       may_write(code) && !(c->block && block_is_from(c->block, code)) &&
+                       writes_are_free(c, p)
+                   ? page
+                   : never(slot);
     if (e->write != page && e->read == page && p->walk.can_write && code &&
         p->range->region->kind == REGION_RAM)
         e->ram |= TLB_GUARDED;
