@@ -101,7 +101,8 @@ int host_code_view(const struct host_code *code, void *place, struct error *err)
 enum host_trap {
     HOST_TRAP_UNDEFINED,  /* #UD */
     HOST_TRAP_PROTECTION, /* #GP, #PF, #AC */
-    HOST_TRAP_FLOAT,      /* #MF, #XM */
+    HOST_TRAP_X87,        /* #MF */
+    HOST_TRAP_SIMD,       /* #XM */
 };
 /* A noreturn function; any thread. code is guarded until host_code_unguard(), before it is freed.
  */

@@ -31,7 +31,7 @@
 #define CODE_GPA  0x10000u
 #define DATA_GPA  0x20000u
 #define WARM_GPA  0x30000u
-#define WARM_RIP  (CODE_BASE + 0x10000)
+#define WARM_RIP  (CODE_BASE + 0x1a7000) /* which no operand comes near */
 
 static struct loop *loop;
 static struct machine *machine;
@@ -60,7 +60,7 @@ static void build_tables(void)
         put64(PT_CODE + 8 * n, (CODE_GPA + (n << 12)) | 7);
     for (unsigned n = 0; n < DATA_SIZE >> 12; n++)
         put64(PT_DATA + 8 * n, (DATA_GPA + (n << 12)) | 0x67 | 1ull << 63);
-    put64(PT_CODE + 8 * 16, WARM_GPA | 7);
+    put64(PT_CODE + 8 * ((WARM_RIP >> 12) % 512), WARM_GPA | 7);
     put64(GDT + 8, 0x00af9b000000ffff);    /* 08: code, ring 0 */
     put64(GDT + 16, 0x00cf93000000ffff);   /* 10: data, ring 0 */
     put64(GDT + 0x20, 0x00cffb000000ffff); /* 23: 32-bit code, ring 3 */

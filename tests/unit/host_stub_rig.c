@@ -522,8 +522,9 @@ static int trap_of_vector(int vector)
     case X86_UD:
         return HOST_TRAP_UNDEFINED;
     case X86_XM:
+        return HOST_TRAP_SIMD;
     case X86_MF:
-        return HOST_TRAP_FLOAT;
+        return HOST_TRAP_X87;
     default:
         return HOST_TRAP_PROTECTION;
     }

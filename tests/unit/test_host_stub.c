@@ -120,6 +120,27 @@ static void test_simd_exception(void **state)
     }
 }
 
+/*
+ * CVTPI2PS from memory raises #XM, not #MF, while an x87 exception is pending, on processors that
+ * do not ask for one there: AMD's.
+ */
+static void test_exceptions_of_both(void **state)
+{
+    static const int32_t values[2] = {0x1000001, 1}; /* the first one needs 25 bits */
+    struct x86_fpu *fpu = &rig.cpu->cpu.s.fpu;
+
+    (void)state;
+    rig_move_signals(false);
+    build_bytes(X86_CODE_64, BYTES("\x0f\x2a\x03"));
+    memcpy(rig.guest, values, sizeof(values));
+    fpu->fcw = 0x37e;
+    fpu->fsw = 0x8081;
+    fpu->mxcsr = 0x1f80 & ~0x1000u;
+    assert_int_equal(rig_run_guest(), __builtin_cpu_is("amd") ? X86_XM : X86_MF);
+    fpu->fsw = 0;
+    fpu->mxcsr = 0x1f80;
+}
+
 /* FLD m32: address, opcode and selectors of the instruction and its operand are remembered. */
 static void test_x87_pointers(void **state)
 {
@@ -303,9 +324,13 @@ static void test_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_enabling),     cmocka_unit_test(test_simd_exception),
-        cmocka_unit_test(test_x87_pointers), cmocka_unit_test(test_environments),
-        cmocka_unit_test(test_full_area),    cmocka_unit_test(test_model),
+        cmocka_unit_test(test_enabling),
+        cmocka_unit_test(test_simd_exception),
+        cmocka_unit_test(test_exceptions_of_both),
+        cmocka_unit_test(test_x87_pointers),
+        cmocka_unit_test(test_environments),
+        cmocka_unit_test(test_full_area),
+        cmocka_unit_test(test_model),
     };
 
     return cmocka_run_group_tests(tests, rig_set_up, rig_tear_down);

@@ -97,9 +97,9 @@ noreturn void host_stub_trap(void *cpu, void *op, enum host_trap trap)
         i = c->stubs->slow;
     fpu_mask_mxcsr(c);
     switch (trap) {
-    case HOST_TRAP_FLOAT: /* of an x87 instruction only if fpu_check_pending was not asked */
-        if (((const struct host_stub *)i->aux)->plan.needs & FPU_X87)
-            fpu_check_pending(c, i);
+    case HOST_TRAP_X87: /* only if fpu_check_pending was not asked */
+        interp_raise(c, i, X86_MF);
+    case HOST_TRAP_SIMD:
         interp_raise(c, i, c->cpu.s.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);
     case HOST_TRAP_PROTECTION:
         interp_raise_code(c, i, X86_GP, 0);

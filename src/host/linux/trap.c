@@ -28,13 +28,15 @@ static const int signals[] = {SIGILL, SIGFPE, SIGSEGV, SIGBUS};
 #define SIGNAL_COUNT (sizeof(signals) / sizeof(signals[0]))
 static struct sigaction previous[SIGNAL_COUNT];
 
-static enum host_trap trap_of(int signal)
+#define VECTOR_MF 16
+
+static enum host_trap trap_of(int signal, greg_t vector)
 {
     switch (signal) {
     case SIGILL:
         return HOST_TRAP_UNDEFINED;
     case SIGFPE:
-        return HOST_TRAP_FLOAT;
+        return vector == VECTOR_MF ? HOST_TRAP_X87 : HOST_TRAP_SIMD;
     default:
         return HOST_TRAP_PROTECTION;
     }
@@ -80,7 +82,7 @@ static void on_signal(int signal, siginfo_t *info, void *context)
         return;
     }
     /* rdi and rsi stay; the stack is as after a call, by the guard's contract. */
-    registers[REG_RDX] = trap_of(signal);
+    registers[REG_RDX] = trap_of(signal, registers[REG_TRAPNO]);
     registers[REG_RIP] = (greg_t)atomic_load_explicit(&g->handler, memory_order_relaxed);
 }
 #else
