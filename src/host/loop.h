@@ -34,6 +34,8 @@ void loop_remove_fd(struct loop_fd *handler); /* NULL is fine */
 
 /* Call fn soon on the loop's thread, in order. Any thread. Returns 0 or -ENOMEM. */
 int loop_defer(struct loop *loop, loop_call_fn *fn, void *opaque);
+/* What was deferred with opaque is not called any more. On the loop's thread, or before it runs. */
+void loop_undefer(struct loop *loop, const void *opaque);
 /* Make a sleeping loop look at its timers again. Any thread; async-signal-safe. */
 void loop_wake(struct loop *loop);
 

@@ -232,6 +232,35 @@ static void deferred_calls_keep_their_order(void **state)
     assert_string_equal(f->order, "abc");
 }
 
+static void count_call(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+static void take_back(void *opaque)
+{
+    struct fixture *f = opaque;
+
+    loop_undefer(f->loop, &f->calls);
+}
+
+/* As who is freed has to, also by a call of the same round. */
+static void deferred_calls_can_be_taken_back(void **state)
+{
+    struct fixture *f = *state;
+
+    loop_defer(f->loop, count_call, &f->calls);
+    loop_defer(f->loop, append_b, f);
+    take_back(f);
+    loop_once(f->loop, UINT64_MAX);
+    loop_defer(f->loop, take_back, f);
+    loop_defer(f->loop, count_call, &f->calls);
+    loop_defer(f->loop, append_b, f);
+    loop_once(f->loop, UINT64_MAX);
+    assert_int_equal(f->calls, 0);
+    assert_string_equal(f->order, "bb");
+}
+
 static void deferred_calls_left_over_are_freed(void **state)
 {
     struct fixture *f = *state;
@@ -370,6 +399,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_removed_handler_is_not_called_in_the_same_round, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(deferred_calls_keep_their_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(deferred_calls_can_be_taken_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(deferred_calls_left_over_are_freed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(handlers_are_called_with_the_lock, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_loop_sleeps_as_long_as_the_hook_says, set_up,

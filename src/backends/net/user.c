@@ -636,6 +636,7 @@ static void user_free(struct net *net)
         free(entry);
     }
     loop_remove_fd(s->timer_handler);
+    loop_undefer(net->loop, s);
     if (s->timer_fd >= 0)
         close(s->timer_fd);
     free(s->by_number);

@@ -58,6 +58,7 @@ struct loop {
 
     struct host_mutex mutex; /* protects the queue of deferred calls */
     struct deferred *first, **last;
+    struct deferred *running; /* what is left of the ones that are called now */
     _Atomic bool has_deferred;
 };
 
@@ -252,23 +253,37 @@ int loop_defer(struct loop *loop, loop_call_fn *fn, void *opaque)
     return 0;
 }
 
+static void forget(struct deferred *call, const void *opaque)
+{
+    for (; call; call = call->next)
+        if (call->opaque == opaque)
+            call->fn = NULL;
+}
+
+void loop_undefer(struct loop *loop, const void *opaque)
+{
+    host_mutex_lock(&loop->mutex);
+    forget(loop->first, opaque);
+    host_mutex_unlock(&loop->mutex);
+    forget(loop->running, opaque);
+}
+
 /* Calls that are added meanwhile wait for the next round. */
 static void run_deferred(struct loop *loop)
 {
-    struct deferred *calls;
-
     if (!atomic_exchange(&loop->has_deferred, false))
         return;
     host_mutex_lock(&loop->mutex);
-    calls = loop->first;
+    loop->running = loop->first;
     loop->first = NULL;
     loop->last = &loop->first;
     host_mutex_unlock(&loop->mutex);
-    while (calls) {
-        struct deferred *call = calls;
+    while (loop->running) {
+        struct deferred *call = loop->running;
 
-        calls = call->next;
-        call->fn(call->opaque);
+        loop->running = call->next;
+        if (call->fn)
+            call->fn(call->opaque);
         free(call);
     }
 }
