@@ -114,7 +114,7 @@ static bool is_explained(const struct instance *t)
         return true;
     if (code_size == X86_CODE_32 && (t->guest.vector == 12 || t->guest.vector == 13) &&
         !ended_alike(t))
-        return has_insn(t, is_masked);
+        return has_insn(t, is_masked) || has_insn(t, is_compare_string);
     return t->native.vector != 3 &&
            (has_insn(t, is_gather) || has_insn(t, is_mask_store) || has_insn(t, is_compare_string));
 }
