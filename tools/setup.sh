@@ -21,6 +21,8 @@ build libzstd-dev     read qcow2 images that are compressed with it
 build libslirp-dev    user networking
 build libnbd-dev      disks of NBD servers
 build liburing-dev    read and write disks by io_uring
+build libgnutls28-dev  encrypt VNC
+build nettle-dev      check passwords of VNC
 build libarchive-dev  make disks for cloud-init
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages

@@ -188,6 +188,9 @@ int cli_media_insert_run(const struct cli_verb *verb, char **words);
 int cli_media_eject_run(const struct cli_verb *verb, char **words);
 int cli_balloon_run(const struct cli_verb *verb, char **words);
 int cli_screenshot_run(const struct cli_verb *verb, char **words);
+int cli_type_run(const struct cli_verb *verb, char **words);
+int cli_key_run(const struct cli_verb *verb, char **words);
+int cli_click_run(const struct cli_verb *verb, char **words);
 extern const struct cli_option cli_client_options[], cli_device_add_options[],
     cli_device_remove_options[], cli_media_options[], cli_screenshot_options[];
 

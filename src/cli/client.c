@@ -1,6 +1,6 @@
 /*
- * client.c - trapeze monitor, inspect, device, media, balloon and screenshot: talk to a running
- * machine's socket
+ * client.c - trapeze monitor, inspect, device, media, balloon, screenshot, type, key and click: talk
+ * to a running machine's socket
  */
 #include "cli/cli.h"
 
@@ -580,6 +580,71 @@ int cli_screenshot_run(const struct cli_verb *verb, char **words)
     close_connection(&connection);
     cli_texts_free(&operands);
     return status;
+}
+
+/* ---- trapeze type, key, click ---- */
+
+/* The machine types on its own; this ends when it is done. */
+static int type_and_wait(const struct cli_verb *verb, const char *socket, json_t *request)
+{
+    struct connection connection = {.fd = -1};
+    struct error err = {0};
+    json_t *reply = NULL;
+    const char *error;
+    int result = request ? open_connection(&connection, socket, &err) : -ENOMEM;
+
+    if (!result)
+        result = send_request(&connection, request, &err);
+    if (!result) {
+        reply = read_reply(&connection, &err);
+        error = json_string_value(json_object_get(reply, "error"));
+        result = !reply ? -EIO : error ? error_set(&err, EREMOTEIO, "%s", error) : 0;
+    }
+    if (!result && json_is_false(json_object_get(reply, "absolute")))
+        fprintf(stderr,
+                "trapeze: the guest's pointer only knows movement: where it ends up depends "
+                "on the guest's acceleration\n");
+    if (!result)
+        usleep((useconds_t)json_integer_value(json_object_get(reply, "milliseconds")) * 1000u);
+    json_decref(request);
+    json_decref(reply);
+    close_connection(&connection);
+    return result ? cli_failed(verb, &err) : CLI_DONE;
+}
+
+/* Operands by the names of the command's arguments; those that are not there are left out. */
+static int run_typing(const struct cli_verb *verb, char **words, const char *const *names)
+{
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, NULL, words, &operands, &err), status;
+    json_t *request;
+
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    request = json_pack("{s:s}", "command", verb->name);
+    for (size_t n = 1; n < operands.count; n++)
+        json_object_set_new(request, names[n - 1], json_string(operands.items[n]));
+    status = type_and_wait(verb, operands.items[0], request);
+    cli_texts_free(&operands);
+    return status;
+}
+
+int cli_type_run(const struct cli_verb *verb, char **words)
+{
+    return run_typing(verb, words, (const char *const[]){"text"});
+}
+
+int cli_key_run(const struct cli_verb *verb, char **words)
+{
+    return run_typing(verb, words, (const char *const[]){"keys"});
+}
+
+int cli_click_run(const struct cli_verb *verb, char **words)
+{
+    return run_typing(verb, words, (const char *const[]){"x", "y", "button"});
 }
 
 /* ---- trapeze balloon ---- */

@@ -18,6 +18,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "backends/display/vnc.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "control/digest.h"
@@ -74,6 +75,7 @@ struct run {
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
     struct monitor *monitor;
+    struct vnc *vnc;
     struct gdbstub *gdbstub;
     struct digest *digest, *pause_at;
     struct loop_fd *signal_handler;
@@ -166,7 +168,7 @@ static bool wants_balloon(const struct run *run)
 /* Who starts a kernel directly asks for a screen, as nothing sets it up. */
 static bool vga_is_default(const struct run *run)
 {
-    return !run->media.kernel;
+    return !run->media.kernel || run_is_display(run->options.display);
 }
 
 /* --vga, and no card of --device. */
@@ -501,8 +503,8 @@ static int set_up_logs(const struct run_options *options, struct error *err)
 /* Are there sockets or links that go when the machine does? */
 static bool has_names(const struct run_options *options)
 {
-    bool has = options->monitor || options->gdb || strchr(options->debugcon, '=') ||
-               options->port.count || options->vsock;
+    bool has = options->monitor || options->gdb || run_is_display(options->display) ||
+               strchr(options->debugcon, '=') || options->port.count || options->vsock;
 
     for (size_t i = 0; i < options->serial.count; i++)
         has |= strchr(options->serial.items[i], '=') != NULL;
@@ -548,6 +550,8 @@ static int start(struct run *run, struct error *err)
         run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
         set_timers(run, err))
         return -EINVAL;
+    if (run_open_display(&run->vnc, run->machine, run->options.display, err))
+        return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (drop_rights(run, err))
         return -EPERM;
@@ -558,6 +562,7 @@ static void take_down(struct run *run)
 {
     digest_free(run->digest);
     digest_free(run->pause_at);
+    vnc_free(run->vnc);
     machine_free(run->machine);
     gdbstub_free(run->gdbstub);
     monitor_free(run->monitor);
@@ -654,6 +659,10 @@ static int check_options(struct run *run, struct error *err)
             return -EINVAL;
     if (run_check_vga(options->vga, err)) {
         error_prefix(err, "--vga: ");
+        return -EINVAL;
+    }
+    if (run_check_display(options->display, err)) {
+        error_prefix(err, "--display: ");
         return -EINVAL;
     }
     if (run_check_boot(options->boot, err)) {
@@ -925,8 +934,12 @@ const struct cli_option cli_run_options[] = {
          "the graphics card: std is a VGA with linear modes up to 32 bits a pixel, memory=N its "
          "MiB, xres=N and yres=N what its monitor likes best (default: std if the guest boots "
          "from firmware, else none)"},
-    {"display", 0, CLI_TEXT, AT(display), "KIND", .initial = "none", .choices = run_display_choices,
-     .only_choices = true, .help = "who looks at the screen"},
+    {"display", 0, CLI_TEXT, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...", .initial = "none",
+     .choices = run_display_choices,
+     .help = "who looks at the screen: vnc lets viewers of VNC connect to ADDRESS, [HOST:]PORT or "
+             "unix:PATH (default: the first port of 127.0.0.1 from 5900 on that is free), "
+             "password=FILE asks for the first line of FILE, tls-cert=FILE and tls-key=FILE "
+             "encrypt"},
 
     {"Control", .kind = CLI_HEADING},
     {"monitor", 'M', CLI_TEXT, AT(monitor), "SOCKET", .file = true,

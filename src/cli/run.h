@@ -14,6 +14,7 @@ struct loop;
 struct machine;
 struct net;
 struct share;
+struct vnc;
 struct vsock;
 
 /* ---- run_values.c: choices are for cli_option.choices ---- */
@@ -139,6 +140,12 @@ int run_check_vga(const char *vga, struct error *err); /* -EINVAL: no such card 
 /* Is there one, also by --device? */
 bool run_has_vga(const char *vga, const struct cli_texts *devices, bool is_default);
 int run_add_vga(struct machine *machine, const char *vga, struct error *err);
+/* display is "none" or "vnc[=ADDRESS][,P=VALUE]..."; -EINVAL: no such display. */
+int run_check_display(const char *display, struct error *err);
+bool run_is_display(const char *display); /* anything but none */
+/* *out, NULL unless it is VNC, is for vnc_free(), before the machine. */
+int run_open_display(struct vnc **out, struct machine *machine, const char *display,
+                     struct error *err);
 
 /* ---- run_seed.c ---- */
 

@@ -7,9 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/display/vnc.h"
+#include "base/log.h"
 #include "cli/run.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
+#include "trapeze/property.h"
 
 /* From the package seabios. Without it only UEFI and drivers of systems use the card. */
 static const char vga_rom[] = "/usr/share/seabios/vgabios-stdvga.bin";
@@ -23,6 +26,112 @@ void run_vga_choices(cli_put_choice *put, void *opaque)
 void run_display_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "none", "nobody; 'trapeze screenshot' takes pictures");
+    put(opaque, "vnc", "viewers of VNC, on the first free port of this host from 5900 on");
+}
+
+struct display_options {
+    char *password, *tls_cert, *tls_key;
+};
+
+static const struct property vnc_properties[] = {
+    PROPERTY_STRING(struct display_options, password, NULL, "file whose first line is it"),
+    PROPERTY_STRING(struct display_options, tls_cert, NULL, "PEM file of the certificate"),
+    PROPERTY_STRING(struct display_options, tls_key, NULL, "PEM file of its key"),
+    PROPERTY_END,
+};
+
+/* "vnc[=ADDRESS][,P=VALUE]..." in its parts; false: it is none. */
+static bool split_vnc(const char *display, char address[160], const char **out_properties)
+{
+    size_t size = strcspn(display, ",");
+
+    if (strncmp(display, "vnc", 3) || !strchr("=,", display[3]))
+        return false;
+    address[0] = '\0';
+    if (display[3] == '=')
+        snprintf(address, 160, "%.*s", (int)(size - 4), display + 4);
+    *out_properties = display[size] ? display + size + 1 : "";
+    return true;
+}
+
+int run_check_display(const char *display, struct error *err)
+{
+    struct display_options options = {0};
+    const char *properties;
+    char address[160], kind[32];
+    int result;
+
+    if (!split_vnc(display, address, &properties)) {
+        snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(display, ",="), display);
+        result = cli_check_choice("display", kind, run_display_choices, err);
+        if (!result && strcmp(display, kind))
+            result = error_set(err, EINVAL, "%s has no properties", kind);
+        return result;
+    }
+    result = *properties ? properties_parse(vnc_properties, &options, properties, err) : 0;
+    properties_done(vnc_properties, &options);
+    if (!result && display[3] == '=' && !address[0])
+        result = error_set(err, EINVAL, "give [HOST:]PORT or unix:PATH behind 'vnc='");
+    return result;
+}
+
+bool run_is_display(const char *display)
+{
+    return strcmp(display, "none") != 0;
+}
+
+static bool is_loopback(const char *address)
+{
+    static const char *const hosts[] = {"127.", "localhost:", "[::1]:", "::1:", "unix:", "/"};
+
+    if (!strchr(address, ':'))
+        return true; /* stream_listen's default, or a path */
+    for (size_t n = 0; n < sizeof(hosts) / sizeof(hosts[0]); n++)
+        if (strncmp(address, hosts[n], strlen(hosts[n])) == 0)
+            return true;
+    return false;
+}
+
+static void say_address(const struct vnc *vnc, const char *address, bool is_safe)
+{
+    const char *colon = strrchr(address, ':');
+
+    if (!vnc_port(vnc))
+        log_info("screen: VNC on %s; 'vncviewer %s' shows it", address,
+                 strncmp(address, "unix:", 5) ? address : address + 5);
+    else
+        log_info("screen: VNC; 'vncviewer %.*s::%u' shows it", colon ? (int)(colon - address) : 9,
+                 colon ? address : "127.0.0.1", vnc_port(vnc));
+    if (!is_safe && !is_loopback(address))
+        log_warn("whoever reaches %s can use the machine: password=FILE asks for one", address);
+}
+
+int run_open_display(struct vnc **out, struct machine *machine, const char *display,
+                     struct error *err)
+{
+    struct display_options options = {0};
+    const char *properties;
+    char address[160];
+    int result;
+
+    if (!split_vnc(display, address, &properties))
+        return 0;
+    result = *properties ? properties_parse(vnc_properties, &options, properties, err) : 0;
+    if (!result) {
+        *out = vnc_new(machine,
+                       &(struct vnc_config){.address = address[0] ? address : NULL,
+                                            .password_file = options.password,
+                                            .tls_cert = options.tls_cert,
+                                            .tls_key = options.tls_key},
+                       err);
+        result = *out ? 0 : -EINVAL;
+    }
+    if (!result)
+        say_address(*out, address, options.password != NULL);
+    else
+        error_prefix(err, "--display %s: ", display);
+    properties_done(vnc_properties, &options);
+    return result;
 }
 
 static bool is_card(const char *vga)

@@ -52,6 +52,17 @@ static const struct cli_example screenshot_examples[] = {
     {NULL},
 };
 
+static const struct cli_example type_examples[] = {
+    {"trapeze type vm.sock 'root{enter}'", "log in"},
+    {"trapeze type vm.sock '{ctrl-c}ls -l | more{enter}'", "keys in between"},
+    {NULL},
+};
+
+static const struct cli_example key_examples[] = {
+    {"trapeze key vm.sock ctrl-alt-del", "three keys together"},
+    {NULL},
+};
+
 static const struct cli_example inspect_examples[] = {
     {"trapeze inspect vm.sock", "everything"},
     {"trapeze inspect vm.sock cpu0 --json", "one processor's registers as JSON"},
@@ -397,6 +408,55 @@ const struct cli_verb cli_verbs[] = {
         .operand_file = true,
         .examples = screenshot_examples,
         .run = cli_screenshot_run,
+    },
+    {
+        .name = "type",
+        .summary = "type a text on a running machine's keyboard",
+        .operands = "SOCKET TEXT",
+        .description =
+            "Types TEXT as on a US keyboard, and ends when that is done. {enter}, {f10} or "
+            "{ctrl-c} "
+            "in it are keys, as 'trapeze key' names them, and {{ is a brace. The machine runs with "
+            "--monitor SOCKET.",
+        .options = cli_no_options,
+        .min_operands = 2,
+        .max_operands = 2,
+        .operand_file = true,
+        .examples = type_examples,
+        .run = cli_type_run,
+    },
+    {
+        .name = "key",
+        .summary = "press keys together on a running machine's keyboard",
+        .operands = "SOCKET KEY[-KEY]...",
+        .description =
+            "Keys are a to z, 0 to 9, f1 to f12, enter, esc, tab, space, backspace, del, insert, "
+            "home, end, pageup, pagedown, up, down, left, right, print, pause, ctrl, shift, alt, "
+            "altgr, super, menu, rightctrl, rightshift, capslock, numlock, minus, equal, comma, "
+            "period, slash and so on, and kp0 to kp9 and kpenter on the keypad. The machine runs "
+            "with --monitor SOCKET.",
+        .options = cli_no_options,
+        .min_operands = 2,
+        .max_operands = 2,
+        .operand_file = true,
+        .examples = key_examples,
+        .run = cli_key_run,
+    },
+    {
+        .name = "click",
+        .summary = "press a button of a running machine's pointer",
+        .operands = "SOCKET X Y [left|right|middle]",
+        .description =
+            "Moves the pointer to a pixel of the screen, counted from 0, and presses a button "
+            "there. A PS/2 mouse only knows movement: it is moved to the corner first, and where "
+            "it "
+            "ends up depends on the guest. The machine runs with --monitor SOCKET and a graphics "
+            "card.",
+        .options = cli_no_options,
+        .min_operands = 3,
+        .max_operands = 4,
+        .operand_file = true,
+        .run = cli_click_run,
     },
     {
         .name = "inspect",

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/display/typist.h"
 #include "base/base64.h"
 #include "base/log.h"
 #include "control/stream.h"
@@ -28,6 +29,7 @@
 #include "trapeze/device.h"
 #include "trapeze/display.h"
 #include "trapeze/engine.h"
+#include "trapeze/input.h"
 #include "trapeze/machine.h"
 #include "trapeze/property.h"
 #include "x86/features.h"
@@ -73,6 +75,7 @@ struct monitor {
     void *hotplug_opaque;
     bool balloon_has_news; /* clients will be told */
     struct tray *trays;
+    struct typist *typist; /* NULL: nothing was typed yet */
 };
 
 /* One command being carried out. */
@@ -724,6 +727,75 @@ static int run_screenshot(struct call *call, struct error *err)
     return set_screen_png(call, screen, err);
 }
 
+/* ---- keys and clicks ---- */
+
+static struct typist *get_typist(struct call *call, struct error *err)
+{
+    struct monitor *monitor = call->client ? call->client->monitor : NULL;
+
+    if (!monitor) {
+        error_set(err, ENOTSUP, "only a client of the socket can type");
+        return NULL;
+    }
+    if (!monitor->typist && !expect_alive(call, err))
+        monitor->typist = typist_new(call->machine, err);
+    return monitor->typist;
+}
+
+/* When it will be done. */
+static int set_typing_time(struct call *call, const struct typist *typist, int result)
+{
+    if (!result)
+        set(call, "milliseconds", json_integer((json_int_t)(typist_left_ns(typist) / 1000000)));
+    return result;
+}
+
+static int run_type(struct call *call, struct error *err)
+{
+    struct typist *typist = get_typist(call, err);
+
+    if (!typist)
+        return -ENOTSUP;
+    return set_typing_time(call, typist, typist_type(typist, get_text(call, "text"), err));
+}
+
+static int run_key(struct call *call, struct error *err)
+{
+    struct typist *typist = get_typist(call, err);
+
+    if (!typist)
+        return -ENOTSUP;
+    return set_typing_time(call, typist, typist_press(typist, get_text(call, "keys"), err));
+}
+
+static int parse_button(const char *name, unsigned *out, struct error *err)
+{
+    static const char *const names[] = {"left", "right", "middle", NULL};
+    static const unsigned buttons[] = {INPUT_BUTTON_LEFT, INPUT_BUTTON_RIGHT, INPUT_BUTTON_MIDDLE};
+
+    for (unsigned n = 0; names[n]; n++)
+        if (!name || strcmp(names[n], name) == 0) {
+            *out = buttons[n];
+            return 0;
+        }
+    return error_set(err, EINVAL, "there is no button '%.32s'; they are left, right and middle",
+                     name);
+}
+
+static int run_click(struct call *call, struct error *err)
+{
+    struct typist *typist = get_typist(call, err);
+    uint64_t x = get_number(call, "x", 0), y = get_number(call, "y", 0);
+    unsigned button;
+
+    if (!typist || parse_button(get_text(call, "button"), &button, err))
+        return -EINVAL;
+    set(call, "absolute", json_boolean(input_has_absolute(machine_input(call->machine))));
+    return set_typing_time(call, typist,
+                           typist_click(typist, x < UINT32_MAX ? (uint32_t)x : UINT32_MAX,
+                                        y < UINT32_MAX ? (uint32_t)y : UINT32_MAX, button, err));
+}
+
 static const char *const type_names[] = {
     [ARGUMENT_TEXT] = "text", [ARGUMENT_NUMBER] = "number", [ARGUMENT_FLAG] = "boolean"};
 
@@ -829,6 +901,20 @@ static const struct command commands[] = {
      {{"screen", ARGUMENT_NUMBER, false, "which one, 0 if left out"},
       {"text", ARGUMENT_FLAG, false, "characters"}},
      .run = run_screenshot},
+    {"type",
+     "type a text on the guest's keyboard, which is a US one",
+     {{"text", ARGUMENT_TEXT, true, "{enter}, {ctrl-c} are keys, {{ is a brace"}},
+     .run = run_type},
+    {"key",
+     "press keys together",
+     {{"keys", ARGUMENT_TEXT, true, "names, as in ctrl-alt-del"}},
+     .run = run_key},
+    {"click",
+     "press a button of the pointer at a pixel of the screen",
+     {{"x", ARGUMENT_NUMBER, true, "pixels from the left"},
+      {"y", ARGUMENT_NUMBER, true, "pixels from the top"},
+      {"button", ARGUMENT_TEXT, false, "left, right or middle; left if left out"}},
+     .run = run_click},
     {"events",
      "send this client a line when the machine changes its state",
      {{"on", ARGUMENT_FLAG, true, "true or false"}},
@@ -1273,6 +1359,7 @@ void monitor_free(struct monitor *monitor)
         monitor->trays = tray->next;
         free(tray);
     }
+    typist_free(monitor->typist);
     free(monitor);
 }
 

@@ -1,0 +1,132 @@
+/*
+ * vnc_internal.h - what the files of the VNC server share
+ */
+#ifndef BACKENDS_DISPLAY_VNC_INTERNAL_H
+#define BACKENDS_DISPLAY_VNC_INTERNAL_H
+
+#include <sys/types.h>
+#include <zlib.h>
+
+#include "backends/display/vnc.h"
+#include "host/work.h"
+#include "trapeze/clock.h"
+#include "trapeze/display.h"
+
+struct vnc_client;
+struct vnc_tls;
+struct vnc_tls_session;
+
+#define VNC_PASSWORD_MAX  8u /* what the protocol uses of it */
+#define VNC_CHALLENGE     16u
+#define VNC_NAME_MAX      64u
+#define VNC_TILE_WIDTH    64u
+#define VNC_TILE_HEIGHT   16u
+#define VNC_UPDATE_PIXELS (4u << 20) /* of one update; what is left goes with the next one */
+
+struct vnc {
+    struct machine *machine;
+    struct stream_server *server;
+    struct work_pool *pool;
+    struct vnc_tls *tls; /* NULL: not encrypted */
+    uint8_t password[VNC_PASSWORD_MAX];
+    bool has_password;
+    char name[VNC_NAME_MAX];
+
+    struct screen *screen; /* NULL: it has gone */
+    struct screen_viewer viewer;
+    bool is_watching;
+    struct screen_surface surface;
+    struct screen_cursor *cursor; /* NULL: there never was one */
+    uint64_t cursor_number;       /* counts changes */
+    struct timer refresh;
+    struct vnc_client *clients;
+    unsigned client_count;
+};
+
+/* ---- vnc.c ---- */
+
+/* A viewer waits for an update: look at the screen when it is time. */
+void vnc_want_refresh(struct vnc *vnc);
+/* Somebody looks. -ENOMEM. */
+int vnc_watch(struct vnc *vnc, struct error *err);
+/* Nobody does, perhaps. */
+void vnc_unwatch(struct vnc *vnc);
+
+/* ---- vnc_client.c ---- */
+
+void vnc_client_new(struct vnc *vnc, int fd);
+void vnc_client_free(struct vnc_client *client);
+struct vnc_client *vnc_client_next(const struct vnc_client *client);
+bool vnc_client_looks(const struct vnc_client *client); /* it is beyond the handshake */
+bool vnc_client_encodes(const struct vnc_client *client);
+void vnc_client_resized(struct vnc_client *client);
+void vnc_client_changed(struct vnc_client *client, const struct screen_rect *rect);
+/* After everything that may have changed something: send what it waits for. Frees one that is over.
+ */
+void vnc_client_settle(struct vnc_client *client);
+
+/* ---- vnc_encode.c: on any thread ---- */
+
+struct vnc_format {
+    uint8_t bytes; /* of a pixel: 1, 2 or 4 */
+    bool is_big_endian;
+    uint8_t compact; /* bytes of a compressed pixel: bytes, or 3 of 4 */
+    uint8_t skip;    /* of these, left out at the low end */
+    uint32_t red[256], green[256], blue[256];
+};
+
+#define VNC_FORMAT_BYTES 16u /* as the protocol has it */
+/* False: it is none, or has a colour map. */
+bool vnc_format_set(struct vnc_format *format, const uint8_t text[VNC_FORMAT_BYTES]);
+/* 32 bits a pixel, as the screen's pixels are. */
+extern const uint8_t vnc_format_default[VNC_FORMAT_BYTES];
+
+struct vnc_buffer {
+    uint8_t *bytes;
+    size_t start, end, capacity;
+    bool failed; /* there was no memory */
+};
+/* Room for size more; NULL: there is no memory. What is written there counts at once. */
+uint8_t *vnc_buffer_add(struct vnc_buffer *buffer, size_t size);
+void vnc_buffer_put(struct vnc_buffer *buffer, const void *bytes, size_t size);
+void vnc_buffer_free(struct vnc_buffer *buffer);
+
+enum vnc_encoding { VNC_RAW = 0, VNC_ZRLE = 16 };
+
+/* An update on its way. The pixels of all rectangles, one behind the other. */
+struct vnc_job {
+    struct work work;
+    struct vnc_client *client;
+    enum vnc_encoding encoding;
+    struct vnc_format format;
+    z_stream zlib;
+    bool has_zlib;
+    struct screen_rect *rects;
+    size_t rect_count, rect_capacity;
+    uint32_t *pixels;
+    size_t pixel_count, pixel_capacity;
+    struct vnc_buffer out;
+};
+void vnc_encode(struct vnc_job *job);
+/* A pixel in the viewer's format; returns what is behind it. */
+uint8_t *vnc_put_pixel(const struct vnc_format *format, uint8_t *to, uint32_t pixel);
+void vnc_job_free(struct vnc_job *job);
+
+/* ---- vnc_tls.c ---- */
+
+struct vnc_tls *vnc_tls_new(const char *cert, const char *key, struct error *err);
+void vnc_tls_free(struct vnc_tls *tls);
+struct vnc_tls_session *vnc_tls_start(struct vnc_tls *tls, int fd); /* NULL: no memory */
+void vnc_tls_end(struct vnc_tls_session *session);                  /* NULL is fine */
+/* 1: done; 0: not yet, as *out_writes says; -1: it failed. */
+int vnc_tls_handshake(struct vnc_tls_session *session, bool *out_writes);
+/* As recv() and send(), with errno. */
+ssize_t vnc_tls_read(struct vnc_tls_session *session, void *out, size_t size);
+ssize_t vnc_tls_write(struct vnc_tls_session *session, const void *bytes, size_t size);
+bool vnc_tls_has_more(struct vnc_tls_session *session); /* that the socket has no more */
+/* The answer of one who knows the password. False: it cannot be told (built without). */
+bool vnc_password_answer(const uint8_t password[VNC_PASSWORD_MAX],
+                         const uint8_t challenge[VNC_CHALLENGE], uint8_t out[VNC_CHALLENGE]);
+extern const bool vnc_has_password_support;
+
+#endif

@@ -1,0 +1,508 @@
+/*
+ * test_vnc.c - what a viewer of VNC says and hears, over a pair of sockets
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "backends/display/keys.h"
+#include "backends/display/vnc_internal.h"
+#include "base/bytes.h"
+#include "cmocka_all.h"
+#include "device_test.h"
+#include "trapeze/input.h"
+
+/* ---- a card of one colour, and a keyboard that remembers ---- */
+
+#define WIDTH  100u
+#define HEIGHT 40u
+
+static struct device_test *t;
+static struct screen screen;
+static uint32_t width, height, colour;
+static bool is_dirty, is_watched;
+static struct vnc *vnc;
+static int fd;
+static char typed[256];
+
+static void card_watched(void *opaque, bool on)
+{
+    (void)opaque;
+    is_watched = is_dirty = on;
+}
+
+static void card_refresh(void *opaque)
+{
+    struct screen_rect all = {0, 0, width, height};
+
+    (void)opaque;
+    if (!is_dirty || screen_set_size(&screen, width, height))
+        return;
+    is_dirty = false;
+    for (uint32_t y = 0; y < height; y++)
+        for (uint32_t x = 0; x < width; x++)
+            screen_row(&screen, y)[x] = colour + x % 3 + y;
+    screen_changed(&screen, &all);
+}
+
+static const struct screen_source_ops card_ops = {.watched = card_watched, .refresh = card_refresh};
+
+static void key_arrived(void *opaque, uint8_t usage, bool pressed)
+{
+    (void)opaque;
+    snprintf(typed + strlen(typed), sizeof(typed) - strlen(typed), "%c%02x", pressed ? '+' : '-',
+             usage);
+}
+
+static unsigned leds;
+
+static unsigned get_leds(void *opaque)
+{
+    (void)opaque;
+    return leds;
+}
+
+static const struct input_device_ops keyboard_ops = {.key = key_arrived, .leds = get_leds};
+static struct input_device keyboard = {.ops = &keyboard_ops};
+
+/* ---- the far end ---- */
+
+static void let_run(void)
+{
+    for (unsigned n = 0; n < 4; n++)
+        loop_once(t->loop, 1000000);
+}
+
+static void say(const void *bytes, size_t size)
+{
+    assert_int_equal(send(fd, bytes, size, MSG_NOSIGNAL), size);
+    let_run();
+}
+
+/* So many bytes, which the server takes its time for. */
+static void hear(void *out, size_t size)
+{
+    size_t done = 0;
+
+    for (unsigned n = 0; n < 3000 && done < size; n++) {
+        ssize_t got = recv(fd, (uint8_t *)out + done, size - done, MSG_DONTWAIT);
+
+        if (got > 0)
+            done += (size_t)got;
+        else
+            loop_once(t->loop, 1000000);
+    }
+    assert_int_equal(done, size);
+}
+
+static bool has_hung_up(void)
+{
+    uint8_t byte;
+
+    let_run();
+    while (recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
+        ;
+    return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static void expect(const void *bytes, size_t size)
+{
+    uint8_t got[64];
+
+    hear(got, size);
+    assert_memory_equal(got, bytes, size);
+}
+
+static void open_server(const char *password_file)
+{
+    const struct vnc_config config = {.address = "", .password_file = password_file};
+    struct error err = {0};
+    int pair[2];
+
+    vnc = vnc_new(t->machine, &config, &err);
+    assert_non_null(vnc);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    fd = pair[0];
+    machine_lock(t->machine);
+    vnc_connect(vnc, pair[1]);
+    machine_unlock(t->machine);
+    expect("RFB 003.008\n", 12);
+    say("RFB 003.008\n", 12);
+}
+
+static void come_in(void)
+{
+    uint8_t init[24];
+
+    open_server(NULL);
+    expect("\1\1", 2);
+    say("\1", 1);
+    expect("\0\0\0\0", 4);
+    assert_false(is_watched);
+    say("\1", 1);
+    hear(init, sizeof(init));
+    assert_true(is_watched);
+    assert_int_equal(get_be16(init), width);
+    assert_int_equal(get_be16(init + 2), height);
+    assert_memory_equal(init + 4, vnc_format_default, VNC_FORMAT_BYTES);
+    hear(init, get_be32(init + 20));
+}
+
+static void encodings(int32_t first, int32_t second)
+{
+    uint8_t message[12] = {2, 0, 0, 2};
+
+    put_be32(message + 4, (uint32_t)first);
+    put_be32(message + 8, (uint32_t)second);
+    say(message, sizeof(message));
+}
+
+static void request(bool incremental)
+{
+    uint8_t message[10] = {3, incremental};
+
+    put_be16(message + 6, width);
+    put_be16(message + 8, height);
+    say(message, sizeof(message));
+}
+
+static void key(uint32_t keysym, bool pressed)
+{
+    uint8_t message[8] = {4, pressed};
+
+    put_be32(message + 4, keysym);
+    say(message, sizeof(message));
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    t = device_test_new(0);
+    width = WIDTH;
+    height = HEIGHT;
+    colour = 0x102030;
+    typed[0] = '\0';
+    leds = 0;
+    screen_init(&screen, t->machine, "card", &card_ops, NULL);
+    input_add(machine_input(t->machine), &keyboard);
+    device_test_start(t);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    close(fd);
+    let_run();
+    machine_lock(t->machine);
+    vnc_free(vnc);
+    screen_done(&screen);
+    input_remove(machine_input(t->machine), &keyboard);
+    machine_unlock(t->machine);
+    device_test_free(t);
+    return 0;
+}
+
+/* ---- pictures ---- */
+
+static void an_update_has_all_then_what_changed(void **state)
+{
+    static uint8_t pixels[WIDTH * HEIGHT * 4];
+    uint8_t head[16];
+
+    (void)state;
+    come_in();
+    request(false);
+    hear(head, sizeof(head));
+    assert_int_equal(get_be16(head + 2), 1);
+    assert_int_equal(get_be16(head + 8), WIDTH);
+    assert_int_equal(get_be16(head + 10), HEIGHT);
+    hear(pixels, sizeof(pixels));
+    for (uint32_t n = 0; n < WIDTH * HEIGHT; n++)
+        assert_int_equal(get_le32(pixels + 4 * n), colour + n % WIDTH % 3 + n / WIDTH);
+    request(true);
+    for (unsigned n = 0; n < 60; n++)
+        loop_once(t->loop, 1000000);
+    assert_int_equal(recv(fd, head, 1, MSG_DONTWAIT), -1); /* nothing changed */
+    colour = 0x40;
+    is_dirty = true;
+    hear(head, sizeof(head));
+    hear(pixels, sizeof(pixels));
+    assert_int_equal(get_le32(pixels), 0x40);
+}
+
+static void zrle_unpacks_to_the_picture(void **state)
+{
+    static uint8_t packed[65536], plain[65536];
+    const uint8_t *at = plain;
+    uint8_t head[20];
+    z_stream zlib = {.next_out = plain, .avail_out = sizeof(plain)};
+
+    (void)state;
+    come_in();
+    encodings(VNC_ZRLE, VNC_RAW);
+    request(false);
+    hear(head, sizeof(head));
+    assert_int_equal(get_be32(head + 12), VNC_ZRLE);
+    hear(packed, get_be32(head + 16));
+    inflateInit(&zlib);
+    zlib.next_in = packed;
+    zlib.avail_in = get_be32(head + 16);
+    inflate(&zlib, Z_SYNC_FLUSH);
+    inflateEnd(&zlib);
+    /* tiles of 64 and 36 pixels, of more than 16 colours each */
+    for (unsigned left = 0; left < WIDTH; left += 64) {
+        unsigned columns = WIDTH - left < 64 ? WIDTH - left : 64;
+
+        assert_int_equal(*at++, 0);
+        for (unsigned n = 0; n < columns * HEIGHT; n++, at += 3)
+            assert_int_equal(at[0] | at[1] << 8 | at[2] << 16,
+                             colour + (left + n % columns) % 3 + n / columns);
+    }
+    assert_ptr_equal(at, zlib.next_out);
+}
+
+static void viewers_are_told_of_another_size(void **state)
+{
+    uint8_t head[16];
+    static uint8_t pixels[50 * 20 * 4];
+
+    (void)state;
+    come_in();
+    encodings(VNC_RAW, -223);
+    width = 50;
+    height = 20;
+    is_dirty = true;
+    request(true);
+    hear(head, sizeof(head)); /* of the old size, or already the new one */
+    if (get_be32(head + 12) == VNC_RAW) {
+        static uint8_t old[WIDTH * HEIGHT * 4];
+
+        hear(old, sizeof(old));
+        request(true);
+        hear(head, sizeof(head));
+    }
+    assert_int_equal((int32_t)get_be32(head + 12), -223);
+    assert_int_equal(get_be16(head + 8), 50);
+    assert_int_equal(get_be16(head + 10), 20);
+    request(false);
+    hear(head, sizeof(head));
+    assert_int_equal(get_be16(head + 8), 50);
+    hear(pixels, sizeof(pixels));
+}
+
+static void formats_are_checked(void **state)
+{
+    uint8_t text[VNC_FORMAT_BYTES];
+    struct vnc_format format;
+    uint8_t pixel[4];
+
+    (void)state;
+    memcpy(text, vnc_format_default, sizeof(text));
+    assert_true(vnc_format_set(&format, text));
+    assert_int_equal(format.compact, 3);
+    text[10] = 24; /* red above, as some viewers have it */
+    text[11] = 16;
+    text[12] = 8;
+    assert_true(vnc_format_set(&format, text));
+    assert_int_equal(format.compact, 3);
+    assert_int_equal(format.skip, 1);
+    text[10] = 25; /* beyond the pixel */
+    assert_false(vnc_format_set(&format, text));
+    memcpy(text, vnc_format_default, sizeof(text));
+    text[3] = 0; /* a colour map */
+    assert_false(vnc_format_set(&format, text));
+    text[3] = 1;
+    text[0] = 24;
+    assert_false(vnc_format_set(&format, text));
+    memcpy(text, "\x10\x10\1\1\0\x1f\0\x3f\0\x1f\x0b\5\0\0\0\0", VNC_FORMAT_BYTES);
+    assert_true(vnc_format_set(&format, text));
+    vnc_put_pixel(&format, pixel, 0xff8000);
+    assert_memory_equal(pixel, "\xfc\0", 2);
+    open_server(NULL);
+}
+
+/* ---- keys ---- */
+
+static void characters_come_out_on_a_us_keyboard(void **state)
+{
+    (void)state;
+    come_in();
+    key('a', true);
+    key('a', false);
+    assert_string_equal(typed, "+04-04");
+    typed[0] = '\0'; /* a viewer whose '/' is Shift and 7 */
+    key(0xffe1, true);
+    key('/', true);
+    key('/', false);
+    key(0xffe1, false);
+    assert_string_equal(typed, "+e1-e1+38+e1-38-e1");
+    typed[0] = '\0'; /* one whose '?' needs no Shift */
+    key('?', true);
+    key('?', false);
+    assert_string_equal(typed, "+e1+38-e1-38");
+    typed[0] = '\0'; /* AltGr and Q */
+    key(0xfe03, true);
+    key('@', true);
+    key('@', false);
+    key(0xfe03, false);
+    assert_string_equal(typed, "+e1+1f-e1-1f");
+    typed[0] = '\0';
+    leds = INPUT_LED_CAPS;
+    key('A', true);
+    key('A', false);
+    assert_string_equal(typed, "+04-04");
+    typed[0] = '\0'; /* a shortcut stays as it is, and a held key is pressed once */
+    key(0xffe3, true);
+    key('C', true);
+    key('C', true);
+    assert_string_equal(typed, "+e0+06");
+    typed[0] = '\0'; /* who goes lets go of all */
+    shutdown(fd, SHUT_RDWR);
+    let_run();
+    assert_string_equal(typed, "-06-e0");
+    assert_false(is_watched);
+}
+
+static void scan_codes_are_keys(void **state)
+{
+    uint8_t message[12] = {255, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xc8};
+
+    (void)state;
+    come_in();
+    say(message, sizeof(message));
+    assert_string_equal(typed, "+52");
+}
+
+static void names_of_keys(void **state)
+{
+    uint8_t usages[KEYS_MAX_CHORD];
+    struct key_stroke stroke;
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(keys_of_chord("Ctrl-Alt-Delete", 15, usages, &err), 3);
+    assert_memory_equal(usages, "\xe0\xe2\x4c", 3);
+    assert_int_equal(keys_of_chord("ctrl--", 6, usages, &err), 2);
+    assert_int_equal(usages[1], 0x2d);
+    assert_int_equal(keys_of_chord("entr", 4, usages, &err), -22);
+    assert_non_null(strstr(err.text, "did you mean 'enter'"));
+    for (unsigned n = 0; key_name(n); n++)
+        assert_int_equal(keys_of_chord(key_name(n), strlen(key_name(n)), usages, NULL), 1);
+    for (unsigned c = ' '; c < 0x7f; c++)
+        assert_true(key_of_character(c, &stroke));
+    assert_false(key_of_character(0xe4, &stroke));
+    open_server(NULL);
+}
+
+/* ---- who may look ---- */
+
+static void make_password(char path[32], const char *text)
+{
+    int file;
+
+    strcpy(path, "/tmp/test-vnc-XXXXXX");
+    file = mkstemp(path);
+    assert_int_equal(write(file, text, strlen(text)), strlen(text));
+    close(file);
+}
+
+static void a_password_is_asked_for(void **state)
+{
+    uint8_t challenge[VNC_CHALLENGE], answer[VNC_CHALLENGE];
+    const uint8_t none[VNC_CHALLENGE] = {0};
+    char path[32];
+
+    (void)state;
+    assert_true(vnc_password_answer((const uint8_t *)"password", none, answer) ==
+                vnc_has_password_support);
+    if (!vnc_has_password_support) {
+        open_server(NULL);
+        return;
+    }
+    make_password(path, "secret\nmore");
+    open_server(path);
+    unlink(path);
+    expect("\1\2", 2);
+    say("\2", 1);
+    hear(challenge, sizeof(challenge));
+    vnc_password_answer((const uint8_t *)"secret\0", challenge, answer);
+    say(answer, sizeof(answer));
+    expect("\0\0\0\0", 4);
+}
+
+static void a_wrong_password_waits(void **state)
+{
+    uint8_t challenge[VNC_CHALLENGE];
+    char path[32];
+
+    (void)state;
+    if (!vnc_has_password_support) {
+        open_server(NULL);
+        return;
+    }
+    make_password(path, "secret\n");
+    open_server(path);
+    unlink(path);
+    expect("\1\2", 2);
+    say("\2", 1);
+    hear(challenge, sizeof(challenge));
+    say(challenge, sizeof(challenge));
+    assert_int_equal(recv(fd, challenge, 1, MSG_DONTWAIT), -1);
+    expect("\0\0\0\1", 4);
+    assert_true(has_hung_up());
+}
+
+/* "None" when a password is wanted, as a broken server would let pass. */
+static void nobody_chooses_no_security(void **state)
+{
+    char path[32];
+
+    (void)state;
+    if (!vnc_has_password_support) {
+        open_server(NULL);
+        return;
+    }
+    make_password(path, "secret\n");
+    open_server(path);
+    unlink(path);
+    expect("\1\2", 2);
+    say("\1", 1);
+    assert_true(has_hung_up());
+}
+
+static void what_is_no_message_ends_it(void **state)
+{
+    uint8_t text[40] = {6, 0, 0, 0, 0, 0, 0, 30};
+
+    (void)state;
+    come_in();
+    say(text, 38);  /* a text for the clipboard, which nobody wants */
+    key('a', true); /* and what follows is seen */
+    assert_string_equal(typed, "+04");
+    say("\x63", 1);
+    assert_true(has_hung_up());
+    assert_string_equal(typed, "+04-04");
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(an_update_has_all_then_what_changed),
+        TEST(zrle_unpacks_to_the_picture),
+        TEST(viewers_are_told_of_another_size),
+        TEST(formats_are_checked),
+        TEST(characters_come_out_on_a_us_keyboard),
+        TEST(scan_codes_are_keys),
+        TEST(names_of_keys),
+        TEST(a_password_is_asked_for),
+        TEST(a_wrong_password_waits),
+        TEST(nobody_chooses_no_security),
+        TEST(what_is_no_message_ends_it),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
