@@ -1,6 +1,6 @@
 /*
- * client.c - trapeze monitor, inspect, device, media, balloon, screenshot, type, key and click: talk
- * to a running machine's socket
+ * client.c - trapeze monitor, inspect, device, media, balloon, screenshot, type, key and click:
+ * talk to a running machine's socket
  */
 #include "cli/cli.h"
 

@@ -50,7 +50,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *display;
+    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *display, *usb;
 };
 
 struct run {
@@ -181,6 +181,14 @@ static bool wants_vga(const struct run *run)
     return run_has_vga(run->options.vga, &none, vga_is_default(run));
 }
 
+/* Whoever looks at the screen types and points, too. */
+static bool wants_usb(const struct run *run)
+{
+    const char *usb = run->options.usb;
+
+    return usb ? strcmp(usb, "on") == 0 : strcmp(run->options.display, "none") != 0;
+}
+
 static int add_devices(struct run *run, struct error *err)
 {
     if (run->virtio_console && run_add_console(run->machine, run->virtio_console, err))
@@ -194,6 +202,8 @@ static int add_devices(struct run *run, struct error *err)
     for (size_t i = 0; i < run->options.device.count; i++)
         if (run_add_device(run->machine, run->options.device.items[i], err))
             return -EINVAL;
+    if (wants_usb(run) && run_add_usb(run->machine, err))
+        return -EINVAL;
     return wants_vga(run) ? run_add_vga(run->machine, run->options.vga, err) : 0;
 }
 
@@ -695,6 +705,7 @@ static int print_config(struct run *run, struct error *err)
     options->engine = engine->name;
     options->firmware = run->media.firmware_name;
     options->balloon = wants_balloon(run) ? "on" : "off";
+    options->usb = wants_usb(run) ? "on" : "off";
     if (!options->vga)
         options->vga = wants_vga(run) ? "std" : "none";
     if (run_default_network(&options->net, &options->publish, !run->media.kernel) &&
@@ -820,7 +831,7 @@ const struct cli_option cli_run_options[] = {
     {"disk", 'D', CLI_TEXTS, AT(disk), "FILE[,P=VALUE]...", .file = true,
      .help =
          "a disk: an image, a block device or the URI of an NBD server; if=virtio, nvme, ahci, "
-         "ide, scsi (or "
+         "ide, scsi, usb (or "
          "virtio-mmio: without PCI) is how the guest sees it, transitional=on lets old virtio "
          "drivers use it, serial=TEXT its number, bootindex=N its place before all that have a "
          "higher one, or none, when firmware looks for a system, format=raw, qcow2... "
@@ -940,6 +951,11 @@ const struct cli_option cli_run_options[] = {
              "unix:PATH (default: the first port of 127.0.0.1 from 5900 on that is free), "
              "password=FILE asks for the first line of FILE, tls-cert=FILE and tls-key=FILE "
              "encrypt"},
+    {"usb", 0, CLI_TEXT, AT(usb), "on|off", .choices = run_usb_choices, .only_choices = true,
+     .help =
+         "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "
+         "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd and "
+         "usb-mouse are single ones, --disk FILE,if=usb is a stick)"},
 
     {"Control", .kind = CLI_HEADING},
     {"monitor", 'M', CLI_TEXT, AT(monitor), "SOCKET", .file = true,

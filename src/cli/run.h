@@ -147,6 +147,16 @@ bool run_is_display(const char *display); /* anything but none */
 int run_open_display(struct vnc **out, struct machine *machine, const char *display,
                      struct error *err);
 
+/* ---- run_usb.c ---- */
+
+void run_usb_choices(cli_put_choice *put, void *opaque);
+/* Does a device of this class sit on USB? */
+bool run_is_usb(const char *class_name);
+/* There is a controller, or one is added. */
+int run_need_usb(struct machine *machine, struct error *err);
+/* A tablet and a keyboard. */
+int run_add_usb(struct machine *machine, struct error *err);
+
 /* ---- run_seed.c ---- */
 
 /* What cloud-init in the guest is told. */

@@ -73,7 +73,8 @@ int run_add_device(struct machine *machine, const char *text, struct error *err)
     if (class && properties) {
         const char *chosen_id = run_take_property(properties, "id=", id);
 
-        dev = device_new(machine, class, chosen_id, err);
+        result = run_is_usb(class->name) ? run_need_usb(machine, err) : 0;
+        dev = result ? NULL : device_new(machine, class, chosen_id, err);
         result = dev ? 0 : -EINVAL;
         if (dev && *properties)
             result = properties_parse(class->properties, dev, properties, err);

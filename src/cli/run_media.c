@@ -231,6 +231,7 @@ static const struct disk_interface {
     {"ide", "ATA, as old systems know it", "ata-disk", "ata-cd", "pci-ide"},
     {"virtio-mmio", "virtio-blk without PCI", "virtio-blk-mmio", NULL, NULL},
     {"scsi", "SCSI on virtio-scsi on PCI", "virtio-scsi", NULL, NULL},
+    {"usb", "a USB stick", "usb-storage", NULL, NULL},
     {.name = NULL},
 };
 
@@ -306,7 +307,7 @@ static bool set_up(struct device *dev, const struct drive_options *options, cons
     return !(options->chosen_serial && device_set(dev, "serial", options->chosen_serial, err)) &&
            !(options->chosen_transitional &&
              device_set(dev, "transitional", options->chosen_transitional, err)) &&
-           !(place && device_set(dev, "addr", place, err)) &&
+           !(place && !run_is_usb(dev->class->name) && device_set(dev, "addr", place, err)) &&
            !run_set_boot_index(dev, kind, options->chosen_boot_index, err) &&
            !device_set_pointer(dev, "drive", disk, err);
 }
@@ -328,6 +329,8 @@ static struct device *plug_in(struct machine *machine, const struct drive_option
         if (!controller)
             return NULL;
     }
+    if (run_is_usb(class->name) && run_need_usb(machine, err))
+        return NULL;
     dev = device_new(machine, class, NULL, err);
     if (dev && !(controller && device_set_pointer(dev, "controller", controller, err)) &&
         set_up(dev, options, place, cd ? RUN_BOOT_CD : RUN_BOOT_DISK, disk, err) &&

@@ -31,6 +31,10 @@ const struct device_class *const device_classes[] = {
     &port92_class,
     &rtc_class,
     &uart16550_class,
+    &usb_kbd_class,
+    &usb_mouse_class,
+    &usb_storage_class,
+    &usb_tablet_class,
     &vga_class,
     &virtio_9p_class,
     &virtio_balloon_class,
@@ -46,6 +50,7 @@ const struct device_class *const device_classes[] = {
     &virtio_scsi_class,
     &virtio_vsock_class,
     &virtio_vsock_mmio_class,
+    &xhci_class,
     NULL,
 };
 

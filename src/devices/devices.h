@@ -33,6 +33,10 @@ extern const struct device_class pit_class;
 extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
+extern const struct device_class usb_kbd_class;
+extern const struct device_class usb_mouse_class;
+extern const struct device_class usb_storage_class;
+extern const struct device_class usb_tablet_class;
 extern const struct device_class vga_class;
 extern const struct device_class virtio_9p_class;
 extern const struct device_class virtio_balloon_class;
@@ -48,5 +52,6 @@ extern const struct device_class virtio_rng_class;
 extern const struct device_class virtio_scsi_class;
 extern const struct device_class virtio_vsock_class;
 extern const struct device_class virtio_vsock_mmio_class;
+extern const struct device_class xhci_class;
 
 #endif

@@ -9,6 +9,7 @@
 #include "devices/scsi/internal.h"
 
 #define NO_DEVICE       0x7fu /* no unit can be there */
+#define REMOVABLE       0x80u
 #define VERSION_SPC4    6u
 #define RESPONSE_FORMAT 0x12u /* 2, hierarchical LUNs */
 #define COMMAND_QUEUING 0x02u
@@ -28,6 +29,7 @@
 static size_t put_standard(const struct scsi_request *r, uint8_t *data)
 {
     data[0] = r->is_unit ? 0 : NO_DEVICE;
+    data[1] = r->is_unit && r->disk->is_removable ? REMOVABLE : 0;
     data[2] = VERSION_SPC4;
     data[3] = RESPONSE_FORMAT;
     data[4] = 36 - 5;

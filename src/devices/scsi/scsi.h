@@ -51,6 +51,7 @@ struct scsi_disk {
     /* Configuration. */
     struct block *drive;
     const char *serial;
+    bool is_removable; /* a stick: it can be taken out, whatever the guest says */
 
     /* Guest-visible state. */
     uint32_t attention; /* enum scsi_sense of a unit attention that was not reported yet, or 0 */

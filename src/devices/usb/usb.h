@@ -1,0 +1,188 @@
+/*
+ * usb.h - what a USB device is, and what it may call
+ *
+ * A device begins with struct usb_device and has a table of what it says about itself
+ * (usb_description) and of what it does (usb_device_ops). It sits on a port of a controller.
+ * Standard requests are answered once for all of them, in device.c.
+ *
+ * Theory of operation. A controller that has a transfer for an endpoint calls usb_transfer(). A
+ * device that has nothing to send, or no room, answers USB_NAK: the transfer stays in the guest's
+ * memory, and when things have changed the device calls usb_wake() and is asked again. So a
+ * transfer happens at once or not yet; none is ever under way, which keeps reset, unplugging and
+ * saved states simple.
+ *
+ * USB 2.0, chapters 8 and 9; USB 3.2, chapter 9.
+ *
+ * All calls with the machine lock held.
+ */
+#ifndef DEVICES_USB_USB_H
+#define DEVICES_USB_USB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "trapeze/device.h"
+#include "trapeze/io_piece.h"
+
+#define USB_CONTROL_BYTES 1024u /* data of a control transfer that devices take and give */
+#define USB_MAX_ENDPOINTS 3u    /* of an interface */
+#define USB_IN            0x80u /* of endpoint addresses and request types */
+
+enum usb_speed { USB_FULL = 1, USB_LOW = 2, USB_HIGH = 3, USB_SUPER = 4 };
+
+enum usb_status {
+    USB_DONE,
+    USB_NAK,    /* not now; usb_wake() follows */
+    USB_STALL,  /* cannot be done */
+    USB_BABBLE, /* there is more than the host has room for */
+};
+
+/* ---- transfers ---- */
+
+struct usb_setup {
+    uint8_t type, request;
+    uint16_t value, index, length;
+};
+
+/* The host's memory. done_bytes: of it has been written or read. */
+struct usb_data {
+    const struct io_piece *pieces;
+    unsigned piece_count;
+    uint64_t size_bytes, done_bytes;
+};
+
+/* Move the next bytes; how many there were room for, or were left. data NULL: zeros, or nowhere. */
+size_t usb_put(struct usb_data *to, const void *data, size_t size_bytes);
+size_t usb_take(struct usb_data *from, void *data, size_t size_bytes);
+/* A whole message, which is not split. */
+enum usb_status usb_send(struct usb_data *to, const void *message, size_t size_bytes);
+
+/* ---- what a device says about itself ---- */
+
+struct usb_endpoint_description {
+    uint8_t address, type; /* type: of bmAttributes; 2 bulk, 3 interrupt */
+    uint16_t max_packet;
+    uint8_t interval, burst;
+};
+
+struct usb_description {
+    enum usb_speed speed;
+    uint16_t vendor, product, release;
+    const char *maker, *name;          /* strings 1 and 2; the third is the serial number */
+    uint8_t class, subclass, protocol; /* of its interface */
+    const uint8_t *extra;              /* class-specific, behind the interface's */
+    uint8_t extra_bytes;
+    bool can_wake; /* the host, from suspend */
+    uint8_t power; /* 2 mA each; Super Speed: 8 mA */
+    uint8_t endpoint_count;
+    struct usb_endpoint_description endpoints[USB_MAX_ENDPOINTS];
+};
+
+struct usb_device;
+
+struct usb_device_ops {
+    /* The bus is reset, or a configuration was chosen: as after power-on, but what it shows. */
+    void (*reset)(struct usb_device *usb);
+    /*
+     * A request that is not standard. data: usb_setup.length bytes from the host (up to
+     * USB_CONTROL_BYTES), or room for USB_CONTROL_BYTES; *out_bytes then says how many there are.
+     */
+    enum usb_status (*control)(struct usb_device *usb, const struct usb_setup *setup, uint8_t *data,
+                               size_t *out_bytes);
+    enum usb_status (*transfer)(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
+    /* The host takes back what waits. May be NULL. */
+    void (*stopped)(struct usb_device *usb, uint8_t endpoint);
+};
+
+/* ---- ports ---- */
+
+struct usb_port;
+
+struct usb_port_ops {
+    void (*connected)(struct usb_port *port);
+    void (*disconnected)(struct usb_port *port); /* port->device is NULL */
+    void (*wake)(struct usb_port *port, uint8_t endpoint);
+};
+
+struct usb_port {
+    struct device *controller;
+    const struct usb_port_ops *ops;
+    struct usb_device *device; /* NULL: none */
+    uint8_t number;            /* among those of its kind, from 1 on */
+    bool is_super;             /* for USB_SUPER; else for all others */
+};
+
+/* The ports of a controller. */
+struct usb_bus {
+    struct usb_port *ports;
+    unsigned count;
+};
+
+/* NULL: it has no ports. */
+struct usb_bus *usb_bus_of(struct device *controller);
+/* The first device of the machine that has ports; NULL: there is none. */
+struct device *usb_find_controller(struct machine *machine);
+
+/* ---- a device ---- */
+
+struct usb_device {
+    struct device dev;
+
+    /* Configuration. */
+    char *bus;     /* property: id of the controller; "": the first that has a free port */
+    uint8_t place; /* property: number of the port; 0: the first that is free */
+    const struct usb_description *description;
+    const struct usb_device_ops *ops;
+    const char *serial;
+    struct usb_port *port;
+
+    /* Guest-visible state. */
+    uint8_t configuration; /* 0: none was chosen */
+    bool may_wake;         /* the host, from suspend */
+    uint16_t stalled[2];   /* endpoints, a bit each: out, in */
+};
+
+static inline struct usb_device *usb_device_of(struct device *dev)
+{
+    return container_of(dev, struct usb_device, dev);
+}
+
+#define USB_PROPERTIES(st, f)                                                                      \
+    {.name = "bus",                                                                                \
+     .type = PROPERTY_TYPE_STRING,                                                                 \
+     .offset = offsetof(st, f.bus),                                                                \
+     .initial_text = "",                                                                           \
+     .help = "id of the controller (default: the first with a free port)"},                        \
+    {                                                                                              \
+        .name = "port", .type = PROPERTY_TYPE_U8, .offset = offsetof(st, f.place),                 \
+        .help = "its port, from 1 on among those of its speed; 0: the first that is free"          \
+    }
+
+extern const struct state_field usb_device_state[];
+#define USB_STATE(st, f) STATE_STRUCT(st, f, usb_device_state)
+
+/* description, ops and serial are set. Connect it; before or while the machine runs. */
+int usb_attach(struct usb_device *usb, struct error *err);
+/* Also after a usb_attach that failed or never was. */
+void usb_detach(struct usb_device *usb);
+/* For the class's reset: power-on. */
+void usb_power_on(struct usb_device *usb);
+/* There is something new for an endpoint that was not ready. */
+void usb_wake(struct usb_device *usb, uint8_t endpoint);
+
+/* ---- for controllers ---- */
+
+void usb_reset(struct usb_device *usb);
+enum usb_status usb_control(struct usb_device *usb, const struct usb_setup *setup,
+                            struct usb_data *data);
+/* endpoint: its address. */
+enum usb_status usb_transfer(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
+void usb_stopped(struct usb_device *usb, uint8_t endpoint);
+
+/* ---- descriptors.c ---- */
+
+/* Its bytes, USB_CONTROL_BYTES at most; 0: there is none such. */
+size_t usb_descriptor(const struct usb_device *usb, uint8_t type, uint8_t index, uint8_t *out);
+
+#endif
