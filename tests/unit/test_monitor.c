@@ -27,6 +27,7 @@
 #include "host/host.h"
 #include "trapeze/device.h"
 #include "trapeze/display.h"
+#include "trapeze/input.h"
 
 /* ---- a device to look at ---- */
 
@@ -617,6 +618,45 @@ static void media_come_as_open_files(void **state)
     close_fixture(&f);
 }
 
+/* ---- keys ---- */
+
+static char typed[256];
+
+static void key_arrived(void *opaque, uint8_t usage, bool pressed)
+{
+    size_t length = strlen(typed);
+
+    (void)opaque;
+    snprintf(typed + length, sizeof(typed) - length, "%c%02x", pressed ? '+' : '-', usage);
+}
+
+static const struct input_device_ops keyboard_ops = {.key = key_arrived};
+
+static void texts_and_chords_are_typed(void **state)
+{
+    struct input_device keyboard = {.ops = &keyboard_ops};
+    struct fixture f;
+    int fd;
+
+    (void)state;
+    typed[0] = '\0';
+    open_fixture(&f, 1);
+    input_add(machine_input(f.m.machine), &keyboard);
+    expect_error(&f, "{\"command\":\"type\",\"text\":\"a\"}",
+                 "only a client of the socket can type");
+    fd = connect_client(&f);
+    expect_answer(&f, fd, "{\"command\":\"type\",\"text\":\"a{entr}\"}", "did you mean 'enter'?");
+    expect_answer(&f, fd, "{\"command\":\"type\",\"text\":\"\\u00e4\"}",
+                  "no character of a US keyboard");
+    expect_answer(&f, fd, "{\"command\":\"type\",\"text\":\"aB{{{esc}\"}", "\"milliseconds\":120");
+    expect_answer(&f, fd, "{\"command\":\"key\",\"keys\":\"ctrl-c\"}", "\"milliseconds\":");
+    for (unsigned n = 0; n < 1000 && !strstr(typed, "-e0"); n++)
+        loop_once(f.m.loop, 10000000);
+    assert_string_equal(typed, "+04-04+e1+05-05-e1+e1+2f-2f-e1+29-29+e0+06-06-e0");
+    close(fd);
+    close_fixture(&f);
+}
+
 static void devices_come_and_go(void **state)
 {
     static const struct monitor_hotplug calls = {.add = add_one, .remove = remove_one};
@@ -840,6 +880,7 @@ int main(void)
         cmocka_unit_test(stop_gives_the_exit_status),
         cmocka_unit_test(inspect_prints_state_tables),
         cmocka_unit_test(screenshots_are_png_files_or_lines),
+        cmocka_unit_test(texts_and_chords_are_typed),
         cmocka_unit_test(base64_is_text_of_bytes),
         cmocka_unit_test(memory_is_read_in_hex),
         cmocka_unit_test(translate_and_registers),

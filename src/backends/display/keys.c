@@ -210,11 +210,11 @@ static int find_key(const char *name, uint8_t *out, struct error *err)
     nearest = nearest_word(name, names);
     return error_set(
         err, EINVAL,
-        "there is no key '%.32s'%s%s%s; keys are a to z, 0 to 9, f1 to f12, enter, "
+        "there is no key '%.32s'%s%s%s keys are a to z, 0 to 9, f1 to f12, enter, "
         "esc, tab, space, backspace, del, insert, home, end, pageup, pagedown, up, "
         "down, left, right, print, pause, ctrl, shift, alt, altgr, super, menu, minus, "
         "comma, kp0 and so on",
-        name, nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+        name, nearest ? " (did you mean '" : "", nearest ? nearest : "", nearest ? "'?);" : ";");
 }
 
 int keys_of_chord(const char *text, size_t length, uint8_t out[KEYS_MAX_CHORD], struct error *err)

@@ -2,10 +2,10 @@
  * vnc.c - a machine's screen for viewers of VNC: who listens, when the screen is looked at
  *
  * Theory of operation. Viewers ask for updates, so each gets as many as it has time for. While one
- * waits, the screen is refreshed 30 times a second; what changed is noted for each viewer in tiles
- * (vnc_client.c), and its next update has all that is noted by then. Pixels are copied with the
- * machine lock held; packing them is the work of other threads (vnc_encode.c). Without a viewer,
- * and while none of them waits, nothing is done.
+ * waits, the screen is refreshed 30 times a second, or 10 if nothing changed for a second; what
+ * changed is noted for each viewer in tiles (vnc_client.c), and its next update has all that is
+ * noted by then. Pixels are copied with the machine lock held; packing them is the work of other
+ * threads (vnc_encode.c). Without a viewer, and while none of them waits, nothing is done.
  */
 #include "backends/display/vnc.h"
 
@@ -21,6 +21,8 @@
 #include "trapeze/machine.h"
 
 #define REFRESH_NS     (NANOSECONDS_PER_SECOND / 30)
+#define SLOW_NS        (NANOSECONDS_PER_SECOND / 10) /* after QUIET refreshes without a change */
+#define QUIET          30
 #define ENCODE_THREADS 2
 #define MAX_CLIENTS    16
 
@@ -31,6 +33,7 @@ static void on_resized(void *opaque, const struct screen_surface *surface)
     struct vnc *vnc = opaque;
 
     vnc->surface = *surface;
+    vnc->quiet = 0;
     for (struct vnc_client *client = vnc->clients; client; client = vnc_client_next(client))
         vnc_client_resized(client);
 }
@@ -39,6 +42,7 @@ static void on_changed(void *opaque, const struct screen_rect *rect)
 {
     struct vnc *vnc = opaque;
 
+    vnc->quiet = 0;
     for (struct vnc_client *client = vnc->clients; client; client = vnc_client_next(client))
         vnc_client_changed(client, rect);
 }
@@ -102,7 +106,15 @@ void vnc_unwatch(struct vnc *vnc)
 void vnc_want_refresh(struct vnc *vnc)
 {
     if (!timer_is_armed(&vnc->refresh))
-        timer_arm(&vnc->refresh, clock_now_ns(vnc->refresh.clocks, CLOCK_ID_HOST) + REFRESH_NS);
+        timer_arm(&vnc->refresh, clock_now_ns(vnc->refresh.clocks, CLOCK_ID_HOST) +
+                                     (vnc->quiet < QUIET ? REFRESH_NS : SLOW_NS));
+}
+
+void vnc_expect_change(struct vnc *vnc)
+{
+    if (vnc->quiet >= QUIET)
+        timer_cancel(&vnc->refresh); /* it is armed again, earlier */
+    vnc->quiet = 0;
 }
 
 static void on_time(void *opaque)
@@ -110,6 +122,7 @@ static void on_time(void *opaque)
     struct vnc *vnc = opaque;
     struct vnc_client *next;
 
+    vnc->quiet += vnc->quiet < QUIET;
     if (vnc->screen && vnc->is_watching)
         screen_refresh(vnc->screen);
     for (struct vnc_client *client = vnc->clients; client; client = next) {

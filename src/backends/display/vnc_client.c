@@ -840,6 +840,8 @@ static size_t take_message(struct vnc_client *client)
 {
     if (client->encodings_left)
         return take_encoding(client);
+    if (client->in[0] >= 4)
+        vnc_expect_change(client->vnc); /* keys and the pointer */
     switch (client->in[0]) {
     case 0:
         return take_format(client);

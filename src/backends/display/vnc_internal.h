@@ -39,6 +39,7 @@ struct vnc {
     struct screen_cursor *cursor; /* NULL: there never was one */
     uint64_t cursor_number;       /* counts changes */
     struct timer refresh;
+    unsigned quiet; /* refreshes without a change */
     struct vnc_client *clients;
     unsigned client_count;
 };
@@ -47,6 +48,8 @@ struct vnc {
 
 /* A viewer waits for an update: look at the screen when it is time. */
 void vnc_want_refresh(struct vnc *vnc);
+/* Somebody pressed or moved something. vnc_want_refresh() follows. */
+void vnc_expect_change(struct vnc *vnc);
 /* Somebody looks. -ENOMEM. */
 int vnc_watch(struct vnc *vnc, struct error *err);
 /* Nobody does, perhaps. */
