@@ -786,7 +786,7 @@ static int run_click(struct call *call, struct error *err)
 {
     struct typist *typist = get_typist(call, err);
     uint64_t x = get_number(call, "x", 0), y = get_number(call, "y", 0);
-    unsigned button;
+    unsigned button = 0;
 
     if (!typist || parse_button(get_text(call, "button"), &button, err))
         return -EINVAL;
