@@ -146,6 +146,7 @@ class Viewer:
     def key(self, keysym):
         for down in (1, 0):
             self.socket.sendall(struct.pack(">BBxxI", 4, down, keysym))
+        self.settle(0.05)  # who does not read is not read from
 
     def type(self, text):
         """As on a keyboard that has '?' beside '0', with Shift; small letters without."""
@@ -156,7 +157,6 @@ class Viewer:
             self.key(ord(character))
             if shift:
                 self.socket.sendall(struct.pack(">BBxxI", 4, 0, SHIFT))
-            time.sleep(0.05)
 
     def matches(self, picture):
         """Is it a PNG file's picture? Up to the bits that the format has."""
