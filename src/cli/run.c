@@ -263,7 +263,8 @@ static void offer_hotplug(struct run *run)
                              .media = &run->media,
                              .networks = &run->networks,
                              .cards = {.name = run->options.name, .seed = run->card_seed},
-                             .monitor = run->monitor};
+                             .monitor = run->monitor,
+                              .is_allowed = run->options.hotplug > 0};
     run_offer_hotplug(&run->hotplug);
 }
 

@@ -253,8 +253,11 @@ struct run_hotplug {
     struct run_network_options cards; /* name and seed */
     struct monitor *monitor;
     struct run_plug *plugs;
+    bool is_allowed; /* --hotplug: the sandbox lets it open files */
 };
 
+/* Does --disk TEXT ask for a stick? It needs no slot. */
+bool run_is_stick(const char *text);
 /* Root ports with a slot each. */
 int run_add_ports(struct machine *machine, unsigned count, struct error *err);
 /* Let the monitor plug. */

@@ -3,7 +3,7 @@
  *
  * A card goes into the slot of an empty root port. To take it out the guest is asked, by the slot's
  * button; when it has switched the slot off, the card and its backend go, on the main loop. By
- * force they go at once.
+ * force they go at once. A USB stick needs no slot, and goes at once in any case.
  */
 #include "cli/run.h"
 
@@ -16,6 +16,7 @@
 #include "control/monitor.h"
 #include "devices/ata/ata.h"
 #include "devices/pcie_port.h"
+#include "devices/usb/usb.h"
 #include "host/loop.h"
 #include "trapeze/block.h"
 #include "trapeze/machine.h"
@@ -30,7 +31,8 @@ struct run_plug {
     struct device *dev;
     struct block **disk; /* where it is kept, or NULL */
     struct net **net;
-    bool leaving; /* take_out() will be called */
+    bool is_stick; /* it sits on a USB port */
+    bool leaving;  /* take_out() will be called */
     struct run_plug *next;
 };
 
@@ -67,16 +69,22 @@ static int plug_in(void *opaque, bool is_disk, const char *text, const char **ou
                    struct error *err)
 {
     struct run_hotplug *hotplug = opaque;
-    struct device *port = pcie_port_find_empty(hotplug->machine);
-    struct run_plug *plug = port ? calloc(1, sizeof(*plug)) : NULL;
+    bool is_stick = is_disk && run_is_stick(text);
+    struct device *port = is_stick ? NULL : pcie_port_find_empty(hotplug->machine);
+    struct run_plug *plug;
     char place[40];
 
-    if (!port)
+    if (is_stick ? !hotplug->is_allowed : !port)
         return error_set(err, ENOSPC, "there is no empty slot; 'trapeze run --hotplug N' has N");
+    if (is_stick && !usb_find_controller(hotplug->machine))
+        return error_set(err, ENODEV,
+                         "there is no USB controller; 'trapeze run --device xhci' has one");
+    plug = calloc(1, sizeof(*plug));
     if (!plug)
         return error_set(err, ENOMEM, "out of memory");
-    snprintf(place, sizeof(place), "%s/", port->id);
+    snprintf(place, sizeof(place), "%s/", port ? port->id : "");
     plug->hotplug = hotplug;
+    plug->is_stick = is_stick;
     plug->dev = is_disk
                     ? run_plug_disk(hotplug->media, hotplug->machine, text, place, &plug->disk, err)
                     : run_plug_card(hotplug->networks, hotplug->machine, text, &hotplug->cards,
@@ -85,7 +93,8 @@ static int plug_in(void *opaque, bool is_disk, const char *text, const char **ou
         free(plug);
         return -EINVAL;
     }
-    pci_power_on(pci_function_of(plug->dev));
+    if (!is_stick)
+        pci_power_on(pci_function_of(plug->dev));
     plug->next = hotplug->plugs;
     hotplug->plugs = plug;
     *out_id = plug->dev->id;
@@ -137,7 +146,7 @@ static int plug_out(void *opaque, const char *id, bool by_force, struct error *e
                          id);
     if (plug->leaving)
         return error_set(err, EBUSY, "'%s' is being taken out", id);
-    if (!by_force)
+    if (!by_force && !plug->is_stick)
         return pcie_port_press_button(pcie_port_of(pci_function_of(plug->dev)), slot_is_off, plug,
                                       err);
     take_out(plug);

@@ -301,6 +301,20 @@ static void take_options(char *text, struct drive_options *options)
     options->chosen_transitional = run_take_property(text, "transitional=", options->transitional);
 }
 
+bool run_is_stick(const char *text)
+{
+    struct drive_options options;
+    char *copy = strdup(text);
+    bool is_stick;
+
+    if (!copy)
+        return false;
+    take_options(copy, &options);
+    is_stick = options.chosen_interface && !strcmp(options.chosen_interface, "usb");
+    free(copy);
+    return is_stick;
+}
+
 static bool set_up(struct device *dev, const struct drive_options *options, const char *place,
                    enum run_boot_kind kind, struct block *disk, struct error *err)
 {

@@ -329,7 +329,8 @@ const struct cli_verb cli_verbs[] = {
         .summary = "put a disk or a network card into a running machine",
         .operands = "SOCKET",
         .description = "The machine runs with --monitor SOCKET and --hotplug N. Prints the id of "
-                       "the device, which 'trapeze device remove' takes.",
+                       "the device, which 'trapeze device remove' takes. A USB stick "
+                       "(--disk FILE,if=usb) needs no slot, but a USB controller.",
         .options = cli_device_add_options,
         .min_operands = 1,
         .max_operands = 1,
