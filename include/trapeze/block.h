@@ -46,11 +46,6 @@ struct block_request {
  * The image is locked: for reading with others, or for writing alone.
  */
 struct block *block_open(struct loop *loop, const char *description, struct error *err);
-/*
- * A raw image that is open already, for a process that opens no files any more. For reading; name
- * is what messages call it. fd stays the caller's.
- */
-struct block *block_open_fd(struct loop *loop, int fd, const char *name, struct error *err);
 /* Is it a URI, of a disk that is not a file of this host? nbd://, nbds://, nbd+unix://... */
 bool block_is_uri(const char *file);
 /* Nothing may be under way. Flushes what was written. NULL is fine. */

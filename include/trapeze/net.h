@@ -67,6 +67,8 @@ struct net_frontend {
  */
 struct net *net_open(struct loop *loop, const char *description, struct error *err);
 void net_free(struct net *net); /* NULL is fine */
+/* Open what net_open() would, for host_record() (host/given.h), and close it. */
+int net_hand_over(const char *description, struct error *err);
 
 /* frontend stays owned by the caller; NULL disconnects. One at a time. */
 void net_connect(struct net *net, const struct net_frontend *frontend);

@@ -2,10 +2,9 @@
  * client.c - trapeze monitor, inspect, device, media, balloon, screenshot, type, key and click:
  * talk to a running machine's socket
  */
-#include "cli/cli.h"
+#include "cli/run.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,7 +14,9 @@
 #include "base/base64.h"
 #include "control/monitor.h"
 #include "control/stream.h"
+#include "host/given.h"
 #include "host/host.h"
+#include "trapeze/block.h"
 
 struct client_options {
     bool json;
@@ -53,8 +54,8 @@ static void close_connection(struct connection *connection)
 }
 
 /* With a descriptor, or -1. */
-static int send_request_fd(const struct connection *connection, const json_t *request, int fd,
-                           struct error *err)
+static int send_with_file(const struct connection *connection, const json_t *request, int file,
+                          struct error *err)
 {
     char *text = json_dumps(request, JSON_COMPACT);
     size_t size = text ? strlen(text) : 0;
@@ -63,7 +64,7 @@ static int send_request_fd(const struct connection *connection, const json_t *re
         return error_set(err, ENOMEM, "out of memory");
     text[size] = '\n'; /* in place of the end mark */
     for (size_t sent = 0; sent < size + 1;) {
-        ptrdiff_t n = host_send(connection->fd, text + sent, size + 1 - sent, sent ? -1 : fd);
+        ptrdiff_t n = host_send(connection->fd, text + sent, size + 1 - sent, sent ? -1 : file);
 
         if (n < 0) {
             free(text);
@@ -79,7 +80,7 @@ static int send_request_fd(const struct connection *connection, const json_t *re
 static int send_request(const struct connection *connection, const json_t *request,
                         struct error *err)
 {
-    return send_request_fd(connection, request, -1, err);
+    return send_with_file(connection, request, -1, err);
 }
 
 /* The next line of JSON, or NULL. */
@@ -99,6 +100,18 @@ static json_t *read_reply(const struct connection *connection, struct error *err
         error_set(err, EPROTO, "what answers is not a monitor: %s", where.text);
     free(line);
     return reply;
+}
+
+/* The answer to a request, whatever events come before it. NULL with err. */
+static json_t *read_answer(const struct connection *connection, struct error *err)
+{
+    json_t *line = read_reply(connection, err);
+
+    while (json_object_get(line, "event")) {
+        json_decref(line);
+        line = read_reply(connection, err);
+    }
+    return line;
 }
 
 static void print_reply(const struct connection *connection, const json_t *reply)
@@ -233,6 +246,58 @@ int cli_inspect_run(const struct cli_verb *verb, char **words)
     return status;
 }
 
+/* ---- what the machine may not open ---- */
+
+/* Open here what a request makes the machine open. */
+static int open_for(const json_t *request, struct host_given *out, struct error *err)
+{
+    const char *disk = json_string_value(json_object_get(request, "disk"));
+    const char *net = json_string_value(json_object_get(request, "net"));
+    const char *cd = json_string_value(json_object_get(request, "file"));
+    int result = 0;
+
+    if (!request)
+        return error_set(err, EINVAL, "a name is not UTF-8");
+    host_record(out);
+    if (disk)
+        result = run_hand_over_disk(disk, err);
+    else if (net)
+        result = run_hand_over_network(net, err);
+    else if (cd)
+        result = run_hand_over_cd(cd, err);
+    host_record(NULL);
+    return result;
+}
+
+static int give_file(const struct connection *connection, const struct host_given_file *file,
+                     struct error *err)
+{
+    json_t *request = json_pack("{s:s, s:s, s:i}", "command", "give", "name", file->name, "flags",
+                                (int)file->flags);
+    json_t *reply = NULL;
+    int result = -EINVAL;
+
+    if (!request)
+        error_set(err, EINVAL, "'%s' is not UTF-8", file->name);
+    else if (!send_with_file(connection, request, file->fd, err))
+        reply = read_answer(connection, err);
+    if (reply)
+        result = check_reply(reply, err);
+    json_decref(request);
+    json_decref(reply);
+    return result;
+}
+
+static int give(const struct connection *connection, const struct host_given *given,
+                struct error *err)
+{
+    int result = 0;
+
+    for (size_t n = 0; !result && n < given->count; n++)
+        result = give_file(connection, &given->files[n], err);
+    return result;
+}
+
 /* ---- trapeze device ---- */
 
 struct device_options {
@@ -265,7 +330,7 @@ const struct cli_option cli_device_remove_options[] = {
 /* The machine may run in another folder than we do. A comma in ours is doubled. */
 static json_t *disk_json(const char *text)
 {
-    char *folder = *text == '/' ? NULL : getcwd(NULL, 0);
+    char *folder = *text == '/' || block_is_uri(text) ? NULL : getcwd(NULL, 0);
     size_t size = folder ? strlen(folder) : 0;
     char *doubled = folder ? malloc(2 * size + 1) : NULL, *to = doubled;
     json_t *json;
@@ -301,8 +366,9 @@ int cli_device_add_run(const struct cli_verb *verb, char **words)
     struct device_options options;
     struct cli_texts operands;
     struct error err = {0};
-    int parsed = cli_parse(verb, &options, words, &operands, &err), status;
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status = CLI_DONE;
     struct connection connection = {.fd = -1};
+    struct host_given given = {.count = 0};
     json_t *request;
 
     if (parsed == CLI_ANSWERED)
@@ -314,7 +380,11 @@ int cli_device_add_run(const struct cli_verb *verb, char **words)
     connection.json = options.json;
     request = json_pack("{s:s, s:o}", "command", "device-add", options.disk ? "disk" : "net",
                         options.disk ? disk_json(options.disk) : json_string(options.net));
-    status = tell(verb, &connection, operands.items[0], request);
+    if (open_connection(&connection, operands.items[0], &err) || open_for(request, &given, &err) ||
+        give(&connection, &given, &err) || ask(&connection, request, &err))
+        status = cli_failed(verb, &err);
+    host_given_done(&given);
+    json_decref(request);
     close_connection(&connection);
     cli_texts_free(&operands);
     return status;
@@ -381,28 +451,25 @@ const struct cli_option cli_media_options[] = {
     {.kind = CLI_END},
 };
 
-/* The next line that is no event, or that tells that a tray has opened. NULL with err. */
-static json_t *read_media_line(const struct connection *connection, bool opened, struct error *err)
+static int wait_for_tray(const struct connection *connection, struct error *err)
 {
-    json_t *line;
+    bool is_open = false;
 
-    do {
-        const char *event;
+    while (!is_open) {
+        json_t *line = read_reply(connection, err);
+        const char *event = json_string_value(json_object_get(line, "event"));
 
-        line = read_reply(connection, err);
-        event = json_string_value(json_object_get(line, "event"));
-        if (!opened
-                ? !event
-                : event && !strcmp(event, "tray") && json_is_true(json_object_get(line, "open")))
-            return line;
+        if (!line)
+            return -EIO;
+        is_open = event && !strcmp(event, "tray") && json_is_true(json_object_get(line, "open"));
         json_decref(line);
-    } while (line);
-    return NULL;
+    }
+    return 0;
 }
 
 /* The reply, or NULL with err. Until the guest has opened the tray, if it has to. */
-static json_t *ask_for_change(const struct connection *connection, const json_t *request, int fd,
-                              struct error *err)
+static json_t *ask_for_change(const struct connection *connection, const json_t *request,
+                              const struct host_given *given, struct error *err)
 {
     bool is_asked = false;
     json_t *reply;
@@ -410,14 +477,12 @@ static json_t *ask_for_change(const struct connection *connection, const json_t 
     do {
         if (is_asked) {
             fprintf(stderr, "The guest has locked the drive, and was asked to open it.\n");
-            reply = read_media_line(connection, true, err);
-            json_decref(reply);
-            if (!reply)
+            if (wait_for_tray(connection, err))
                 return NULL;
         }
-        reply = send_request_fd(connection, request, fd, err)
+        reply = give(connection, given, err) || send_request(connection, request, err)
                     ? NULL
-                    : read_media_line(connection, false, err);
+                    : read_answer(connection, err);
         is_asked = json_is_true(json_object_get(reply, "asked"));
         if (reply && !is_asked && !check_reply(reply, err))
             return reply;
@@ -427,16 +492,18 @@ static json_t *ask_for_change(const struct connection *connection, const json_t 
 }
 
 static int change_media(const struct cli_verb *verb, const struct remove_options *options,
-                        const char *socket, json_t *request, int fd)
+                        const char *socket, json_t *request)
 {
     struct connection connection = {.fd = -1, .json = options->json};
     json_t *events = json_pack("{s:s, s:b}", "command", "events", "on", 1), *reply = NULL;
+    struct host_given given = {.count = 0};
     struct error err = {0};
     int status = CLI_DONE;
 
-    if (!open_connection(&connection, socket, &err) && !send_request(&connection, events, &err)) {
-        json_decref(read_media_line(&connection, false, &err));
-        reply = ask_for_change(&connection, request, fd, &err);
+    if (!open_for(request, &given, &err) && !open_connection(&connection, socket, &err) &&
+        !send_request(&connection, events, &err)) {
+        json_decref(read_answer(&connection, &err));
+        reply = ask_for_change(&connection, request, &given, &err);
     }
     json_object_del(reply, "asked");
     if (reply)
@@ -446,6 +513,7 @@ static int change_media(const struct cli_verb *verb, const struct remove_options
     json_decref(reply);
     json_decref(events);
     json_decref(request);
+    host_given_done(&given);
     close_connection(&connection);
     return status;
 }
@@ -456,7 +524,7 @@ static int media_run(const struct cli_verb *verb, char **words, const char *comm
     struct remove_options options;
     struct cli_texts operands;
     struct error err = {0};
-    int parsed = cli_parse(verb, &options, words, &operands, &err), status, fd = -1;
+    int parsed = cli_parse(verb, &options, words, &operands, &err), status;
     const char *file = NULL, *drive;
     json_t *request;
     size_t n = 1;
@@ -468,16 +536,11 @@ static int media_run(const struct cli_verb *verb, char **words, const char *comm
     if (verb->min_operands > 1)
         file = operands.items[n++];
     drive = operands.count > n ? operands.items[n] : NULL;
-    if (file && (fd = open(file, O_RDONLY | O_CLOEXEC)) < 0) {
-        error_set(&err, errno, "%s: %s", file, strerror(errno));
-        cli_texts_free(&operands);
-        return cli_failed(verb, &err);
-    }
-    request = json_pack("{s:s, s:b, s:s*, s:s*}", "command", command, "force", options.force,
-                        "file", file, "device", drive);
-    status = change_media(verb, &options, operands.items[0], request, fd);
-    if (fd >= 0)
-        close(fd);
+    request = file ? json_pack("{s:s, s:b, s:o, s:s*}", "command", command, "force", options.force,
+                               "file", disk_json(file), "device", drive)
+                   : json_pack("{s:s, s:b, s:s*}", "command", command, "force", options.force,
+                               "device", drive);
+    status = change_media(verb, &options, operands.items[0], request);
     cli_texts_free(&operands);
     return status;
 }

@@ -529,13 +529,19 @@ static bool is_sandboxed(const struct run_options *options)
     return strcmp(options->sandbox, "off") != 0;
 }
 
+/* A user network that comes later needs its rights now. */
+static bool is_pluggable(const struct run_options *options)
+{
+    return options->hotplug && options->monitor;
+}
+
 static int drop_rights(const struct run *run, struct error *err)
 {
     unsigned rights =
         (has_names(&run->options) ? HOST_MAY_REMOVE : 0) |
         (run_networks_connect(&run->networks) ? HOST_MAY_CONNECT : 0) |
         (run->networks.reads_files ? HOST_MAY_READ : 0) |
-        (run->options.hotplug && run->options.monitor ? HOST_MAY_PLUG : 0) |
+        (is_pluggable(&run->options) ? HOST_MAY_CONNECT : 0) |
         (run_media_connects(&run->media) ? HOST_MAY_CONNECT | HOST_MAY_CONNECT_LOCAL | HOST_MAY_READ
                                          : 0) |
         (run_media_submits(&run->media) ? HOST_MAY_SUBMIT : 0);
@@ -564,6 +570,8 @@ static int start(struct run *run, struct error *err)
     if (run_open_display(&run->vnc, run->machine, run->options.display, err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
+    if (is_pluggable(&run->options))
+        run_know_name_servers(run->loop);
     if (drop_rights(run, err))
         return -EPERM;
     return machine_start(run->machine, err);
@@ -872,8 +880,8 @@ const struct cli_option cli_run_options[] = {
     {"hotplug", 0, CLI_NUMBER, AT(hotplug), "N", .initial = "0", .max = RUN_MAX_PORTS,
      .help =
          "slots for disks and network cards that come and go while the machine runs ('trapeze "
-         "device add', which needs --monitor), up to 16. The sandbox then lets the machine open "
-         "files and sockets"},
+         "device add', which needs --monitor), up to 16. The sandbox then lets the machine make "
+         "connections, as with a user network"},
     {"publish", 'p', CLI_TEXTS, AT(publish), "[HOST:]PORT:GUESTPORT[/udp]",
      .help = "lead a port of the host to the guest, on the first network, which is user; HOST is "
              "127.0.0.1 unless said; may be repeated"},

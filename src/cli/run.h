@@ -106,14 +106,17 @@ int run_add_disks(struct run_media *media, struct machine *machine, struct error
 bool run_media_connects(const struct run_media *media);
 /* Does the kernel execute requests of a disk? */
 bool run_media_submits(const struct run_media *media);
+/* Open what a machine would for a disk or a CD, for host_record() (host/given.h), and close it. */
+int run_hand_over_disk(const char *text, struct error *err);
+int run_hand_over_cd(const char *text, struct error *err);
 /*
  * Attach one while the machine runs, at a place on the PCI bus. NULL with err. *out_disk is where
  * its block device is kept; who takes the disk out frees that, and sets it to NULL.
  */
 struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
                              const char *place, struct block ***out_disk, struct error *err);
-/* As ata_cd_change(), with the image fd, which stays the caller's; -1: none. */
-int run_change_medium(struct run_media *media, struct device *drive, int fd, const char *file,
+/* As ata_cd_change(), with an image as in --cdrom; NULL: none. */
+int run_change_medium(struct run_media *media, struct device *drive, const char *text,
                       bool by_force, bool *out_asked, struct error *err);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
 void run_firmware_choices(cli_put_choice *put, void *opaque);
@@ -203,10 +206,13 @@ int run_add_networks(struct run_networks *networks, struct machine *machine,
 /* Does a machine with these options get a user network? is_default as above. */
 bool run_default_network(const struct cli_texts *net, const struct cli_texts *publish,
                          bool is_default);
-/* As run_plug_disk(). */
+/* As those of disks. */
+int run_hand_over_network(const char *text, struct error *err);
 struct device *run_plug_card(struct run_networks *networks, struct machine *machine,
                              const char *text, const struct run_network_options *options,
                              const char *place, struct net ***out_net, struct error *err);
+/* User networks that come when no file can be opened any more use the name servers of now. */
+void run_know_name_servers(struct loop *loop);
 bool run_networks_connect(const struct run_networks *networks);
 void run_free_networks(struct run_networks *networks);
 void run_net_choices(cli_put_choice *put, void *opaque);

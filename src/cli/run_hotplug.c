@@ -177,7 +177,7 @@ static struct device *find_cd_drive(struct machine *machine, const char *id, str
     return found;
 }
 
-static int change(void *opaque, const char *id, int fd, const char *file, bool by_force,
+static int change(void *opaque, const char *id, const char *text, bool by_force,
                   const char **out_id, bool *out_asked, struct error *err)
 {
     const struct run_hotplug *hotplug = opaque;
@@ -186,7 +186,7 @@ static int change(void *opaque, const char *id, int fd, const char *file, bool b
     if (!drive)
         return -ENODEV;
     *out_id = drive->id;
-    return run_change_medium(hotplug->media, drive, fd, file, by_force, out_asked, err);
+    return run_change_medium(hotplug->media, drive, text, by_force, out_asked, err);
 }
 
 static const struct monitor_hotplug calls = {.add = plug_in, .remove = plug_out, .change = change};

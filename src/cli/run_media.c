@@ -11,6 +11,7 @@
 
 #include "devices/ata/ata.h"
 #include "host/file.h"
+#include "host/loop.h"
 #include "machine/pc.h"
 #include "trapeze/block.h"
 #include "trapeze/device.h"
@@ -444,17 +445,34 @@ static struct block **find_disk(struct run_media *media, const struct block *dis
     return NULL;
 }
 
-int run_change_medium(struct run_media *media, struct device *drive, int fd, const char *file,
+/* What goes into a drive. NULL with err. */
+static struct block *open_cd(struct loop *loop, const char *text, struct error *err)
+{
+    size_t size = strlen(text) + sizeof(READ_ONLY);
+    char *whole = malloc(size);
+    struct block *cd = NULL;
+
+    if (!whole)
+        error_set(err, ENOMEM, "out of memory");
+    else if (block_is_uri(text)) /* the sandbox lets not every machine connect */
+        error_set(err, ENOTSUP, "'%s': only a file can be put into a drive", text);
+    else if (snprintf(whole, size, "%s%s", text, READ_ONLY))
+        cd = block_open(loop, whole, err);
+    free(whole);
+    return cd;
+}
+
+int run_change_medium(struct run_media *media, struct device *drive, const char *text,
                       bool by_force, bool *out_asked, struct error *err)
 {
     struct machine *machine = drive->machine;
     struct block *medium = NULL, *old, **kept;
     int result;
 
-    if (fd >= 0) {
+    if (text) {
         if (!find_disk(media, NULL))
             return error_set(err, E2BIG, "there are %d disks, and no room for more", RUN_MAX_DISKS);
-        medium = block_open_fd(machine_loop(machine), fd, file, err);
+        medium = open_cd(machine_loop(machine), text, err);
         if (!medium)
             return -EINVAL;
         block_set_pause(medium, pause_machine, machine);
@@ -471,6 +489,43 @@ int run_change_medium(struct run_media *media, struct device *drive, int fd, con
     return 0;
 }
 
+/* By one of block_open() and open_cd(). */
+static int open_once(struct block *open(struct loop *, const char *, struct error *),
+                     const char *text, struct error *err)
+{
+    struct loop *loop = loop_new(err);
+    struct block *block = loop ? open(loop, text, err) : NULL;
+    int result = block ? 0 : -EINVAL;
+
+    block_free(block);
+    loop_free(loop);
+    return result;
+}
+
+int run_hand_over_disk(const char *text, struct error *err)
+{
+    struct drive_options options;
+    char *rest = strdup(text);
+    int result = -EINVAL;
+
+    if (!rest)
+        return error_set(err, ENOMEM, "out of memory");
+    take_options(rest, &options);
+    if (block_is_uri(rest))
+        result = 0; /* it is connected to again and again */
+    else if (find_interface(options.chosen_interface, false, err))
+        result = open_once(block_open, rest, err);
+    free(rest);
+    if (result)
+        error_prefix(err, "--disk %s: ", text);
+    return result;
+}
+
+int run_hand_over_cd(const char *text, struct error *err)
+{
+    return open_once(open_cd, text, err);
+}
+
 struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
                              const char *place, struct block ***out_disk, struct error *err)
 {
@@ -484,6 +539,8 @@ struct device *run_plug_disk(struct run_media *media, struct machine *machine, c
     dev = add_drive(media, machine, text, false, place, disk, err);
     *out_disk = disk;
     if (!dev) {
+        if (err->code == EACCES && media->snapshot)
+            error_prefix(err, "this machine has --snapshot: say snapshot=on, too; ");
         block_free(*disk);
         *disk = NULL;
     }

@@ -179,6 +179,22 @@ static int add_network(struct run_networks *networks, struct machine *machine, c
     return add_card(networks, machine, text, options, NULL, net, err) ? 0 : -EINVAL;
 }
 
+int run_hand_over_network(const char *text, struct error *err)
+{
+    char *rest = strdup(text);
+    struct card card;
+    int result;
+
+    if (!rest)
+        return error_set(err, ENOMEM, "out of memory");
+    take_card(&card, rest);
+    result = net_hand_over(rest, err);
+    free(rest);
+    if (result)
+        error_prefix(err, "--net %s: ", text);
+    return result;
+}
+
 struct device *run_plug_card(struct run_networks *networks, struct machine *machine,
                              const char *text, const struct run_network_options *options,
                              const char *place, struct net ***out_net, struct error *err)
@@ -293,6 +309,15 @@ int run_add_networks(struct run_networks *networks, struct machine *machine,
         add_network(networks, machine, "user", options, err))
         return -EINVAL;
     return publish_all(networks, options->publish, err);
+}
+
+/* libslirp keeps what it has read, for all. */
+void run_know_name_servers(struct loop *loop)
+{
+    struct error ignored = {0};
+
+    if (has_kind("user"))
+        net_free(net_open(loop, "user", &ignored));
 }
 
 bool run_networks_connect(const struct run_networks *networks)

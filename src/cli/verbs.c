@@ -354,8 +354,9 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "media insert",
         .summary = "put another CD into a running machine's drive",
-        .operands = "SOCKET FILE [DRIVE]",
-        .description = "FILE is an ISO image. DRIVE is the id of the drive, as 'trapeze monitor "
+        .operands = "SOCKET FILE[,P=VALUE]... [DRIVE]",
+        .description = "FILE is an ISO image, as with 'trapeze run --cdrom'; ',,' stands for a "
+                       "comma. DRIVE is the id of the drive, as 'trapeze monitor "
                        "SOCKET devices' lists it, and can be left out if there is one. A guest "
                        "that has locked the drive, as systems do while they have a CD mounted, is "
                        "asked to open it, and the CD goes in when it has; with --force at once. "

@@ -24,6 +24,7 @@
 #include "control/stream.h"
 #include "devices/ata/ata.h"
 #include "devices/virtio/balloon.h"
+#include "host/given.h"
 #include "host/loop.h"
 #include "machine/pc.h"
 #include "trapeze/device.h"
@@ -54,7 +55,7 @@ struct monitor_client {
     size_t length;
     bool skipping; /* the line was too long: wait for its end */
     bool wants_events;
-    int fd; /* came last, and no command has taken it yet; or -1 */
+    struct host_given given; /* by "give" */
     struct monitor_client *next;
 };
 
@@ -527,6 +528,25 @@ static struct monitor *plugger(struct call *call, struct error *err)
     return NULL;
 }
 
+/* What the machine may not open itself, for the next command that opens. */
+static int run_give(struct call *call, struct error *err)
+{
+    int fd = call->client ? stream_take_file(call->client->stream) : -1, result;
+
+    if (fd < 0)
+        return error_set(err, EBADF, "no descriptor came with it (SCM_RIGHTS)");
+    result = host_given_add(&call->client->given, get_text(call, "name"),
+                            (unsigned)get_number(call, "flags", 0), fd);
+    return result ? error_set(err, -result, "%s", strerror(-result)) : 0;
+}
+
+/* What was given to the client's command has been opened; the rest goes. */
+static void end_use(struct monitor_client *client)
+{
+    host_use(NULL);
+    host_given_done(&client->given);
+}
+
 static int run_device_add(struct call *call, struct error *err)
 {
     struct monitor *monitor = plugger(call, err);
@@ -537,8 +557,10 @@ static int run_device_add(struct call *call, struct error *err)
         return -ENOTSUP;
     if (!disk == !net)
         return error_set(err, EINVAL, "device-add needs one of 'disk' and 'net'");
+    host_use(&call->client->given);
     result =
         monitor->hotplug->add(monitor->hotplug_opaque, disk != NULL, disk ? disk : net, &id, err);
+    end_use(call->client);
     if (!result)
         set(call, "device", safe_string(id));
     return result;
@@ -554,49 +576,26 @@ static int run_device_remove(struct call *call, struct error *err)
                                     get_flag(call, "force"), err);
 }
 
-static int change_medium(struct call *call, int fd, struct error *err)
+/* Of both media commands: media-eject has no file. */
+static int run_media(struct call *call, struct error *err)
 {
     struct monitor *monitor = plugger(call, err);
-    const char *file = get_text(call, "file"), *id;
+    const char *id;
     bool asked = false;
     int result;
 
     if (!monitor || expect_alive(call, err))
         return -ENOTSUP;
-    result = monitor->hotplug->change(monitor->hotplug_opaque, get_text(call, "device"), fd,
-                                      file ? file : "", get_flag(call, "force"), &id, &asked, err);
+    host_use(&call->client->given);
+    result =
+        monitor->hotplug->change(monitor->hotplug_opaque, get_text(call, "device"),
+                                 get_text(call, "file"), get_flag(call, "force"), &id, &asked, err);
+    end_use(call->client);
     if (!result) {
         set(call, "device", safe_string(id));
         set(call, "asked", json_boolean(asked));
     }
     return result;
-}
-
-static void forget_fd(struct monitor_client *client)
-{
-    if (client->fd >= 0)
-        close(client->fd);
-    client->fd = -1;
-}
-
-static int run_media_insert(struct call *call, struct error *err)
-{
-    int result;
-
-    if (!plugger(call, err))
-        return -ENOTSUP;
-    if (call->client->fd < 0)
-        return error_set(err, EINVAL,
-                         "media-insert takes the image as an open file that comes with the request "
-                         "(SCM_RIGHTS); 'trapeze media insert' sends it");
-    result = change_medium(call, call->client->fd, err);
-    forget_fd(call->client);
-    return result;
-}
-
-static int run_media_eject(struct call *call, struct error *err)
-{
-    return change_medium(call, -1, err);
 }
 
 static void add_statistic(void *opaque, const char *name, uint64_t value)
@@ -872,6 +871,11 @@ static const struct command commands[] = {
      "switch trace events on or off",
      {{"events", ARGUMENT_TEXT, true, "names or patterns separated by commas, -NAME for off"}},
      .run = run_trace},
+    {"give",
+     "hand over an open descriptor, for the next device-add or media-insert",
+     {{"name", ARGUMENT_TEXT, true, "what it was opened by"},
+      {"flags", ARGUMENT_NUMBER, false, "how it was opened"}},
+     .run = run_give},
     {"device-add",
      "put a disk or a network card into an empty slot",
      {{"disk", ARGUMENT_TEXT, false, "as with 'trapeze run --disk'"},
@@ -884,14 +888,15 @@ static const struct command commands[] = {
      .run = run_device_remove},
     {"media-insert",
      "put a CD into a drive in place of what is there, or ask the guest to unlock it first",
-     {{"file", ARGUMENT_TEXT, true, "name of the image, which comes with the request"},
+     {{"file", ARGUMENT_TEXT, true,
+       "the image, as with 'trapeze run --cdrom', without what is the drive's"},
       DRIVE_ARGUMENT,
       FORCE_MEDIA_ARGUMENT},
-     .run = run_media_insert},
+     .run = run_media},
     {"media-eject",
      "take the CD out of a drive, or ask the guest to unlock it first",
      {DRIVE_ARGUMENT, FORCE_MEDIA_ARGUMENT},
-     .run = run_media_eject},
+     .run = run_media},
     {"balloon",
      "tell or change how much of its memory the guest has, and ask it for new statistics",
      {{"size", ARGUMENT_NUMBER, false, "bytes that it shall be left with"}},
@@ -1134,18 +1139,10 @@ static void client_receive(void *opaque, const uint8_t *data, size_t size_bytes)
     }
 }
 
-static void client_receive_fd(void *opaque, int fd)
-{
-    struct monitor_client *client = opaque;
-
-    forget_fd(client);
-    client->fd = fd;
-}
-
 static void client_free(struct monitor_client *client)
 {
-    forget_fd(client);
     stream_free(client->stream);
+    host_given_done(&client->given);
     free(client->line);
     free(client);
 }
@@ -1164,7 +1161,6 @@ static void client_closed(void *opaque)
 
 static const struct stream_events client_events = {
     .receive = client_receive,
-    .receive_fd = client_receive_fd,
     .closed = client_closed,
 };
 
@@ -1196,7 +1192,6 @@ void monitor_connect(struct monitor *monitor, int fd)
         return;
     }
     client->monitor = monitor;
-    client->fd = -1;
     client->stream = stream_new(machine_loop(monitor->machine), fd, &client_events, client, &err);
     if (!client->stream) {
         log_warn("monitor: %s", err.text);

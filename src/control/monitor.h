@@ -29,15 +29,15 @@ void monitor_free(struct monitor *monitor); /* NULL is fine */
 
 /*
  * What the commands that plug call; without it they say that nothing can be plugged. *out_id is the
- * device's. remove() only asks the guest, unless by_force. change() puts the image fd, which stays
- * the caller's and is called file, into a CD drive (id NULL: the only one); fd -1 leaves it empty.
- * Is the tray locked it only asks the guest (*out_asked), unless by_force.
+ * device's. remove() only asks the guest, unless by_force. change() puts an image into a CD drive
+ * (id NULL: the only one); text NULL leaves it empty. Is the tray locked it only asks the guest
+ * (*out_asked), unless by_force. What add() and change() open may have been given (host/given.h).
  */
 struct monitor_hotplug {
     int (*add)(void *opaque, bool is_disk, const char *text, const char **out_id,
                struct error *err);
     int (*remove)(void *opaque, const char *id, bool by_force, struct error *err);
-    int (*change)(void *opaque, const char *id, int fd, const char *file, bool by_force,
+    int (*change)(void *opaque, const char *id, const char *text, bool by_force,
                   const char **out_id, bool *out_asked, struct error *err);
 };
 void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *calls,

@@ -34,6 +34,8 @@ struct stream {
     uint8_t *queue; /* output from queue_start to queue_end */
     size_t queue_start, queue_end, queue_capacity;
     bool finishing;
+    int files[STREAM_MAX_FILES]; /* in the order in which they came */
+    size_t file_count;
 };
 
 struct stream_server {
@@ -98,15 +100,15 @@ static void flush_or_cut(struct stream *stream)
 static bool read_some(struct stream *stream)
 {
     uint8_t bytes[READ_CHUNK_BYTES];
-    int fd = -1;
-    ssize_t n = stream->events->receive_fd
-                    ? host_receive(stream->fd, bytes, sizeof(bytes), false, &fd)
-                    : recv(stream->fd, bytes, sizeof(bytes), 0);
+    int file;
+    ssize_t n = host_receive(stream->fd, bytes, sizeof(bytes), false, &file);
 
-    if (fd >= 0)
-        stream->events->receive_fd(stream->opaque, fd);
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+    if (file >= 0 && stream->file_count < STREAM_MAX_FILES)
+        stream->files[stream->file_count++] = file;
+    else if (file >= 0)
+        close(file);
     if (n > 0 && !stream->finishing)
         stream->events->receive(stream->opaque, bytes, (size_t)n);
     return n > 0;
@@ -147,8 +149,19 @@ void stream_free(struct stream *stream)
         return;
     loop_remove_fd(stream->handler);
     close(stream->fd);
+    while (stream->file_count)
+        close(stream->files[--stream->file_count]);
     free(stream->queue);
     free(stream);
+}
+
+int stream_take_file(struct stream *stream)
+{
+    int fd = stream->file_count ? stream->files[0] : -1;
+
+    if (fd >= 0)
+        memmove(stream->files, stream->files + 1, --stream->file_count * sizeof(fd));
+    return fd;
 }
 
 /* Room for size_bytes more at the end of the queue. */

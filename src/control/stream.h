@@ -19,15 +19,14 @@ struct loop;
 struct stream;
 struct stream_server;
 
+/* Descriptors that wait to be taken; more are closed. */
+#define STREAM_MAX_FILES        32u
 /* A stream whose unread output exceeds this is cut off. */
 #define STREAM_MAX_QUEUED_BYTES (16u << 20)
 
 struct stream_events {
     /* Bytes came. May send and finish; must not free. */
     void (*receive)(void *opaque, const uint8_t *data, size_t size_bytes);
-    /* A descriptor came, before the bytes it came with; it is the callee's. NULL: none are taken.
-     */
-    void (*receive_fd)(void *opaque, int fd);
     /* The connection is over, from either side: the last call. Must stream_free. */
     void (*closed)(void *opaque);
 };
@@ -42,6 +41,9 @@ void stream_free(struct stream *stream);
 void stream_send(struct stream *stream, const void *data, size_t size_bytes);
 /* Send what is queued, then end the connection; closed() follows from the loop. */
 void stream_finish(struct stream *stream);
+
+/* The next descriptor that the peer has sent (SCM_RIGHTS), which is the caller's; -1: none. */
+int stream_take_file(struct stream *stream);
 
 /* fd is a new connection, which the callee owns. */
 typedef void stream_accept_fn(void *opaque, int fd);

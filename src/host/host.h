@@ -117,8 +117,7 @@ void host_code_unguard(const struct host_code *code);
 #define HOST_MAY_CONNECT       0x2u  /* to other hosts, by IPv4 and IPv6 */
 #define HOST_MAY_READ          0x4u  /* any file */
 #define HOST_MAY_CONNECT_LOCAL 0x8u  /* beside HOST_MAY_CONNECT: by unix sockets */
-#define HOST_MAY_PLUG          0x10u /* open disks and networks: any file and socket */
-#define HOST_MAY_SUBMIT        0x20u /* to rings (io_uring) that are there */
+#define HOST_MAY_SUBMIT        0x10u /* to rings (io_uring) that are there */
 /*
  * From here on every thread of this process, those to come too, can do only what a running machine
  * does: with what is open, with memory that is not executed. rights: and HOST_MAY_... Other

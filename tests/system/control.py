@@ -283,6 +283,36 @@ def case_addresses(trapeze, folder):
         check(first != address(*options, "--name", "other"), f"{options}: two names have one address")
 
 
+def case_plug(trapeze, folder):
+    """What is plugged in is opened by who plugs it in: the machine in its sandbox opens nothing."""
+    if re.search(b"__[at]san_init", open(trapeze, "rb").read()):
+        skip("there is no sandbox under sanitizers")
+    disk, overlay, peer, capture = (os.path.join(folder, name) for name in ("disk.img", "over.qcow2", "net", "pcap"))
+    with open(disk, "wb") as image:
+        image.truncate(8 << 20)
+    subprocess.run([trapeze, "image", "create", "-b", disk, "-F", "raw", overlay], check=True, capture_output=True)
+    machine = Machine(trapeze, folder, "--net", "none", "--hotplug", "4")
+
+    def add(*words):
+        command = [trapeze, "device", "add", machine.socket, *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+    for words in (
+        ("--disk", f"{overlay},if=nvme"),
+        ("--disk", f"{disk},snapshot=on,serial=1"),
+        ("--net", f"socket,listen={peer},model=e1000,capture={capture}"),
+    ):
+        done = add(*words)
+        check(done.returncode == 0, f"{words} was not added", done.stderr)
+    check("somebody else has it open" in add("--disk", overlay).stderr, "a disk in use was added")
+    answer = machine.monitor("device-add", f"disk={disk},snapshot=on", status=1)
+    check("Permission denied" in answer["error"], "the machine opens files by itself", answer)
+    machine.monitor("give", "name=x", status=1)
+    machine.monitor("stop")
+    machine.end(0)
+    check(os.path.exists(capture) and not os.path.exists(peer), "a capture is missing, or a socket is left")
+
+
 CASES = {
     "addresses": case_addresses,
     "changed": case_changed,
@@ -290,6 +320,7 @@ CASES = {
     "inspect": case_inspect,
     "interrupt": case_interrupt,
     "monitor": case_monitor,
+    "plug": case_plug,
     "sandbox": case_sandbox,
 }
 

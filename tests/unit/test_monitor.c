@@ -24,6 +24,7 @@
 #include "control/stream.h"
 #include "control_test.h"
 #include "devices/devices.h"
+#include "host/given.h"
 #include "host/host.h"
 #include "trapeze/device.h"
 #include "trapeze/display.h"
@@ -542,15 +543,20 @@ static void expect_answer(struct fixture *f, int fd, const char *request, const 
 }
 
 /* The letter that the image begins with. */
-static int change_one(void *opaque, const char *id, int fd, const char *file, bool by_force,
+static int change_one(void *opaque, const char *id, const char *text, bool by_force,
                       const char **out_id, bool *out_asked, struct error *err)
 {
+    int fd = text ? host_open(text, O_RDONLY, 0) : -1;
     char first = '-';
 
-    (void)opaque, (void)err;
-    if (fd >= 0)
+    (void)opaque;
+    if (text && fd < 0)
+        return error_set(err, errno, "%s: %s", text, strerror(errno));
+    if (text) {
         assert_int_equal(pread(fd, &first, 1, 0), 1);
-    snprintf(changed, sizeof(changed), "%s %s %c%s", id ? id : "any", file, first,
+        close(fd);
+    }
+    snprintf(changed, sizeof(changed), "%s %s %c%s", id ? id : "any", text ? text : "none", first,
              by_force ? " by force" : "");
     *out_id = "cd";
     *out_asked = !by_force;
@@ -583,7 +589,7 @@ static unsigned open_files(void)
     return count;
 }
 
-static void media_come_as_open_files(void **state)
+static void media_are_given(void **state)
 {
     static const struct monitor_hotplug calls = {.change = change_one};
     struct fixture f;
@@ -593,27 +599,58 @@ static void media_come_as_open_files(void **state)
     (void)state;
     open_fixture(&f, 1);
     fd = connect_client(&f);
+    before = open_files();
     expect_answer(&f, fd, "{\"command\":\"media-eject\"}", "socket only");
-    send_letter(fd, 'w', "{\"command\":\"media-insert\",\"file\":\"w\"}\n");
-    assert_non_null(strstr(read_line(&f, fd), "socket only"));
     monitor_set_hotplug(f.monitor, &calls, NULL);
-    before = open_files() - 1; /* that one waits for a command that takes it */
-    send_letter(fd, 'a', "{\"command\":\"media-insert\",\"file\":\"a.iso\"}\n");
-    assert_string_equal(read_line(&f, fd), "{\"ok\":true,\"device\":\"cd\",\"asked\":true}");
-    assert_string_equal(changed, "any a.iso a");
-    assert_int_equal(open_files(), before);
-    expect_answer(&f, fd, "{\"command\":\"media-insert\",\"file\":\"a.iso\"}", "SCM_RIGHTS");
+    expect_answer(&f, fd, "{\"command\":\"give\",\"name\":\"/a\"}", "SCM_RIGHTS");
+    send_letter(fd, 'x', "{\"command\":\"give\",\"name\":\"/x\"}\n");
+    read_line(&f, fd);
+    send_letter(fd, 'w', "{\"command\":\"give\",\"name\":\"/a\",\"flags\":1}\n");
+    read_line(&f, fd);
+    send_letter(fd, 'a', "{\"command\":");
+    send_text(fd, "\"give\",\"name\":\"/a\"}\n");
+    assert_string_equal(read_line(&f, fd), "{\"ok\":true}");
+    assert_int_equal(open_files(), before + 3);
     expect_answer(&f, fd, "{\"command\":\"media-insert\"}", "needs 'file'");
+    send_text(fd, "{\"command\":\"media-insert\",\"file\":\"/a\"}\n");
+    assert_string_equal(read_line(&f, fd), "{\"ok\":true,\"device\":\"cd\",\"asked\":true}");
+    assert_string_equal(changed, "any /a a");
+    assert_int_equal(open_files(), before); /* what was not used is closed */
+    expect_answer(&f, fd, "{\"command\":\"media-insert\",\"file\":\"/x\"}", "No such file");
     expect_answer(&f, fd, "{\"command\":\"media-eject\",\"device\":\"x\",\"force\":true}",
                   "\"asked\":false");
-    assert_string_equal(changed, "x  - by force");
-    send_letter(fd, 'b', "{\"command\":");
-    send_letter(fd, 'c', "\"media-insert\",\"file\":\"c\"}\n"); /* the last one counts */
+    assert_string_equal(changed, "x none - by force");
+    send_letter(fd, 'd', "{\"command\":\"give\",\"name\":\"/d\"}\n"); /* goes with the client */
     read_line(&f, fd);
-    assert_string_equal(changed, "any c c");
-    assert_int_equal(open_files(), before);
-    send_letter(fd, 'd', "{\"command\":\"status\"}\n"); /* and goes with the client */
+    send_letter(fd, 'd', "{\"command\":\"status\"}\n"); /* and so does this */
     read_line(&f, fd);
+    assert_int_equal(open_files(), before + 2);
+    close(fd);
+    counting_machine_settle(&f.m);
+    assert_int_equal(open_files(), before - 2); /* both ends of the connection */
+    close_fixture(&f);
+}
+
+static void only_so_many_descriptors_wait(void **state)
+{
+    struct fixture f;
+    unsigned before;
+    int fd;
+
+    (void)state;
+    open_fixture(&f, 1);
+    fd = connect_client(&f);
+    before = open_files();
+    for (unsigned n = 0; n < STREAM_MAX_FILES + 2; n++)
+        send_letter(fd, 'a', "\n");
+    expect_answer(&f, fd, "{\"command\":\"status\"}", "ok");
+    assert_int_equal(open_files(), before + STREAM_MAX_FILES);
+    for (unsigned n = 0; n < HOST_MAX_GIVEN; n++)
+        expect_answer(&f, fd, "{\"command\":\"give\",\"name\":\"/a\"}", "ok\":true");
+    send_letter(fd, 'a', "{\"command\":\"give\",\"name\":\"/a\"}\n");
+    if (!strstr(read_line(&f, fd), "too long"))
+        fail_msg("too many are kept");
+    assert_int_equal(open_files(), before + HOST_MAX_GIVEN);
     close(fd);
     close_fixture(&f);
 }
@@ -892,7 +929,8 @@ int main(void)
         cmocka_unit_test(several_clients_are_answered_in_order),
         cmocka_unit_test(events_are_for_those_who_ask),
         cmocka_unit_test(devices_come_and_go),
-        cmocka_unit_test(media_come_as_open_files),
+        cmocka_unit_test(media_are_given),
+        cmocka_unit_test(only_so_many_descriptors_wait),
         cmocka_unit_test(a_balloon_has_a_target),
         cmocka_unit_test(bad_bytes_get_an_error_and_the_next_line_works),
         cmocka_unit_test(a_line_without_end_is_refused_once),

@@ -25,6 +25,7 @@
 
 #include <cmocka.h>
 
+#include "host/given.h"
 #include "host/host.h"
 #include "host/loop.h"
 #include "trapeze/block.h"
@@ -39,6 +40,7 @@ struct attempt {
     enum end end;
     int code; /* of FAILED */
     unsigned rights;
+    void (*prepare)(void); /* before the sandbox */
 };
 
 static int try_execute(void)
@@ -135,18 +137,58 @@ static int try_submit(void)
 {
     return (int)syscall(SYS_io_uring_enter, -1, 0, 0, 0, NULL, 0);
 }
-/* Without a ring. */
+/* What is handed over. */
+static struct host_given given;
+static const char *const disks[] = {PATH ",snapshot=on", PATH};
+
+static struct block *open_disk(const char *text)
+{
+    struct error err = {0};
+    struct block *disk = block_open(loop_new(&err), text, &err);
+
+    errno = err.code;
+    return disk;
+}
+static void open_disks(void)
+{
+    if (pwrite(open(PATH, O_WRONLY), "", 1, 4095) != 1)
+        _exit(101);
+    for (size_t n = 0; n < 2; n++) {
+        host_record(&given);
+        block_free(open_disk(disks[n]));
+        host_record(NULL);
+    }
+}
+static int try_given_disks(void)
+{
+    for (size_t n = 0; n < 2; n++) {
+        struct block *disk;
+
+        host_use(&given);
+        disk = open_disk(disks[n]);
+        host_use(NULL);
+        if (!disk)
+            return -1;
+        block_free(disk);
+    }
+    return (int)given.count;
+}
 static int try_disk(void)
+{
+    struct block *disk = open_disk(PATH);
+
+    block_free(disk);
+    return disk ? 0 : -1;
+}
+static int try_ring_disk(void)
 {
     struct error err = {0};
     struct loop *loop = loop_new(&err);
     struct block *disk;
     bool has_ring;
 
-    if (pwrite(open(PATH, O_WRONLY), "", 1, 4095) != 1)
-        return -1;
-    disk = block_open(loop, PATH, &err);
-    errno = err.code;
+    host_use(&given);
+    disk = open_disk(disks[0]);
     if (!disk)
         return -1;
     has_ring = block_has_ring(disk);
@@ -195,11 +237,11 @@ static const struct attempt attempts[] = {
     {"open a file for reading where that is allowed", try_open, WORKED, 0, HOST_MAY_READ},
     {"open a file for writing there", try_write, FAILED, EPERM, HOST_MAY_READ},
     {"open a new file there", try_create, FAILED, EPERM, HOST_MAY_READ},
-    {"open a file for writing where disks may be opened", try_write, WORKED, 0, HOST_MAY_PLUG},
-    {"make a local socket there", try_local_socket, WORKED, 0, HOST_MAY_PLUG},
-    {"execute a program there", try_execute, STOPPED, 0, HOST_MAY_PLUG},
-    {"make memory executable there", try_make_executable, FAILED, EPERM, HOST_MAY_PLUG},
-    {"type into the terminal there", try_type, FAILED, EPERM, HOST_MAY_PLUG},
+    {"open a file for writing where connecting is allowed", try_write, FAILED, EACCES,
+     HOST_MAY_CONNECT},
+    {"open a new file there", try_create, FAILED, EACCES, HOST_MAY_CONNECT},
+    {"remove a file there", try_remove, STOPPED, 0, HOST_MAY_CONNECT},
+    {"execute a program there", try_execute, STOPPED, 0, HOST_MAY_CONNECT},
     {"fork", try_fork, FAILED, EPERM, HOST_MAY_REMOVE},
     {"map executable memory", try_map_executable, FAILED, EPERM, HOST_MAY_REMOVE},
     {"make memory executable", try_make_executable, FAILED, EPERM, HOST_MAY_REMOVE},
@@ -211,8 +253,10 @@ static const struct attempt attempts[] = {
     {"remove a file where that is allowed", try_remove, WORKED, 0, HOST_MAY_REMOVE},
     {"change what the process is", try_drop_filter, FAILED, EPERM, HOST_MAY_REMOVE},
     {"make a ring", try_ring, FAILED, EPERM, HOST_MAY_SUBMIT},
-    {"make a ring where disks may be opened", try_ring, FAILED, EPERM, HOST_MAY_PLUG},
-    {"open a disk there", try_disk, WORKED, 0, HOST_MAY_PLUG},
+    {"open a disk", try_disk, FAILED, EPERM, 0},
+    {"open a disk where connecting is allowed", try_disk, FAILED, EACCES, HOST_MAY_CONNECT},
+    {"use disks that are handed over", try_given_disks, WORKED, 0, 0, open_disks},
+    {"use one without a ring", try_ring_disk, WORKED, 0, 0, open_disks},
     {"submit to a ring", try_submit, STOPPED, 0, 0},
     {"submit to a ring where that is allowed", try_submit, FAILED, EBADF, HOST_MAY_SUBMIT},
     {"use much memory", try_memory, WORKED, 0, 0},
@@ -224,6 +268,8 @@ static void attempt_it(const struct attempt *a, int fd)
     struct error err = {0};
 
     dup2(fd, STDERR_FILENO);
+    if (a->prepare)
+        a->prepare();
     if (host_sandbox(a->rights, &err))
         _exit(100);
     errno = 0;

@@ -212,63 +212,39 @@ static struct block_node *open_stack(struct block_options *options, struct error
     return node;
 }
 
-/* Takes options->file. */
-static int open_node(struct block *block, struct loop *loop, struct block_options *options,
+static int open_node(struct block *block, struct loop *loop, const char *description,
                      struct error *err)
 {
-    if (!parse_policy("werror", options->werror, &block->write_error, err) &&
-        !parse_policy("rerror", options->rerror, &block->read_error, err) &&
-        !parse_cache(block, options, err) &&
-        !throttle_new(&options->throttle, loop, start_throttled, &block->throttle, err) &&
-        !make_ring(block, loop, options, err)) {
-        block->node = open_stack(options, err);
-        block->name = options->file;
-        options->file = NULL;
+    struct block_options options = {.impatient = &block->impatient};
+
+    if (!parse_options(&options, description, err) &&
+        !parse_policy("werror", options.werror, &block->write_error, err) &&
+        !parse_policy("rerror", options.rerror, &block->read_error, err) &&
+        !parse_cache(block, &options, err) &&
+        !throttle_new(&options.throttle, loop, start_throttled, &block->throttle, err) &&
+        !make_ring(block, loop, &options, err)) {
+        block->node = open_stack(&options, err);
+        block->name = options.file;
+        options.file = NULL;
     }
+    properties_done(block_properties, &options);
     return block->node ? 0 : -EINVAL;
 }
 
-/* NULL with err. The options' properties are done with. */
-static struct block *open_block(struct loop *loop, struct block_options *options, struct error *err)
+struct block *block_open(struct loop *loop, const char *description, struct error *err)
 {
     struct block *block = calloc(1, sizeof(*block));
 
     if (!block) {
         error_set(err, ENOMEM, "out of memory");
-    } else {
-        block->kept_end = &block->kept;
-        options->impatient = &block->impatient;
-        if (!open_node(block, loop, options, err))
-            block->pool = work_pool_new(loop, THREADS, err);
+        return NULL;
     }
-    properties_done(block_properties, options);
-    if (block && block->pool)
+    block->kept_end = &block->kept;
+    if (!open_node(block, loop, description, err))
+        block->pool = work_pool_new(loop, THREADS, err);
+    if (block->pool)
         return block;
     block_free(block);
-    return NULL;
-}
-
-struct block *block_open(struct loop *loop, const char *description, struct error *err)
-{
-    struct block_options options = {0};
-
-    if (!parse_options(&options, description, err))
-        return open_block(loop, &options, err);
-    properties_done(block_properties, &options);
-    return NULL;
-}
-
-struct block *block_open_fd(struct loop *loop, int fd, const char *name, struct error *err)
-{
-    struct block_options options = {0};
-
-    if (!properties_init(block_properties, &options, err) && (options.file = strdup(name))) {
-        options.readonly = options.is_open = true;
-        options.fd = fd;
-        return open_block(loop, &options, err);
-    }
-    error_set(err, ENOMEM, "out of memory");
-    properties_done(block_properties, &options);
     return NULL;
 }
 

@@ -31,12 +31,11 @@ struct block_options {
     struct ring *ring;       /* for files; NULL: none */
     bool ring_writes;        /* not only reads */
     bool readonly, discard, lock, snapshot;
-    bool is_open; /* the image is fd, the caller's; file is only its name */
-    int fd;
     bool is_direct;   /* past the host's page cache */
     bool is_volatile; /* flushes do nothing */
     bool as_it_is;    /* to be checked: it may be damaged, and is not changed by being opened */
     bool no_backing;  /* its backing file is not opened */
+    bool is_nameless; /* file is the folder of one that nobody else can find */
 };
 
 struct block_node {

@@ -204,11 +204,6 @@ static struct block_node *open_format(const struct block_options *options,
         format = block_format_find(options->format, err);
     else if (!(format = block_format_probe(file, err)))
         error_prefix(err, "'%s': ", options->file);
-    if (format && format != &block_raw && options->is_open) {
-        error_set(err, ENOTSUP, "'%s': it is a %s image, and only a raw one can be used here",
-                  options->file, format->name);
-        format = NULL;
-    }
     if (format && format->is_only_read && !options->readonly) {
         error_set(
             err, ENOTSUP,
@@ -230,7 +225,7 @@ static struct block_node *open_format(const struct block_options *options,
 struct block_node *block_node_open(const struct block_options *options,
                                    const struct block_chain *above, struct error *err)
 {
-    char *path = options->is_open ? NULL : realpath(options->file, NULL);
+    char *path = realpath(options->file, NULL);
     struct block_chain chain = {
         .above = above, .path = path ? path : options->file, .depth = above ? above->depth + 1 : 0};
     struct block_node *node = NULL;

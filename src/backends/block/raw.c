@@ -22,6 +22,7 @@
 
 #include "backends/block/direct.h"
 #include "backends/block/internal.h"
+#include "host/given.h"
 #include "host/host.h"
 #include "host/ring.h"
 
@@ -77,11 +78,11 @@ static int lock_image(int fd, bool read_only, struct error *err)
 }
 
 /* Before it is opened, which may wait or have effects where it is something else. */
-static int check_kind(const struct block_options *options, bool create, struct error *err)
+static int check_kind(const char *file, bool create, struct error *err)
 {
     struct stat kind;
 
-    if (options->is_open ? fstat(options->fd, &kind) : stat(options->file, &kind))
+    if (host_stat(file, &kind))
         return create && errno == ENOENT ? 0 : error_set(err, errno, "%s", strerror(errno));
     if (!S_ISREG(kind.st_mode) && !S_ISBLK(kind.st_mode))
         return error_set(err, EINVAL, "it is neither a file nor a block device");
@@ -123,10 +124,10 @@ static int open_file(struct raw *raw, const struct block_options *options, bool 
                      struct error *err)
 {
     int flags = (options->readonly ? O_RDONLY : O_RDWR) | (create ? O_CREAT : 0) |
-                (options->is_direct ? O_DIRECT : 0) | O_CLOEXEC;
+                (options->is_direct ? O_DIRECT : 0);
 
-    raw->fd = options->is_open ? fcntl(options->fd, F_DUPFD_CLOEXEC, 0)
-                               : open(options->file, flags, 0666);
+    raw->fd = options->is_nameless ? host_open_nameless(options->file)
+                                   : host_open(options->file, flags, 0666);
     if (raw->fd >= 0) {
         raw->is_direct = options->is_direct;
         if (raw->is_direct)
@@ -166,7 +167,7 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
 {
     struct raw *raw;
 
-    if (!options->is_open && block_is_uri(options->file))
+    if (block_is_uri(options->file))
         return open_uri(options, err);
     raw = calloc(1, sizeof(*raw));
     if (!raw) {
@@ -180,7 +181,8 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
     raw->ring = options->ring;
     raw->ring_writes = options->ring_writes;
     raw->fd = -1;
-    if (!check_kind(options, create, err) && !open_file(raw, options, create, err) &&
+    if (!(!options->is_nameless && check_kind(options->file, create, err)) &&
+        !open_file(raw, options, create, err) &&
         !(options->lock && lock_image(raw->fd, options->readonly, err)) &&
         !(create && empty_file(raw, err)) && !find_size(raw, err))
         return &raw->node;

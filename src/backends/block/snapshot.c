@@ -1,12 +1,7 @@
 /*
  * snapshot.c - a disk whose changes are gone at the end: a nameless qcow2 image over the real one
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "backends/block/internal.h"
 #include "backends/block/qcow2.h"
@@ -14,22 +9,13 @@
 static struct block_node *open_nameless(struct error *err)
 {
     const char *folder = getenv("TMPDIR");
-    struct block_options options = {.discard = true};
-    char path[4096];
-    struct block_node *file;
-    int fd;
+    struct block_options options = {.file = folder && *folder ? (char *)folder : "/var/tmp",
+                                    .discard = true,
+                                    .is_nameless = true};
+    struct block_node *file = block_file_open(&options, false, err);
 
-    snprintf(path, sizeof(path), "%s/trapeze-XXXXXX", folder && *folder ? folder : "/var/tmp");
-    fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0) {
-        error_set(err, errno, "cannot make a file in '%s' for what is written: %s",
-                  folder && *folder ? folder : "/var/tmp", strerror(errno));
-        return NULL;
-    }
-    options.file = path;
-    file = block_file_open(&options, false, err);
-    unlink(path);
-    close(fd);
+    if (!file)
+        error_prefix(err, "cannot make a file for what is written: ");
     return file;
 }
 

@@ -47,7 +47,7 @@ struct capture *capture_open(const char *path, struct error *err)
         error_set(err, ENOMEM, "out of memory");
         return NULL;
     }
-    capture->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    capture->fd = host_open(path, NET_CAPTURE_FLAGS, 0666);
     if (capture->fd >= 0 && write(capture->fd, &header, sizeof(header)) == sizeof(header))
         return capture;
     error_set(err, errno, "capture '%s': %s", path, strerror(errno));

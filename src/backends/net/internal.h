@@ -7,6 +7,9 @@
 #ifndef BACKENDS_NET_INTERNAL_H
 #define BACKENDS_NET_INTERNAL_H
 
+#include <fcntl.h>
+
+#include "host/given.h"
 #include "host/loop.h"
 #include "trapeze/net.h"
 #include "trapeze/property.h"
@@ -21,6 +24,8 @@ struct net_kind {
     unsigned takes;                    /* of what send is given, NET_TAKES_... */
     bool takes_long; /* TCP segments that are to be cut, with their checksums filled in */
     bool connects;   /* to others, while the machine runs */
+    /* Open what open() opens, for host_record(), and close it; NULL: there is nothing. */
+    int (*hand_over)(struct net *net, struct error *err);
     /* Start up; on failure free is called (which may find it half-built). */
     int (*open)(struct net *net, struct error *err);
     void (*free)(struct net *net);
@@ -83,6 +88,7 @@ bool net_cut(uint8_t *frame, size_t size, const struct net_offload *offload, net
 
 /* ---- capture.c ---- */
 
+#define NET_CAPTURE_FLAGS (O_WRONLY | O_CREAT | O_TRUNC)
 struct capture *capture_open(const char *path, struct error *err);
 void capture_free(struct capture *capture); /* NULL is fine */
 void capture_frame(struct capture *capture, const struct net_frame *frame);

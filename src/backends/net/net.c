@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/net/internal.h"
 
@@ -100,7 +101,7 @@ static int start(struct net *net, struct error *err)
     return net->kind->open(net, err);
 }
 
-struct net *net_open(struct loop *loop, const char *description, struct error *err)
+static struct net *parse(struct loop *loop, const char *description, struct error *err)
 {
     size_t length = strcspn(description, ",=");
     const struct net_kind *kind = find_kind(description, length, err);
@@ -119,11 +120,48 @@ struct net *net_open(struct loop *loop, const char *description, struct error *e
     net->loop = loop;
     net->last = &net->first;
     if (!properties_init(kind->properties, net, err) &&
-        (!*settings || !properties_parse(kind->properties, net, settings, err)) && !start(net, err))
+        (!*settings || !properties_parse(kind->properties, net, settings, err)))
         return net;
     error_prefix(err, "%s: ", kind->name);
+    properties_done(kind->properties, net);
+    free(net);
+    return NULL;
+}
+
+struct net *net_open(struct loop *loop, const char *description, struct error *err)
+{
+    struct net *net = parse(loop, description, err);
+
+    if (!net || !start(net, err))
+        return net;
+    error_prefix(err, "%s: ", net->kind->name);
     net_free(net);
     return NULL;
+}
+
+static int hand_over(struct net *net, struct error *err)
+{
+    int fd = net->capture ? host_open(net->capture, NET_CAPTURE_FLAGS, 0666) : -1;
+
+    if (net->capture && fd < 0)
+        return error_set(err, errno, "capture '%s': %s", net->capture, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return net->kind->hand_over ? net->kind->hand_over(net, err) : 0;
+}
+
+int net_hand_over(const char *description, struct error *err)
+{
+    struct net *net = parse(NULL, description, err);
+    int result = net ? hand_over(net, err) : -EINVAL;
+
+    if (!net)
+        return -EINVAL;
+    if (result)
+        error_prefix(err, "%s: ", net->kind->name);
+    properties_done(net->kind->properties, net);
+    free(net);
+    return result;
 }
 
 static struct queued_frame *take_first(struct net *net)

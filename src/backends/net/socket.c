@@ -22,7 +22,9 @@
 #include "backends/net/switch.h"
 #include "base/log.h"
 
-#define NO_FD UINT32_MAX
+#define NO_FD     UINT32_MAX
+#define CONNECTED 0u /* how a socket is handed over */
+#define LISTENING 1u
 
 struct socket_net {
     struct net net;
@@ -209,12 +211,15 @@ static int parse_address(const char *text, union address *out, socklen_t *out_si
     return 0;
 }
 
-static int connect_to(struct socket_net *s, const char *where, struct error *err)
+/* A descriptor, or -EINVAL. */
+static int reach(const char *where, struct error *err)
 {
     union address address = {.local.sun_path = ""};
+    int fd = host_take_given(where, CONNECTED);
     socklen_t size;
-    int fd;
 
+    if (fd >= 0)
+        return fd;
     if (parse_address(where, &address, &size, err))
         return -EINVAL;
     fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -224,7 +229,15 @@ static int connect_to(struct socket_net *s, const char *where, struct error *err
             close(fd);
         return -EINVAL;
     }
-    return serve(s, fd, err);
+    host_opened(where, CONNECTED, fd);
+    return fd;
+}
+
+static int connect_to(struct socket_net *s, const char *where, struct error *err)
+{
+    int fd = reach(where, err);
+
+    return fd < 0 ? fd : serve(s, fd, err);
 }
 
 /* A socket that an earlier run left behind goes; anything else of that name stays. */
@@ -241,12 +254,18 @@ static void remove_stale(const union address *address, socklen_t size)
     close(fd);
 }
 
-static int listen_at(struct socket_net *s, struct error *err)
+/* Makes s->listen_fd. */
+static int bind_to(struct socket_net *s, struct error *err)
 {
     union address address = {.local.sun_path = ""};
     socklen_t size;
     int on = 1;
 
+    s->listen_fd = host_take_given(s->listen, LISTENING);
+    if (s->listen_fd >= 0) {
+        s->bound = strchr(s->listen, '/');
+        return 0;
+    }
     if (parse_address(s->listen, &address, &size, err))
         return -EINVAL;
     if (address.any.sa_family == AF_UNIX)
@@ -260,8 +279,50 @@ static int listen_at(struct socket_net *s, struct error *err)
     s->bound = address.any.sa_family == AF_UNIX;
     if (listen(s->listen_fd, 1))
         return error_set(err, errno, "%s: %s", s->listen, strerror(errno));
+    host_opened(s->listen, LISTENING, s->listen_fd);
+    return 0;
+}
+
+static int listen_at(struct socket_net *s, struct error *err)
+{
+    if (bind_to(s, err))
+        return -EINVAL;
     s->listener = loop_add_fd(s->net.loop, s->listen_fd, LOOP_READ, on_connection, s, err);
     return s->listener ? 0 : -ENOMEM;
+}
+
+/* The socket's name stays until the machine is done with it. */
+static int socket_hand_over(struct net *net, struct error *err)
+{
+    struct socket_net *s = socket_of(net);
+    int result = 0, fd = -1;
+
+    s->listen_fd = -1;
+    if (s->connect)
+        fd = reach(s->connect, err);
+    else if (s->listen)
+        result = bind_to(s, err);
+    if (s->listen_fd >= 0)
+        close(s->listen_fd);
+    if (fd >= 0)
+        close(fd);
+    return s->connect && fd < 0 ? fd : result;
+}
+
+static int switch_hand_over(struct net *net, struct error *err)
+{
+    struct socket_net *s = socket_of(net);
+    char path[108];
+    int fd;
+
+    if (!s->switch_name || switch_path(s->switch_name, path, sizeof(path), err))
+        return s->switch_name ? -EINVAL : 0;
+    fd = reach(path, err);
+    if (fd >= 0)
+        close(fd);
+    else
+        error_prefix(err, "is 'trapeze switch run %s' running? ", s->switch_name);
+    return fd < 0 ? fd : 0;
 }
 
 static int socket_open(struct net *net, struct error *err)
@@ -342,6 +403,7 @@ const struct net_kind net_socket = {
     .summary = "frames over a stream socket, as passt and other machines speak it",
     .instance_size = sizeof(struct socket_net),
     .properties = socket_properties,
+    .hand_over = socket_hand_over,
     .open = socket_open,
     .free = socket_free,
     .is_busy = socket_is_busy,
@@ -372,6 +434,7 @@ const struct net_kind net_switch = {
     .summary = "a port of a switch between machines (trapeze switch), with VLANs",
     .instance_size = sizeof(struct socket_net),
     .properties = switch_properties,
+    .hand_over = switch_hand_over,
     .open = switch_open,
     .free = socket_free,
     .is_busy = socket_is_busy,

@@ -139,14 +139,26 @@ static int open_by_name(struct tap *s, struct error *err)
     if (!s->name || strlen(s->name) >= sizeof(request.ifr_name))
         return error_set(err, EINVAL, "give an interface with name=, or an open one with fd=");
     strcpy(request.ifr_name, s->name);
-    s->tap_fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    s->tap_fd = host_open("/dev/net/tun", O_RDWR, 0);
     if (s->tap_fd < 0)
         return error_set(err, errno, "/dev/net/tun: %s", strerror(errno));
-    if (ioctl(s->tap_fd, TUNSETIFF, &request))
+    if (ioctl(s->tap_fd, TUNSETIFF, &request) && errno != EEXIST) /* it was given so */
         return error_set(err, errno,
                          "%s: %s; 'ip tuntap add dev %s mode tap user NAME' makes one for NAME",
                          s->name, strerror(errno), s->name);
     return 0;
+}
+
+static int tap_hand_over(struct net *net, struct error *err)
+{
+    struct tap *s = tap_of(net);
+    int result;
+
+    s->tap_fd = -1;
+    result = s->fd == NO_FD ? open_by_name(s, err) : 0;
+    if (s->tap_fd >= 0)
+        close(s->tap_fd);
+    return result;
 }
 
 static int tap_open(struct net *net, struct error *err)
@@ -194,6 +206,7 @@ const struct net_kind net_tap = {
     .instance_size = sizeof(struct tap),
     .properties = tap_properties,
     .takes = NET_TAKES_CHECKSUM | NET_TAKES_TCP4 | NET_TAKES_TCP6 | NET_TAKES_ECN,
+    .hand_over = tap_hand_over,
     .open = tap_open,
     .free = tap_free,
     .send = tap_send,
