@@ -264,7 +264,7 @@ static void offer_hotplug(struct run *run)
                              .networks = &run->networks,
                              .cards = {.name = run->options.name, .seed = run->card_seed},
                              .monitor = run->monitor,
-                              .is_allowed = run->options.hotplug > 0};
+                             .is_allowed = run->options.hotplug > 0};
     run_offer_hotplug(&run->hotplug);
 }
 
