@@ -136,6 +136,12 @@ static void ports_change_and_tell(void **state)
     assert_int_equal(portsc(KEYBOARD_PORT) & 2, 0);
     test_write(f.t, XHCI_PORTSC(12), 0x210, 4);
     assert_int_equal(portsc(12), 0x2a0);
+    test_write(f.t, XHCI_PORTSC(STICK_PORT), 0x202, 4);
+    assert_int_equal(portsc(STICK_PORT) & 0x1ff, 0x80); /* disabled, and seen no more */
+    device_test_round_trip(f.t, f.xhci);
+    test_write(f.t, XHCI_PORTSC(STICK_PORT), 0x210, 4);
+    assert_int_equal(portsc(STICK_PORT) & 0x1fff, 0x1203);
+    device_test_round_trip(f.t, f.xhci);
 }
 
 static void slots_are_enabled_addressed_and_disabled(void **state)

@@ -160,6 +160,7 @@ static void reset_port(struct xhci *s, unsigned n, bool is_warm)
     if (!usb)
         return;
     usb_reset(usb);
+    settle(s, n);
     s->port_status[n] |= ENABLED;
     set_link(&s->port_status[n], LINK_U0);
     change(s, n, RESET_CHANGE | (is_warm && s->ports[n].is_super ? WARM_CHANGE : 0));
@@ -170,6 +171,13 @@ static void resume_port(struct xhci *s, unsigned n)
     for (unsigned dci = 1; dci <= XHCI_ENDPOINTS; dci++)
         kick(s, n, dci);
     xhci_work(s);
+}
+
+/* Nothing is seen of the device until software asks for it. */
+static void disable_super(uint32_t *status)
+{
+    *status &= ~(CONNECTED | ENABLED | SPEED_MASK);
+    set_link(status, LINK_DISABLED);
 }
 
 /* What software may ask of a link. */
@@ -184,9 +192,7 @@ static void write_link(struct xhci *s, unsigned n, unsigned link)
         if (*status & CONNECTED)
             change(s, n, CONNECT_CHANGE);
     } else if (link == LINK_DISABLED && is_super) {
-        settle(s, n);
-        *status &= ~(CONNECTED | ENABLED | SPEED_MASK);
-        set_link(status, LINK_DISABLED);
+        disable_super(status);
     } else if (!(*status & ENABLED)) {
         return;
     } else if (link == LINK_U3 || (link == LINK_RESUME && !is_super && before == LINK_U3)) {
@@ -206,8 +212,12 @@ static void write_status(struct xhci *s, unsigned n, uint32_t value)
 
     *status = (*status & ~writable & ~(value & CHANGES)) | (value & writable);
     if (value & ENABLED && *status & ENABLED) { /* 1 switches it off */
-        *status &= ~ENABLED;
-        set_link(status, s->ports[n].is_super ? LINK_DISABLED : LINK_POLLING);
+        if (s->ports[n].is_super) {
+            disable_super(status);
+        } else {
+            *status &= ~ENABLED;
+            set_link(status, LINK_POLLING);
+        }
     }
     if (value & (RESET | WARM_RESET)) {
         if (value & RESET || s->ports[n].is_super)
