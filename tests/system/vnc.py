@@ -193,7 +193,7 @@ def idle_share(console, viewers):
 def see(trapeze, folder):
     iso, deadline = cd.make_cd("grub", folder), time.monotonic() + LIMIT_S
     path = os.path.join(folder, "vnc.sock")
-    console, shown = screen.start(trapeze, folder, "vnc", ["--display", f"vnc=unix:{path}", "--cdrom", iso], deadline)
+    console, shown = screen.start(trapeze, folder, "menu", ["--display", f"vnc=unix:{path}", "--cdrom", iso], deadline)
     if not console.wait_for(cd.MENU_READS, deadline):
         boot.fail(console, "there is no menu")
     first = Viewer(path, ZRLE)
