@@ -13,7 +13,7 @@
 #define SHIFT  6    /* bytes of each, as a power of 2 */
 #define MEMORY 0x400000
 #define MEMORY_OF_OTHERS 0x800000
-#define CHAINS 150
+#define CHAINS 50
 #define OTHERS 2
 
 #define OF_FIRST(label) (MEMORY + label - piece)
