@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "trapeze/block.h"
 
 static void must(bool ok, const char *what, const struct error *err)
 {
@@ -75,6 +78,15 @@ void device_test_free(struct device_test *t)
     machine_free(t->machine);
     loop_free(t->loop);
     free(t);
+}
+
+void device_test_free_with_disk(struct device_test *t, struct block *disk, const char *path)
+{
+    machine_free(t->machine);
+    t->machine = NULL;
+    block_free(disk);
+    device_test_free(t);
+    unlink(path);
 }
 
 struct device *device_test_create(struct device_test *t, const struct device_class *class,

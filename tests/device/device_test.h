@@ -29,6 +29,8 @@
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 
+struct block;
+
 struct device_test {
     struct loop *loop;
     struct machine *machine;
@@ -43,6 +45,8 @@ struct device_test {
 struct device_test *device_test_new(uint64_t ram_bytes);
 struct device_test *device_test_new_smp(uint64_t ram_bytes, unsigned vcpu_count);
 void device_test_free(struct device_test *t); /* NULL is fine */
+/* And a disk that its devices use, with the disk's file. */
+void device_test_free_with_disk(struct device_test *t, struct block *disk, const char *path);
 
 /* device_new, properties "a=1,b=2" (NULL: none) and device_attach. */
 struct device *device_test_add(struct device_test *t, const struct device_class *class,

@@ -97,11 +97,7 @@ static int set_up_throttled(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    machine_free(f.t->machine);
-    block_free(f.disk);
-    f.t->machine = NULL;
-    device_test_free(f.t);
-    unlink(f.path);
+    device_test_free_with_disk(f.t, f.disk, f.path);
     return 0;
 }
 

@@ -399,33 +399,38 @@ static void names_of_keys(void **state)
 
 /* ---- who may look ---- */
 
-static void make_password(char path[32], const char *text)
+/*
+ * A server that asks for the first line of a file with this text. False: it cannot ask for any, and
+ * does not.
+ */
+static bool open_with_password(const char *text)
 {
+    char path[] = "/tmp/test-vnc-XXXXXX";
     int file;
 
-    strcpy(path, "/tmp/test-vnc-XXXXXX");
+    if (!vnc_has_password_support) {
+        open_server(NULL);
+        return false;
+    }
     file = mkstemp(path);
     assert_int_equal(write(file, text, strlen(text)), strlen(text));
     close(file);
+    open_server(path);
+    unlink(path);
+    expect("\1\2", 2);
+    return true;
 }
 
 static void a_password_is_asked_for(void **state)
 {
     uint8_t challenge[VNC_CHALLENGE], answer[VNC_CHALLENGE];
     const uint8_t none[VNC_CHALLENGE] = {0};
-    char path[32];
 
     (void)state;
     assert_true(vnc_password_answer((const uint8_t *)"password", none, answer) ==
                 vnc_has_password_support);
-    if (!vnc_has_password_support) {
-        open_server(NULL);
+    if (!open_with_password("secret\nmore"))
         return;
-    }
-    make_password(path, "secret\nmore");
-    open_server(path);
-    unlink(path);
-    expect("\1\2", 2);
     say("\2", 1);
     hear(challenge, sizeof(challenge));
     vnc_password_answer((const uint8_t *)"secret\0", challenge, answer);
@@ -436,17 +441,10 @@ static void a_password_is_asked_for(void **state)
 static void a_wrong_password_waits(void **state)
 {
     uint8_t challenge[VNC_CHALLENGE];
-    char path[32];
 
     (void)state;
-    if (!vnc_has_password_support) {
-        open_server(NULL);
+    if (!open_with_password("secret\n"))
         return;
-    }
-    make_password(path, "secret\n");
-    open_server(path);
-    unlink(path);
-    expect("\1\2", 2);
     say("\2", 1);
     hear(challenge, sizeof(challenge));
     say(challenge, sizeof(challenge));
@@ -458,17 +456,10 @@ static void a_wrong_password_waits(void **state)
 /* "None" when a password is wanted, as a broken server would let pass. */
 static void nobody_chooses_no_security(void **state)
 {
-    char path[32];
 
     (void)state;
-    if (!vnc_has_password_support) {
-        open_server(NULL);
+    if (!open_with_password("secret\n"))
         return;
-    }
-    make_password(path, "secret\n");
-    open_server(path);
-    unlink(path);
-    expect("\1\2", 2);
     say("\1", 1);
     assert_true(has_hung_up());
 }
