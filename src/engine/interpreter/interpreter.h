@@ -110,13 +110,22 @@ struct tlb_entry {
 #define TLB_IN_LIST   4u  /* its slot is in tlb_filled[0]; twice that: in tlb_filled[1] */
 #define TLB_GUARDED   16u /* may be written, if somebody looks whether code is hit */
 
-/* Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (memory.c). */
-#define LARGE_2M_BITS 12
-#define LARGE_1G_BITS 9
+/*
+ * Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (memory.c). The upper
+ * half of the address space has bits of its own: an operating system maps RAM by large pages there,
+ * and INVLPG is mostly for small pages of programs.
+ */
+#define LARGE_2M_BITS 13
+#define LARGE_1G_BITS 10
 struct large_pages {
     uint64_t of_2m[(1u << LARGE_2M_BITS) / 64];
     uint64_t of_1g[(1u << LARGE_1G_BITS) / 64];
 };
+
+static inline bool in_same_gigabyte(uint64_t a, uint64_t b)
+{
+    return (a ^ b) >> 30 == 0;
+}
 
 /*
  * A page that user code in the translator asks for again and again. A copy of what the TLB has, and

@@ -135,14 +135,21 @@ static void choose_no_page(struct icpu *c)
     note_invalid(c);
 }
 
+/* The low bits of the page's number, and which half of the address space it is in. */
+static unsigned hash_large(uint64_t linear, unsigned page_bits, unsigned bits)
+{
+    return (unsigned)((linear >> page_bits & ((1u << (bits - 1)) - 1)) |
+                      linear >> 63 << (bits - 1));
+}
+
 static unsigned hash_2m(uint64_t linear)
 {
-    return linear >> 21 & ((1u << LARGE_2M_BITS) - 1);
+    return hash_large(linear, 21, LARGE_2M_BITS);
 }
 
 static unsigned hash_1g(uint64_t linear)
 {
-    return linear >> 30 & ((1u << LARGE_1G_BITS) - 1);
+    return hash_large(linear, 30, LARGE_1G_BITS);
 }
 
 static void bit_set(uint64_t *map, unsigned n)
@@ -180,11 +187,16 @@ static void flush_jumps(struct icpu *c)
     c->jumps_filled = false;
 }
 
+static void flush_fetches(struct icpu *c)
+{
+    for (unsigned n = 0; n < FETCH_SIZE; n++)
+        c->fetches[n].key = FETCH_NONE;
+}
+
 void interp_flush_jumps(struct icpu *c)
 {
     flush_jumps(c);
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        c->fetches[n].key = FETCH_NONE;
+    flush_fetches(c);
     if (c->translator)
         translator_forget_mappings(c->translator, true);
 }
@@ -208,6 +220,14 @@ static void flush_page_jumps(struct icpu *c, uint64_t linear)
     c->fetches[(linear >> 12) & (FETCH_SIZE - 1)].key = FETCH_NONE;
     if (c->translator)
         translator_forget_page(c->translator, linear);
+}
+
+static void flush_gigabyte_jumps(struct icpu *c, uint64_t linear)
+{
+    flush_jumps(c);
+    flush_fetches(c);
+    if (c->translator)
+        translator_forget_gigabyte(c->translator, linear);
 }
 
 void interp_empty_tlb(struct icpu *c)
@@ -269,13 +289,15 @@ void interp_leave_space(struct icpu *c)
 }
 
 /* Calls visit for each slot in use, some of them twice. */
-static void for_each_filled(struct icpu *c, void (*visit)(struct tlb_entry *e, unsigned slot))
+static void for_each_filled(struct icpu *c,
+                            void (*visit)(struct tlb_entry *e, unsigned slot, uint64_t which),
+                            uint64_t which)
 {
     for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
         const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
 
         for (unsigned k = 0; k < filled->count; k++)
-            visit(&c->tlbs[n / 2][filled->slots[k]], filled->slots[k]);
+            visit(&c->tlbs[n / 2][filled->slots[k]], filled->slots[k], which);
     }
 }
 
@@ -289,20 +311,30 @@ void interp_pkru_changed(struct icpu *c, uint32_t before)
         }
 }
 
-static void clear_if_large(struct tlb_entry *e, unsigned slot)
+/* Entries without a tag need not be found. */
+static void clear_large_near(struct tlb_entry *e, unsigned slot, uint64_t linear)
 {
-    if (e->ram & TLB_LARGE)
+    if ((e->ram & TLB_LARGE) &&
+        (in_same_gigabyte(e->read, linear) || in_same_gigabyte(e->write, linear)))
         clear_tags(e, slot);
 }
 
-static void clear_write_tag(struct tlb_entry *e, unsigned slot)
+static void clear_write_tag(struct tlb_entry *e, unsigned slot, uint64_t ram)
 {
+    if (((e->ram ^ ram) & GUEST_PAGE_MASK) == 0)
+        e->write = never(slot);
+}
+
+static void clear_any_write_tag(struct tlb_entry *e, unsigned slot, uint64_t unused)
+{
+    (void)unused;
     e->write = never(slot);
 }
 
 /*
  * A large page is in the TLB as many entries of 4 KiB, and INVLPG invalidates all of them (SDM vol.
- * 3, 4.10.4.1). Which ones belong together is not kept: all parts of large pages are dropped.
+ * 3, 4.10.4.1). Which ones belong together is not kept: all parts of large pages in the same GiB
+ * are dropped.
  */
 void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 {
@@ -314,8 +346,8 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
     for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
         clear_tags(&c->tlbs[kind][slot], slot);
     if (unlikely(may_be_in_large_page(c, linear))) {
-        for_each_filled(c, clear_if_large);
-        interp_flush_jumps(c);
+        for_each_filled(c, clear_large_near, linear);
+        flush_gigabyte_jumps(c, linear);
     } else {
         flush_page_jumps(c, linear);
     }
@@ -323,26 +355,15 @@ void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
 
 void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page)
 {
-    uint64_t ram = tlb_ram(c, page);
-
     meter_count(c, METER_WRITE_TAGS_DROPPED);
     note_invalid(c);
-    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
-        const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
-
-        for (unsigned k = 0; k < filled->count; k++) {
-            struct tlb_entry *e = &c->tlbs[n / 2][filled->slots[k]];
-
-            if (((e->ram ^ ram) & GUEST_PAGE_MASK) == 0)
-                clear_write_tag(e, filled->slots[k]);
-        }
-    }
+    for_each_filled(c, clear_write_tag, tlb_ram(c, page));
 }
 
 void interp_drop_write_tags(struct icpu *c)
 {
     note_invalid(c);
-    for_each_filled(c, clear_write_tag);
+    for_each_filled(c, clear_any_write_tag, 0);
 }
 
 /* ---- the local APIC's page ---- */

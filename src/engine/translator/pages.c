@@ -47,6 +47,14 @@ void translator_forget_page(struct translator *t, uint64_t linear)
             t->current[id] = 0;
 }
 
+void translator_forget_gigabyte(struct translator *t, uint64_t linear)
+{
+    for (unsigned global = 0; global < 2; global++)
+        for (uint32_t id = t->maybe_current[global]; id; id = t->seen[id].current_next[global])
+            if (in_same_gigabyte(~t->current[id], linear))
+                t->current[id] = 0;
+}
+
 void forget_pages(struct translator *t)
 {
     uint32_t next;

@@ -437,6 +437,8 @@ void translator_bring_back(struct translator *t, uint16_t pcid, bool keep);
 void translator_forget_spaces(struct translator *t);
 /* This one may be. */
 void translator_forget_page(struct translator *t, uint64_t linear);
+/* All in the same GiB (in_same_gigabyte()) may be. */
+void translator_forget_gigabyte(struct translator *t, uint64_t linear);
 /* The page at the linear address page_rip, which f says where to find; it is current now. */
 struct tr_page *translator_page(struct translator *t, const struct fetch_entry *f,
                                 uint64_t page_rip);
