@@ -5,7 +5,7 @@
  * common. Chains of them begin anywhere and are as long as ECX says; each is run twice or more.
  * What they work out is compared with the same by a loop. Between chains code is written.
  * Meanwhile two more processors run chains of pieces of their own, which nobody writes, in
- * 32-bit mode. eviction.py looks at --stats.
+ * 32-bit mode. counts.py looks at --stats.
  */
 #include "runtime.inc"
 

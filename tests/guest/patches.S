@@ -2,7 +2,7 @@
  * patches.S - code whose immediates are written again and again, each time before it runs
  *
  * Each instruction is compared with the one that has the same number in a register.
- * patches.py looks at --stats: the translator must not make it anew each time.
+ * counts.py looks at --stats: the translator must not make it anew each time.
  */
 #include "runtime.inc"
 
