@@ -80,7 +80,7 @@ static inline struct rig *rig(const struct device_class *controller)
 static inline void drain(struct rig *r)
 {
     for (unsigned n = 0; n < DRIVES; n++)
-        FUZZ_LOCKED(r->t, r->drives[n]->class->quiesce(r->drives[n]));
+        fuzz_pause(r->t, r->drives[n]);
 }
 
 static inline struct device *which_device(struct rig *r, uint8_t what)

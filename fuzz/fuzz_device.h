@@ -127,10 +127,27 @@ static inline void fuzz_begin(struct device_test *t, struct fuzz_saved *saved)
     }
 }
 
-/* Load the rest of the input as a saved state: hostile, so it may be refused, not more. */
+/*
+ * Load the rest of the input as a saved state, while the device is paused: hostile, so it may be
+ * refused, not more. Machine lock held.
+ */
 static inline void fuzz_load_state(struct fuzz_input *in, struct device *dev)
 {
+    if (dev->class->quiesce)
+        dev->class->quiesce(dev);
     state_load(&dev->class->state, dev, in->data, in->left, NULL);
+    if (dev->class->resume)
+        dev->class->resume(dev);
+}
+
+/* Wait until nothing of the device is under way. */
+static inline void fuzz_pause(struct device_test *t, struct device *dev)
+{
+    machine_lock(t->machine);
+    dev->class->quiesce(dev);
+    if (dev->class->resume)
+        dev->class->resume(dev);
+    machine_unlock(t->machine);
 }
 
 #endif

@@ -119,7 +119,7 @@ static void add_command(struct rig *r, struct fuzz_input *in, uint8_t what)
 
 static void drain(struct rig *r)
 {
-    FUZZ_LOCKED(r->t, r->nvme->class->quiesce(r->nvme));
+    fuzz_pause(r->t, r->nvme);
 }
 
 /* A command of any bytes, or a few that matter of a good one changed. */

@@ -247,7 +247,7 @@ static void quiesce(struct rig *r)
 {
     for (struct device *dev = machine_first_device(r->t->machine); dev; dev = dev->next)
         if (dev->class->quiesce)
-            FUZZ_LOCKED(r->t, dev->class->quiesce(dev));
+            fuzz_pause(r->t, dev);
 }
 
 /* CMOS memory and the flash are kept. */

@@ -15,6 +15,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+#define LIST_MAX 5u
+
 struct inner {
     uint8_t index;
     uint32_t words[3];
@@ -31,6 +33,7 @@ struct object {
     struct timer timer;
     struct irq_line line;
     struct inner inner[2];
+    struct state_list list; /* of struct inner */
     uint32_t extra;
 };
 
@@ -51,6 +54,7 @@ static const struct state_field fields[] = {
     STATE_TIMER(struct object, timer),
     STATE_LINE(struct object, line),
     STATE_STRUCTS(struct object, inner, inner_fields),
+    STATE_LIST(struct object, list, LIST_MAX, struct inner, inner_fields),
     STATE_END,
 };
 
@@ -101,6 +105,9 @@ static void check_ranges(const struct object *object)
     must(*(const uint8_t *)&object->on <= 1 && object->small <= 9 && object->port <= 0x3ff);
     must(object->big <= 1ull << 40 && object->word != 13);
     must(object->inner[0].index <= 2 && object->inner[1].index <= 2);
+    must(object->list.count <= LIST_MAX);
+    for (unsigned n = 0; n < object->list.count; n++)
+        must(((const struct inner *)object->list.elements)[n].index <= 2);
 }
 
 static void check_round_trip(struct object *object, const struct state_buffer *saved)
@@ -127,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t printed = 0;
 
     timer_init(&object.timer, clocks, CLOCK_ID_VIRTUAL, (timer_fn *)abort, NULL);
+    must(state_list_add(&object.list, sizeof(struct inner)) != NULL);
     before = save(&object);
     if (state_load(&table, &object, data, size, &err)) {
         must(err.code != 0);
@@ -142,6 +150,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     must(printed > 0);
     free(before.data);
     free(after.data);
+    state_list_free(&object.list);
     timer_done(&object.timer);
     clocks_free(clocks);
     return 0;

@@ -150,7 +150,7 @@ static void take_used(struct rig *r, struct driver_queue *q)
 
 static void drain(struct rig *r)
 {
-    FUZZ_LOCKED(r->t, r->blk->class->quiesce(r->blk));
+    fuzz_pause(r->t, r->blk);
 }
 
 static void step(struct rig *r, struct fuzz_input *in)

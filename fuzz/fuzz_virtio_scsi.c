@@ -62,7 +62,7 @@ static void take_used(struct rig *r)
 
 static void drain(struct rig *r)
 {
-    FUZZ_LOCKED(r->t, r->hba->class->quiesce(r->hba));
+    fuzz_pause(r->t, r->hba);
 }
 
 static void kick(struct rig *r)

@@ -176,7 +176,7 @@ static void take_input(struct rig *r, struct fuzz_input *in, uint8_t what)
 
 static void drain(struct rig *r)
 {
-    FUZZ_LOCKED(r->t, r->devices[1]->class->quiesce(r->devices[1]));
+    fuzz_pause(r->t, r->devices[1]);
 }
 
 static void change_state(struct rig *r, struct fuzz_input *in, uint8_t what)

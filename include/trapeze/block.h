@@ -79,14 +79,18 @@ void block_drain_owner(struct block *block, block_owns_fn *owns, const void *own
 
 /*
  * An error that pauses the machine (werror=, rerror=): its request is kept, and pause() told why.
- * block_retry() tries all again that were kept. Without pause() such errors are reported like
- * others.
+ * Without pause() such errors are reported like others.
  */
 typedef void block_pause_fn(void *opaque, const char *why);
 void block_set_pause(struct block *block, block_pause_fn *pause, void *opaque);
-void block_retry(struct block *block);
-/* In a device's quiesce(): as block_drain(), but what was kept stays. */
+/*
+ * In a device's quiesce(): as block_drain(), but what was kept stays. The device takes all of it
+ * back, in the order in which it failed, makes it a part of its state, and begins it anew in its
+ * resume(). block_take_kept(): a request that is the caller's again without done(), and with what
+ * it failed; NULL: there is none.
+ */
 void block_quiesce(struct block *block);
+struct block_request *block_take_kept(struct block *block, int *out_status);
 
 /* The properties of a description, for help texts. */
 extern const struct property block_properties[];

@@ -26,16 +26,26 @@ enum state_type {
     STATE_TYPE_TIMER,  /* struct timer: armed or not, and its deadline on the virtual clock */
     STATE_TYPE_LINE,   /* struct irq_line: its level */
     STATE_TYPE_STRUCT, /* count nested structs of element_size, each walked by fields */
+    STATE_TYPE_LIST,   /* struct state_list: up to count of these; no lists within */
+};
+
+/*
+ * Structs of which there may be none or many. Zero-initialise; state_list_free() when done. To
+ * empty it, set its count to 0.
+ */
+struct state_list {
+    void *elements;
+    uint32_t count, capacity;
 };
 
 struct state_field {
     const char *name;
     enum state_type type;
     size_t offset;                    /* in the structure that the table describes */
-    size_t count;                     /* elements; 1 for a scalar */
+    size_t count;                     /* elements; 1 for a scalar; of a list the most */
     size_t element_size;              /* bytes from one element to the next */
     uint64_t min, max;                /* allowed values of integers, both included */
-    const struct state_field *fields; /* of STATE_TYPE_STRUCT */
+    const struct state_field *fields; /* of STATE_TYPE_STRUCT and _LIST */
 };
 
 /* Fields that are saved only when they matter; a reader without them keeps reset values. */
@@ -89,6 +99,8 @@ struct state_table {
     STATE_FIELD_(st, STATE_TYPE_STRUCT, f, 1, STATE_SIZEOF_(st, f), 0, 0, sub)
 #define STATE_STRUCTS(st, f, sub)                                                                  \
     STATE_FIELD_(st, STATE_TYPE_STRUCT, f, STATE_LENGTH_(st, f), STATE_SIZEOF_(st, f[0]), 0, 0, sub)
+#define STATE_LIST(st, f, most, element, sub)                                                      \
+    STATE_FIELD_(st, STATE_TYPE_LIST, f, most, sizeof(element), 0, 0, sub)
 #define STATE_END                                                                                  \
     {                                                                                              \
         .type = STATE_TYPE_END                                                                     \
@@ -99,6 +111,10 @@ struct state_buffer {
     uint8_t *data;
     size_t size_bytes, capacity_bytes;
 };
+
+/* One more element, of zeros, which is valid until the next call. NULL: out of memory. */
+void *state_list_add(struct state_list *list, size_t element_size);
+void state_list_free(struct state_list *list);
 
 /*
  * Append the object's state. The format (docs/formats/state.md) names every

@@ -391,18 +391,6 @@ static struct device *add_drive(const struct run_media *media, struct machine *m
     return dev;
 }
 
-/* What failed is tried again when the machine is resumed, and ends with it. */
-static void on_machine_state(void *opaque, struct machine *machine, enum machine_state state)
-{
-    const struct run_media *media = opaque;
-
-    for (unsigned i = 0; i < sizeof(media->disks) / sizeof(media->disks[0]); i++)
-        if (media->disks[i] && state == MACHINE_RUNNING)
-            block_retry(media->disks[i]);
-        else if (media->disks[i] && state == MACHINE_STOPPED)
-            block_drain(media->disks[i]);
-}
-
 static int add_seed(struct run_media *media, struct machine *machine, struct block **out_disk,
                     struct error *err)
 {
@@ -422,8 +410,6 @@ int run_add_disks(struct run_media *media, struct machine *machine, struct error
 {
     struct block **next = media->disks;
 
-    if (machine_observe(machine, on_machine_state, media))
-        return error_set(err, ENOMEM, "out of memory");
     if (media->image_disk &&
         !add_drive(media, machine, media->image_disk, media->image_is_cd, NULL, next++, err))
         return -EINVAL;

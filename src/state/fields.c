@@ -43,7 +43,7 @@ static enum code code_of(enum state_type type)
         [STATE_TYPE_U16] = CODE_U16,       [STATE_TYPE_U32] = CODE_U32,
         [STATE_TYPE_U64] = CODE_U64,       [STATE_TYPE_BYTES] = CODE_BYTES,
         [STATE_TYPE_TIMER] = CODE_TIMER,   [STATE_TYPE_LINE] = CODE_LINE,
-        [STATE_TYPE_STRUCT] = CODE_STRUCT,
+        [STATE_TYPE_STRUCT] = CODE_STRUCT, [STATE_TYPE_LIST] = CODE_STRUCT,
     };
 
     return (enum code)codes[type];
@@ -87,9 +87,67 @@ static uint64_t get_le(const uint8_t *bytes, size_t size)
 
 /* ---- elements in memory ---- */
 
+static bool has_fields(const struct state_field *field)
+{
+    return field->type == STATE_TYPE_STRUCT || field->type == STATE_TYPE_LIST;
+}
+
+static struct state_list *list_at(const struct state_field *field, const void *object)
+{
+    return (struct state_list *)((char *)(uintptr_t)object + field->offset);
+}
+
+static size_t element_count(const struct state_field *field, const void *object)
+{
+    return field->type == STATE_TYPE_LIST ? list_at(field, object)->count : field->count;
+}
+
 static void *element_at(const struct state_field *field, const void *object, size_t index)
 {
-    return (char *)(uintptr_t)object + field->offset + index * field->element_size;
+    char *first = (char *)(uintptr_t)object + field->offset;
+
+    if (field->type == STATE_TYPE_LIST)
+        first = list_at(field, object)->elements;
+    return first + index * field->element_size;
+}
+
+static bool list_reserve(struct state_list *list, size_t element_size, size_t count)
+{
+    void *elements;
+
+    if (count <= list->capacity)
+        return true;
+    elements = realloc(list->elements, count * element_size);
+    if (!elements)
+        return false;
+    list->elements = elements;
+    list->capacity = (uint32_t)count;
+    return true;
+}
+
+/* Room was reserved. */
+static void list_resize(struct state_list *list, size_t element_size, size_t count)
+{
+    if (count)
+        memset(list->elements, 0, count * element_size);
+    list->count = (uint32_t)count;
+}
+
+void *state_list_add(struct state_list *list, size_t element_size)
+{
+    size_t more = list->capacity ? 2 * (size_t)list->capacity : 8;
+    void *element;
+
+    if (list->count == list->capacity && !list_reserve(list, element_size, more))
+        return NULL;
+    element = (char *)list->elements + list->count++ * element_size;
+    return memset(element, 0, element_size);
+}
+
+void state_list_free(struct state_list *list)
+{
+    free(list->elements);
+    *list = (struct state_list){0};
 }
 
 static uint64_t element_value(const struct state_field *field, const void *element)
@@ -222,13 +280,13 @@ static int save_struct(const struct state_field *field, const void *element,
 static int save_elements(const struct state_field *field, const void *object,
                          struct state_buffer *out)
 {
-    size_t size = element_bytes(code_of(field->type));
+    size_t size = element_bytes(code_of(field->type)), count = element_count(field, object);
     int ret = 0;
 
-    for (size_t i = 0; i < field->count && !ret; i++) {
+    for (size_t i = 0; i < count && !ret; i++) {
         const void *element = element_at(field, object, i);
 
-        if (field->type == STATE_TYPE_STRUCT)
+        if (has_fields(field))
             ret = save_struct(field, element, out);
         else if (field->type == STATE_TYPE_TIMER)
             ret = save_timer(element, out);
@@ -244,7 +302,7 @@ static int save_fields(const struct state_field *fields, const void *object,
     for (const struct state_field *field = fields; field && field->type; field++) {
         size_t at;
 
-        if (put_head(out, code_of(field->type), field->name, field->count, &at) ||
+        if (put_head(out, code_of(field->type), field->name, element_count(field, object), &at) ||
             save_elements(field, object, out) || end_length(out, at))
             return -ENOMEM;
     }
@@ -441,12 +499,16 @@ static int check_shape(const struct state_field *field, const struct record *rec
 static int load_field(const struct state_field *field, void *object, struct record *record)
 {
     struct reader *contents = &record->contents;
+    bool is_list = field->type == STATE_TYPE_LIST;
     int ret = check_shape(field, record);
 
+    if (is_list && contents->store)
+        list_resize(list_at(field, object), field->element_size, record->count);
     for (size_t i = 0; i < record->count && !ret; i++) {
-        void *element = element_at(field, object, i);
+        /* while it is checked a list has no such element yet, and nothing looks at one */
+        void *element = is_list && !contents->store ? object : element_at(field, object, i);
 
-        if (field->type == STATE_TYPE_STRUCT)
+        if (has_fields(field))
             ret = load_struct(field, element, contents);
         else if (field->type == STATE_TYPE_TIMER)
             ret = load_timer(field, element, contents);
@@ -455,6 +517,9 @@ static int load_field(const struct state_field *field, void *object, struct reco
     }
     if (!ret && contents->left)
         ret = error_set(contents->err, EINVAL, "field '%s' has bytes left over", field->name);
+    if (!ret && is_list &&
+        !list_reserve(list_at(field, object), field->element_size, record->count))
+        ret = error_set(contents->err, ENOMEM, "out of memory for '%s'", field->name);
     return ret;
 }
 
@@ -605,7 +670,7 @@ static void print_fields(struct printer *printer, const struct state_field *fiel
 static void print_structs(struct printer *printer, const struct state_field *field,
                           const void *object)
 {
-    for (size_t i = 0; i < field->count; i++) {
+    for (size_t i = 0; i < element_count(field, object); i++) {
         print(printer, "%*s%s", (int)printer->indent, "", field->name);
         if (field->count > 1)
             print(printer, "[%zu]", i);
@@ -635,7 +700,7 @@ static void print_fields(struct printer *printer, const struct state_field *fiel
                          const void *object)
 {
     for (const struct state_field *field = fields; field && field->type; field++) {
-        if (field->type == STATE_TYPE_STRUCT)
+        if (has_fields(field))
             print_structs(printer, field, object);
         else
             print_field(printer, field, object);
@@ -702,6 +767,7 @@ static void json_value(struct printer *printer, const struct state_field *field,
             print(printer, "null");
         break;
     case STATE_TYPE_STRUCT:
+    case STATE_TYPE_LIST:
         json_object(printer, field->fields, element);
         break;
     default:
@@ -718,12 +784,12 @@ static void json_elements(struct printer *printer, const struct state_field *fie
         print(printer, "\"");
         return;
     }
-    if (field->count == 1) {
+    if (field->count == 1 && field->type != STATE_TYPE_LIST) {
         json_value(printer, field, element_at(field, object, 0));
         return;
     }
     print(printer, "[");
-    for (size_t i = 0; i < field->count; i++) {
+    for (size_t i = 0; i < element_count(field, object); i++) {
         print(printer, "%s", i ? "," : "");
         json_value(printer, field, element_at(field, object, i));
     }

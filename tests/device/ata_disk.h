@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "devices/ata/ata.h"
 #include "devices/devices.h"
+#include "disk_test.h"
 #include "trapeze/block.h"
 
 #define RAM_BYTES  (8u << 20)

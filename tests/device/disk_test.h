@@ -11,7 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "device_test.h"
+#include "trapeze/block.h"
 #include "trapeze/device.h"
+#include "trapeze/machine.h"
 
 static inline void disk_fill(uint8_t *bytes, size_t size, unsigned seed)
 {
@@ -49,6 +52,21 @@ static inline bool disk_image_is(const char *path, uint64_t offset, uint8_t valu
         is &= bytes[n] == value;
     free(bytes);
     return is;
+}
+
+/* ---- errors that pause the machine ---- */
+
+static inline void disk_pause_for(void *machine, const char *why)
+{
+    machine_pause_for((struct machine *)machine, why);
+}
+
+/* The main loop has taken up what was asked for. */
+static inline void disk_wait_for_pause(struct device_test *t)
+{
+    for (unsigned n = 0; n < 1000 && machine_get_state(t->machine) != MACHINE_PAUSED; n++)
+        loop_once(t->loop, 10000000);
+    assert_int_equal(machine_get_state(t->machine), MACHINE_PAUSED);
 }
 
 /* Attach one more, with a property and a drive (NULL: without); an error must have text in it. */

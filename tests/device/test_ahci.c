@@ -501,17 +501,26 @@ static void others_wait_for_queued_commands(void **state)
 
 /* ---- errors that pause the machine ---- */
 
-static void pause_for(void *opaque, const char *why)
+static void begin_with_errors(const char *options)
 {
-    machine_pause_for(opaque, why);
+    begin(options);
+    block_set_pause(f.blocks[0], disk_pause_for, f.t->machine);
 }
 
 static int set_up_full_disk(void **state)
 {
     (void)state;
-    begin(",fault=write:1:2:enospc");
-    block_set_pause(f.blocks[0], pause_for, f.t->machine);
+    begin_with_errors(",fault=write:1:2:enospc");
     return 0;
+}
+
+/* Saved and loaded in between. */
+static void wait_for_pause_and_resume(void)
+{
+    disk_wait_for_pause(f.t);
+    device_test_round_trip(f.t, f.disk);
+    device_test_round_trip(f.t, f.controller);
+    machine_resume(f.t->machine);
 }
 
 /* Paused as the machine is, what failed is neither ended nor forgotten. */
@@ -522,18 +531,69 @@ static void what_a_full_disk_refuses_is_tried_again(void **state)
     ahci_put_queued(f.t, 0, 0, true, 100, 32, false, DATA);
     ahci_put_queued(f.t, 0, 1, true, 200, 32, false, DATA + 32 * SECTOR);
     ahci_issue(f.t, 0, 3, true);
-    for (unsigned n = 0; n < 1000 && machine_get_state(f.t->machine) != MACHINE_PAUSED; n++)
-        loop_once(f.t->loop, 10000000);
-    assert_int_equal(machine_get_state(f.t->machine), MACHINE_PAUSED);
+    disk_wait_for_pause(f.t);
     assert_true(ahci_read(f.t, 0, P_SACT) != 0);
-    machine_resume(f.t->machine);
-    machine_lock(f.t->machine);
-    block_retry(f.blocks[0]);
-    machine_unlock(f.t->machine);
+    wait_for_pause_and_resume();
     ahci_wait(f.t, 0, 3);
     assert_int_equal(ahci_read(f.t, 0, P_TFD), OK);
     expect_file(100 * SECTOR, DATA, 32 * SECTOR);
     expect_file(200 * SECTOR, DATA + 32 * SECTOR, 32 * SECTOR);
+}
+
+/* Those that are not queued, too, at each of their requests to the disk. */
+static void commands_that_failed_are_state(void **state)
+{
+    static const struct {
+        const char *fault;
+        uint8_t code;
+        bool is_out, cache;
+    } rows[] = {
+        {"write:1:2", 0x35, true, true},   /* WRITE DMA EXT */
+        {"flush:2:2", 0x35, true, false},  /* the flush behind it */
+        {"read:1:2", 0x25, false, true},   /* READ DMA EXT */
+        {"read:1:2", 0x24, false, true},   /* READ SECTORS EXT, which has a PIO setup frame */
+        {"flush:1:2", 0xea, false, true},  /* FLUSH CACHE EXT */
+        {"discard:1:2", 0x06, true, true}, /* DATA SET MANAGEMENT */
+    };
+    struct driver_command no_cache = command(0xef, 0, 0, 0, 0); /* SET FEATURES, which flushes */
+
+    no_cache.features = 0x82;
+    for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        bool has_data = rows[n].code != 0xea;
+        struct driver_command c =
+            command(rows[n].code, 40, has_data ? 1 : 0, DATA, has_data ? SECTOR : 0);
+        char options[64];
+        unsigned rises;
+
+        snprintf(options, sizeof(options), ",werror=pause,rerror=pause,fault=%s", rows[n].fault);
+        begin_with_errors(options);
+        if (!rows[n].cache)
+            assert_int_equal(run(&no_cache), OK);
+        fill(DATA, SECTOR, 3);
+        if (rows[n].code == 0x06) {
+            memset(ram(DATA), 0, SECTOR);
+            put_le64(ram(DATA), 8 | 8ull << 48);
+            c.features = 1;
+        }
+        c.is_out = rows[n].is_out;
+        ahci_put(f.t, 0, 5, &c);
+        rises = f.irq[0].rises;
+        ahci_issue(f.t, 0, 1u << 5, false);
+        for (unsigned turn = 0; turn < 2; turn++) {
+            disk_wait_for_pause(f.t);
+            assert_int_equal(ahci_read(f.t, 0, P_CI), 1u << 5);
+            assert_int_equal(f.irq[0].rises, rises);
+            wait_for_pause_and_resume();
+        }
+        ahci_wait(f.t, 0, 1u << 5);
+        assert_int_equal(ahci_read(f.t, 0, P_TFD), OK);
+        if (rows[n].code == 0x35)
+            expect_file(40 * SECTOR, DATA, SECTOR);
+        if (has_data && !rows[n].is_out)
+            expect_image(DATA, 0, 40 * SECTOR, SECTOR);
+        assert_int_equal(run_plain(0xea, 0, 0), OK);
+        tear_down(state);
+    }
 }
 
 /* ---- other commands ---- */
@@ -831,6 +891,7 @@ int main(void)
         TEST(others_wait_for_queued_commands),
         cmocka_unit_test_setup_teardown(what_a_full_disk_refuses_is_tried_again, set_up_full_disk,
                                         tear_down),
+        cmocka_unit_test(commands_that_failed_are_state),
         TEST(it_says_what_it_is),
         TEST(features_are_set),
         cmocka_unit_test_setup_teardown(a_disk_that_is_written_through_has_no_cache,

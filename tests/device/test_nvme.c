@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "devices/devices.h"
+#include "devices/nvme/nvme.h"
 #include "disk_test.h"
 #include "nvme_driver.h"
 #include "trapeze/block.h"
@@ -934,6 +935,155 @@ static void a_reset_waits_for_what_is_under_way(void **state)
     machine_resume(f.t->machine);
 }
 
+/* Commands of all kinds that fail, in their queue of 16, and one that does not. */
+static const uint8_t kept[] = {WRITE, READ, COMPARE, ZEROES, DATASET, FLUSH};
+#define KEPT (sizeof(kept) / sizeof(kept[0]))
+
+static uint16_t add_kept(void)
+{
+    uint16_t first = f.d.next_cid;
+
+    for (unsigned n = 0; n < KEPT; n++) {
+        struct nvme_test_command c = nvme_transfer(kept[n], 8 * n, 8, f.data + 4096 * n, 0);
+
+        if (kept[n] == WRITE)
+            c.dword[12] |= 1u << 30; /* FUA */
+        if (kept[n] == DATASET) {
+            put_le32(ram(c.prp1 + 4), 8);
+            put_le64(ram(c.prp1 + 8), 100);
+            c.dword[10] = 0;
+            c.dword[11] = 4;
+        }
+        nvme_add(&f.d, 1, &c);
+    }
+    return first;
+}
+
+static void make_machine_with_kept_commands(void)
+{
+    struct nvme_test_command works;
+
+    make_machine(",werror=pause,rerror=pause,fault=write:1:2+read:2:2+zero:1+discard:1+flush:1:2");
+    block_set_pause(f.disk, disk_pause_for, f.t->machine);
+    start();
+    disk_fill(ram(f.data), 4096, 7);
+    disk_write_image(f.path, DISK_BYTES, 10);
+    disk_read_image(f.path, 16 * SECTOR, ram(f.data + 2 * 4096), 4096); /* to be compared */
+    works = nvme_transfer(READ, 64, 8, f.data + 8 * 4096, 0);
+    nvme_add(&f.d, 1, &works);
+}
+
+/* The next that ends; whenever something fails, the machine is saved and loaded. */
+static struct nvme_test_entry wait_through_pauses(void)
+{
+    struct nvme_test_entry entry = {.status = 0xffff};
+
+    for (unsigned n = 0; n < 10000 && !nvme_take(&f.d, 1, &entry); n++) {
+        if (machine_get_state(f.t->machine) == MACHINE_PAUSED) {
+            device_test_round_trip(f.t, f.nvme);
+            machine_resume(f.t->machine);
+        }
+        device_test_loop(f.t);
+        usleep(100);
+    }
+    return entry;
+}
+
+static void commands_that_failed_are_state(void **state)
+{
+    struct nvme_test_entry entry;
+    uint8_t bytes[4096];
+    unsigned ended = 0;
+    uint16_t first;
+
+    make_machine_with_kept_commands();
+    first = add_kept();
+    nvme_ring(&f.d, 1);
+    disk_wait_for_pause(f.t);
+    assert_true(nvme_take(&f.d, 1, &entry));
+    assert_int_equal(entry.cid, first - 1);
+    assert_false(nvme_take(&f.d, 1, &entry));
+    for (unsigned n = 0; n < KEPT; n++) {
+        entry = wait_through_pauses();
+        assert_int_equal(entry.status, 0);
+        ended |= 1u << (entry.cid - first);
+    }
+    assert_int_equal(ended, (1u << KEPT) - 1);
+    nvme_release(&f.d, 1);
+    assert_false(nvme_take(&f.d, 1, &entry));
+    disk_read_image(f.path, 0, bytes, sizeof(bytes));
+    assert_memory_equal(bytes, ram(f.data), sizeof(bytes));
+    disk_read_image(f.path, 8 * SECTOR, bytes, sizeof(bytes));
+    assert_memory_equal(bytes, ram(f.data + 4096), sizeof(bytes));
+    assert_true(disk_image_is(f.path, 24 * SECTOR, 0, 4096));
+    for (unsigned n = 0; n < 20; n++) /* none of them takes room any more */
+        assert_int_equal(io(READ, 0, 1), 0);
+    tear_down(state);
+}
+
+static void a_shutdown_that_failed_is_state(void **state)
+{
+    make_machine(",werror=pause,fault=flush:1:2");
+    block_set_pause(f.disk, disk_pause_for, f.t->machine);
+    start();
+    assert_int_equal(io(WRITE, 0, 1), 0);
+    nvme_write(&f.d, NVME_REG_CC, NVME_CC_START | 0x4000);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        disk_wait_for_pause(f.t);
+        assert_int_equal(nvme_read(&f.d, NVME_REG_CSTS), 0x5);
+        device_test_round_trip(f.t, f.nvme);
+        machine_resume(f.t->machine);
+    }
+    for (unsigned n = 0; n < 10000 && nvme_read(&f.d, NVME_REG_CSTS) != 0x9; n++) {
+        device_test_loop(f.t);
+        usleep(100);
+    }
+    assert_int_equal(nvme_read(&f.d, NVME_REG_CSTS), 0x9);
+    tear_down(state);
+}
+
+static bool can_keep(unsigned sq)
+{
+    struct state_list *list = &container_of(f.nvme, struct nvme, function.dev)->kept;
+    struct nvme_kept *first = list->elements;
+    struct state_buffer bad = {0};
+    struct error err = {0};
+    uint16_t before = first->sq;
+    int result;
+
+    first->sq = (uint16_t)sq;
+    assert_int_equal(state_save(&f.nvme->class->state, f.nvme, &bad, &err), 0);
+    first->sq = before;
+    result = state_load(&f.nvme->class->state, f.nvme, bad.data, bad.size_bytes, &err);
+    free(bad.data);
+    if (result)
+        assert_true(err.text[0]);
+    return !result;
+}
+
+static void hostile_kept_commands_are_refused(void **state)
+{
+    struct state_list *list;
+
+    make_machine_with_kept_commands();
+    add_kept();
+    nvme_ring(&f.d, 1);
+    disk_wait_for_pause(f.t);
+    list = &container_of(f.nvme, struct nvme, function.dev)->kept;
+    assert_false(can_keep(0)); /* admin commands are never kept */
+    assert_false(can_keep(2)); /* no such queue */
+    assert_false(can_keep(NVME_MAX_QUEUES));
+    while (list->count < 15) {
+        struct nvme_kept *more = state_list_add(list, sizeof(*more));
+
+        more->sq = 1;
+    }
+    assert_false(can_keep(1)); /* one has been posted: there is room for 14 */
+    list->count = 14;
+    assert_true(can_keep(1));
+    tear_down(state);
+}
+
 static void state_survives_in_the_middle(void **state)
 {
     struct nvme_test_command event = admin(EVENT, 0, 0, 0);
@@ -1017,6 +1167,9 @@ int main(void)
         TEST(events_are_told_when_asked_for),
         TEST(a_head_beyond_the_tail_is_refused),
         TEST(a_reset_waits_for_what_is_under_way),
+        cmocka_unit_test(commands_that_failed_are_state),
+        cmocka_unit_test(a_shutdown_that_failed_is_state),
+        cmocka_unit_test(hostile_kept_commands_are_refused),
         TEST(state_survives_in_the_middle),
         TEST(properties_are_checked),
     };

@@ -474,6 +474,123 @@ static void device_reset_is_for_cds(void **state)
     assert_int_equal(word(DATA, 0), 0x85c0);
 }
 
+/* ---- errors that pause the machine ---- */
+
+static void wait_for_pause_and_resume(void)
+{
+    disk_wait_for_pause(f.t);
+    assert_int_equal(test_inb(f.t, 0x3f6) & (ATA_BSY | ATA_DRQ), ATA_BSY);
+    device_test_round_trip(f.t, f.disk);
+    device_test_round_trip(f.t, f.controller);
+    machine_resume(f.t->machine);
+}
+
+/* By DMA or through the data register, at each request to the disk; each fails twice. */
+static void commands_that_failed_are_state(void **state)
+{
+    static const struct {
+        const char *fault;
+        uint8_t code;
+        uint16_t sectors, before; /* before: that move until it fails */
+        bool is_out, is_dma;
+    } rows[] = {
+        {"read:1:2", 0x24, 20, 0, false, false},  /* READ SECTORS EXT */
+        {"read:2:2", 0x24, 20, 16, false, false}, /* the rest of it */
+        {"write:1:2", 0x34, 20, 16, true, false}, /* WRITE SECTORS EXT */
+        {"write:2:2", 0x34, 20, 20, true, false}, /* the rest of it */
+        {"flush:1:2", 0xea, 0, 0, false, false},  /* FLUSH CACHE EXT */
+        {"flush:1:2", 0xce, 2, 2, true, false},   /* WRITE MULTIPLE FUA EXT */
+        {"read:1:2", 0x25, 20, 0, false, true},   /* READ DMA EXT */
+        {"write:1:2", 0x35, 20, 0, true, true},   /* WRITE DMA EXT */
+        {"flush:1:2", 0x3d, 20, 0, true, true},   /* WRITE DMA FUA EXT */
+        {"discard:1:2", 0x06, 1, 0, true, true},  /* DATA SET MANAGEMENT */
+    };
+
+    for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        uint32_t size = rows[n].sectors * SECTOR, before = rows[n].before * SECTOR;
+        struct driver_command c = command(rows[n].code, 40, rows[n].sectors, DATA, size);
+        char options[64];
+        unsigned rises;
+
+        snprintf(options, sizeof(options), ",werror=pause,rerror=pause,fault=%s", rows[n].fault);
+        begin(options);
+        block_set_pause(f.blocks[0], disk_pause_for, f.t->machine);
+        run_plain(0xc6, ATA_LBA, 0, 2); /* SET MULTIPLE */
+        fill(DATA, size, 3);
+        if (rows[n].code == 0x06) {
+            memset(ram(DATA), 0, SECTOR);
+            put_le64(ram(DATA), 8 | 8ull << 48);
+            c.features = 1;
+        }
+        if (rows[n].is_dma) {
+            ide_put_table(f.t, 0, &c);
+            test_outb(f.t, BM(0), rows[n].is_out ? 0 : 8);
+            test_outb(f.t, BM(2), 6);
+        }
+        ide_issue(f.t, 0, &c);
+        if (rows[n].is_dma)
+            test_outb(f.t, BM(0), rows[n].is_out ? 1 : 9);
+        for (uint32_t at = 0; at < before; at += 2) {
+            assert_int_equal(ide_wait(f.t, 0) & ATA_DRQ, ATA_DRQ);
+            if (rows[n].is_out)
+                test_outw(f.t, 0x1f0, get_le16(ram(DATA + at)));
+            else
+                put_le16(ram(DATA + at), test_inw(f.t, 0x1f0));
+        }
+        reg(7); /* no interrupt is left of the blocks before */
+        rises = f.irq[0].rises;
+        for (unsigned turn = 0; turn < 2; turn++) {
+            assert_int_equal(f.irq[0].rises, rises);
+            wait_for_pause_and_resume();
+        }
+        if (!rows[n].is_dma && size > before)
+            ide_move(f.t, 0, DATA + before, size - before, SECTOR, rows[n].is_out);
+        ide_wait(f.t, 0);
+        assert_true(f.irq[0].rises > rises);
+        if (rows[n].is_dma)
+            assert_int_equal(test_inb(f.t, BM(2)) & 7, 4); /* an interrupt, and not active */
+        assert_int_equal(reg(7), OK);
+        if (rows[n].is_out && rows[n].code != 0x06)
+            expect_file(40 * SECTOR, DATA, size);
+        else if (rows[n].code != 0x06)
+            expect_image(DATA, 0, 40 * SECTOR, size);
+        tear_down(state);
+    }
+}
+
+static void a_phase_without_a_request_is_refused(void **state)
+{
+    static const struct {
+        const char *field;
+        uint64_t value;
+    } rows[] = {{"left", 0}, {"is_media", 0}, {"position", SECTOR}, {"phase", ATA_PHASE_EMPTY}};
+
+    begin(",rerror=pause,fault=read:1");
+    block_set_pause(f.blocks[0], disk_pause_for, f.t->machine);
+    issue(0x24, 40, 1);
+    disk_wait_for_pause(f.t);
+    for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        struct state_buffer saved = {0};
+        struct error err = {0};
+        uint8_t *at, length;
+
+        assert_int_equal(state_save(&f.disk->class->state, f.disk, &saved, &err), 0);
+        at = memmem(saved.data, saved.size_bytes, rows[n].field, strlen(rows[n].field));
+        assert_non_null(at);
+        length = at[strlen(rows[n].field) + 4];
+        memcpy(at + strlen(rows[n].field) + 8, &rows[n].value, length);
+        assert_int_equal(
+            state_load(&f.disk->class->state, f.disk, saved.data, saved.size_bytes, &err), -EINVAL);
+        assert_non_null(
+            strstr(err.text, rows[n].value == SECTOR ? "more was moved" : "nothing that the disk"));
+        free(saved.data);
+    }
+    machine_resume(f.t->machine);
+    assert_int_equal(ide_move(f.t, 0, DATA, SECTOR, SECTOR, false), OK);
+    expect_image(DATA, 0, 40 * SECTOR, SECTOR);
+    tear_down(state);
+}
+
 /* ---- state ---- */
 
 static void the_middle_of_a_transfer_is_state(void **state)
@@ -569,6 +686,8 @@ int main(void)
         TEST(packets_move_by_dma),
         TEST(a_cd_goes_in_the_middle_of_a_command),
         TEST(device_reset_is_for_cds),
+        cmocka_unit_test(commands_that_failed_are_state),
+        cmocka_unit_test(a_phase_without_a_request_is_refused),
         TEST(the_middle_of_a_transfer_is_state),
         TEST(blocks_that_cannot_be_are_refused),
         TEST(firmware_finds_drives_by_their_paths),

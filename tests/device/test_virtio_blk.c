@@ -413,25 +413,17 @@ static void a_kick_ends_while_the_guest_goes_on(void **state)
 
 /* ---- errors that pause the machine ---- */
 
-static void pause_for(void *opaque, const char *why)
-{
-    machine_pause_for(opaque, why);
-}
-
 static int set_up_full_disk(void **state)
 {
     (void)state;
     make_machine(",fault=write:1:2:enospc", "addr=3");
-    block_set_pause(f.disk, pause_for, f.t->machine);
+    block_set_pause(f.disk, disk_pause_for, f.t->machine);
     return 0;
 }
 
-/* The main loop has taken up what was asked for. */
 static void wait_for_pause(void)
 {
-    for (unsigned n = 0; n < 1000 && machine_get_state(f.t->machine) != MACHINE_PAUSED; n++)
-        loop_once(f.t->loop, 10000000);
-    assert_int_equal(machine_get_state(f.t->machine), MACHINE_PAUSED);
+    disk_wait_for_pause(f.t);
     assert_non_null(strstr(machine_pause_reason(f.t->machine), "No space left on device"));
 }
 
@@ -439,9 +431,6 @@ static void resume(void)
 {
     machine_resume(f.t->machine);
     assert_null(machine_pause_reason(f.t->machine));
-    machine_lock(f.t->machine);
-    block_retry(f.disk);
-    machine_unlock(f.t->machine);
 }
 
 static void a_full_disk_pauses_the_machine(void **state)
@@ -495,6 +484,183 @@ static void a_reset_forgets_what_was_kept(void **state)
     resume();
     wait_used(&f.q);
     assert_int_equal(status_of(&r), OK);
+}
+
+static void add(struct request *r)
+{
+    driver_queue_add(&f.q, r->buffers, r->count);
+}
+
+/* Requests of all kinds that fail, and between them one that does not. */
+static struct request kept[6];
+#define KEPT (sizeof(kept) / sizeof(kept[0]))
+
+static void make_machine_with_kept_requests(uint64_t features)
+{
+    struct request read;
+    uint64_t gpa;
+
+    make_machine(",werror=pause,rerror=pause,fault=write:1:2+read:2+flush:1+discard:1+zero:1",
+                 "addr=3");
+    block_set_pause(f.disk, disk_pause_for, f.t->machine);
+    disk_write_image(f.path, DISK_BYTES, 10);
+    start(features, 32);
+    gpa = virtio_driver_alloc(&f.d, 4 * 4096, 4096);
+    disk_fill(ram(gpa), 2 * 4096, 9);
+    kept[0] = request(OUT, 8, gpa, 4096);
+    kept[1] = request(OUT, 24, gpa + 4096, 4096);
+    kept[2] = request(IN, 32, gpa + 2 * 4096, 4096);
+    kept[3] = request(FLUSH, 0, 0, 0);
+    kept[4] = range_request(DISCARD, 64, 8, 0);
+    kept[5] = range_request(WRITE_ZEROES, 80, 8, 0);
+    read = request(IN, 0, gpa + 3 * 4096, 4096);
+    add(&kept[0]);
+    add(&read); /* its end takes the place of what is kept in a packed ring */
+    for (unsigned n = 1; n < KEPT; n++)
+        add(&kept[n]);
+    driver_queue_kick(&f.q);
+    disk_wait_for_pause(f.t);
+    wait_used(&f.q);
+    assert_int_equal(status_of(&read), OK);
+}
+
+/* Each once, and as it was asked. */
+static void expect_kept_requests_to_end(void)
+{
+    uint8_t bytes[4096];
+    uint16_t id;
+    uint32_t length;
+
+    for (unsigned n = 0; n < KEPT; n++)
+        wait_used(&f.q);
+    for (unsigned n = 0; n < KEPT; n++)
+        assert_int_equal(status_of(&kept[n]), OK);
+    for (unsigned n = 0; n < 2; n++) {
+        disk_read_image(f.path, n ? 24 * SECTOR : 8 * SECTOR, bytes, sizeof(bytes));
+        assert_memory_equal(bytes, ram(kept[n].buffers[1].gpa), sizeof(bytes));
+    }
+    disk_read_image(f.path, 32 * SECTOR, bytes, sizeof(bytes));
+    assert_memory_equal(bytes, ram(kept[2].buffers[1].gpa), sizeof(bytes));
+    assert_true(disk_image_is(f.path, 80 * SECTOR, 0, 4096));
+    assert_int_equal(do_request(IN, 0, virtio_driver_alloc(&f.d, SECTOR, 1), SECTOR), OK);
+    assert_false(driver_queue_take(&f.q, &id, &length));
+    assert_int_equal(f.q.free, 32);
+}
+
+static const uint64_t ring_features[] = {V1, V1 | VIRTIO_F_EVENT_IDX, PACKED,
+                                         PACKED | VIRTIO_F_EVENT_IDX};
+#define RINGS (sizeof(ring_features) / sizeof(ring_features[0]))
+
+static void what_was_kept_is_state(void **state)
+{
+    for (unsigned n = 0; n < RINGS; n++) {
+        make_machine_with_kept_requests(ring_features[n]);
+        for (unsigned m = 0; m < KEPT; m++)
+            assert_int_equal(status_of(&kept[m]), NO_STATUS);
+        device_test_round_trip(f.t, f.blk);
+        machine_resume(f.t->machine);
+        if (machine_pause_reason(f.t->machine)) { /* a write that fails twice */
+            disk_wait_for_pause(f.t);
+            machine_resume(f.t->machine);
+        }
+        expect_kept_requests_to_end();
+        tear_down_disk(state);
+    }
+}
+
+/* With the memory and the disk, but without what else the first one knew. */
+static void another_machine_ends_what_was_kept(void **state)
+{
+    for (unsigned n = 0; n < RINGS; n++) {
+        struct state_buffer saved = {0};
+        struct error err = {0};
+        uint8_t *memory = malloc(RAM_BYTES);
+
+        make_machine_with_kept_requests(ring_features[n]);
+        assert_int_equal(state_save(&f.blk->class->state, f.blk, &saved, &err), 0);
+        memcpy(memory, f.t->ram.hva, RAM_BYTES);
+        device_test_free_with_disk(f.t, f.disk, "");
+        f.t = device_test_new_smp(RAM_BYTES, 2);
+        open_and_attach("", "addr=3");
+        f.d.t = f.t;
+        machine_pause(f.t->machine);
+        memcpy(f.t->ram.hva, memory, RAM_BYTES);
+        if (state_load(&f.blk->class->state, f.blk, saved.data, saved.size_bytes, &err))
+            fail_msg("%s", err.text);
+        machine_resume(f.t->machine);
+        expect_kept_requests_to_end();
+        free(saved.data);
+        free(memory);
+        tear_down_disk(state);
+    }
+}
+
+/* Can a state be loaded in which entry n is so? */
+static bool can_keep(unsigned n, struct virtio_kept entry)
+{
+    struct virtio_device *virtio = container_of(f.blk, struct virtio_pci, function.dev)->virtio;
+    struct virtio_kept *entries = virtio->kept.elements, before;
+    struct state_buffer bad = {0};
+    struct error err = {0};
+    int result;
+
+    assert_true(n < virtio->kept.count);
+    before = entries[n];
+    entries[n] = entry;
+    assert_int_equal(state_save(&f.blk->class->state, f.blk, &bad, &err), 0);
+    entries[n] = before;
+    result = state_load(&f.blk->class->state, f.blk, bad.data, bad.size_bytes, &err);
+    if (result)
+        assert_non_null(strstr(err.text, "not under way"));
+    free(bad.data);
+    return !result;
+}
+
+static struct virtio_kept entry(unsigned n)
+{
+    const struct virtio_device *virtio =
+        container_of(f.blk, struct virtio_pci, function.dev)->virtio;
+
+    return ((const struct virtio_kept *)virtio->kept.elements)[n];
+}
+
+static void hostile_kept_requests_are_refused(void **state)
+{
+    struct virtio_device *virtio;
+    struct virtio_kept bad;
+    unsigned last;
+
+    for (unsigned n = 0; n < RINGS; n += 2) {
+        make_machine_with_kept_requests(ring_features[n]);
+        virtio = container_of(f.blk, struct virtio_pci, function.dev)->virtio;
+        last = virtio->kept.count - 1;
+        bad = entry(0);
+        bad.queue = 1; /* not enabled */
+        assert_false(can_keep(0, bad));
+        bad.queue = VIRTIO_MAX_QUEUES - 1; /* not there */
+        assert_false(can_keep(0, bad));
+        if (n) {
+            bad = entry(last);
+            bad.flags |= 1; /* it goes on, but there is nothing */
+            assert_false(can_keep(last, bad));
+            bad = entry(1);
+            bad.id ^= 1; /* in another chain */
+            assert_false(can_keep(1, bad));
+        }
+        while (state_list_add(&virtio->kept, sizeof(bad)) && virtio->kept.count <= 32)
+            ;
+        assert_false(can_keep(0, entry(0))); /* more than the ring has */
+        virtio->kept.count = last + 1;
+        bad = entry(0);
+        bad.id = 0x7fff; /* a ring's: beyond its end, which is found out later */
+        bad.gpa = UINT64_MAX;
+        for (unsigned m = 1; n && bad.flags & 1 && m < 3; m++)
+            bad.flags = 0;
+        assert_true(can_keep(0, bad));
+        machine_resume(f.t->machine);
+        assert_int_equal(driver_status(&f.d), 0x0f | VIRTIO_NEEDS_RESET);
+        tear_down_disk(state);
+    }
 }
 
 /* ---- state ---- */
@@ -636,6 +802,9 @@ int main(void)
         TEST(a_status_at_the_end_of_a_large_buffer_is_marked_dirty),
         TEST(a_reset_waits_for_what_is_under_way),
         TEST(a_kick_ends_while_the_guest_goes_on),
+        cmocka_unit_test(what_was_kept_is_state),
+        cmocka_unit_test(another_machine_ends_what_was_kept),
+        cmocka_unit_test(hostile_kept_requests_are_refused),
         TEST(state_survives_in_the_middle),
         TEST(hostile_states_are_refused),
         TEST(properties_are_checked),

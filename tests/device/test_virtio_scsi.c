@@ -152,13 +152,10 @@ static void begin(void)
 }
 
 /* in: the data comes from the disk. */
-static struct answer run_at(const uint8_t lun[8], const uint8_t cdb[32], unsigned size, bool in)
+static void send(const uint8_t lun[8], const uint8_t cdb[32], unsigned size, bool in)
 {
     struct driver_buffer buffers[4] = {{f.head, 19 + f.cdb_bytes, false}};
     unsigned count = 1;
-    const uint8_t *r = ram(f.response);
-    struct answer answer;
-    uint16_t id;
 
     memset(ram(f.head), 0, 64);
     memcpy(ram(f.head), lun, 8);
@@ -171,12 +168,26 @@ static struct answer run_at(const uint8_t lun[8], const uint8_t cdb[32], unsigne
         buffers[count++] = (struct driver_buffer){f.data, size, true};
     driver_queue_add(&f.requests, buffers, count);
     driver_queue_kick(&f.requests);
+}
+
+static struct answer wait_for_answer(void)
+{
+    const uint8_t *r = ram(f.response);
+    struct answer answer;
+    uint16_t id;
+
     driver_queue_wait(&f.requests, &id, &answer.written);
     answer.response = r[11];
     answer.status = r[10];
     answer.residual = get_le32(r + 4);
     answer.sense = get_le32(r) >= 14 ? (uint32_t)(r[14] << 16 | r[24] << 8 | r[25]) : get_le32(r);
     return answer;
+}
+
+static struct answer run_at(const uint8_t lun[8], const uint8_t cdb[32], unsigned size, bool in)
+{
+    send(lun, cdb, size, in);
+    return wait_for_answer();
 }
 
 static const uint8_t unit[8] = {1, 0, 0x40, 0};
@@ -675,6 +686,55 @@ static void a_disk_that_is_written_through_has_no_cache(void **state)
 
 /* ---- state ---- */
 
+/* At each request to the disk: saved and loaded, and done anew. */
+static void commands_that_failed_are_state(void **state)
+{
+    static const struct {
+        const char *fault;
+        uint8_t cdb[32];
+        unsigned size;
+    } rows[] = {
+        {"write:1:2", {0x2a, 0, BE32(16), 0, 0, 2}, 2 * SECTOR}, /* WRITE(10) */
+        {"flush:1:2", {0x2a, 8, BE32(16), 0, 0, 2}, 2 * SECTOR}, /* FUA */
+        {"write:2:2", {0x93, 0, BE64(16), BE32(300)}, SECTOR},   /* WRITE SAME(16) */
+        {"read:1:2", {0x2f, 2, BE32(16), 0, 0, 2}, 2 * SECTOR},  /* VERIFY(10) */
+        {"discard:2:2", {0x42, [8] = 40}, 40},                   /* UNMAP */
+        {"flush:1:2", {0x35}, 0},                                /* SYNCHRONIZE CACHE */
+    };
+    struct answer answer;
+    char options[64];
+
+    for (unsigned n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        snprintf(options, sizeof(options), ",werror=pause,rerror=pause,fault=%s", rows[n].fault);
+        make_machine(options);
+        block_set_pause(f.disk, disk_pause_for, f.t->machine);
+        start();
+        memset(ram(f.data), 0x5a, 2 * SECTOR);
+        if (rows[n].cdb[0] == 0x2f)
+            memset(ram(f.data), 0, 2 * SECTOR); /* as the disk is */
+        if (rows[n].cdb[0] == 0x42) {
+            put_be16(ram(f.data + 2), 32);
+            put_range(0, 64, 16);
+            put_range(1, 128, 8);
+        }
+        send(unit, rows[n].cdb, rows[n].size, false);
+        for (unsigned turn = 0; turn < 2; turn++) {
+            disk_wait_for_pause(f.t);
+            assert_int_equal(*ram(f.response), 0xee);
+            device_test_round_trip(f.t, f.hba);
+            machine_resume(f.t->machine);
+        }
+        answer = wait_for_answer();
+        expect_sense(answer, 0);
+        assert_int_equal(answer.residual, 0);
+        if (rows[n].size >= SECTOR && rows[n].cdb[0] != 0x2f)
+            assert_true(disk_image_is(f.path, 16 * SECTOR, 0x5a,
+                                      (rows[n].cdb[0] == 0x93 ? 300 : 2) * SECTOR));
+        WORKS(0, false, 0); /* nothing else has ended */
+        tear_down(state);
+    }
+}
+
 static void state_survives_in_the_middle(void **state)
 {
     (void)state;
@@ -736,6 +796,7 @@ int main(void)
         TEST(a_write_is_durable_when_the_guest_wants_that),
         cmocka_unit_test_setup_teardown(a_disk_that_is_written_through_has_no_cache,
                                         set_up_written_through, tear_down),
+        cmocka_unit_test(commands_that_failed_are_state),
         TEST(state_survives_in_the_middle),
         TEST(properties_are_checked),
     };

@@ -39,12 +39,12 @@ static void add_stick(void)
     device_test_attach(f.stick);
 }
 
-static int set_up(void **state)
+static void make_machine(const char *disk_options)
 {
+    char description[128];
     struct error err = {0};
     int fd;
 
-    (void)state;
     memset(&f, 0, sizeof(f));
     strcpy(f.path, "/tmp/test-xhci-XXXXXX");
     f.t = device_test_new(RAM_BYTES);
@@ -52,7 +52,8 @@ static int set_up(void **state)
     assert_true(fd >= 0 && ftruncate(fd, DISK_BYTES) == 0);
     close(fd);
     disk_write_image(f.path, DISK_BYTES, 5);
-    f.disk = block_open(f.t->loop, f.path, &err);
+    snprintf(description, sizeof(description), "%s%s", f.path, disk_options);
+    f.disk = block_open(f.t->loop, description, &err);
     assert_non_null(f.disk);
     f.host = device_test_add(f.t, &pci_host_class, "ecam=0xe0000000");
     f.xhci = device_test_add(f.t, &xhci_class, "addr=3");
@@ -63,6 +64,12 @@ static int set_up(void **state)
     test_irq_connect(&f.intx, device_output(f.host, "pirq", pci_pirq(XHCI_SLOT, 1)));
     device_test_start(f.t);
     xhci_driver_start(&f.d, f.t);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    make_machine("");
     return 0;
 }
 
@@ -470,6 +477,31 @@ static void sectors_are_read_and_written(void **state)
     assert_true(disk_image_is(f.path, 32 * 512, 0x5a, 4096));
 }
 
+static void a_command_that_failed_is_state(void **state)
+{
+    struct xhci_event event;
+    unsigned slot;
+
+    make_machine(",werror=pause,fault=write:1:2");
+    block_set_pause(f.disk, disk_pause_for, f.t->machine);
+    slot = open_stick();
+    memset(ram(DATA), 0x5a, 4096);
+    xhci_send_cbw(&f.d, slot, write_10, 10, 4096, false);
+    assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SUCCESS);
+    assert_int_equal(xhci_move(&f.d, slot, 4, DATA, 4096, NULL), XHCI_SUCCESS);
+    xhci_add_normal(&f.d, slot, 3, XHCI_DATA_AREA + 0x40, 13);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        disk_wait_for_pause(f.t);
+        assert_false(xhci_take(&f.d, &event));
+        device_test_round_trip(f.t, f.stick);
+        machine_resume(f.t->machine);
+    }
+    assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SUCCESS);
+    assert_int_equal(ram(XHCI_DATA_AREA)[0x40 + 12], 0);
+    assert_true(disk_image_is(f.path, 32 * 512, 0x5a, 4096));
+    tear_down(state);
+}
+
 static void data_may_come_in_several_transfers(void **state)
 {
     unsigned slot = open_stick();
@@ -624,6 +656,7 @@ int main(void)
         TEST(the_mouse_moves_in_steps),
         TEST(a_suspended_device_wakes_the_host),
         TEST(sectors_are_read_and_written),
+        cmocka_unit_test(a_command_that_failed_is_state),
         TEST(data_may_come_in_several_transfers),
         TEST(commands_that_fail_keep_their_sense),
         TEST(what_is_no_command_wedges_it),

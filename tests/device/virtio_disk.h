@@ -66,11 +66,10 @@ static inline void make_image(void)
     close(fd);
 }
 
-static inline void make_machine(const char *disk_options, const char *properties)
+static inline void open_and_attach(const char *disk_options, const char *properties)
 {
     struct error err = {0};
 
-    make_image();
     open_disk(disk_options);
     f.host = device_test_add(f.t, &pci_host_class, "ecam=0xe0000000");
     f.blk = device_test_create(f.t, &virtio_blk_class, properties);
@@ -78,6 +77,12 @@ static inline void make_machine(const char *disk_options, const char *properties
     device_test_attach(f.blk);
     test_irq_connect(&f.intx, device_output(f.host, "pirq", pci_pirq(SLOT, 1)));
     device_test_start(f.t);
+}
+
+static inline void make_machine(const char *disk_options, const char *properties)
+{
+    make_image();
+    open_and_attach(disk_options, properties);
     virtio_driver_find(&f.d, f.t, SLOT);
 }
 

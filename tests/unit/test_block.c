@@ -828,6 +828,23 @@ static void open_with_pause(const char *options)
     pauses = 0;
 }
 
+/* As a device does when the machine is paused and resumed. */
+static void retry(void)
+{
+    struct block_request *kept[8];
+    unsigned count = 0;
+    int status;
+
+    block_quiesce(f.block);
+    while ((kept[count] = block_take_kept(f.block, &status))) {
+        assert_true(status < 0 && count < 7);
+        count++;
+    }
+    for (unsigned n = 0; n < count; n++)
+        block_submit(f.block, kept[n]);
+    block_quiesce(f.block);
+}
+
 static void submit_and_wait(struct test_request *r, enum block_op op, uint64_t offset,
                             uint64_t size)
 {
@@ -849,14 +866,12 @@ static void what_was_kept_is_tried_again(void **state)
     assert_int_equal(pauses, 1);
     if (!strstr(pause_text, "cannot write 4096 bytes at 8192: No space left"))
         fail_msg("%s", pause_text);
-    block_retry(f.block);
-    block_quiesce(f.block);
+    retry();
     assert_false(write.ended);
     assert_int_equal(pauses, 2);
     submit_and_wait(&flush, BLOCK_FLUSH, 0, 0);
     assert_false(flush.ended);
-    block_retry(f.block);
-    block_quiesce(f.block);
+    retry();
     assert_true(write.ended && write.status == 0);
     assert_true(flush.ended && flush.status == 0);
     assert_int_equal(pauses, 3);
@@ -896,8 +911,7 @@ static void a_drain_of_one_owner_leaves_what_others_have_kept(void **state)
     for (unsigned n = 0; n < 4; n++)
         assert_true(r[n].ended == n % 2 && r[n].status == (n % 2 ? -EIO : 0));
     assert_int_equal(pauses, 4);
-    block_retry(f.block);
-    block_quiesce(f.block);
+    retry();
     assert_true(r[0].ended && r[2].ended && r[0].status == 0 && r[2].status == 0);
 }
 
@@ -935,8 +949,7 @@ static void a_policy_says_what_becomes_of_errors(void **state)
         assert_int_equal(pauses, rows[n].status == 1);
         if (r.ended)
             assert_int_equal(r.status, rows[n].status);
-        block_retry(f.block);
-        block_quiesce(f.block);
+        retry();
         assert_true(r.ended);
         block_free(f.block);
     }

@@ -16,6 +16,8 @@
 #include "trapeze/irq.h"
 #include "trapeze/state.h"
 
+#define LIST_MAX 20
+
 struct channel {
     uint8_t mode;
     uint32_t count[2];
@@ -34,6 +36,7 @@ struct thing {
     struct irq_line line;
     struct channel channels[2];
     struct channel single;
+    struct state_list list; /* of struct channel */
     uint32_t extra;
     bool has_extra;
     unsigned saves, loads, cache;
@@ -58,6 +61,7 @@ static const struct state_field fields[] = {
     STATE_LINE(struct thing, line),
     STATE_STRUCTS(struct thing, channels, channel_fields),
     STATE_STRUCT(struct thing, single, channel_fields),
+    STATE_LIST(struct thing, list, LIST_MAX, struct channel, channel_fields),
     STATE_END,
 };
 
@@ -140,6 +144,8 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+    state_list_free(&one.list);
+    state_list_free(&two.list);
     timer_done(&one.timer);
     timer_done(&two.timer);
     clocks_free(clocks);
@@ -196,6 +202,66 @@ static void what_is_saved_is_loaded(void **state)
     assert_int_equal(again.size_bytes, saved.size_bytes);
     assert_memory_equal(again.data, saved.data, saved.size_bytes);
     free(again.data);
+}
+
+static void add(struct thing *thing, uint8_t mode)
+{
+    struct channel *channel = state_list_add(&thing->list, sizeof(*channel));
+
+    assert_non_null(channel);
+    *channel = (struct channel){.mode = mode, .count = {mode, 2}};
+}
+
+static const struct channel *in_list(const struct thing *thing, unsigned index)
+{
+    return (const struct channel *)thing->list.elements + index;
+}
+
+static void save_again(void)
+{
+    saved.size_bytes = 0;
+    assert_int_equal(state_save(&table, &one, &saved, NULL), 0);
+}
+
+static void a_list_is_as_long_as_it_was(void **state)
+{
+    for (unsigned n = 0; n < LIST_MAX; n++)
+        add(&one, n % 6);
+    save_again();
+    add(&two, 4);
+    assert_int_equal(load(saved.data, saved.size_bytes), 0);
+    assert_int_equal(two.list.count, LIST_MAX);
+    for (unsigned n = 0; n < LIST_MAX; n++)
+        assert_int_equal(in_list(&two, n)->count[0], n % 6);
+    one.list.count = 1;
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), 0);
+    assert_int_equal(two.list.count, 1);
+    one.list.count = 0;
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), 0);
+    assert_int_equal(two.list.count, 0);
+}
+
+static void a_list_that_is_refused_stays(void **state)
+{
+    add(&two, 3);
+    two.word = 1;
+    for (unsigned n = 0; n < LIST_MAX + 1; n++)
+        add(&one, 1);
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), -EINVAL); /* too long */
+    one.list.count = 4;
+    ((struct channel *)one.list.elements)[3].mode = 6;
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), -EINVAL); /* out of range */
+    ((struct channel *)one.list.elements)[3].mode = 5;
+    one.word = 0xbad;
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), -EINVAL); /* by after_load */
+    assert_int_equal(two.list.count, 1);
+    assert_int_equal(in_list(&two, 0)->mode, 3);
+    assert_int_equal(two.word, 1);
 }
 
 static void the_format_is_what_the_page_says(void **state)
@@ -379,6 +445,7 @@ static void print_shows_every_field(void **state)
 {
     char text[4096] = "";
 
+    add(&one, 4);
     state_print(&table, &one, put, text);
     assert_string_equal(text, "on: on\n"
                               "index: 0x9\n"
@@ -399,6 +466,9 @@ static void print_shows_every_field(void **state)
                               "single:\n"
                               "  mode: 0x1\n"
                               "  count: 0x3 0xffffffff\n"
+                              "list[0]:\n"
+                              "  mode: 0x4\n"
+                              "  count: 0x4 0x2\n"
                               "extras:\n"
                               "  extra: 0x4d\n");
 }
@@ -408,13 +478,15 @@ static void json_shows_every_field(void **state)
     char text[4096] = "";
 
     timer_cancel(&one.timer);
+    add(&one, 4);
     state_print_json(&table, &one, put, text);
     assert_string_equal(
         text, "{\"on\":true,\"index\":9,\"port\":1016,\"word\":3735928559,"
               "\"big\":\"0x123456789abcdef\",\"flags\":[false,true,false],"
               "\"table\":[0,1000,2000,3000],\"blob\":\"0001feff80\",\"timer\":null,\"line\":true,"
               "\"channels\":[{\"mode\":0,\"count\":[0,0]},{\"mode\":5,\"count\":[1,2]}],"
-              "\"single\":{\"mode\":1,\"count\":[3,4294967295]},\"extras\":{\"extra\":77}}");
+              "\"single\":{\"mode\":1,\"count\":[3,4294967295]},"
+              "\"list\":[{\"mode\":4,\"count\":[4,2]}],\"extras\":{\"extra\":77}}");
 }
 
 static void an_empty_table_is_fine(void **state)
@@ -436,6 +508,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_saved_is_loaded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_list_is_as_long_as_it_was, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_list_that_is_refused_stays, set_up, tear_down),
         cmocka_unit_test(the_format_is_what_the_page_says),
         cmocka_unit_test_setup_teardown(saving_appends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_disarmed_timer_is_loaded, set_up, tear_down),

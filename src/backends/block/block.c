@@ -5,7 +5,7 @@
  * is submitted: handing it over would take longer. What the kernel can execute by itself goes into
  * a ring. Where a disk is throttled all of them wait before that.
  *
- * A request that fails may be kept, while the machine is paused, and tried again.
+ * A request that fails may be kept until the machine is paused, and its device takes it back.
  */
 #include <assert.h>
 #include <errno.h>
@@ -566,13 +566,6 @@ static void retry_postponed(struct block *block)
     }
 }
 
-void block_retry(struct block *block)
-{
-    for (struct block_work *work = block->kept; work; work = work->next)
-        work->is_postponed = true;
-    retry_postponed(block);
-}
-
 /* ---- until nothing is under way ---- */
 
 /* Workers may wait for what is in the ring, but not the other way round. */
@@ -594,6 +587,18 @@ void block_quiesce(struct block *block)
         throttle_hurry(block->throttle); /* done() may have submitted */
     }
     atomic_store(&block->impatient, false);
+}
+
+static bool is_any(const struct block *block, const struct block_work *work)
+{
+    (void)block;
+    (void)work;
+    return true;
+}
+
+struct block_request *block_take_kept(struct block *block, int *out_status)
+{
+    return take_kept(block, is_any, out_status);
 }
 
 static bool is_throttled_one_drained(const void *block, const struct throttled *throttled)

@@ -406,10 +406,33 @@ static void host_queued_ended(struct ata_drive *d, struct ata_request *r, uint8_
     port_run(p);
 }
 
+/*
+ * The command goes back to PxCI, from where it is started anew when the machine is resumed: nobody
+ * has seen that it has left. One that is not queued will be the first.
+ */
+static void host_postponed(struct ata_drive *d, struct ata_request *r)
+{
+    struct ahci_port *p = port_of(d);
+
+    if (r != &d->request) {
+        uint32_t bit = 1u << (r - d->queued);
+
+        p->in_flight &= ~bit;
+        if (!p->halted) /* else nobody is told how it ends */
+            p->ci |= bit;
+    } else if (p->is_busy) {
+        p->is_busy = false;
+        p->cmd = (p->cmd & ~CMD_CCS) | (p->slot + SLOTS - 1) % SLOTS << CMD_CCS_SHIFT;
+        d->tf.status = ATA_DRDY | ATA_DSC;
+        set_tfd(p, d->tf.status, 0);
+    }
+}
+
 static const struct ata_host_ops host_ops = {
     .move = host_move,
     .interrupt = host_interrupt,
     .queued_ended = host_queued_ended,
+    .postponed = host_postponed,
 };
 
 /* ---- beginnings of commands ---- */
@@ -881,6 +904,12 @@ static void ahci_reset_done(struct device *dev)
     connect_all(ahci_of(dev));
 }
 
+static void ahci_resume(struct device *dev)
+{
+    for (unsigned n = 0; n < PORTS; n++)
+        port_run(&ahci_of(dev)->ports[n]);
+}
+
 static int ahci_after_load(void *object, struct error *err)
 {
     struct ahci *s = object;
@@ -943,6 +972,7 @@ const struct device_class ahci_class = {
     .reset = ahci_reset,
     .reset_done = ahci_reset_done,
     .detach = ahci_detach,
+    .resume = ahci_resume,
     .boot_path = ahci_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = ahci_state, .after_load = ahci_after_load},
 };

@@ -72,6 +72,10 @@ enum ata_phase {
     ATA_PHASE_PIO_IN,  /* DRQ: the guest reads the buffer */
     ATA_PHASE_PIO_OUT, /* DRQ: the guest writes it */
     ATA_PHASE_LIST,    /* BSY: the controller has to call ata_move() */
+    /* BSY: what the disk had to do when the machine was paused, and is to do anew. */
+    ATA_PHASE_FILL,  /* fill the buffer */
+    ATA_PHASE_EMPTY, /* write it */
+    ATA_PHASE_FLUSH,
     ATA_PHASES,
 };
 
@@ -110,6 +114,11 @@ struct ata_host_ops {
     void (*interrupt)(struct ata_drive *drive);
     /* A queued command has ended: error is of the error register, 0 is well. May be NULL. */
     void (*queued_ended)(struct ata_drive *drive, struct ata_request *request, uint8_t error);
+    /*
+     * The machine is paused, and request failed: execute its command anew when it goes on. NULL:
+     * the drive does that by itself.
+     */
+    void (*postponed)(struct ata_drive *drive, struct ata_request *request);
     bool has_data_register;
 };
 
@@ -199,6 +208,9 @@ uint64_t ata_transfer_bytes(const struct ata_drive *drive);
 void ata_reset(struct ata_drive *drive);
 /* Wait until the disk does nothing for it any more. */
 void ata_drain(struct ata_drive *drive);
+/* The same for a pause: what failed in a way that pauses the machine is a phase then. */
+void ata_quiesce(struct ata_drive *drive);
+void ata_resume(struct ata_drive *drive);
 
 /* The data register, size 1, 2 or 4. */
 uint32_t ata_read_data(struct ata_drive *drive, unsigned size);

@@ -184,7 +184,29 @@ static void drive_quiesce(struct device *dev)
     struct ata_drive *d = drive_of(dev);
 
     if (d->drive)
-        block_quiesce(d->drive);
+        ata_quiesce(d);
+}
+
+static void drive_resume(struct device *dev)
+{
+    ata_resume(drive_of(dev));
+}
+
+/* Is there what the disk is to do? Only commands of the data register have such phases. */
+static bool has_request(const struct ata_drive *d)
+{
+    const struct ata_transfer *t = &d->transfer;
+
+    switch (d->phase) {
+    case ATA_PHASE_FILL:
+        return t->is_media && !t->is_out && t->left && t->block_bytes && t->position == t->filled;
+    case ATA_PHASE_EMPTY:
+        return t->is_media && t->is_out && t->filled && t->block_bytes && t->position == t->filled;
+    case ATA_PHASE_FLUSH:
+        return d->drive;
+    default:
+        return true;
+    }
 }
 
 /* What the fields of a transfer say together. */
@@ -201,6 +223,8 @@ static int drive_after_load(void *object, struct error *err)
     if (has_block && (t->position >= t->block_end || t->block_end > limit ||
                       (d->phase != ATA_PHASE_PACKET && !t->block_bytes)))
         return error_set(err, EINVAL, "there is no such block of data");
+    if (d->phase > ATA_PHASE_LIST && (!d->bus->ops->has_data_register || !has_request(d)))
+        return error_set(err, EINVAL, "there is nothing that the disk could be doing");
     if (d->multiple & (d->multiple - 1u))
         return error_set(err, EINVAL, "%u sectors cannot be a block", d->multiple);
     if (d->is_cd &&
@@ -368,6 +392,7 @@ const struct device_class ata_disk_class = {
     .reset = drive_reset,
     .detach = drive_detach,
     .quiesce = drive_quiesce,
+    .resume = drive_resume,
     .boot_path = drive_boot_path,
     .state = {.version = 1,
               .oldest = 1,
@@ -386,6 +411,7 @@ const struct device_class ata_cd_class = {
     .reset = drive_reset,
     .detach = drive_detach,
     .quiesce = drive_quiesce,
+    .resume = drive_resume,
     .boot_path = drive_boot_path,
     .state = {.version = 1,
               .oldest = 1,

@@ -67,8 +67,7 @@ struct ide_channel {
     uint8_t device, control; /* registers, as they were written */
     uint8_t bm_command, bm_status;
     uint32_t bm_table;
-
-    bool whole_table; /* is moved; not state, as nothing is under way when the machine is paused */
+    bool whole_table; /* is moved */
 };
 
 struct pci_ide {
@@ -165,10 +164,9 @@ static bool fill_list(struct pci_ide *s, struct ide_channel *c, struct dma_list 
     return true;
 }
 
-/* When both the drive and the bus master are ready. */
-static void move(struct pci_ide *s, struct ide_channel *c)
+/* When both the drive (NULL: there is none) and the bus master are ready. */
+static void move(struct pci_ide *s, struct ide_channel *c, struct ata_drive *d)
 {
-    struct ata_drive *d = selected(c);
     uint64_t bytes;
 
     if (!d || d->phase != ATA_PHASE_LIST || !(c->bm_status & BM_ACTIVE) ||
@@ -185,7 +183,7 @@ static void move(struct pci_ide *s, struct ide_channel *c)
 
 static void host_move(struct ata_drive *d)
 {
-    move(ide_of(d->controller), channel_of(d));
+    move(ide_of(d->controller), channel_of(d), d);
 }
 
 static const struct ata_host_ops host_ops = {
@@ -212,7 +210,7 @@ static void write_bm_command(struct pci_ide *s, struct ide_channel *c, uint8_t v
         stop(c);
     } else if (!(before & BM_START) && value & BM_START) {
         c->bm_status |= BM_ACTIVE;
-        move(s, c);
+        move(s, c, selected(c));
     }
 }
 
@@ -483,7 +481,7 @@ static void ide_config_written(struct pci_function *function, unsigned offset, u
     if (offset > PCI_COMMAND + 1 || offset + size <= PCI_COMMAND)
         return;
     for (unsigned n = 0; n < CHANNELS; n++)
-        move(s, &s->channels[n]);
+        move(s, &s->channels[n], selected(&s->channels[n]));
 }
 
 static const struct pci_function_desc ide_desc = {
@@ -544,6 +542,7 @@ static void ide_reset(struct device *dev)
         stop(c);
         c->device = c->control = c->bm_command = c->bm_status = 0;
         c->bm_table = 0;
+        c->whole_table = false;
     }
 }
 
@@ -586,6 +585,7 @@ static const struct state_field channel_state[] = {
     STATE_U8_MAX(struct ide_channel, bm_command, BM_START | BM_TO_MEMORY),
     STATE_U8_MAX(struct ide_channel, bm_status, BM_CAPABLE | BM_INTERRUPT | BM_ERROR | BM_ACTIVE),
     STATE_U32(struct ide_channel, bm_table),
+    STATE_BOOL(struct ide_channel, whole_table),
     STATE_END,
 };
 

@@ -9,7 +9,9 @@
  * have lists, and up to 32 of them are under way.
  *
  * While the machine is paused nothing is under way at the disk: what remains is a phase, the task
- * file, the transfer and the buffer, which are all state.
+ * file, the transfer and the buffer, which are all state. What failed in a way that pauses the
+ * machine goes back to where its request was made: a command of a list to the list, or, where the
+ * controller can begin it anew, to the controller.
  *
  * Threads: machine lock held. Guest memory: only what request.list names.
  */
@@ -404,6 +406,56 @@ void ata_send_buffer(struct ata_drive *d, size_t size_bytes, uint32_t block_byte
     d->transfer = (struct ata_transfer){
         .is_dma = is_dma, .filled = (uint32_t)size_bytes, .block_bytes = block_bytes};
     ata_begin_transfer(d);
+}
+
+/* ---- pause ---- */
+
+/* The phase that led to the request of a command that is not queued. */
+static enum ata_phase phase_before(const struct ata_drive *d)
+{
+    void (*done)(struct block_request *, int) = d->request.block.done;
+
+    if (done == buffer_read)
+        return ATA_PHASE_FILL;
+    if (done == buffer_written)
+        return ATA_PHASE_EMPTY;
+    return done == flushed ? ATA_PHASE_FLUSH : ATA_PHASE_LIST;
+}
+
+void ata_quiesce(struct ata_drive *d)
+{
+    struct block_request *kept;
+    int status;
+
+    block_quiesce(d->drive);
+    while ((kept = block_take_kept(d->drive, &status))) {
+        if (host_of(d)->postponed)
+            host_of(d)->postponed(d, request_of(kept));
+        else
+            d->phase = (uint8_t)phase_before(d);
+    }
+}
+
+void ata_resume(struct ata_drive *d)
+{
+    if (host_of(d)->postponed)
+        return;
+    switch (d->phase) {
+    case ATA_PHASE_LIST:
+        host_of(d)->move(d);
+        break;
+    case ATA_PHASE_FILL:
+        pio_in_next(d);
+        break;
+    case ATA_PHASE_EMPTY:
+        pio_out_next(d);
+        break;
+    case ATA_PHASE_FLUSH:
+        ata_flush(d);
+        break;
+    default:
+        break;
+    }
 }
 
 /* ---- queued commands ---- */

@@ -67,6 +67,7 @@ static void reset_controller(struct nvme *s)
     memset(s->cq, 0, sizeof(s->cq));
     memset(s->events, 0, sizeof(s->events));
     s->event_request_count = 0;
+    s->kept.count = 0;
     s->news = 0;
     nvme_reset_features(s);
 }
@@ -103,10 +104,18 @@ static void shutdown_done(struct block_request *request, int error)
 {
     struct nvme *s = container_of(request, struct nvme, shutdown);
 
+    s->is_flushing = false;
     if (error)
         log_error("%s: not all of the disk was written: %s", s->function.dev.id, strerror(-error));
     if (s->csts & NVME_CSTS_OCCURRING)
         s->csts = (s->csts & ~NVME_CSTS_SHUTDOWN) | NVME_CSTS_COMPLETE;
+}
+
+static void flush(struct nvme *s)
+{
+    s->shutdown = (struct block_request){.op = BLOCK_FLUSH, .done = shutdown_done};
+    s->is_flushing = true;
+    block_submit(s->drive, &s->shutdown);
 }
 
 /* Commands end, and what was written is on the disk when it is complete. */
@@ -116,8 +125,7 @@ static void begin_shutdown(struct nvme *s)
         return;
     leave(s);
     s->csts |= NVME_CSTS_OCCURRING;
-    s->shutdown = (struct block_request){.op = BLOCK_FLUSH, .done = shutdown_done};
-    block_submit(s->drive, &s->shutdown);
+    flush(s);
 }
 
 /* ---- registers ---- */
@@ -337,6 +345,7 @@ static void nvme_detach(struct device *dev)
 
     s->csts = 0;
     leave(s);
+    state_list_free(&s->kept);
     pci_detach(&s->function);
     while (s->spare) {
         struct nvme_request *r = s->spare;
@@ -358,7 +367,28 @@ static void nvme_reset(struct device *dev)
 
 static void nvme_quiesce(struct device *dev)
 {
-    block_quiesce(nvme_of(dev)->drive);
+    struct nvme *s = nvme_of(dev);
+    struct block_request *kept;
+    int status;
+
+    block_quiesce(s->drive);
+    while ((kept = block_take_kept(s->drive, &status))) {
+        struct nvme_request *r = nvme_request_of(kept);
+
+        if (!r)
+            s->is_flushing = false;
+        else if (!nvme_keep(r))
+            kept->done(kept, status);
+    }
+}
+
+static void nvme_resume(struct device *dev)
+{
+    struct nvme *s = nvme_of(dev);
+
+    nvme_execute_kept(s);
+    if (s->csts & NVME_CSTS_OCCURRING && !s->is_flushing)
+        flush(s);
 }
 
 /*
@@ -409,8 +439,8 @@ static bool is_consistent(const struct nvme *s)
         if (!ready && (s->sq[n].valid || s->cq[n].valid))
             return false;
     return (!ready || (s->sq[0].valid && s->cq[0].valid && s->cc & NVME_CC_ENABLE)) &&
-           !(s->csts & NVME_CSTS_OCCURRING) && !(s->cc & ~CC_WRITABLE) && !(s->asq % NVME_PAGE) &&
-           !(s->acq % NVME_PAGE) && !(s->aqa & ~AQA_WRITABLE);
+           !(s->cc & ~CC_WRITABLE) && !(s->asq % NVME_PAGE) && !(s->acq % NVME_PAGE) &&
+           !(s->aqa & ~AQA_WRITABLE);
 }
 
 static int nvme_after_load(void *object, struct error *err)
@@ -422,7 +452,7 @@ static int nvme_after_load(void *object, struct error *err)
         good = good && restore_cq(s, n);
     for (unsigned n = 0; n < NVME_MAX_QUEUES; n++)
         good = good && restore_sq(s, n);
-    if (!good)
+    if (!good || !nvme_kept_is_consistent(s))
         return error_set(err, EINVAL, "%s: it cannot be as it is saved", s->function.dev.id);
     s->function.intx_level = nvme_intx_level(s);
     return pci_after_load(&s->function, err);
@@ -490,6 +520,22 @@ static const struct state_field counters_state[] = {
     STATE_END,
 };
 
+static const struct state_field command_state[] = {
+    STATE_U8(struct nvme_command, opcode),
+    STATE_U8(struct nvme_command, flags),
+    STATE_U16(struct nvme_command, cid),
+    STATE_U32(struct nvme_command, nsid),
+    STATE_BYTES(struct nvme_command, data),
+    STATE_U32S(struct nvme_command, dword),
+    STATE_END,
+};
+
+static const struct state_field kept_state[] = {
+    STATE_U16_MAX(struct nvme_kept, sq, NVME_MAX_QUEUES - 1),
+    STATE_STRUCT(struct nvme_kept, command, command_state),
+    STATE_END,
+};
+
 static const struct state_field state[] = {
     PCI_STATE(struct nvme, function),
     STATE_U32(struct nvme, cc),
@@ -506,6 +552,7 @@ static const struct state_field state[] = {
     STATE_U8_MAX(struct nvme, event_request_count, NVME_MAX_EVENTS),
     STATE_STRUCTS(struct nvme, error_log, error_entry_state),
     STATE_STRUCT(struct nvme, counters, counters_state),
+    STATE_LIST(struct nvme, kept, NVME_MAX_QUEUES *NVME_QUEUE_SIZE, struct nvme_kept, kept_state),
     STATE_END,
 };
 
@@ -528,6 +575,7 @@ const struct device_class nvme_class = {
     .reset = nvme_reset,
     .detach = nvme_detach,
     .quiesce = nvme_quiesce,
+    .resume = nvme_resume,
     .boot_path = nvme_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = state, .after_load = nvme_after_load},
 };

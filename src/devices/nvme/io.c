@@ -234,11 +234,17 @@ static const struct {
     {OP_DATASET, true, manage_dataset},
 };
 
+struct nvme_request *nvme_request_of(struct block_request *block)
+{
+    return block->done == request_done ? container_of(block, struct nvme_request, block) : NULL;
+}
+
 /* The flush of a shutdown is nobody's. */
 static bool is_of_queue(const void *sq, const struct block_request *block)
 {
-    return block->done == request_done &&
-           container_of(block, struct nvme_request, block)->sq == *(const unsigned *)sq;
+    const struct nvme_request *r = nvme_request_of((struct block_request *)(uintptr_t)block);
+
+    return r && r->sq == *(const unsigned *)sq;
 }
 
 void nvme_drain_queue(struct nvme *s, unsigned sq)

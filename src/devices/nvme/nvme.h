@@ -132,7 +132,13 @@ struct nvme_command {
     uint16_t cid;
     uint32_t nsid;
     uint8_t data[16];   /* PRP entries or an SGL descriptor */
-    uint32_t dword[16]; /* 10 to 15 are used */
+    uint32_t dword[16]; /* of all of it; 10 to 15 are used */
+};
+
+/* One that was under way when the machine was paused, and failed; it is executed anew. */
+struct nvme_kept {
+    uint16_t sq;
+    struct nvme_command command;
 };
 
 struct nvme;
@@ -172,11 +178,13 @@ struct nvme {
     uint8_t event_request_count;
     struct nvme_error_entry error_log[NVME_ERROR_LOG]; /* newest first */
     struct nvme_counters counters;
+    struct state_list kept; /* of struct nvme_kept; while the machine is paused */
 
     uint64_t news; /* a bit for each queue that interrupts */
     bool batching; /* interrupts wait until the whole queue was looked at */
     struct nvme_request *spare;
-    struct block_request shutdown;
+    struct block_request shutdown; /* its flush */
+    bool is_flushing;              /* shutdown is under way */
 };
 
 static inline struct nvme *nvme_of(struct device *dev)
@@ -214,6 +222,12 @@ void nvme_write_head(struct nvme *s, unsigned cq, uint32_t value);
 void nvme_complete(struct nvme_request *r, uint16_t status);
 /* Drop it: it is completed later, by another way. */
 void nvme_forget(struct nvme_request *r);
+/* In quiesce: r, which the disk gave back, becomes one of s->kept. False: out of memory. */
+bool nvme_keep(struct nvme_request *r);
+/* In resume: execute them. */
+void nvme_execute_kept(struct nvme *s);
+/* Are all of them commands of queues that have room for their ends? */
+bool nvme_kept_is_consistent(const struct nvme *s);
 /* Complete one of sq's commands that is no request any more; there must be room. */
 void nvme_post(struct nvme *s, unsigned sq, uint16_t cid, uint32_t result, uint16_t status);
 bool nvme_has_room(const struct nvme_cq *cq);
@@ -236,6 +250,8 @@ void nvme_mark_written(const struct nvme_request *r);
 
 uint16_t nvme_execute_admin(struct nvme_request *r);
 uint16_t nvme_execute_io(struct nvme_request *r);
+/* The command that a request to the disk is for. NULL: it is the flush of a shutdown. */
+struct nvme_request *nvme_request_of(struct block_request *block);
 /* Wait until no command of a submission queue is under way; what has not begun is aborted. */
 void nvme_drain_queue(struct nvme *s, unsigned sq);
 uint16_t nvme_identify(struct nvme_request *r);

@@ -162,13 +162,13 @@ static void load_command(struct nvme_command *command, const uint8_t *ram)
     command->cid = get_le16(bytes + 2);
     command->nsid = get_le32(bytes + 4);
     memcpy(command->data, bytes + 24, sizeof(command->data));
-    for (unsigned n = 10; n < 16; n++)
+    for (unsigned n = 0; n < 16; n++)
         command->dword[n] = get_le32(bytes + 4 * n);
 }
 
-static void execute_next(struct nvme *s, unsigned index, struct nvme_request *r)
+/* r->command is one of queue index. */
+static void execute(struct nvme *s, unsigned index, struct nvme_request *r)
 {
-    struct nvme_sq *sq = &s->sq[index];
     uint16_t status;
 
     r->s = s;
@@ -177,12 +177,19 @@ static void execute_next(struct nvme *s, unsigned index, struct nvme_request *r)
     r->result = 0;
     r->buffer = NULL;
     r->piece_count = 0;
-    load_command(&r->command, sq->ram + sq->head * NVME_COMMAND_BYTES);
-    sq->head = (uint16_t)((sq->head + 1) % sq->size);
-    s->cq[sq->cq].under_way++;
+    s->cq[s->sq[index].cq].under_way++;
     status = index ? nvme_execute_io(r) : nvme_execute_admin(r);
     if (status != NVME_STARTED)
         nvme_complete(r, status);
+}
+
+static void execute_next(struct nvme *s, unsigned index, struct nvme_request *r)
+{
+    struct nvme_sq *sq = &s->sq[index];
+
+    load_command(&r->command, sq->ram + sq->head * NVME_COMMAND_BYTES);
+    sq->head = (uint16_t)((sq->head + 1) % sq->size);
+    execute(s, index, r);
 }
 
 void nvme_run_queue(struct nvme *s, unsigned index)
@@ -215,6 +222,51 @@ void nvme_run_queues(struct nvme *s)
 {
     for (unsigned n = 0; n < s->queue_count; n++)
         nvme_run_queue(s, n);
+}
+
+/* ---- commands that are kept while the machine is paused ---- */
+
+bool nvme_keep(struct nvme_request *r)
+{
+    struct nvme_kept *kept = state_list_add(&r->s->kept, sizeof(*kept));
+
+    if (!kept)
+        return false;
+    *kept = (struct nvme_kept){.sq = r->sq, .command = r->command};
+    nvme_forget(r);
+    return true;
+}
+
+void nvme_execute_kept(struct nvme *s)
+{
+    const struct nvme_kept *kept = s->kept.elements;
+
+    for (unsigned n = 0; n < s->kept.count; n++) {
+        struct nvme_request *r = take_request(s);
+
+        if (!r) {
+            nvme_fail(s, "the host has no memory for its commands");
+            break;
+        }
+        r->command = kept[n].command;
+        execute(s, kept[n].sq, r);
+    }
+    s->kept.count = 0;
+}
+
+bool nvme_kept_is_consistent(const struct nvme *s)
+{
+    const struct nvme_kept *kept = s->kept.elements;
+    unsigned counts[NVME_MAX_QUEUES] = {0};
+
+    for (unsigned n = 0; n < s->kept.count; n++) {
+        const struct nvme_sq *sq = &s->sq[kept[n].sq];
+        const struct nvme_cq *cq = &s->cq[sq->cq];
+
+        if (!kept[n].sq || !sq->valid || used_entries(cq) + ++counts[sq->cq] > cq->size - 1u)
+            return false;
+    }
+    return true;
 }
 
 /* ---- doorbells ---- */

@@ -536,6 +536,12 @@ void scsi_disk_execute(struct scsi_disk *disk, struct scsi_request *r)
     scsi_end(r, sense && sense != SCSI_NOT_READY ? sense : SCSI_INVALID_OPCODE);
 }
 
+void scsi_forget(struct scsi_request *r)
+{
+    free(r->buffer);
+    r->buffer = NULL;
+}
+
 bool scsi_has_write_cache(const struct scsi_disk *disk)
 {
     return disk->drive && !block_is_write_through(disk->drive);

@@ -90,6 +90,16 @@ struct scsi_request {
 void scsi_disk_reset(struct scsi_disk *disk, uint32_t attention);
 /* done() is called before it returns, or later. */
 void scsi_disk_execute(struct scsi_disk *disk, struct scsi_request *request);
+/*
+ * In a transport's quiesce(): a request that the disk had and block_take_kept() gave back. It is
+ * to be executed anew. Without memory for that, block.done() ends it.
+ */
+static inline struct scsi_request *scsi_of_kept(struct block_request *kept)
+{
+    return container_of(kept, struct scsi_request, block);
+}
+/* Drop such a request. */
+void scsi_forget(struct scsi_request *request);
 
 extern const struct state_field scsi_disk_state[];
 #define SCSI_DISK_STATE(st, f) STATE_STRUCT(st, f, scsi_disk_state)

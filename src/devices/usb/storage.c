@@ -325,10 +325,18 @@ static void stick_reset(struct device *dev)
 
 static void stick_quiesce(struct device *dev)
 {
-    block_quiesce(stick_of(usb_device_of(dev))->drive);
+    struct stick *s = stick_of(usb_device_of(dev));
+    struct block_request *kept;
+    int status;
+
+    block_quiesce(s->drive);
+    while ((kept = block_take_kept(s->drive, &status))) {
+        scsi_forget(scsi_of_kept(kept));
+        s->is_busy = false;
+    }
 }
 
-/* A command that the disk had when the state was saved is executed again. */
+/* A command that failed at the disk, and paused the machine, is executed again. */
 static void stick_resume(struct device *dev)
 {
     struct stick *s = stick_of(usb_device_of(dev));

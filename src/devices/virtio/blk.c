@@ -217,10 +217,16 @@ static void clear_range(struct blk_request *r, bool is_discard)
            count * BLOCK_SECTOR_BYTES);
 }
 
+/* Of a chain that was taken. */
 static void start_request(struct blk_request *r)
 {
     uint8_t header[HEADER_BYTES];
 
+    if (r->chain.out_bytes < HEADER_BYTES || !r->chain.in_bytes) {
+        virtio_break(&r->blk->virtio, "a request without a header or a status");
+        give_back(r);
+        return;
+    }
     r->flush_after = false;
     r->block.piece_count = 0;
     virtio_chain_read(&r->chain, 0, header, sizeof(header));
@@ -246,6 +252,15 @@ static void start_request(struct blk_request *r)
     }
 }
 
+/* Of one that was not needed; NULL: there was none. */
+static void end_taking(struct virtio_blk *s, struct blk_request *r)
+{
+    if (r)
+        give_back(r);
+    else
+        virtio_break(&s->virtio, "more than the host has memory for");
+}
+
 static void blk_kick(struct virtio_device *virtio, struct virtqueue *queue)
 {
     struct virtio_blk *s = blk_of(virtio);
@@ -256,16 +271,9 @@ static void blk_kick(struct virtio_device *virtio, struct virtqueue *queue)
     while ((r = take_request(s)) && count < MAX_REQUESTS && virtqueue_pop(queue, &r->chain)) {
         count++;
         r->queue = queue;
-        if (r->chain.out_bytes < HEADER_BYTES || !r->chain.in_bytes) {
-            virtio_break(virtio, "a request without a header or a status");
-            break;
-        }
         start_request(r);
     }
-    if (r)
-        give_back(r);
-    else
-        virtio_break(virtio, "more than the host has memory for");
+    end_taking(s, r);
     s->kicking = false;
     virtqueue_notify(queue);
     if (count == MAX_REQUESTS)
@@ -379,8 +387,29 @@ static void blk_reset(struct device *dev)
 static void blk_quiesce(struct device *dev)
 {
     struct virtio_blk *s = blk_of_device(dev);
+    struct block_request *kept;
+    int status;
 
     block_quiesce(s->drive);
+    while ((kept = block_take_kept(s->drive, &status))) {
+        struct blk_request *r = container_of(kept, struct blk_request, block);
+
+        if (virtio_keep(r->queue, &r->chain))
+            give_back(r);
+        else
+            request_done(kept, status);
+    }
+}
+
+static void blk_resume(struct device *dev)
+{
+    struct virtio_blk *s = blk_of_device(dev);
+    struct blk_request *r;
+    unsigned at = 0;
+
+    while ((r = take_request(s)) && virtio_take_kept(&s->virtio, &at, &r->queue, &r->chain))
+        start_request(r);
+    end_taking(s, r);
 }
 
 static void blk_boot_path(struct device *dev, char *out, size_t size)
@@ -407,7 +436,8 @@ VIRTIO_TABLES(blk, struct virtio_blk, BLK_PROPERTIES, BLK_STATE);
 
 #define BLK_CALLS                                                                                  \
     .instance_size = sizeof(struct virtio_blk), .attach = blk_attach, .reset = blk_reset,          \
-    .reset_done = virtio_transport_reset_done, .detach = blk_detach, .quiesce = blk_quiesce
+    .reset_done = virtio_transport_reset_done, .detach = blk_detach, .quiesce = blk_quiesce,       \
+    .resume = blk_resume
 
 const struct device_class virtio_blk_class = {
     .name = "virtio-blk",

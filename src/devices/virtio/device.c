@@ -51,6 +51,7 @@ void virtio_done(struct virtio_device *dev)
 {
     dev->ops->reset(dev);
     timer_done(&dev->later);
+    state_list_free(&dev->kept);
 }
 
 void virtio_reset(struct virtio_device *dev)
@@ -60,6 +61,7 @@ void virtio_reset(struct virtio_device *dev)
     dev->ops->reset(dev);
     dev->features = 0;
     timer_cancel(&dev->later);
+    dev->kept.count = 0;
     for (unsigned n = 0; n < VIRTIO_MAX_QUEUES; n++)
         reset_queue(&dev->queues[n]);
 }
@@ -222,6 +224,8 @@ int virtio_after_load(struct virtio_device *dev, struct error *err)
         if (queue->enabled && (!is_consistent(dev, queue) || !virtqueue_map(queue)))
             return error_set(err, EINVAL, "%s: queue %u cannot be as it is saved", dev->dev->id, n);
     }
+    if (!virtio_kept_is_consistent(dev))
+        return error_set(err, EINVAL, "%s: it keeps requests that are not under way", dev->dev->id);
     return 0;
 }
 
@@ -240,6 +244,15 @@ static const struct state_field virtqueue_state[] = {
     STATE_END,
 };
 
+static const struct state_field kept_state[] = {
+    STATE_U16_MAX(struct virtio_kept, queue, VIRTIO_MAX_QUEUES - 1),
+    STATE_U16(struct virtio_kept, id),
+    STATE_U16(struct virtio_kept, flags),
+    STATE_U32(struct virtio_kept, size_bytes),
+    STATE_U64(struct virtio_kept, gpa),
+    STATE_END,
+};
+
 const struct state_field virtio_device_state[] = {
     STATE_U8(struct virtio_device, status),
     STATE_U64(struct virtio_device, features),
@@ -247,5 +260,6 @@ const struct state_field virtio_device_state[] = {
     STATE_U32(struct virtio_device, config_generation),
     STATE_STRUCTS(struct virtio_device, queues, virtqueue_state),
     STATE_TIMER(struct virtio_device, later),
+    STATE_LIST(struct virtio_device, kept, VIRTIO_MAX_KEPT, struct virtio_kept, kept_state),
     STATE_END,
 };

@@ -60,18 +60,12 @@ bool virtqueue_map(struct virtqueue *queue)
 
 /* ---- descriptors ---- */
 
-struct descriptor {
-    uint64_t gpa;
-    uint32_t size_bytes;
-    uint16_t id, next, flags; /* id: of a packed ring; next: of a split one */
-};
-
-static struct descriptor load_descriptor(const uint8_t *ram, bool packed)
+static struct virtio_descriptor load_descriptor(const uint8_t *ram, bool packed)
 {
     uint8_t bytes[DESCRIPTOR_BYTES];
 
     ram_copy(bytes, ram, sizeof(bytes));
-    return (struct descriptor){
+    return (struct virtio_descriptor){
         .gpa = get_le64(bytes),
         .size_bytes = get_le32(bytes + 8),
         .id = get_le16(bytes + 12),
@@ -99,7 +93,7 @@ static bool add_piece(struct virtio_chain *chain, bool write, void *hva, size_t 
 
 /* What is not one piece of RAM is pinned page by page. NULL, or what the guest did wrong. */
 static const char *add_buffer(struct virtqueue *queue, struct virtio_chain *chain,
-                              const struct descriptor *d)
+                              const struct virtio_descriptor *d)
 {
     bool write = d->flags & DESC_WRITE;
     uint64_t gpa = d->gpa, left = d->size_bytes;
@@ -129,7 +123,7 @@ static const char *add_buffer(struct virtqueue *queue, struct virtio_chain *chai
 
 /* The descriptors of an indirect table; in a packed ring they follow each other (2.8.7). */
 static const char *add_table(struct virtqueue *queue, struct virtio_chain *chain,
-                             const struct descriptor *d)
+                             const struct virtio_descriptor *d)
 {
     bool packed = is_packed(queue);
     unsigned count = d->size_bytes / DESCRIPTOR_BYTES, at = 0;
@@ -143,7 +137,7 @@ static const char *add_table(struct virtqueue *queue, struct virtio_chain *chain
     if (!table)
         return "an indirect table that is not in RAM";
     for (unsigned n = 0; n < count; n++) {
-        struct descriptor entry = load_descriptor(table + at * DESCRIPTOR_BYTES, packed);
+        struct virtio_descriptor entry = load_descriptor(table + at * DESCRIPTOR_BYTES, packed);
         const char *wrong;
 
         if (entry.flags & DESC_INDIRECT)
@@ -159,7 +153,7 @@ static const char *add_table(struct virtqueue *queue, struct virtio_chain *chain
 }
 
 static const char *add_descriptor(struct virtqueue *queue, struct virtio_chain *chain,
-                                  const struct descriptor *d)
+                                  const struct virtio_descriptor *d)
 {
     if (!(d->flags & DESC_INDIRECT))
         return add_buffer(queue, chain, d);
@@ -168,24 +162,22 @@ static const char *add_descriptor(struct virtqueue *queue, struct virtio_chain *
     return add_table(queue, chain, d);
 }
 
+static void clear_chain(struct virtio_chain *chain)
+{
+    chain->out_count = chain->in_count = 0;
+    chain->out_bytes = chain->in_bytes = 0;
+}
+
 /* ---- split queues ---- */
 
-static const char *pop_split(struct virtqueue *queue, struct virtio_chain *chain, bool *out_found)
+static const char *add_split(struct virtqueue *queue, struct virtio_chain *chain, unsigned head)
 {
-    uint16_t avail = ram_atomic_load16(queue->driver_ram + 2);
-    unsigned at;
+    unsigned at = head;
 
-    *out_found = avail != queue->next_avail;
-    if (!*out_found)
-        return NULL;
-    if ((uint16_t)(avail - queue->next_used) > queue->size) /* with those that are under way */
-        return "more chains than its size";
-    at = ram_load16(queue->driver_ram + RING_OFFSET + 2 * (queue->next_avail & (queue->size - 1u)));
-    chain->id = (uint16_t)at;
+    chain->id = (uint16_t)head;
     chain->descriptors = 1;
-    queue->next_avail++;
     for (unsigned n = 0; n < queue->size; n++) {
-        struct descriptor d;
+        struct virtio_descriptor d;
         const char *wrong;
 
         if (at >= queue->size)
@@ -197,6 +189,22 @@ static const char *pop_split(struct virtqueue *queue, struct virtio_chain *chain
         at = d.next;
     }
     return "a chain without an end";
+}
+
+static const char *pop_split(struct virtqueue *queue, struct virtio_chain *chain, bool *out_found)
+{
+    uint16_t avail = ram_atomic_load16(queue->driver_ram + 2);
+    unsigned head;
+
+    *out_found = avail != queue->next_avail;
+    if (!*out_found)
+        return NULL;
+    if ((uint16_t)(avail - queue->next_used) > queue->size) /* with those that are under way */
+        return "more chains than its size";
+    head =
+        ram_load16(queue->driver_ram + RING_OFFSET + 2 * (queue->next_avail & (queue->size - 1u)));
+    queue->next_avail++;
+    return add_split(queue, chain, head);
 }
 
 static uint8_t *avail_event(const struct virtqueue *queue)
@@ -268,9 +276,8 @@ static void advance(const struct virtqueue *queue, uint16_t *at, bool *wrap, uns
     *at = (uint16_t)next;
 }
 
-/* Descriptors that were taken and not given back. More than the ring has: the guest gave them anew.
- */
-static unsigned under_way(const struct virtqueue *queue)
+/* Descriptors that were taken and not given back. */
+static unsigned under_way_packed(const struct virtqueue *queue)
 {
     return queue->next_avail + (queue->avail_wrap != queue->used_wrap ? queue->size : 0u) -
            queue->next_used;
@@ -280,9 +287,9 @@ static const char *pop_packed(struct virtqueue *queue, struct virtio_chain *chai
 {
     uint8_t *ram = queue->descriptor_ram + queue->next_avail * DESCRIPTOR_BYTES;
     unsigned flags = ram_atomic_load16(ram + 14), at = queue->next_avail, count = 0;
-    unsigned free = queue->size - under_way(queue);
+    unsigned free = queue->size - under_way_packed(queue);
     const char *wrong = NULL;
-    struct descriptor d;
+    struct virtio_descriptor d;
 
     *out_found =
         !!(flags & DESC_AVAIL) == queue->avail_wrap && !!(flags & DESC_USED) != queue->avail_wrap;
@@ -292,6 +299,7 @@ static const char *pop_packed(struct virtqueue *queue, struct virtio_chain *chai
         if (count++ == free)
             return "more descriptors than its size";
         d = load_descriptor(queue->descriptor_ram + at * DESCRIPTOR_BYTES, true);
+        chain->ring[count - 1] = d;
         wrong = add_descriptor(queue, chain, &d);
         at = at + 1 == queue->size ? 0 : at + 1;
     } while (!wrong && d.flags & DESC_NEXT);
@@ -351,8 +359,7 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
         !queue->dev->transport->can_access_memory(queue->dev))
         return false;
     do {
-        chain->out_count = chain->in_count = 0;
-        chain->out_bytes = chain->in_bytes = 0;
+        clear_chain(chain);
         wrong =
             is_packed(queue) ? pop_packed(queue, chain, &found) : pop_split(queue, chain, &found);
     } while (!wrong && !found && ask_for_kick(queue));
@@ -374,6 +381,102 @@ void virtqueue_unpop(struct virtqueue *queue, uint16_t descriptors)
     }
     queue->next_avail -= descriptors;
 }
+
+/* ---- chains that are kept ---- */
+
+/* Of a split queue chains, of a packed one descriptors, that were taken and not given back. */
+static unsigned under_way(const struct virtqueue *queue)
+{
+    unsigned count = (uint16_t)(queue->next_avail - queue->next_used);
+
+    if (is_packed(queue))
+        return under_way_packed(queue);
+    return count < queue->size ? count : queue->size;
+}
+
+bool virtio_keep(struct virtqueue *queue, const struct virtio_chain *chain)
+{
+    struct state_list *kept = &queue->dev->kept;
+    uint32_t before = kept->count;
+
+    for (unsigned n = 0; n < chain->descriptors; n++) {
+        struct virtio_kept *k = state_list_add(kept, sizeof(*k));
+
+        if (!k) {
+            kept->count = before;
+            return false;
+        }
+        *k = (struct virtio_kept){.queue = (uint16_t)(queue - queue->dev->queues), .id = chain->id};
+        if (is_packed(queue)) {
+            k->gpa = chain->ring[n].gpa;
+            k->size_bytes = chain->ring[n].size_bytes;
+            k->flags = chain->ring[n].flags;
+        }
+    }
+    return true;
+}
+
+/* The descriptors from *at on that are one chain. */
+static const char *add_kept(struct virtqueue *queue, struct virtio_chain *chain, unsigned *at)
+{
+    const struct virtio_kept *k = (const struct virtio_kept *)queue->dev->kept.elements + *at;
+    const char *wrong = NULL;
+    unsigned count = 0;
+
+    if (!is_packed(queue)) {
+        ++*at;
+        return add_split(queue, chain, k->id);
+    }
+    chain->id = k->id;
+    do {
+        chain->ring[count] = (struct virtio_descriptor){
+            .gpa = k->gpa, .size_bytes = k->size_bytes, .id = k->id, .flags = k->flags};
+        wrong = add_descriptor(queue, chain, &chain->ring[count]);
+        count++;
+    } while (!wrong && k++->flags & DESC_NEXT);
+    chain->descriptors = (uint16_t)count;
+    *at += count;
+    return wrong;
+}
+
+bool virtio_take_kept(struct virtio_device *dev, unsigned *at, struct virtqueue **out_queue,
+                      struct virtio_chain *chain)
+{
+    if (*at < dev->kept.count && virtio_is_running(dev)) {
+        const struct virtio_kept *k = (const struct virtio_kept *)dev->kept.elements + *at;
+        const char *wrong;
+
+        *out_queue = &dev->queues[k->queue];
+        clear_chain(chain);
+        wrong = add_kept(*out_queue, chain, at);
+        if (!wrong)
+            return true;
+        virtio_break(dev, wrong);
+    }
+    dev->kept.count = 0;
+    return false;
+}
+
+bool virtio_kept_is_consistent(const struct virtio_device *dev)
+{
+    const struct virtio_kept *kept = dev->kept.elements;
+    unsigned counts[VIRTIO_MAX_QUEUES] = {0};
+
+    for (unsigned n = 0; n < dev->kept.count; n++) {
+        const struct virtio_kept *k = &kept[n];
+        const struct virtqueue *queue = &dev->queues[k->queue];
+
+        if (k->queue >= dev->queue_count || !queue->enabled ||
+            ++counts[k->queue] > under_way(queue))
+            return false;
+        if (is_packed(queue) && k->flags & DESC_NEXT &&
+            (n + 1 == dev->kept.count || k[1].queue != k->queue || k[1].id != k->id))
+            return false;
+    }
+    return true;
+}
+
+/* ---- given back ---- */
 
 struct virtio_used virtqueue_written(struct virtqueue *queue, const struct virtio_chain *chain,
                                      uint64_t written_bytes)

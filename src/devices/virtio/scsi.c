@@ -202,14 +202,31 @@ static void request_done(struct scsi_request *scsi)
     respond(r, response, scsi->from_unit ? scsi->transferred_bytes : 0);
 }
 
+static const char *check_request(const struct virtio_scsi *s, const struct virtio_chain *chain)
+{
+    if (chain->out_bytes < REQUEST_BYTES + s->cdb_bytes ||
+        chain->in_bytes < RESPONSE_BYTES + s->sense_bytes)
+        return "a request without a command or room for a response";
+    return chain->in_bytes > UINT32_MAX || chain->out_bytes > UINT32_MAX
+               ? "a request of more than 4 GiB"
+               : NULL;
+}
+
+/* Of a chain that was taken. */
 static void start_request(struct hba_request *r)
 {
     struct virtio_scsi *s = r->hba;
     struct scsi_request *scsi = &r->scsi;
     uint64_t out_head = REQUEST_BYTES + s->cdb_bytes, in_head = RESPONSE_BYTES + s->sense_bytes;
     uint64_t out = r->chain.out_bytes - out_head, in = r->chain.in_bytes - in_head;
+    const char *wrong = check_request(s, &r->chain);
     uint8_t lun[LUN_BYTES], tag[8];
 
+    if (wrong) {
+        virtio_break(&s->virtio, wrong);
+        give_back(r);
+        return;
+    }
     virtio_chain_read(&r->chain, 0, lun, sizeof(lun));
     virtio_chain_read(&r->chain, LUN_BYTES, tag, sizeof(tag));
     r->tag = get_le64(tag);
@@ -233,14 +250,13 @@ static void start_request(struct hba_request *r)
     scsi_disk_execute(&s->disk, scsi);
 }
 
-static const char *check_request(const struct virtio_scsi *s, const struct virtio_chain *chain)
+/* Of one that was not needed; NULL: there was none. */
+static void end_taking(struct virtio_scsi *s, struct hba_request *r)
 {
-    if (chain->out_bytes < REQUEST_BYTES + s->cdb_bytes ||
-        chain->in_bytes < RESPONSE_BYTES + s->sense_bytes)
-        return "a request without a command or room for a response";
-    return chain->in_bytes > UINT32_MAX || chain->out_bytes > UINT32_MAX
-               ? "a request of more than 4 GiB"
-               : NULL;
+    if (r)
+        give_back(r);
+    else
+        virtio_break(&s->virtio, "more than the host has memory for");
 }
 
 static void kick_requests(struct virtio_scsi *s, struct virtqueue *queue)
@@ -250,20 +266,11 @@ static void kick_requests(struct virtio_scsi *s, struct virtqueue *queue)
 
     s->kicking = true;
     while ((r = take_request(s)) && count < MAX_REQUESTS && virtqueue_pop(queue, &r->chain)) {
-        const char *wrong = check_request(s, &r->chain);
-
         count++;
         r->queue = queue;
-        if (wrong) {
-            virtio_break(&s->virtio, wrong);
-            break;
-        }
         start_request(r);
     }
-    if (r)
-        give_back(r);
-    else
-        virtio_break(&s->virtio, "more than the host has memory for");
+    end_taking(s, r);
     s->kicking = false;
     virtqueue_notify(queue);
     if (count == MAX_REQUESTS)
@@ -490,7 +497,33 @@ static void hba_reset(struct device *dev)
 
 static void hba_quiesce(struct device *dev)
 {
-    block_quiesce(hba_of_device(dev)->drive);
+    struct virtio_scsi *s = hba_of_device(dev);
+    struct block_request *kept;
+    int status;
+
+    block_quiesce(s->drive);
+    while ((kept = block_take_kept(s->drive, &status))) {
+        struct hba_request *r = container_of(scsi_of_kept(kept), struct hba_request, scsi);
+
+        if (!virtio_keep(r->queue, &r->chain)) {
+            kept->done(kept, status);
+            continue;
+        }
+        end_task(r);
+        scsi_forget(&r->scsi);
+        give_back(r);
+    }
+}
+
+static void hba_resume(struct device *dev)
+{
+    struct virtio_scsi *s = hba_of_device(dev);
+    struct hba_request *r;
+    unsigned at = 0;
+
+    while ((r = take_request(s)) && virtio_take_kept(&s->virtio, &at, &r->queue, &r->chain))
+        start_request(r);
+    end_taking(s, r);
 }
 
 static void hba_boot_path(struct device *dev, char *out, size_t size)
@@ -531,6 +564,7 @@ const struct device_class virtio_scsi_class = {
     .reset = hba_reset,
     .detach = hba_detach,
     .quiesce = hba_quiesce,
+    .resume = hba_resume,
     .boot_path = hba_boot_path,
     .state = {.version = 1, .oldest = 1, .fields = hba_state, .after_load = hba_after_load},
 };

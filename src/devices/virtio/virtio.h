@@ -20,6 +20,7 @@
 #include "trapeze/clock.h"
 #include "trapeze/device.h"
 #include "trapeze/io_piece.h"
+#include "trapeze/state.h"
 
 #define VIRTIO_MAX_QUEUES      33u
 #define VIRTIO_QUEUE_SIZE      256u /* largest that is offered */
@@ -92,7 +93,8 @@ struct virtio_device {
     bool legacy;       /* the driver knows the legacy interface only (1.4) */
     uint32_t config_generation;
     struct virtqueue queues[VIRTIO_MAX_QUEUES];
-    struct timer later; /* virtio_kick_later() */
+    struct timer later;     /* virtio_kick_later() */
+    struct state_list kept; /* of struct virtio_kept: virtio_keep() */
 };
 
 /* ---- device.c: for transports ---- */
@@ -145,12 +147,21 @@ void virtio_kick_later(struct virtio_device *dev);
 /* The guest has broken a rule; what it was is logged. */
 void virtio_break(struct virtio_device *dev, const char *why);
 
+/* A descriptor. */
+struct virtio_descriptor {
+    uint64_t gpa;
+    uint32_t size_bytes;
+    uint16_t id, next, flags; /* id: of a packed ring; next: of a split one */
+};
+
 /* One request of the guest: first what it wrote for the device, then what the device writes. */
 struct virtio_chain {
     uint16_t id, descriptors; /* queue.c's */
     unsigned out_count, in_count;
     uint64_t out_bytes, in_bytes;
     struct io_piece pieces[VIRTIO_MAX_PIECES]; /* out_count of them, then in_count */
+    /* Of a packed ring, from which they may be gone before the chain is given back. */
+    struct virtio_descriptor ring[VIRTIO_QUEUE_SIZE];
 };
 
 /* Take the next chain. False: there is none, or the guest has broken the device. */
@@ -164,6 +175,16 @@ void virtqueue_push(struct virtqueue *queue, const struct virtio_chain *chain,
 void virtqueue_notify(struct virtqueue *queue);
 /* Undo the last virtqueue_pop() that was not undone; nothing was pushed since. */
 void virtqueue_unpop(struct virtqueue *queue, uint16_t descriptors);
+
+/*
+ * Requests that a device holds while the machine is paused. In quiesce(): chain, which was popped
+ * and will not be pushed, is part of the device's state; false: out of memory. In resume(): take
+ * the first of them (*at is 0), or the next; they are as if they had been popped just now. False:
+ * none is left, all are forgotten.
+ */
+bool virtio_keep(struct virtqueue *queue, const struct virtio_chain *chain);
+bool virtio_take_kept(struct virtio_device *dev, unsigned *at, struct virtqueue **out_queue,
+                      struct virtio_chain *chain);
 
 /* A chain that was popped, and how much was written into it. */
 struct virtio_used {
@@ -193,5 +214,15 @@ unsigned virtio_chain_pieces(const struct virtio_chain *chain, bool in, uint64_t
 
 /* Find its memory. False: it is not in RAM, or its size is none. */
 bool virtqueue_map(struct virtqueue *queue);
+/* Are the chains that were kept some of those under way? Queues are mapped. */
+bool virtio_kept_is_consistent(const struct virtio_device *dev);
+
+/* In a saved state, a descriptor of a packed ring's chain; of a split one's only queue and id. */
+struct virtio_kept {
+    uint16_t queue, id, flags;
+    uint32_t size_bytes;
+    uint64_t gpa;
+};
+#define VIRTIO_MAX_KEPT (VIRTIO_MAX_QUEUES * VIRTIO_QUEUE_SIZE)
 
 #endif
