@@ -13,6 +13,11 @@
 
 #include "trapeze/error.h"
 
+struct stat;
+
+/* As fstat(2), which the C library makes of a call that takes names, too: the sandbox refuses that. */
+int host_fstat(int fd, struct stat *out);
+
 /*
  * Read path into a new heap block that the caller frees. Regular files only. Returns 0,
  * -errno of the system, -EISDIR and the like, or -EFBIG beyond max_bytes; err says what to do.

@@ -25,6 +25,7 @@
 
 #include <cmocka.h>
 
+#include "host/file.h"
 #include "host/given.h"
 #include "host/host.h"
 #include "host/loop.h"
@@ -196,6 +197,25 @@ static int try_ring_disk(void)
     errno = EEXIST;
     return has_ring || block_open(loop, PATH ",aio=io_uring", &err) ? -1 : 0;
 }
+/* By its name, though the flags say that there is none. */
+static int try_look(void)
+{
+    struct stat st;
+
+    return (int)syscall(SYS_newfstatat, AT_FDCWD, "/etc/passwd", &st, AT_EMPTY_PATH);
+}
+static int try_look_closer(void)
+{
+    struct statx st;
+
+    return statx(AT_FDCWD, "/etc/passwd", AT_EMPTY_PATH, STATX_ALL, &st);
+}
+static int try_look_at_what_is_open(void)
+{
+    struct stat st;
+
+    return host_fstat(STDERR_FILENO, &st) || !S_ISFIFO(st.st_mode) ? -1 : 0;
+}
 static int try_memory(void)
 {
     void *memory = malloc(64u << 20);
@@ -253,12 +273,15 @@ static const struct attempt attempts[] = {
     {"remove a file where that is allowed", try_remove, WORKED, 0, HOST_MAY_REMOVE},
     {"change what the process is", try_drop_filter, FAILED, EPERM, HOST_MAY_REMOVE},
     {"make a ring", try_ring, FAILED, EPERM, HOST_MAY_SUBMIT},
-    {"open a disk", try_disk, FAILED, EPERM, 0},
+    {"open a disk", try_disk, FAILED, EACCES, 0},
     {"open a disk where connecting is allowed", try_disk, FAILED, EACCES, HOST_MAY_CONNECT},
     {"use disks that are handed over", try_given_disks, WORKED, 0, 0, open_disks},
     {"use one without a ring", try_ring_disk, WORKED, 0, 0, open_disks},
     {"submit to a ring", try_submit, STOPPED, 0, 0},
     {"submit to a ring where that is allowed", try_submit, FAILED, EBADF, HOST_MAY_SUBMIT},
+    {"look at a file", try_look, FAILED, EACCES, HOST_MAY_REMOVE},
+    {"look at a file closer", try_look_closer, FAILED, EACCES, HOST_MAY_CONNECT},
+    {"look at what is open", try_look_at_what_is_open, WORKED, 0, 0},
     {"use much memory", try_memory, WORKED, 0, 0},
 };
 

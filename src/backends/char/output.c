@@ -22,6 +22,7 @@
 
 #include "backends/char/internal.h"
 #include "base/log.h"
+#include "host/file.h"
 
 #define FLUSH_BYTES    1024
 #define FLUSH_DELAY_NS 2000000
@@ -207,7 +208,7 @@ static void choose_mode(struct char_output *o, int fd)
     int own;
 
     o->mode = CHAR_OUTPUT_PLAIN;
-    if (fd < 0 || fstat(fd, &status))
+    if (fd < 0 || host_fstat(fd, &status))
         return;
     if (S_ISSOCK(status.st_mode)) {
         o->mode = CHAR_OUTPUT_SOCKET;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int read_all(int fd, uint8_t *data, size_t size_bytes, struct error *err)
@@ -30,6 +31,11 @@ static int read_all(int fd, uint8_t *data, size_t size_bytes, struct error *err)
     return 0;
 }
 
+int host_fstat(int fd, struct stat *out)
+{
+    return (int)syscall(SYS_fstat, fd, out);
+}
+
 /* The file of path, if it may be read: its descriptor. */
 static int open_regular(const char *path, uint64_t max_bytes, struct stat *st, struct error *err)
 {
@@ -38,7 +44,7 @@ static int open_regular(const char *path, uint64_t max_bytes, struct stat *st, s
 
     if (fd < 0)
         return error_set(err, errno, "cannot open: %s", strerror(errno));
-    if (fstat(fd, st) != 0)
+    if (host_fstat(fd, st) != 0)
         status = error_set(err, errno, "cannot read: %s", strerror(errno));
     else if (!S_ISREG(st->st_mode))
         status = error_set(err, EINVAL, "it is not a regular file");
@@ -122,7 +128,7 @@ static int check_unchanged(const struct host_file *file, struct error *err)
 {
     struct stat st;
 
-    if (fstat(file->fd, &st) != 0)
+    if (host_fstat(file->fd, &st) != 0)
         return error_set(err, errno, "cannot read: %s", strerror(errno));
     if ((uint64_t)st.st_size != file->size_bytes || st.st_mtim.tv_sec != file->modified.tv_sec ||
         st.st_mtim.tv_nsec != file->modified.tv_nsec)

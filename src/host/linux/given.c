@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "host/file.h"
+
 static struct host_given *record, *use;
 
 int host_given_add(struct host_given *given, const char *name, unsigned flags, int fd)
@@ -72,7 +74,7 @@ int host_stat(const char *path, struct stat *out)
 {
     for (size_t n = 0; use && n < use->count; n++)
         if (strcmp(use->files[n].name, path) == 0)
-            return fstat(use->files[n].fd, out);
+            return host_fstat(use->files[n].fd, out);
     return stat(path, out);
 }
 

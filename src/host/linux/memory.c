@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "host/file.h"
 #include "host/host.h"
 
 #ifndef MFD_EXEC
@@ -91,7 +92,7 @@ uint64_t host_memory_used_bytes(const struct host_memory *memory)
 {
     struct stat file;
 
-    return fstat(memory->fd, &file) ? 0 : (uint64_t)file.st_blocks * 512;
+    return host_fstat(memory->fd, &file) ? 0 : (uint64_t)file.st_blocks * 512;
 }
 
 /* Where 32-bit displacements reach; only x86-64 has it, and only x86-64 needs it. */
