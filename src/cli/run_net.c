@@ -13,9 +13,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/file.h"
+#include "host/host.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 #include "trapeze/net.h"
+#include "trapeze/pci.h"
 
 /* rom: from the package ipxe-qemu. */
 static const struct model {
@@ -133,6 +136,11 @@ static struct net *open_network(struct machine *machine, const char *text, const
 {
     char named[1024];
 
+    if (strstr(text, "tftp=") && !host_may(HOST_MAY_READ)) {
+        error_set(err, EACCES,
+                  "a machine that began without tftp= can, in its sandbox, read no files");
+        return NULL;
+    }
     if (!strncmp(text, "switch=", 7) && !strstr(text, ",name=") && !strchr(name, ',') &&
         (size_t)snprintf(named, sizeof(named), "%s,name=%.31s", text, name) < sizeof(named))
         text = named;
@@ -179,6 +187,19 @@ static int add_network(struct run_networks *networks, struct machine *machine, c
     return add_card(networks, machine, text, options, NULL, net, err) ? 0 : -EINVAL;
 }
 
+static int hand_over_rom(const char *path, struct error *err)
+{
+    uint8_t *data;
+    size_t size;
+
+    if (host_file_read(path, PCI_ROM_MAX, &data, &size, err)) {
+        error_prefix(err, "romfile: ");
+        return -EINVAL;
+    }
+    free(data);
+    return 0;
+}
+
 int run_hand_over_network(const char *text, struct error *err)
 {
     char *rest = strdup(text);
@@ -188,7 +209,9 @@ int run_hand_over_network(const char *text, struct error *err)
     if (!rest)
         return error_set(err, ENOMEM, "out of memory");
     take_card(&card, rest);
-    result = net_hand_over(rest, err);
+    result = card.romfile ? hand_over_rom(card.romfile, err) : 0;
+    if (!result)
+        result = net_hand_over(rest, err);
     free(rest);
     if (result)
         error_prefix(err, "--net %s: ", text);

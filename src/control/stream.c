@@ -340,7 +340,9 @@ static int remove_dead_socket(const char *path, struct error *err)
     fd = connect_unix(path, &ignored);
     if (fd >= 0) {
         close(fd);
-        return error_set(err, EADDRINUSE, "another process listens on this socket");
+        return error_set(
+            err, EADDRINUSE,
+            "something listens on this socket already: another process, or another option");
     }
     unlink(path);
     return 0;

@@ -15,7 +15,8 @@
 
 struct stat;
 
-/* As fstat(2), which the C library makes of a call that takes names, too: the sandbox refuses that. */
+/* As fstat(2), which the C library makes of a call that takes names, too: the sandbox refuses that.
+ */
 int host_fstat(int fd, struct stat *out);
 
 /*

@@ -124,6 +124,8 @@ void host_code_unguard(const struct host_code *code);
  * system calls fail or end the process with a message. For good. Does nothing under sanitizers.
  */
 int host_sandbox(unsigned rights, struct error *err);
+/* Has this process all these rights? Where host_sandbox() was not called it has. */
+bool host_may(unsigned rights);
 /* The same for a process that serves the files of a folder. */
 int host_serve_sandbox(struct error *err);
 /* The same for a process that connects to unix sockets. */

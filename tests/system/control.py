@@ -291,7 +291,7 @@ def case_plug(trapeze, folder):
     with open(disk, "wb") as image:
         image.truncate(8 << 20)
     subprocess.run([trapeze, "image", "create", "-b", disk, "-F", "raw", overlay], check=True, capture_output=True)
-    machine = Machine(trapeze, folder, "--net", "none", "--hotplug", "4")
+    machine = Machine(trapeze, folder, "--net", "none", "--hotplug", "5")
 
     def add(*words):
         command = [trapeze, "device", "add", machine.socket, *words]
@@ -305,12 +305,36 @@ def case_plug(trapeze, folder):
         done = add(*words)
         check(done.returncode == 0, f"{words} was not added", done.stderr)
     check("somebody else has it open" in add("--disk", overlay).stderr, "a disk in use was added")
+    for words, error in (
+        (("--net", f"user,romfile={folder}/none"), "romfile: cannot open: No such file"),
+        (("--net", f"user,tftp={folder}"), "read no files"),
+        (("--disk", "nbd://localhost/x"), "look up no name"),
+        (("--disk", "nbds://127.0.0.1/x"), "read no certificates"),
+        (("--disk", f"nbd+unix:///x?socket={folder}/nbd"), "connect to no unix socket"),
+    ):
+        done = add(*words)
+        check(done.returncode == 1 and error in done.stderr, f"{words} was added", done.stderr)
+    rom = os.path.join(folder, "card.rom")
+    with open(rom, "wb") as file:
+        file.write(b"\x55\xaa\x02".ljust(1024, b"\0"))
+    done = add("--net", f"user,romfile={rom}")
+    check(done.returncode == 0, "a card with a ROM was not added", done.stderr)
     answer = machine.monitor("device-add", f"disk={disk},snapshot=on", status=1)
     check("Permission denied" in answer["error"], "the machine opens files by itself", answer)
     machine.monitor("give", "name=x", status=1)
     machine.monitor("stop")
     machine.end(0)
     check(os.path.exists(capture) and not os.path.exists(peer), "a capture is missing, or a socket is left")
+
+
+def case_sockets(trapeze, folder):
+    """One path for two servers is an error at once."""
+    path = os.path.join(folder, "vm.sock")
+    command = [trapeze, "run", Guest(folder).path, "-m", "16M", "--serial", "null", "--monitor", path]
+    for other in ("--display", f"vnc=unix:{path}"), ("--gdb", f"unix:{path}"):
+        done = subprocess.run([*command, *other], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        check(done.returncode == 1 and "listens on this socket already" in done.stderr, f"{other} works", done.stderr)
+        check(not os.path.exists(path), "the socket was left behind")
 
 
 CASES = {
@@ -322,6 +346,7 @@ CASES = {
     "monitor": case_monitor,
     "plug": case_plug,
     "sandbox": case_sandbox,
+    "sockets": case_sockets,
 }
 
 

@@ -94,6 +94,9 @@ def start(trapeze, folder, what, options, deadline):
     command = [trapeze, "run", "-m", "1G", "--net", "none", "--monitor", socket, *options]
     console = boot.Console(command, interactive=True)
     while not os.path.exists(socket):
+        if console.child.poll() is not None:
+            console.wait_for(r"\Z.", deadline)  # all that it has said
+            boot.fail(console, f"no machine: status {console.child.returncode}")
         time.sleep(0.05)
     return console, Screen(trapeze, console, socket, deadline)
 

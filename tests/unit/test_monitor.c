@@ -875,7 +875,8 @@ static void a_dead_socket_is_replaced_a_live_one_is_not(void **state)
 
     open_fixture(&f, 1);
     assert_null(stream_listen(f.m.loop, f.path, NULL, NULL, &err));
-    assert_string_equal(err.text, "another process listens on this socket");
+    assert_string_equal(
+        err.text, "something listens on this socket already: another process, or another option");
     counting_machine_settle(&f.m);
     error_clear(&err);
     snprintf(path, sizeof(path), "%s.file", f.path);

@@ -181,6 +181,23 @@ static int try_disk(void)
     block_free(disk);
     return disk ? 0 : -1;
 }
+/* Of a server, in ways that want more than a connection; nothing is there. */
+static int try_server_by_name(void)
+{
+    return open_disk("nbd://user@localhost:1/x") ? 0 : -1;
+}
+static int try_server_by_address(void)
+{
+    return open_disk("nbd://[::1]:1/x") ? 0 : errno == EACCES ? -1 : 0;
+}
+static int try_server_with_tls(void)
+{
+    return open_disk("nbds://127.0.0.1:1/x") ? 0 : -1;
+}
+static int try_local_server(void)
+{
+    return open_disk("nbd+unix:///x?socket=/none") ? 0 : -1;
+}
 static int try_ring_disk(void)
 {
     struct error err = {0};
@@ -277,6 +294,10 @@ static const struct attempt attempts[] = {
     {"open a disk where connecting is allowed", try_disk, FAILED, EACCES, HOST_MAY_CONNECT},
     {"use disks that are handed over", try_given_disks, WORKED, 0, 0, open_disks},
     {"use one without a ring", try_ring_disk, WORKED, 0, 0, open_disks},
+    {"open a disk of a server by its name", try_server_by_name, FAILED, EACCES, HOST_MAY_CONNECT},
+    {"open one by its address", try_server_by_address, WORKED, 0, HOST_MAY_CONNECT},
+    {"open one with TLS", try_server_with_tls, FAILED, EACCES, HOST_MAY_CONNECT},
+    {"open one of a local server", try_local_server, FAILED, EACCES, HOST_MAY_CONNECT},
     {"submit to a ring", try_submit, STOPPED, 0, 0},
     {"submit to a ring where that is allowed", try_submit, FAILED, EBADF, HOST_MAY_SUBMIT},
     {"look at a file", try_look, FAILED, EACCES, HOST_MAY_REMOVE},

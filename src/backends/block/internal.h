@@ -143,9 +143,10 @@ struct block_node *block_file_open(const struct block_options *options, bool cre
 extern const struct block_format block_raw;
 void block_file_ring_done(void *opaque, int result); /* a ring_done_fn, for the options' ring */
 
-/* ---- nbd.c ---- */
+/* ---- uri.c, nbd.c ---- */
 
 /* What is behind a URI that block_is_uri() knows, as a file of a length that stays. */
+struct block_node *block_uri_open(const struct block_options *options, struct error *err);
 struct block_node *block_nbd_open(const struct block_options *options, struct error *err);
 
 /* ---- fault.c ---- */

@@ -79,16 +79,6 @@ const struct block_format *block_format_probe(struct block_node *file, struct er
     return NULL;
 }
 
-bool block_is_uri(const char *file)
-{
-    static const char *const schemes[] = {"nbd://", "nbds://", "nbd+unix://", "nbds+unix://"};
-
-    for (size_t n = 0; n < sizeof(schemes) / sizeof(schemes[0]); n++)
-        if (strncmp(file, schemes[n], strlen(schemes[n])) == 0)
-            return true;
-    return false;
-}
-
 /* ---- a raw image whose format was found out ---- */
 
 struct guard {

@@ -152,23 +152,13 @@ static int empty_file(struct raw *raw, struct error *err)
     return error_set(err, errno, "cannot empty it: %s", strerror(errno));
 }
 
-static struct block_node *open_uri(const struct block_options *options, struct error *err)
-{
-#ifdef HAVE_LIBNBD
-    return block_nbd_open(options, err);
-#else
-    error_set(err, ENOTSUP, "'%s': this program was built without NBD (libnbd)", options->file);
-    return NULL;
-#endif
-}
-
 struct block_node *block_file_open(const struct block_options *options, bool create,
                                    struct error *err)
 {
     struct raw *raw;
 
     if (block_is_uri(options->file))
-        return open_uri(options, err);
+        return block_uri_open(options, err);
     raw = calloc(1, sizeof(*raw));
     if (!raw) {
         error_set(err, ENOMEM, "out of memory");

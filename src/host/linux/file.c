@@ -2,6 +2,7 @@
  * file.c - read whole files that the user named
  */
 #include "host/file.h"
+#include "host/given.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +40,7 @@ int host_fstat(int fd, struct stat *out)
 /* The file of path, if it may be read: its descriptor. */
 static int open_regular(const char *path, uint64_t max_bytes, struct stat *st, struct error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = host_open(path, O_RDONLY | O_NONBLOCK, 0);
     int status;
 
     if (fd < 0)

@@ -13,6 +13,7 @@
  * speculative store bypass to a process with a filter, which is what translated code lives by.
  */
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -55,6 +56,13 @@
 #elif defined(__aarch64__)
 #define ARCHITECTURE AUDIT_ARCH_AARCH64
 #endif
+
+static unsigned own_rights = UINT_MAX;
+
+bool host_may(unsigned rights)
+{
+    return !(rights & ~own_rights);
+}
 
 /* (arguments[argument] & mask) == value, in the low 32 bits; several rules of one call: any. */
 struct rule {
@@ -230,17 +238,16 @@ static const struct rule dialing[] = {
 static const struct {
     uint32_t call, code;
 } refused[] = {
-    {__NR_clone3, ENOSYS}, /* its flags cannot be looked at: clone is next */
+    {__NR_clone3, ENOSYS},     /* its flags cannot be looked at: clone is next */
     {__NR_newfstatat, EACCES}, /* nor can the name, empty or not; host_fstat() takes none */
-    {__NR_statx, EACCES},
-    {__NR_openat, EACCES},
+    {__NR_statx, EACCES},      {__NR_openat, EACCES},
 #ifdef __NR_open
-    {__NR_open, EACCES},      {__NR_stat, EACCES},          {__NR_access, EACCES},
+    {__NR_open, EACCES},       {__NR_stat, EACCES},          {__NR_access, EACCES},
     {__NR_readlink, EACCES},
 #endif
-    {__NR_faccessat, EACCES}, {__NR_readlinkat, EACCES},    {__NR_getcwd, EACCES},
-    {__NR_prlimit64, EPERM},  {__NR_io_uring_setup, EPERM}, /* disks that are plugged in go without
-                                                             */
+    {__NR_faccessat, EACCES},  {__NR_readlinkat, EACCES},    {__NR_getcwd, EACCES},
+    {__NR_prlimit64, EPERM},   {__NR_io_uring_setup, EPERM}, /* disks that are plugged in go without
+                                                              */
 };
 
 #if defined(ARCHITECTURE)
@@ -373,6 +380,7 @@ int host_sandbox(unsigned rights, struct error *err)
 {
     struct rule_list lists[6];
     size_t count = 0;
+    int result;
 
     if (rights & HOST_MAY_CONNECT_LOCAL)
         lists[count++] = LIST(connecting_locally);
@@ -385,7 +393,10 @@ int host_sandbox(unsigned rights, struct error *err)
     if (rights & HOST_MAY_REMOVE)
         lists[count++] = LIST(removing);
     lists[count++] = LIST(rules);
-    return enter(lists, count, err);
+    result = enter(lists, count, err);
+    if (!result)
+        own_rights = rights;
+    return result;
 }
 
 int host_serve_sandbox(struct error *err)
