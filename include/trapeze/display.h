@@ -82,6 +82,12 @@ void screen_detach(struct screen *screen, struct screen_viewer *viewer);
  */
 void screen_refresh(struct screen *screen);
 
+/*
+ * Ask the guest for another size, which comes when its driver likes, or never. False: the card
+ * has no way to ask, or there is no such size.
+ */
+bool screen_want_size(struct screen *screen, uint32_t width, uint32_t height);
+
 /* NULL: there is no viewer. */
 const struct screen_surface *screen_surface(const struct screen *screen);
 const char *screen_name(const struct screen *screen); /* the device's id */
@@ -134,10 +140,12 @@ struct screen *display_screen(struct display *display, unsigned index);
 struct screen_source_ops {
     /* A first viewer came, or the last one went. In between, all has to be drawn once. */
     void (*watched)(void *opaque, bool on);
-    /* Draw what has changed: screen_set_size, screen_pixels, screen_changed. */
+    /* Draw what has changed: screen_set_size, screen_row, screen_row_changed. */
     void (*refresh)(void *opaque);
     /* Allocate and fill in cells; as screen_text. NULL: there are no text modes. */
     bool (*text)(void *opaque, struct screen_text *out);
+    /* A viewer's wish; what comes of it is the guest's business. NULL: it cannot be told. */
+    void (*want_size)(void *opaque, uint32_t width, uint32_t height);
 };
 
 /* Embedded in the device; the members are screen.c's. */
@@ -149,6 +157,7 @@ struct screen {
     struct screen_surface surface;
     uint32_t *pixels;             /* NULL: there is no viewer */
     size_t capacity;              /* pixels */
+    struct screen_rect changes;   /* which viewers have not heard of; height 0: none */
     struct screen_cursor *cursor; /* NULL: none was defined */
     int32_t cursor_x, cursor_y;
     struct screen_viewer *viewers;
@@ -167,6 +176,8 @@ bool screen_is_watched(const struct screen *screen);
  * viewers are told, and the device draws all. -ENOMEM, -EINVAL (0 or too much): the old size stays.
  */
 int screen_set_size(struct screen *screen, uint32_t width, uint32_t height);
+/* In refresh(): all is black, in this size. Errors as of screen_set_size(). */
+int screen_clear(struct screen *screen, uint32_t width, uint32_t height);
 /* In refresh(): a row's pixels, to write to. */
 static inline uint32_t *screen_row(const struct screen *screen, uint32_t y)
 {
@@ -174,6 +185,12 @@ static inline uint32_t *screen_row(const struct screen *screen, uint32_t y)
 }
 /* In refresh(): these pixels, which are within the surface, were drawn and differ. */
 void screen_changed(struct screen *screen, const struct screen_rect *rect);
+/*
+ * The same of pixels [first, end) of row y. Viewers hear of rows that follow each other as one
+ * rectangle, the last of them at the end of refresh(), by screen_tell_changes().
+ */
+void screen_row_changed(struct screen *screen, uint32_t y, uint32_t first, uint32_t end);
+void screen_tell_changes(struct screen *screen);
 
 /* At any time. NULL: no cursor is shown. The cursor is copied. */
 void screen_define_cursor(struct screen *screen, const struct screen_cursor *cursor);

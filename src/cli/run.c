@@ -949,11 +949,14 @@ const struct cli_option cli_run_options[] = {
              "unless --serial says otherwise"},
 
     {"Screen", .kind = CLI_HEADING},
-    {"vga", 0, CLI_TEXT, AT(vga), "std|none[,P=VALUE]...", .choices = run_vga_choices,
+    {"vga", 0, CLI_TEXT, AT(vga), "std|virtio|none[,P=VALUE]...", .choices = run_vga_choices,
      .help =
          "the graphics card: std is a VGA with linear modes up to 32 bits a pixel, memory=N its "
-         "MiB, xres=N and yres=N what its monitor likes best (default: std if the guest boots "
-         "from firmware, else none)"},
+         "MiB, xres=N and yres=N what its monitor likes best; virtio is the same, and a "
+         "virtio-gpu, "
+         "which systems with its driver use, with the cursor drawn by viewers and the screen as "
+         "large as they like (default: std if the guest boots from firmware, else none; --device "
+         "virtio-gpu is a second one)"},
     {"display", 0, CLI_TEXT, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...", .initial = "none",
      .choices = run_display_choices,
      .help = "who looks at the screen: vnc lets viewers of VNC connect to ADDRESS, [HOST:]PORT or "

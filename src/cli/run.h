@@ -138,7 +138,8 @@ void run_boot_choices(cli_put_choice *put, void *opaque);
 
 void run_vga_choices(cli_put_choice *put, void *opaque);
 void run_display_choices(cli_put_choice *put, void *opaque);
-/* vga is "std[,P=VALUE]..." or "none"; NULL: not given, then there is one if is_default. */
+/* vga is "std[,P=VALUE]...", "virtio[,P=VALUE]..." or "none"; NULL: not given, then there is one if
+ * is_default. */
 int run_check_vga(const char *vga, struct error *err); /* -EINVAL: no such card */
 /* Is there one, also by --device? */
 bool run_has_vga(const char *vga, const struct cli_texts *devices, bool is_default);

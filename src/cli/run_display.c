@@ -14,12 +14,19 @@
 #include "trapeze/machine.h"
 #include "trapeze/property.h"
 
-/* From the package seabios. Without it only UEFI and drivers of systems use the card. */
-static const char vga_rom[] = "/usr/share/seabios/vgabios-stdvga.bin";
+/* ROMs are from the package seabios. Without one only UEFI and drivers of systems use the card. */
+static const struct card {
+    const char *name, *class_name, *rom;
+} cards[] = {
+    {"std", "vga", "/usr/share/seabios/vgabios-stdvga.bin"},
+    {"virtio", "virtio-vga", "/usr/share/seabios/vgabios-virtio.bin"},
+};
+#define CARD_COUNT (sizeof(cards) / sizeof(cards[0]))
 
 void run_vga_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "std", "VGA with linear modes (1234:1111)");
+    put(opaque, "virtio", "the same, and virtio-gpu for systems that have its driver");
     put(opaque, "none", "no graphics card");
 }
 
@@ -134,16 +141,28 @@ int run_open_display(struct vnc **out, struct machine *machine, const char *disp
     return result;
 }
 
-static bool is_card(const char *vga)
+/* Is text name, or name and properties? */
+static bool is_named(const char *text, const char *name)
 {
-    return strncmp(vga, "std", 3) == 0 && (vga[3] == '\0' || vga[3] == ',');
+    size_t length = strlen(name);
+
+    return strncmp(text, name, length) == 0 && (text[length] == '\0' || text[length] == ',');
+}
+
+/* NULL: vga is none of them. */
+static const struct card *find_card(const char *vga)
+{
+    for (size_t n = 0; n < CARD_COUNT; n++)
+        if (is_named(vga, cards[n].name))
+            return &cards[n];
+    return NULL;
 }
 
 int run_check_vga(const char *vga, struct error *err)
 {
     char kind[32];
 
-    if (!vga || is_card(vga))
+    if (!vga || find_card(vga))
         return 0;
     snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(vga, ","), vga);
     return cli_check_choice("graphics card", kind, run_vga_choices, err);
@@ -152,20 +171,22 @@ int run_check_vga(const char *vga, struct error *err)
 bool run_has_vga(const char *vga, const struct cli_texts *devices, bool is_default)
 {
     for (size_t i = 0; i < devices->count; i++)
-        if (strncmp(devices->items[i], "vga", 3) == 0 && strchr(",", devices->items[i][3]))
-            return true;
-    return vga ? is_card(vga) : is_default;
+        for (size_t n = 0; n < CARD_COUNT; n++)
+            if (is_named(devices->items[i], cards[n].class_name))
+                return true;
+    return vga ? find_card(vga) != NULL : is_default;
 }
 
 int run_add_vga(struct machine *machine, const char *vga, struct error *err)
 {
-    const struct device_class *class = device_class_find("vga");
+    const struct card *card = vga ? find_card(vga) : &cards[0];
+    const struct device_class *class = device_class_find(card->class_name);
     const char *properties = vga ? vga + strcspn(vga, ",") : "";
     struct device *dev = device_new(machine, class, NULL, err);
     int result = dev ? 0 : -ENOMEM;
 
-    if (!result && !access(vga_rom, R_OK))
-        result = device_set(dev, "romfile", vga_rom, err);
+    if (!result && !access(card->rom, R_OK))
+        result = device_set(dev, "romfile", card->rom, err);
     if (!result && *properties)
         result = properties_parse(class->properties, dev, properties + 1, err);
     if (!result)

@@ -23,6 +23,8 @@ import debian
 CASES = {
     "bios": ([], r"SeaBIOS \(version "),
     "uefi": (["--firmware", "uefi"], None),
+    "virtio": (["--vga", "virtio"], r"SeaBIOS \(version "),
+    "uefi-virtio": (["--firmware", "uefi", "--vga", "virtio"], None),
 }
 PROMPT = "ready> "
 LIMIT_S = 600

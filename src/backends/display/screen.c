@@ -136,6 +136,15 @@ void screen_refresh(struct screen *screen)
         screen->source->refresh(screen->opaque);
 }
 
+bool screen_want_size(struct screen *screen, uint32_t width, uint32_t height)
+{
+    if (!screen->source->want_size || !width || !height || width > SCREEN_MAX_SIZE ||
+        height > SCREEN_MAX_SIZE)
+        return false;
+    screen->source->want_size(screen->opaque, width, height);
+    return true;
+}
+
 const struct screen_surface *screen_surface(const struct screen *screen)
 {
     return screen->pixels ? &screen->surface : NULL;
@@ -186,6 +195,18 @@ int screen_set_size(struct screen *screen, uint32_t width, uint32_t height)
     return 0;
 }
 
+int screen_clear(struct screen *screen, uint32_t width, uint32_t height)
+{
+    const struct screen_rect all = {0, 0, width, height};
+    int result = screen_set_size(screen, width, height);
+
+    if (result)
+        return result;
+    memset(screen->pixels, 0, (size_t)width * height * sizeof(*screen->pixels));
+    screen_changed(screen, &all);
+    return 0;
+}
+
 void screen_changed(struct screen *screen, const struct screen_rect *rect)
 {
     assert(rect->width && rect->x < screen->surface.width &&
@@ -194,6 +215,30 @@ void screen_changed(struct screen *screen, const struct screen_rect *rect)
            rect->height <= screen->surface.height - rect->y);
     for (struct screen_viewer *viewer = screen->viewers; viewer; viewer = viewer->next)
         viewer->ops->changed(viewer->opaque, rect);
+}
+
+void screen_tell_changes(struct screen *screen)
+{
+    if (screen->changes.height)
+        screen_changed(screen, &screen->changes);
+    screen->changes.height = 0;
+}
+
+void screen_row_changed(struct screen *screen, uint32_t y, uint32_t first, uint32_t end)
+{
+    struct screen_rect *c = &screen->changes;
+    uint32_t right;
+
+    if (c->height && c->y + c->height != y)
+        screen_tell_changes(screen);
+    if (!c->height) {
+        *c = (struct screen_rect){first, y, end - first, 1};
+        return;
+    }
+    right = c->x + c->width > end ? c->x + c->width : end;
+    c->x = first < c->x ? first : c->x;
+    c->width = right - c->x;
+    c->height++;
 }
 
 void screen_define_cursor(struct screen *screen, const struct screen_cursor *cursor)

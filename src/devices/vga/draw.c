@@ -418,31 +418,6 @@ static bool row_is_dirty(const struct mode *m, uint32_t y, const uint64_t *pages
 
 /* ---- onto the screen ---- */
 
-static void tell_damage(struct vga *s)
-{
-    if (s->damage.height)
-        screen_changed(&s->screen, &s->damage);
-    s->damage.height = 0;
-}
-
-/* Rows that follow each other are one rectangle. */
-static void add_damage(struct vga *s, uint32_t y, uint32_t first, uint32_t end)
-{
-    struct screen_rect *d = &s->damage;
-    uint32_t right;
-
-    if (d->height && d->y + d->height != y)
-        tell_damage(s);
-    if (!d->height) {
-        *d = (struct screen_rect){first, y, end - first, 1};
-        return;
-    }
-    right = d->x + d->width > end ? d->x + d->width : end;
-    d->x = first < d->x ? first : d->x;
-    d->width = right - d->x;
-    d->height++;
-}
-
 static void show_line(struct vga *s, const struct mode *m, uint32_t y, const uint32_t *line)
 {
     uint32_t *row = screen_row(&s->screen, y), first = 0, end = m->width;
@@ -454,7 +429,7 @@ static void show_line(struct vga *s, const struct mode *m, uint32_t y, const uin
     while (row[end - 1] == line[end - 1])
         end--;
     memcpy(row + first, line + first, (end - first) * sizeof(*row));
-    add_damage(s, y, first, end);
+    screen_row_changed(&s->screen, y, first, end);
 }
 
 static bool reserve_line(struct vga *s, uint32_t width)
@@ -550,7 +525,7 @@ static void refresh(void *opaque)
         draw_rows(s, &m, pages);
     else if (m.picture != PICTURE_BLANK)
         draw_vga(s, &m);
-    tell_damage(s);
+    screen_tell_changes(&s->screen);
     s->changed = false;
 }
 

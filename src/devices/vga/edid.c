@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "devices/vga/vga_internal.h"
+#include "devices/vga/edid.h"
 
 #define H_BLANK    160u
 #define H_FRONT    48u
@@ -46,7 +46,7 @@ static void put_timing(uint8_t *out, uint32_t width, uint32_t height)
     out[17] = 0x1a; /* separate sync, horizontal positive */
 }
 
-void edid_build(uint8_t out[128], uint32_t width, uint32_t height)
+void edid_build(uint8_t out[EDID_BYTES], uint32_t width, uint32_t height)
 {
     static const uint8_t header[8] = {0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0};
     static const uint8_t srgb[10] = {0xee, 0x91, 0xa3, 0x54, 0x4c, 0x99, 0x26, 0x0f, 0x50, 0x54};
@@ -60,7 +60,7 @@ void edid_build(uint8_t out[128], uint32_t width, uint32_t height)
     static const uint8_t none[18] = {0, 0, 0, 0x10};
     uint8_t sum = 0;
 
-    memset(out, 0, 128);
+    memset(out, 0, EDID_BYTES);
     memcpy(out, header, sizeof(header));
     out[8] = 0x52; /* "TPZ" */
     out[9] = 0x1a;
@@ -81,7 +81,7 @@ void edid_build(uint8_t out[128], uint32_t width, uint32_t height)
     memcpy(out + 72, limits, sizeof(limits));
     memcpy(out + 90, name, sizeof(name));
     memcpy(out + 108, none, sizeof(none));
-    for (unsigned n = 0; n < 127; n++)
+    for (unsigned n = 0; n < EDID_BYTES - 1; n++)
         sum = (uint8_t)(sum + out[n]);
-    out[127] = (uint8_t)-sum;
+    out[EDID_BYTES - 1] = (uint8_t)-sum;
 }

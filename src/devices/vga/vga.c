@@ -30,10 +30,6 @@ static const struct pci_function_desc vga_desc = {
     .subsystem_id = 0x1100,
     .class_code = CLASS_VGA,
     .revision = 2, /* there are the extended registers in BAR 2 */
-    .bar = {[0] = {.kind = PCI_BAR_MEMORY32, .prefetchable = true},
-            [2] = {.kind = PCI_BAR_MEMORY32,
-                   .size_bytes = VGA_REGISTERS_BAR_BYTES,
-                   .ops = &vga_registers_bar}},
 };
 
 static int check_properties(const struct vga *s, struct error *err)
@@ -45,7 +41,7 @@ static int check_properties(const struct vga *s, struct error *err)
     return 0;
 }
 
-static int map_legacy(struct vga *s, struct error *err)
+int vga_map_legacy(struct vga *s, struct error *err)
 {
     static const struct {
         uint16_t port, count;
@@ -71,10 +67,10 @@ static int map_legacy(struct vga *s, struct error *err)
     return memory_map(device_memory(&s->pci.dev), &s->window, err);
 }
 
-static int vga_attach(struct device *dev, struct error *err)
+int vga_begin(struct vga *s, struct pci_function_desc *desc, const struct screen_source_ops *source,
+              struct error *err)
 {
-    struct vga *s = vga_of(dev);
-    struct pci_function_desc desc = vga_desc;
+    struct device *dev = &s->pci.dev;
     int result = check_properties(s, err);
 
     if (result)
@@ -89,25 +85,43 @@ static int vga_attach(struct device *dev, struct error *err)
                              .hva = s->vram,
                              .ram_offset = s->vram_offset};
     edid_build(s->edid, s->xres, s->yres);
-    screen_init(&s->screen, dev->machine, dev->id, &vga_screen, s);
-    desc.bar[0].size_bytes = s->vram_bytes;
+    screen_init(&s->screen, dev->machine, dev->id, source, s);
+    desc->bar[0] = (struct pci_bar_desc){
+        .kind = PCI_BAR_MEMORY32, .prefetchable = true, .size_bytes = s->vram_bytes};
+    desc->bar[2] = (struct pci_bar_desc){
+        .kind = PCI_BAR_MEMORY32, .size_bytes = VGA_REGISTERS_BAR_BYTES, .ops = &vga_registers_bar};
+    pci_set_bar_ram(&s->pci, 0, s->vram, s->vram_offset);
+    return 0;
+}
+
+static int vga_attach(struct device *dev, struct error *err)
+{
+    struct vga *s = vga_of(dev);
+    struct pci_function_desc desc = vga_desc;
+    int result = vga_begin(s, &desc, &vga_screen, err);
+
     if (!s->legacy)
         desc.class_code = CLASS_DISPLAY;
-    pci_set_bar_ram(&s->pci, 0, s->vram, s->vram_offset);
-    result = pci_attach(&s->pci, &desc, err);
-    return result || !s->legacy ? result : map_legacy(s, err);
+    if (!result)
+        result = pci_attach(&s->pci, &desc, err);
+    return result || !s->legacy ? result : vga_map_legacy(s, err);
+}
+
+void vga_end(struct vga *s)
+{
+    struct memory *memory = device_memory(&s->pci.dev);
+
+    screen_done(&s->screen);
+    memory_unmap(memory, &s->linear);
+    memory_unmap(memory, &s->window);
+    free(s->line);
+    free(s->line_bytes);
 }
 
 static void vga_detach(struct device *dev)
 {
-    struct vga *s = vga_of(dev);
-
-    screen_done(&s->screen);
-    memory_unmap(device_memory(dev), &s->linear);
-    memory_unmap(device_memory(dev), &s->window);
-    pci_detach(&s->pci);
-    free(s->line);
-    free(s->line_bytes);
+    vga_end(vga_of(dev));
+    pci_detach(&vga_of(dev)->pci);
 }
 
 static void vga_reset(struct device *dev)
@@ -120,28 +134,31 @@ static void vga_reset_done(struct device *dev)
     vga_update_window(vga_of(dev));
 }
 
-static int vga_after_load(void *object, struct error *err)
+void vga_after_load(struct vga *s)
+{
+    s->dispi[DISPI_BANK] &= (uint16_t)((s->vram_bytes >> 16) - 1);
+    vga_update_window(s);
+    s->changed = true;
+}
+
+static int after_load(void *object, struct error *err)
 {
     struct vga *s = object;
     int result = pci_after_load(&s->pci, err);
 
-    s->dispi[DISPI_BANK] &= (uint16_t)((s->vram_bytes >> 16) - 1);
-    vga_update_window(s);
-    s->changed = true;
+    vga_after_load(s);
     return result;
 }
 
 static const struct property vga_properties[] = {
     PCI_PROPERTIES(struct vga, pci),
-    PROPERTY_U32(struct vga, memory, 16, "video memory, MiB, a power of two up to 64"),
     PROPERTY_BOOL(struct vga, legacy, true,
                   "the ports and the memory window of a VGA, which one card can have"),
-    PROPERTY_U16(struct vga, xres, 1024, "width that the monitor likes best, pixels"),
-    PROPERTY_U16(struct vga, yres, 768, "height that the monitor likes best, pixels"),
+    VGA_PROPERTIES,
     PROPERTY_END,
 };
 
-static const struct state_field vga_state[] = {
+const struct state_field vga_state[] = {
     PCI_STATE(struct vga, pci),
     STATE_U8(struct vga, misc),
     STATE_U8_MAX(struct vga, feature, 0x0b),
@@ -181,5 +198,5 @@ const struct device_class vga_class = {
     .detach = vga_detach,
     .reset = vga_reset,
     .reset_done = vga_reset_done,
-    .state = {.version = 1, .oldest = 1, .fields = vga_state, .after_load = vga_after_load},
+    .state = {.version = 1, .oldest = 1, .fields = vga_state, .after_load = after_load},
 };

@@ -8,6 +8,8 @@
 #define DEVICES_VGA_INTERNAL_H
 
 #include "base/guest_ram.h"
+#include "devices/vga/edid.h"
+#include "devices/virtio/transport_pci.h"
 #include "trapeze/display.h"
 #include "trapeze/pci.h"
 
@@ -107,14 +109,18 @@ struct dispi_mode {
     uint32_t start;         /* of the first pixel; likewise */
 };
 
+/* An instance begins with it: a plain VGA, or one that is a virtio device, too. */
 struct vga {
-    struct pci_function pci;
+    union {
+        struct pci_function pci;
+        struct virtio_pci virtio_pci;
+    };
 
     /* Configuration. */
     uint32_t memory; /* property: MiB of VRAM */
     bool legacy;     /* property: ports, window and boot display */
     uint16_t xres, yres;
-    uint8_t edid[128];
+    uint8_t edid[EDID_BYTES];
     uint8_t *vram; /* guest-visible: in the RAM file, behind the RAM, and so saved with it */
     uint64_t vram_offset;
     uint32_t vram_bytes;
@@ -149,9 +155,8 @@ struct vga {
     uint32_t line_capacity; /* pixels */
     bool cursor_was_on, text_was_on;
     bool has_cursor, has_blink; /* the picture differs by the moment */
-    struct screen_rect damage;
-    uint32_t colours[256];   /* of the DAC, 0x00RRGGBB */
-    uint32_t attributes[16]; /* the same through the attribute controller */
+    uint32_t colours[256];      /* of the DAC, 0x00RRGGBB */
+    uint32_t attributes[16];    /* the same through the attribute controller */
 };
 
 static inline struct vga *vga_of(struct device *dev)
@@ -169,6 +174,24 @@ static inline uint8_t *vga_cell(const struct vga *s, uint32_t offset)
 {
     return s->vram + 4 * (size_t)(offset & (s->vram_bytes / 4 - 1));
 }
+
+/* vga.c */
+/* VRAM, the screen, whose source is given, and all of desc that has to do with the VGA. */
+int vga_begin(struct vga *s, struct pci_function_desc *desc, const struct screen_source_ops *source,
+              struct error *err);
+/* Ports and window, of a card that is on its bus. */
+int vga_map_legacy(struct vga *s, struct error *err);
+/* Before it leaves its bus. */
+void vga_end(struct vga *s);
+void vga_after_load(struct vga *s);
+/* Of any class whose instance begins with struct vga. */
+#define VGA_PROPERTIES                                                                             \
+    PROPERTY_U32(struct vga, memory, 16, "video memory, MiB, a power of two up to 64"),            \
+        PROPERTY_U16(struct vga, xres, 1024, "width that the monitor likes best, pixels"),         \
+        PROPERTY_U16(struct vga, yres, 768, "height that the monitor likes best, pixels")
+extern const struct state_field vga_state[];
+/* All of it but the PCI function. */
+#define VGA_REGISTERS_STATE(st, f) STATE_STRUCT(st, f, vga_state + 1)
 
 /* registers.c */
 extern const struct region_ops vga_ports_crtc_mono, vga_ports_status_mono, vga_ports_main,
@@ -195,8 +218,5 @@ void vga_update_window(struct vga *s);
 
 /* draw.c */
 extern const struct screen_source_ops vga_screen;
-
-/* edid.c: 128 bytes of a monitor that likes this best. */
-void edid_build(uint8_t out[128], uint32_t width, uint32_t height);
 
 #endif

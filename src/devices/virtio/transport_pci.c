@@ -541,10 +541,10 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
 
 /* ---- lifecycle ---- */
 
-int virtio_pci_attach(struct virtio_pci *pci, struct virtio_device *virtio, uint32_t class_code,
-                      struct error *err)
+int virtio_pci_describe(struct virtio_pci *pci, struct virtio_device *virtio, uint32_t class_code,
+                        struct pci_function_desc *out, struct error *err)
 {
-    struct pci_function_desc desc = {
+    *out = (struct pci_function_desc){
         .vendor_id = VENDOR,
         .device_id = (uint16_t)(FIRST_DEVICE_ID + virtio->ops->id),
         .subsystem_vendor_id = VENDOR,
@@ -570,9 +570,16 @@ int virtio_pci_attach(struct virtio_pci *pci, struct virtio_device *virtio, uint
     };
 
     pci->virtio = virtio;
-    if (pci->transitional && make_transitional(pci, &desc, err))
-        return -EINVAL;
-    return pci_attach(&pci->function, &desc, err);
+    return pci->transitional ? make_transitional(pci, out, err) : 0;
+}
+
+int virtio_pci_attach(struct virtio_pci *pci, struct virtio_device *virtio, uint32_t class_code,
+                      struct error *err)
+{
+    struct pci_function_desc desc;
+    int result = virtio_pci_describe(pci, virtio, class_code, &desc, err);
+
+    return result ? result : pci_attach(&pci->function, &desc, err);
 }
 
 void virtio_pci_detach(struct virtio_pci *pci)

@@ -26,6 +26,9 @@ struct virtio_pci {
 /* virtio is initialised. class_code is PCI's. */
 int virtio_pci_attach(struct virtio_pci *pci, struct virtio_device *virtio, uint32_t class_code,
                       struct error *err);
+/* The same without the last step, pci_attach(): BARs 0, 2 and 3 are free for more. */
+int virtio_pci_describe(struct virtio_pci *pci, struct virtio_device *virtio, uint32_t class_code,
+                        struct pci_function_desc *out, struct error *err);
 void virtio_pci_detach(struct virtio_pci *pci);
 void virtio_pci_reset(struct virtio_pci *pci); /* and the device */
 int virtio_pci_after_load(struct virtio_pci *pci, struct error *err);
