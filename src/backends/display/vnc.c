@@ -3,7 +3,7 @@
  *
  * Theory of operation. Viewers ask for updates, so each gets as many as it has time for. While one
  * waits, the screen is refreshed 30 times a second, or 10 if nothing changed for a second; what
- * changed is noted for each viewer in tiles (vnc_client.c), and its next update has all that is
+ * changed is noted for each viewer in tiles (vnc_update.c), and its next update has all that is
  * noted by then. Pixels are copied with the machine lock held; packing them is the work of other
  * threads (vnc_encode.c). Without a viewer, and while none of them waits, nothing is done.
  */
@@ -34,7 +34,7 @@ static void on_resized(void *opaque, const struct screen_surface *surface)
 
     vnc->surface = *surface;
     vnc->quiet = 0;
-    for (struct vnc_client *client = vnc->clients; client; client = vnc_client_next(client))
+    for (struct vnc_client *client = vnc->clients; client; client = client->next)
         vnc_client_resized(client);
 }
 
@@ -43,7 +43,7 @@ static void on_changed(void *opaque, const struct screen_rect *rect)
     struct vnc *vnc = opaque;
 
     vnc->quiet = 0;
-    for (struct vnc_client *client = vnc->clients; client; client = vnc_client_next(client))
+    for (struct vnc_client *client = vnc->clients; client; client = client->next)
         vnc_client_changed(client, rect);
 }
 
@@ -93,7 +93,7 @@ int vnc_watch(struct vnc *vnc, struct error *err)
 
 void vnc_unwatch(struct vnc *vnc)
 {
-    for (struct vnc_client *client = vnc->clients; client; client = vnc_client_next(client))
+    for (struct vnc_client *client = vnc->clients; client; client = client->next)
         if (vnc_client_looks(client))
             return;
     if (vnc->is_watching && vnc->screen)
@@ -126,7 +126,7 @@ static void on_time(void *opaque)
     if (vnc->screen && vnc->is_watching)
         screen_refresh(vnc->screen);
     for (struct vnc_client *client = vnc->clients; client; client = next) {
-        next = vnc_client_next(client);
+        next = client->next;
         vnc_client_settle(client);
     }
 }
@@ -242,7 +242,7 @@ void vnc_free(struct vnc *vnc)
         return;
     stream_server_free(vnc->server);
     while (vnc->clients)
-        if (vnc_client_encodes(vnc->clients))
+        if (vnc->clients->is_encoding)
             work_wait(vnc->pool);
         else
             vnc_client_free(vnc->clients);

@@ -55,19 +55,6 @@ int vnc_watch(struct vnc *vnc, struct error *err);
 /* Nobody does, perhaps. */
 void vnc_unwatch(struct vnc *vnc);
 
-/* ---- vnc_client.c ---- */
-
-void vnc_client_new(struct vnc *vnc, int fd);
-void vnc_client_free(struct vnc_client *client);
-struct vnc_client *vnc_client_next(const struct vnc_client *client);
-bool vnc_client_looks(const struct vnc_client *client); /* it is beyond the handshake */
-bool vnc_client_encodes(const struct vnc_client *client);
-void vnc_client_resized(struct vnc_client *client);
-void vnc_client_changed(struct vnc_client *client, const struct screen_rect *rect);
-/* After everything that may have changed something: send what it waits for. Frees one that is over.
- */
-void vnc_client_settle(struct vnc_client *client);
-
 /* ---- vnc_encode.c: on any thread ---- */
 
 struct vnc_format {
@@ -131,5 +118,114 @@ bool vnc_tls_has_more(struct vnc_tls_session *session); /* that the socket has n
 bool vnc_password_answer(const uint8_t password[VNC_PASSWORD_MAX],
                          const uint8_t challenge[VNC_CHALLENGE], uint8_t out[VNC_CHALLENGE]);
 extern const bool vnc_has_password_support;
+
+/* ---- a viewer ---- */
+
+enum vnc_state {
+    VNC_STATE_VERSION,
+    VNC_STATE_SECURITY,
+    VNC_STATE_CRYPT_VERSION,
+    VNC_STATE_CRYPT_SUBTYPE,
+    VNC_STATE_TLS,
+    VNC_STATE_PASSWORD,
+    VNC_STATE_INIT,
+    VNC_STATE_NORMAL,
+    VNC_STATE_WRONG, /* a wrong password, which it will hear of */
+};
+
+/* Of pseudo-encodings. */
+enum {
+    VNC_PSEUDO_DESKTOP_SIZE = -223,
+    VNC_PSEUDO_CURSOR = -239,
+    VNC_PSEUDO_POINTER_CHANGE = -257,
+    VNC_PSEUDO_SCAN_CODES = -258,
+};
+
+#define VNC_IN_BYTES 512u
+#define VNC_MAX_HELD 32u
+
+/* A key that is down, by the character that it was pressed for. */
+struct vnc_held {
+    uint32_t keysym;
+    uint8_t usage; /* 0: free */
+};
+
+struct vnc_client {
+    struct vnc *vnc;
+    struct vnc_client *next;
+    int fd;
+    struct loop_fd *handler;
+    struct vnc_tls_session *tls; /* NULL: not encrypted, yet */
+    struct timer deadline;
+    enum vnc_state state;
+    bool is_over, is_closed;
+    unsigned minor; /* of the protocol's version: 3, 7 or 8 */
+    uint8_t challenge[VNC_CHALLENGE];
+
+    uint8_t in[VNC_IN_BYTES];
+    size_t in_size;
+    uint32_t skip_bytes, encodings_left;
+    struct vnc_buffer out;
+
+    struct vnc_format format;
+    enum vnc_encoding encoding;
+    bool has_encoding, takes_size, takes_cursor, takes_pointer_change, takes_scan_codes;
+    bool has_told_scan_codes, told_relative;
+
+    uint32_t width, height, columns, rows;
+    uint8_t *tiles; /* changed, since they were sent */
+    bool has_changes, wants_update;
+    uint64_t cursor_number;
+    struct vnc_job job;
+    bool is_encoding;
+
+    struct vnc_held held[VNC_MAX_HELD];
+    uint8_t down[32];
+    unsigned buttons;
+};
+
+/* ---- vnc_client.c ---- */
+
+void vnc_client_new(struct vnc *vnc, int fd);
+void vnc_client_free(struct vnc_client *client);
+bool vnc_client_looks(const struct vnc_client *client); /* it is beyond the handshake */
+/* After everything that may have changed something: send what it waits for. Frees one that is over.
+ */
+void vnc_client_settle(struct vnc_client *client);
+size_t vnc_client_queued(const struct vnc_client *client); /* bytes that wait to be sent */
+void vnc_client_send(struct vnc_client *client, const void *bytes, size_t size);
+void vnc_client_send_be32(struct vnc_client *client, uint32_t value);
+void vnc_client_flush(struct vnc_client *client);
+
+/* ---- vnc_handshake.c ---- */
+
+/* What comes before VNC_STATE_NORMAL: takes a whole message, and returns its size; 0: not all of it
+ * is there. */
+size_t vnc_client_take_handshake(struct vnc_client *client);
+void vnc_client_shake_hands(struct vnc_client *client); /* in VNC_STATE_TLS */
+void vnc_client_tell_wrong(struct vnc_client *client);  /* of its password */
+
+/* ---- vnc_message.c ---- */
+
+/* The same of what comes in VNC_STATE_NORMAL. */
+size_t vnc_client_take_message(struct vnc_client *client);
+
+/* ---- vnc_input.c ---- */
+
+/* The keyboard's key; no effect if it is as it was. */
+void vnc_client_press(struct vnc_client *client, uint8_t usage, bool pressed);
+void vnc_client_key(struct vnc_client *client, uint32_t keysym, bool pressed);
+void vnc_client_point(struct vnc_client *client, unsigned mask, uint32_t x, uint32_t y);
+void vnc_client_release(struct vnc_client *client); /* all keys and buttons */
+
+/* ---- vnc_update.c ---- */
+
+/* False: there is no memory. */
+bool vnc_client_set_size(struct vnc_client *client, uint32_t width, uint32_t height);
+void vnc_client_resized(struct vnc_client *client);
+void vnc_client_changed(struct vnc_client *client, const struct screen_rect *rect);
+bool vnc_client_waits(const struct vnc_client *client); /* for an update that it has room for */
+void vnc_client_update(struct vnc_client *client);      /* if it waits and there is something */
+void vnc_client_init_job(struct vnc_client *client);
 
 #endif
