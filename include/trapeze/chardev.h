@@ -47,10 +47,18 @@ struct chardev_console {
     void *opaque;
 };
 
+/* Who reads what the device sends, and types to it, beside the backend. */
+struct chardev_tap {
+    void (*sent)(void *opaque, const uint8_t *data, size_t size_bytes); /* the backend took it */
+    void (*accept_input)(void *opaque); /* there is room for chardev_deliver() again */
+    void *opaque;
+};
+
 struct chardev {
     const struct chardev_ops *ops;
     const struct chardev_frontend *frontend; /* NULL until a device connects */
     const struct chardev_console *console;   /* NULL: defaults */
+    const struct chardev_tap *tap;           /* NULL: none */
     bool connected; /* a peer is there: sockets and ptys; true for the others */
 };
 
@@ -63,6 +71,8 @@ struct chardev *chardev_open(struct loop *loop, const char *description, struct 
 void chardev_free(struct chardev *chardev);
 /* console stays the caller's. */
 void chardev_set_console(struct chardev *chardev, const struct chardev_console *console);
+/* tap stays the caller's; NULL takes it off. One at a time. */
+void chardev_set_tap(struct chardev *chardev, const struct chardev_tap *tap);
 
 /* frontend stays owned by the caller; NULL disconnects. */
 void chardev_connect(struct chardev *chardev, const struct chardev_frontend *frontend);
@@ -72,7 +82,7 @@ void chardev_accept_input(struct chardev *chardev);
 /* The size of a terminal in characters; false, and nothing is stored: it has none. */
 bool chardev_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows);
 
-/* ---- for backends: calls of the front end; nothing happens without one ---- */
+/* ---- for backends and taps: calls of the front end; nothing happens without one ---- */
 size_t chardev_room(struct chardev *chardev); /* bytes the front end takes now */
 void chardev_deliver(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
 void chardev_deliver_break(struct chardev *chardev);

@@ -251,6 +251,51 @@ static void an_overwriting_ring_keeps_the_end(void **state)
     chardev_free(chardev);
 }
 
+/* ---- tap ---- */
+
+struct listener {
+    char heard[16];
+    unsigned rooms;
+};
+
+static void listener_sent(void *opaque, const uint8_t *data, size_t size_bytes)
+{
+    struct listener *listener = opaque;
+
+    assert_true(strlen(listener->heard) + size_bytes < sizeof(listener->heard));
+    memcpy(listener->heard + strlen(listener->heard), data, size_bytes);
+}
+
+static void listener_accept_input(void *opaque)
+{
+    ((struct listener *)opaque)->rooms++;
+}
+
+static void a_tap_hears_what_was_taken_and_types(void **state)
+{
+    struct chardev *chardev = chardev_open(loop, "ring:size=4", NULL);
+    struct front *front = front_new(3);
+    struct listener listener = {""};
+    const struct chardev_tap tap = {listener_sent, listener_accept_input, &listener};
+
+    (void)state;
+    chardev_connect(chardev, &front->ops);
+    chardev_set_tap(chardev, &tap);
+    assert_int_equal(send_text(chardev, "abcdef"), 4);
+    assert_int_equal(send_text(chardev, "ef"), 0);
+    assert_string_equal(listener.heard, "abcd");
+    chardev_deliver(chardev, (const uint8_t *)"xyz", chardev_room(chardev));
+    assert_int_equal(chardev_room(chardev), 0);
+    front->room = 2;
+    chardev_accept_input(chardev);
+    assert_int_equal(listener.rooms, 1);
+    assert_string_equal(front->got, "xyz");
+    chardev_set_tap(chardev, NULL);
+    chardev_accept_input(chardev);
+    assert_int_equal(listener.rooms, 1);
+    chardev_free(chardev);
+}
+
 /* ---- file ---- */
 
 static struct chardev *open_with(const char *format, const char *path, const char *path2)
@@ -874,6 +919,7 @@ int main(void)
         TEST(null_swallows_everything),
         TEST(a_full_ring_takes_no_more),
         TEST(an_overwriting_ring_keeps_the_end),
+        TEST(a_tap_hears_what_was_taken_and_types),
         TEST(files_take_output_and_give_input),
         TEST(plain_files_wake_a_sleeping_loop),
         TEST(a_slow_reader_loses_nothing),

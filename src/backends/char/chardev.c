@@ -113,6 +113,11 @@ void chardev_set_console(struct chardev *chardev, const struct chardev_console *
     chardev->console = console;
 }
 
+void chardev_set_tap(struct chardev *chardev, const struct chardev_tap *tap)
+{
+    chardev->tap = tap;
+}
+
 /* ---- front end to backend ---- */
 
 void chardev_connect(struct chardev *chardev, const struct chardev_frontend *frontend)
@@ -124,13 +129,19 @@ void chardev_connect(struct chardev *chardev, const struct chardev_frontend *fro
 
 size_t chardev_send(struct chardev *chardev, const uint8_t *data, size_t size_bytes)
 {
-    return chardev ? chardev->ops->send(chardev, data, size_bytes) : size_bytes;
+    size_t taken = chardev ? chardev->ops->send(chardev, data, size_bytes) : size_bytes;
+
+    if (chardev && chardev->tap && taken)
+        chardev->tap->sent(chardev->tap->opaque, data, taken);
+    return taken;
 }
 
 void chardev_accept_input(struct chardev *chardev)
 {
     if (chardev && chardev->ops->accept_input)
         chardev->ops->accept_input(chardev);
+    if (chardev && chardev->tap)
+        chardev->tap->accept_input(chardev->tap->opaque);
 }
 
 bool chardev_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows)
