@@ -57,6 +57,11 @@ bool block_is_remote(const struct block *block); /* opened by a URI */
 bool block_has_ring(const struct block *block);  /* the kernel executes requests (io_uring) */
 /* Is each write safe when it ends (cache=)? Then there is no cache that a guest has to flush. */
 bool block_is_write_through(const struct block *block);
+/* What has been read and written since it was opened, without what failed. */
+struct block_counts {
+    uint64_t reads, read_bytes, writes, written_bytes;
+};
+struct block_counts block_counts(const struct block *block);
 /* Does DISCARD give room back? If not it is done and changes nothing. */
 bool block_can_discard(const struct block *block);
 

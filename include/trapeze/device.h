@@ -101,6 +101,9 @@ int device_set_u64(struct device *dev, const char *property, uint64_t value, str
 /* Set a PROPERTY_TYPE_POINTER (a chardev, a peer device), before attach. Borrowed. */
 int device_set_pointer(struct device *dev, const char *property, void *pointer, struct error *err);
 
+/* What was set so; NULL: nothing, or the class has no such property. */
+void *device_pointer(struct device *dev, const char *property);
+
 /* An interrupt output by name ("irq"), index 0 for a single one; NULL if there is none such. */
 struct irq_line *device_output(struct device *dev, const char *name, unsigned index);
 

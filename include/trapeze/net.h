@@ -79,6 +79,11 @@ void net_sent(struct net *net);           /* no more for now */
 /* The front end has room again. */
 void net_accept(struct net *net);
 bool net_is_up(const struct net *net);
+/* What the card has sent, and was sent, since it was opened. */
+struct net_counts {
+    uint64_t sent_frames, sent_bytes, received_frames, received_bytes;
+};
+struct net_counts net_counts(const struct net *net);
 
 /*
  * Lead a port of the host to the guest: "[HOST:]PORT:GUESTPORT[/udp]"; HOST is 127.0.0.1 if

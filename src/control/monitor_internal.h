@@ -108,6 +108,7 @@ int monitor_run_resume(struct call *call, struct error *err);
 int monitor_run_stop(struct call *call, struct error *err);
 int monitor_run_reset(struct call *call, struct error *err);
 int monitor_run_powerdown(struct call *call, struct error *err);
+int monitor_run_statistics(struct call *call, struct error *err);
 int monitor_run_inspect(struct call *call, struct error *err);
 int monitor_run_devices(struct call *call, struct error *err);
 int monitor_run_memory_read(struct call *call, struct error *err);

@@ -11,10 +11,13 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "host/host.h"
 #include "machine/pc.h"
+#include "trapeze/block.h"
 #include "trapeze/device.h"
 #include "trapeze/engine.h"
 #include "trapeze/machine.h"
+#include "trapeze/net.h"
 #include "x86/features.h"
 
 #define MAX_MEMORY_READ_BYTES 65536
@@ -180,6 +183,53 @@ int monitor_run_status(struct call *call, struct error *err)
         call_set(call, "stop_reason", json_string(stop_reason_name(machine_stop_reason(machine))));
         call_set(call, "status", json_integer(machine_stop_status(machine)));
     }
+    return 0;
+}
+
+static void add_disk(json_t *list, const char *id, const struct block *drive)
+{
+    struct block_counts counts = block_counts(drive);
+
+    json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "device", id, "reads",
+                                          (json_int_t)counts.reads, "read_bytes",
+                                          (json_int_t)counts.read_bytes, "writes",
+                                          (json_int_t)counts.writes, "written_bytes",
+                                          (json_int_t)counts.written_bytes));
+}
+
+static void add_network(json_t *list, const char *id, const struct net *network)
+{
+    struct net_counts counts = net_counts(network);
+
+    json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I, s:I}", "device", id, "sent_frames",
+                                          (json_int_t)counts.sent_frames, "sent_bytes",
+                                          (json_int_t)counts.sent_bytes, "received_frames",
+                                          (json_int_t)counts.received_frames, "received_bytes",
+                                          (json_int_t)counts.received_bytes));
+}
+
+/* Of all devices with a "drive" or a "network", which are what these properties are in any class.
+ */
+int monitor_run_statistics(struct call *call, struct error *err)
+{
+    json_t *disks = json_array(), *networks = json_array();
+
+    (void)err;
+    for (struct device *dev = machine_first_device(call->machine); dev; dev = dev->next) {
+        const struct block *drive = device_pointer(dev, "drive");
+        const struct net *network = device_pointer(dev, "network");
+
+        if (drive)
+            add_disk(disks, dev->id, drive);
+        if (network)
+            add_network(networks, dev->id, network);
+    }
+    call_set(call, "host_ns", json_integer((json_int_t)host_monotonic_ns()));
+    call_set(call, "cpu_ns", json_integer((json_int_t)host_cpu_ns()));
+    call_set(call, "host_bytes",
+             json_integer((json_int_t)memory_used_bytes(machine_memory(call->machine))));
+    call_set(call, "disks", disks);
+    call_set(call, "networks", networks);
     return 0;
 }
 

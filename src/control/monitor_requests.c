@@ -71,6 +71,8 @@ static int run_quit(struct call *call, struct error *err)
 
 static const struct command commands[] = {
     {"status", "what the machine is and does", .run = monitor_run_status},
+    {"statistics", "what it has computed, read, written, sent and received so far",
+     .run = monitor_run_statistics},
     {"pause", "stop guest time and all processors", .run = monitor_run_pause},
     {"resume", "let a paused machine go on", .run = monitor_run_resume},
     {"stop",

@@ -15,6 +15,7 @@
 /* ---- time ---- */
 uint64_t host_monotonic_ns(void);
 uint64_t host_wall_ns(void); /* since 1970 UTC */
+uint64_t host_cpu_ns(void);  /* what all threads of this process have computed */
 /*
  * The processor's counter, read in program order. Is it the same on all processors and of constant
  * rate, so that the host's own clocks are made of it?

@@ -143,20 +143,35 @@ int device_set(struct device *dev, const char *property, const char *value, stru
     return ret;
 }
 
-int device_set_pointer(struct device *dev, const char *property, void *pointer, struct error *err)
+/* NULL: the class has none of that name. */
+static void **find_pointer(struct device *dev, const char *property)
 {
     const struct property *at = dev->class->properties;
 
     while (at && at->type &&
            !(at->type == PROPERTY_TYPE_POINTER && strcmp(at->name, property) == 0))
         at++;
-    if (!at || !at->type)
+    return at && at->type ? (void **)((char *)dev + at->offset) : NULL;
+}
+
+int device_set_pointer(struct device *dev, const char *property, void *pointer, struct error *err)
+{
+    void **at = find_pointer(dev, property);
+
+    if (!at)
         return error_set(err, ENOENT, "device '%s' has no pointer '%s'", dev->id, property);
     if (dev->attached)
         return error_set(err, EBUSY, "device '%s': '%s' cannot be changed once it is attached",
                          dev->id, property);
-    *(void **)((char *)dev + at->offset) = pointer;
+    *at = pointer;
     return 0;
+}
+
+void *device_pointer(struct device *dev, const char *property)
+{
+    void **at = find_pointer(dev, property);
+
+    return at ? *at : NULL;
 }
 
 int device_set_u64(struct device *dev, const char *property, uint64_t value, struct error *err)

@@ -26,6 +26,7 @@
 #include "devices/devices.h"
 #include "host/given.h"
 #include "host/host.h"
+#include "trapeze/block.h"
 #include "trapeze/device.h"
 #include "trapeze/display.h"
 #include "trapeze/input.h"
@@ -175,6 +176,92 @@ static void reset_puts_the_registers_back(void **state)
     counting_machine_settle(&f.m);
     assert_int_equal(machine_vcpu(f.m.machine, 0)->state.rip, 0x1000);
     close_fixture(&f);
+}
+
+/* The disk is read by a device that has nothing else. */
+struct reader {
+    struct device dev;
+    struct block *drive;
+};
+
+static int reader_attach(struct device *dev, struct error *err)
+{
+    return 0;
+}
+
+static const struct property reader_properties[] = {
+    PROPERTY_POINTER(struct reader, drive, "disk"),
+    PROPERTY_END,
+};
+
+static const struct device_class reader_class = {
+    .name = "reader",
+    .summary = "reads",
+    .instance_size = sizeof(struct reader),
+    .properties = reader_properties,
+    .attach = reader_attach,
+};
+
+static void count_down(struct block_request *request, int status)
+{
+    (void)status;
+    request->op = BLOCK_FLUSH; /* that it has ended */
+}
+
+static void submit(struct block *drive, enum block_op op, uint64_t offset)
+{
+    uint8_t bytes[512] = {0};
+    struct io_piece piece = {bytes, sizeof(bytes)};
+    struct block_request request = {.op = op,
+                                    .offset = offset,
+                                    .size_bytes = sizeof(bytes),
+                                    .pieces = &piece,
+                                    .piece_count = 1,
+                                    .done = count_down};
+
+    block_submit(drive, &request);
+    block_drain(drive);
+    assert_int_equal(request.op, BLOCK_FLUSH);
+}
+
+static void statistics_count_what_worked(void **state)
+{
+    static const char disks[] = "[{\"device\":\"reader\",\"reads\":2,\"read_bytes\":1024,"
+                                "\"writes\":1,\"written_bytes\":512}]";
+    char path[] = "/tmp/test-monitor-disk.XXXXXX", text[80], *got;
+    int fd = mkstemp(path);
+    struct error err = {0};
+    struct fixture f;
+    struct block *drive;
+    struct device *dev;
+    json_t *reply;
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    close(fd);
+    open_fixture(&f, 1);
+    snprintf(text, sizeof(text), "%s,format=raw", path);
+    drive = block_open(f.m.loop, text, &err);
+    assert_non_null(drive);
+    dev = device_new(f.m.machine, &reader_class, NULL, &err);
+    assert_int_equal(device_set_pointer(dev, "drive", drive, &err), 0);
+    assert_null(device_pointer(dev, "network"));
+    machine_lock(f.m.machine);
+    submit(drive, BLOCK_READ, 0);
+    submit(drive, BLOCK_READ, 512);
+    submit(drive, BLOCK_WRITE, 0);
+    submit(drive, BLOCK_READ, 4096); /* behind the end */
+    machine_unlock(f.m.machine);
+    reply = execute(&f, "{\"command\":\"statistics\"}");
+    got = json_dumps(json_object_get(reply, "disks"), JSON_COMPACT);
+    assert_string_equal(got, disks);
+    assert_true(json_integer_value(json_object_get(reply, "cpu_ns")) > 0);
+    assert_int_equal(json_array_size(json_object_get(reply, "networks")), 0);
+    free(got);
+    json_decref(reply);
+    block_free(drive);
+    close_fixture(&f);
+    unlink(path);
 }
 
 static void stop_gives_the_exit_status(void **state)
@@ -916,6 +1003,7 @@ int main(void)
         cmocka_unit_test(pause_and_resume),
         cmocka_unit_test(reset_puts_the_registers_back),
         cmocka_unit_test(stop_gives_the_exit_status),
+        cmocka_unit_test(statistics_count_what_worked),
         cmocka_unit_test(inspect_prints_state_tables),
         cmocka_unit_test(screenshots_are_png_files_or_lines),
         cmocka_unit_test(texts_and_chords_are_typed),

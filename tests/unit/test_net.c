@@ -113,6 +113,13 @@ static bool send_bytes(struct card *card, const void *bytes, size_t size,
     return taken;
 }
 
+static void expect_counts(struct card *card, struct net_counts expected)
+{
+    struct net_counts counts = net_counts(card->net);
+
+    assert_memory_equal(&counts, &expected, sizeof(counts));
+}
+
 static void run_loop(struct card *card, unsigned rounds)
 {
     while (rounds--)
@@ -337,6 +344,10 @@ static void frames_go_through_a_socket(void **state)
     assert_int_equal(card->count, 2);
     assert_int_equal(card->sizes[1], 100);
     assert_int_equal(card->frames[1][0], 0x11);
+    expect_counts(card, (struct net_counts){.sent_frames = 1,
+                                            .sent_bytes = 100,
+                                            .received_frames = 2,
+                                            .received_bytes = 200});
     close(peer);
     run_loop(card, 2);
     assert_int_equal(card->link_changes, 1);

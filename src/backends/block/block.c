@@ -73,6 +73,7 @@ struct block {
     struct block_work *kept, **kept_end; /* in the order in which they failed */
     const struct drain *drain;           /* NULL: none; their errors are reported */
     _Atomic bool impatient;              /* nodes shall not wait; what fails is kept */
+    struct block_counts counts;
 };
 
 /* "throttle.NAME" and what belongs to it. */
@@ -300,6 +301,11 @@ bool block_can_discard(const struct block *block)
     return block->node->can_discard && !block->node->read_only;
 }
 
+struct block_counts block_counts(const struct block *block)
+{
+    return block->counts;
+}
+
 bool block_is_remote(const struct block *block)
 {
     return block_is_uri(block->name);
@@ -384,6 +390,17 @@ static void ask_for_pause(struct block *block, const struct block_request *reque
     block->pause(block->pause_opaque, why);
 }
 
+static void count(struct block_counts *counts, const struct block_request *request)
+{
+    if (request->op == BLOCK_READ) {
+        counts->reads++;
+        counts->read_bytes += request->size_bytes;
+    } else if (request->op == BLOCK_WRITE) {
+        counts->writes++;
+        counts->written_bytes += request->size_bytes;
+    }
+}
+
 /* The request ends, unless it is kept. */
 static void end_request(struct block *block, struct block_request *request, int status)
 {
@@ -398,6 +415,8 @@ static void end_request(struct block *block, struct block_request *request, int 
         ask_for_pause(block, request, status);
         return;
     }
+    if (!status)
+        count(&block->counts, request);
     request->done(request, policy == ERROR_IGNORE ? 0 : status);
 }
 

@@ -49,6 +49,7 @@ struct net {
     /* What the card had no room for. */
     struct queued_frame *first, **last;
     size_t queued_bytes;
+    struct net_counts counts;
 
     uint8_t *scratch; /* NET_MAX_FRAME_BYTES: a frame in one piece */
 };

@@ -212,6 +212,11 @@ bool net_is_up(const struct net *net)
     return net->up;
 }
 
+struct net_counts net_counts(const struct net *net)
+{
+    return net->counts;
+}
+
 /* ---- what a side does not take ---- */
 
 static bool has_right_size(const struct net_frame *frame)
@@ -272,6 +277,8 @@ bool net_send(struct net *net, const struct net_frame *frame)
 {
     if (!net_can_send(net))
         return false;
+    net->counts.sent_frames++;
+    net->counts.sent_bytes += frame->size_bytes;
     if (net->capture_to)
         capture_frame(net->capture_to, frame);
     if (net->up && has_right_size(frame))
@@ -321,6 +328,8 @@ static void receive_simple(void *opaque, const struct net_frame *frame)
 
 void net_deliver(struct net *net, const struct net_frame *frame)
 {
+    net->counts.received_frames++;
+    net->counts.received_bytes += frame->size_bytes;
     if (net->capture_to)
         capture_frame(net->capture_to, frame);
     if (net->frontend && has_right_size(frame))

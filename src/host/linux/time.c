@@ -25,6 +25,11 @@ uint64_t host_wall_ns(void)
     return read_clock_ns(CLOCK_REALTIME);
 }
 
+uint64_t host_cpu_ns(void)
+{
+    return read_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 #if defined(__x86_64__)
 #include <x86intrin.h>
 
