@@ -22,6 +22,8 @@ struct vnc_tls_session;
 #define VNC_TILE_WIDTH    64u
 #define VNC_TILE_HEIGHT   16u
 #define VNC_UPDATE_PIXELS (4u << 20) /* of one update; what is left goes with the next one */
+#define VNC_RECT_COLUMNS  32u        /* tiles of a rectangle, side by side: Tight's limit */
+#define VNC_RECT_PIXELS   (1u << 19) /* so that their bytes have a length that Tight can say */
 
 struct vnc {
     struct machine *machine;
@@ -62,6 +64,7 @@ struct vnc_format {
     bool is_big_endian;
     uint8_t compact; /* bytes of a compressed pixel: bytes, or 3 of 4 */
     uint8_t skip;    /* of these, left out at the low end */
+    bool has_bytes;  /* of 8 bits each of red, green and blue */
     uint32_t red[256], green[256], blue[256];
 };
 
@@ -81,7 +84,13 @@ uint8_t *vnc_buffer_add(struct vnc_buffer *buffer, size_t size);
 void vnc_buffer_put(struct vnc_buffer *buffer, const void *bytes, size_t size);
 void vnc_buffer_free(struct vnc_buffer *buffer);
 
-enum vnc_encoding { VNC_RAW = 0, VNC_ZRLE = 16 };
+enum vnc_encoding { VNC_RAW = 0, VNC_TIGHT = 7, VNC_ZRLE = 16 };
+
+/* An encoding's compressed bytes, which are one stream for as long as a viewer is there. */
+struct vnc_stream {
+    z_stream zlib;
+    bool is_open;
+};
 
 /* An update on its way. The pixels of all rectangles, one behind the other. */
 struct vnc_job {
@@ -89,8 +98,7 @@ struct vnc_job {
     struct vnc_client *client;
     enum vnc_encoding encoding;
     struct vnc_format format;
-    z_stream zlib;
-    bool has_zlib;
+    struct vnc_stream zrle, tight;
     struct screen_rect *rects;
     size_t rect_count, rect_capacity;
     uint32_t *pixels;

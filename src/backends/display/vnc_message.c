@@ -33,7 +33,8 @@ static size_t take_encoding(struct vnc_client *client)
     if (client->in_size < 4)
         return 0;
     client->encodings_left--;
-    if ((encoding == VNC_RAW || encoding == VNC_ZRLE) && !client->has_encoding) {
+    if ((encoding == VNC_RAW || encoding == VNC_TIGHT || encoding == VNC_ZRLE) &&
+        !client->has_encoding) {
         client->encoding = (enum vnc_encoding)encoding;
         client->has_encoding = true;
     }

@@ -196,10 +196,11 @@ static void collect(struct vnc_client *client)
                 continue;
             if (client->job.rect_count == MAX_RECTS || client->job.pixel_count >= VNC_UPDATE_PIXELS)
                 return; /* the next update has the rest */
-            while (column + count < client->columns && tile[count])
+            while (column + count < client->columns && count < VNC_RECT_COLUMNS && tile[count])
                 count++;
             while (row + rows < client->rows &&
-                   (size_t)rows * VNC_TILE_HEIGHT * count * VNC_TILE_WIDTH < VNC_UPDATE_PIXELS &&
+                   (size_t)(rows + 1) * VNC_TILE_HEIGHT * count * VNC_TILE_WIDTH <=
+                       VNC_RECT_PIXELS &&
                    all_are(tile + (size_t)rows * client->columns, count))
                 rows++;
             for (uint32_t n = 0; n < rows; n++)
