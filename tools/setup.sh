@@ -24,6 +24,7 @@ build liburing-dev    read and write disks by io_uring
 build libgnutls28-dev  encrypt VNC
 build nettle-dev      check passwords of VNC
 build libarchive-dev  make disks for cloud-init
+build libmicrohttpd-dev  serve the web page
 build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages
 check git             list the sources
@@ -53,6 +54,10 @@ check ovmf            start it by UEFI
 check openssh-client  log in to a guest
 check nbdkit          NBD servers with errors
 check qemu-utils      compare images with those of QEMU
+check novnc           show the screen in the web page
+check node-xterm      show the console in it
+check chromium        look at it
+check chromium-driver  click and type in it
 check lz4             unpack a kernel to test the PVH entry
 bench python3         run the benchmarks and print the table
 bench qemu-system-x86 the emulator to compare with

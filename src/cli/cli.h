@@ -10,6 +10,7 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -133,6 +134,16 @@ void cli_complete(FILE *out, char **words);
 int cli_completion_run(const struct cli_verb *verb, char **words);
 void cli_shell_choices(cli_put_choice *put, void *opaque);
 extern const struct cli_option cli_completion_options[];
+
+/* ---- data.c ---- */
+
+/*
+ * Where a file or folder is that comes with the program: in the folder in_tree ("" is its root)
+ * beside that of the program, or where "ninja install" puts it, in share/trapeze. program is the
+ * program's own name. -ENOENT.
+ */
+int cli_find_data(const char *in_tree, const char *name, char program[PATH_MAX],
+                  char path[2 * PATH_MAX], struct error *err);
 
 /* ---- lists.c ---- */
 

@@ -1,15 +1,13 @@
 /*
  * image_build.c - trapeze image build: a bootable disk made from a distribution's packages
  *
- * The work is a shell script's, share/image/NAME.sh: it calls the distribution's own tools. It
- * stands beside the program's folder in the source tree, and in share/trapeze when installed.
+ * The work is a shell script's, share/image/NAME.sh: it calls the distribution's own tools.
  * Settings are handed over in the environment.
  */
 #include "cli/cli.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,29 +74,6 @@ static int check_word(const char *option, const char *word, struct error *err)
     return error_set(err, EINVAL, "--%s '%s': letters, digits and -._+ only", option, word);
 }
 
-/* Where the script is: beside the program's folder, or where "ninja install" puts it. */
-static int find_script(const char *system, char *program, char *path, struct error *err)
-{
-    static const char *const places[] = {"../share/image", "../share/trapeze/image"};
-    ssize_t length = readlink("/proc/self/exe", program, PATH_MAX - 1);
-    char folder[PATH_MAX];
-
-    if (length < 0)
-        return error_set(err, errno, "/proc/self/exe: %s", strerror(errno));
-    program[length] = '\0';
-    strcpy(folder, program);
-    dirname(folder);
-    for (size_t n = 0; n < sizeof(places) / sizeof(places[0]); n++) {
-        snprintf(path, 2 * PATH_MAX, "%s/%s/%s.sh", folder, places[n], system);
-        if (access(path, R_OK) == 0)
-            return 0;
-    }
-    return error_set(err, ENOENT,
-                     "the script that makes it (%s.sh) is neither in %s/../share/image nor in "
-                     "%s/../share/trapeze/image",
-                     system, folder, folder);
-}
-
 static void hand_over(const char *name, const char *value)
 {
     setenv(name, value ? value : "", 1);
@@ -108,14 +83,16 @@ static int build(const struct build_options *options, const char *system, const 
                  struct error *err)
 {
     static char program[PATH_MAX], script[2 * PATH_MAX];
-    char size[32];
+    char size[32], name[64];
 
     if (cli_check_choice("system", system, cli_image_build_choices, err) ||
         check_word("hostname", options->hostname, err) ||
         check_word("suite", options->suite, err) ||
-        check_word("package", join(&options->packages), err) ||
-        find_script(system, program, script, err))
+        check_word("package", join(&options->packages), err))
         return -EINVAL;
+    snprintf(name, sizeof(name), "image/%s.sh", system);
+    if (cli_find_data("share", name, program, script, err))
+        return -ENOENT;
     if (!options->force && access(file, F_OK) == 0)
         return error_set(err, EEXIST, "'%s' is there already; --force writes over it", file);
     snprintf(size, sizeof(size), "%" PRIu64, (uint64_t)(options->size_bytes / MIB));

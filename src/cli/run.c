@@ -24,6 +24,7 @@
 #include "control/digest.h"
 #include "control/gdbstub.h"
 #include "control/monitor.h"
+#include "control/web.h"
 #include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
@@ -50,7 +51,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *display, *usb;
+    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *display, *usb, *web;
 };
 
 struct run {
@@ -76,6 +77,7 @@ struct run {
     char engine_note[512]; /* why --engine auto passed others over */
     struct monitor *monitor;
     struct vnc *vnc;
+    struct web *web;
     struct gdbstub *gdbstub;
     struct digest *digest, *pause_at;
     struct loop_fd *signal_handler;
@@ -165,10 +167,15 @@ static bool wants_balloon(const struct run *run)
     return !run->media.kernel;
 }
 
+static bool has_viewers(const struct run *run)
+{
+    return run_is_display(run->options.display) || run->options.web;
+}
+
 /* Who starts a kernel directly asks for a screen, as nothing sets it up. */
 static bool vga_is_default(const struct run *run)
 {
-    return !run->media.kernel || run_is_display(run->options.display);
+    return !run->media.kernel || has_viewers(run);
 }
 
 /* --vga, and no card of --device. */
@@ -186,7 +193,7 @@ static bool wants_usb(const struct run *run)
 {
     const char *usb = run->options.usb;
 
-    return usb ? strcmp(usb, "on") == 0 : strcmp(run->options.display, "none") != 0;
+    return usb ? strcmp(usb, "on") == 0 : has_viewers(run);
 }
 
 static int add_devices(struct run *run, struct error *err)
@@ -462,10 +469,11 @@ static int build_board(struct run *run, struct error *err)
 
 static int open_control(struct run *run, struct error *err)
 {
-    if (run->options.monitor) {
+    if (run->options.monitor || run->options.web) {
         run->monitor = monitor_new(run->machine, run->options.monitor, err);
         if (!run->monitor) {
-            error_prefix(err, "--monitor %s: ", run->options.monitor);
+            if (run->options.monitor)
+                error_prefix(err, "--monitor %s: ", run->options.monitor);
             return -EINVAL;
         }
         offer_hotplug(run);
@@ -544,7 +552,7 @@ static int drop_rights(const struct run *run, struct error *err)
         (is_pluggable(&run->options) ? HOST_MAY_CONNECT : 0) |
         (run_media_connects(&run->media) ? HOST_MAY_CONNECT | HOST_MAY_CONNECT_LOCAL | HOST_MAY_READ
                                          : 0) |
-        (run_media_submits(&run->media) ? HOST_MAY_SUBMIT : 0);
+        (run_media_submits(&run->media) ? HOST_MAY_SUBMIT : 0) | (run->web ? HOST_MAY_PAIR : 0);
 
     return is_sandboxed(&run->options) ? host_sandbox(rights, err) : 0;
 }
@@ -567,7 +575,10 @@ static int start(struct run *run, struct error *err)
         run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
         set_timers(run, err))
         return -EINVAL;
-    if (run_open_display(&run->vnc, run->machine, run->options.display, err))
+    if (run_open_display(&run->vnc, run->machine, run->options.display, err) ||
+        run_open_web(&run->web, run->machine, run->monitor,
+                     run->virtio_console ? run->virtio_console : run->serial[0], run->options.web,
+                     err))
         return -EINVAL;
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (is_pluggable(&run->options))
@@ -582,6 +593,7 @@ static void take_down(struct run *run)
     digest_free(run->digest);
     digest_free(run->pause_at);
     vnc_free(run->vnc);
+    web_free(run->web);
     machine_free(run->machine);
     gdbstub_free(run->gdbstub);
     monitor_free(run->monitor);
@@ -684,6 +696,8 @@ static int check_options(struct run *run, struct error *err)
         error_prefix(err, "--display: ");
         return -EINVAL;
     }
+    if (run_check_web(options->web, err))
+        return -EINVAL;
     if (run_check_boot(options->boot, err)) {
         error_prefix(err, "--boot: ");
         return -EINVAL;
@@ -963,6 +977,12 @@ const struct cli_option cli_run_options[] = {
              "unix:PATH (default: the first port of 127.0.0.1 from 5900 on that is free), "
              "password=FILE asks for the first line of FILE, tls-cert=FILE and tls-key=FILE "
              "encrypt"},
+    {"web", 0, CLI_OPTIONAL, AT(web), "[HOST:]PORT", .implied = RUN_WEB_ANYWHERE,
+     .takes = run_is_web_address,
+     .help = "serve a page there (default: the first port of 127.0.0.1 from 8080 on that is free) "
+             "with the screen, the console, buttons and statistics; its address, with a secret, is "
+             "printed to standard error. The packages novnc and node-xterm have the screen and the "
+             "terminal"},
     {"usb", 0, CLI_TEXT, AT(usb), "on|off", .choices = run_usb_choices, .only_choices = true,
      .help =
          "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "

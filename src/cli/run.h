@@ -12,10 +12,12 @@ struct chardev;
 struct device;
 struct loop;
 struct machine;
+struct monitor;
 struct net;
 struct share;
 struct vnc;
 struct vsock;
+struct web;
 
 /* ---- run_values.c: choices are for cli_option.choices ---- */
 
@@ -236,6 +238,15 @@ int run_open_shares(struct run_shares *shares, const struct cli_texts *texts, bo
 int run_add_shares(struct run_shares *shares, struct machine *machine, struct error *err);
 void run_free_shares(struct run_shares *shares);
 
+/* ---- run_web.c ---- */
+
+#define RUN_WEB_ANYWHERE "auto" /* a port of this host that is free */
+bool run_is_web_address(const char *word);
+int run_check_web(const char *text, struct error *err);
+/* text is --web's; NULL: none, and nothing is done. *out is for web_free(). */
+int run_open_web(struct web **out, struct machine *machine, struct monitor *monitor,
+                 struct chardev *console, const char *text, struct error *err);
+
 /* ---- run_vsock.c ---- */
 
 /* text is "CID,PATH"; NULL: none, and nothing is done. -EINVAL: it is no such thing. */
@@ -249,7 +260,6 @@ int run_add_vsock(struct vsock *vsock, struct machine *machine, const char *text
 
 #define RUN_MAX_PORTS 16
 
-struct monitor;
 struct run_plug;
 
 /* Cards that come and go while the machine runs; all but plugs is set by the caller. */

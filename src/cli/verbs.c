@@ -15,6 +15,7 @@ static const struct cli_example run_examples[] = {
      "wait for 'gdb -ex \"target remote :1234\"' before the first instruction"},
     {"trapeze run test.elf --counted --serial null --debugcon stdio",
      "a repeatable run whose output comes from the debug console"},
+    {"trapeze run debian.qcow2 -m 1G --web", "screen, console and buttons in the browser"},
     {NULL},
 };
 

@@ -119,6 +119,7 @@ void host_code_unguard(const struct host_code *code);
 #define HOST_MAY_READ          0x4u  /* any file */
 #define HOST_MAY_CONNECT_LOCAL 0x8u  /* beside HOST_MAY_CONNECT: by unix sockets */
 #define HOST_MAY_SUBMIT        0x10u /* to rings (io_uring) that are there */
+#define HOST_MAY_PAIR          0x20u /* make sockets that lead to this process */
 /*
  * From here on every thread of this process, those to come too, can do only what a running machine
  * does: with what is open, with memory that is not executed. rights: and HOST_MAY_... Other

@@ -540,6 +540,24 @@ static void boot_orders_are_words_of_a_list(void **state)
                         "there is no kind of device to boot from 'dsik'; did you mean 'disk'?");
 }
 
+static void addresses_of_the_page_end_in_a_port(void **state)
+{
+    static const char *const good[] = {"8080", "localhost:8080", "[::1]:80", "0.0.0.0:1", "auto"};
+    static const char *const wrong[] = {"", "localhost", "localhost:", ":80", "80x", "vm.sock"};
+    struct error err = {0};
+
+    (void)state;
+    assert_int_equal(run_check_web(NULL, &err), 0);
+    for (size_t n = 0; n < sizeof(good) / sizeof(good[0]); n++)
+        assert_int_equal(run_check_web(good[n], &err), 0);
+    for (size_t n = 0; n < sizeof(wrong) / sizeof(wrong[0]); n++) {
+        err = (struct error){0};
+        assert_int_equal(run_check_web(wrong[n], &err), -EINVAL);
+    }
+    assert_string_equal(err.text, "--web vm.sock: give [HOST:]PORT");
+    expect_status(CLI_MISUSED, "run", "vmlinuz", "--web=vm.sock");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -561,6 +579,7 @@ int main(void)
         cmocka_unit_test(completion_follows_the_tables),
         cmocka_unit_test(verbs_can_be_two_words),
         cmocka_unit_test(boot_orders_are_words_of_a_list),
+        cmocka_unit_test(addresses_of_the_page_end_in_a_port),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

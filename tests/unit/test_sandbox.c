@@ -68,6 +68,12 @@ static int try_local_socket(void)
 {
     return socket(AF_UNIX, SOCK_STREAM, 0) < 0 ? -1 : 0;
 }
+static int try_pair(void)
+{
+    int pair[2];
+
+    return socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+}
 static int try_bind(void)
 {
     return bind(0, (const struct sockaddr *)"", 0);
@@ -269,6 +275,8 @@ static const struct attempt attempts[] = {
     {"make a socket where that is allowed", try_socket, WORKED, 0, HOST_MAY_CONNECT},
     {"connect where that is allowed", try_connect, WORKED, 0, HOST_MAY_CONNECT},
     {"make a local socket", try_local_socket, FAILED, EPERM, HOST_MAY_CONNECT},
+    {"make a pair of sockets", try_pair, STOPPED, 0, HOST_MAY_CONNECT},
+    {"make a pair of sockets where that is allowed", try_pair, WORKED, 0, HOST_MAY_PAIR},
     {"give a socket a name", try_bind, STOPPED, 0, HOST_MAY_CONNECT},
     {"open a file where only connecting is allowed", try_open, FAILED, EACCES, HOST_MAY_CONNECT},
     {"open a file for reading where that is allowed", try_open, WORKED, 0, HOST_MAY_READ},

@@ -162,6 +162,11 @@ static const struct rule submitting[] = {
     CALL(io_uring_enter),
 };
 
+/* Viewers of the web page, whom this process leads to itself. */
+static const struct rule pairing[] = {
+    CALL_IF(socketpair, 0, ALL, AF_UNIX),
+};
+
 static const struct rule reading[] = {
     CALL_IF(openat, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY),
 #ifdef __NR_open
@@ -257,7 +262,7 @@ static const struct {
 #define PROGRAM_MAX                                                                                \
     (8 +                                                                                           \
      6 * (COUNT(rules) + COUNT(removing) + COUNT(connecting) + COUNT(connecting_locally) +         \
-          COUNT(reading) + COUNT(submitting)) +                                                    \
+          COUNT(reading) + COUNT(submitting) + COUNT(pairing)) +                                   \
      2 * COUNT(refused))
 
 struct program {
@@ -378,7 +383,7 @@ static int enter(const struct rule_list *lists, size_t count, struct error *err)
 
 int host_sandbox(unsigned rights, struct error *err)
 {
-    struct rule_list lists[6];
+    struct rule_list lists[7];
     size_t count = 0;
     int result;
 
@@ -390,6 +395,8 @@ int host_sandbox(unsigned rights, struct error *err)
         lists[count++] = LIST(reading);
     if (rights & HOST_MAY_SUBMIT)
         lists[count++] = LIST(submitting);
+    if (rights & HOST_MAY_PAIR)
+        lists[count++] = LIST(pairing);
     if (rights & HOST_MAY_REMOVE)
         lists[count++] = LIST(removing);
     lists[count++] = LIST(rules);
