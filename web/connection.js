@@ -11,6 +11,9 @@ if (location.hash.length > 1) {
   history.replaceState(null, "", location.pathname);
 }
 
+// The address of another start, in the same tab.
+addEventListener("hashchange", () => location.reload());
+
 export const token = sessionStorage.getItem(KEY);
 
 export function open(path) {
@@ -47,7 +50,7 @@ export class Monitor {
         if ("event" in message)
           onEvent(message);
         else
-          this.waiting.shift()(message);
+          this.waiting.shift()?.(message);
       }
     });
     this.socket.addEventListener("close", (event) => {

@@ -143,6 +143,8 @@ def use_console(trapeze, folder, page):
     def reads(pattern):
         return lambda: re.search(pattern, page.text(".xterm-accessibility"))
 
+    page.open(re.sub("#.*", "#" + "0" * 32, url))
+    page.wait(lambda: "token" in page.text("#message"), deadline, "the page does not say that its token is wrong")
     page.open(url)
     if not console.wait_for("web: ready", deadline):
         boot.fail(console, "the guest does not start")
