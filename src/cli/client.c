@@ -3,6 +3,7 @@
  * talk to a running machine's socket
  */
 #include "cli/run.h"
+#include "devices/devices.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -249,11 +250,12 @@ int cli_inspect_run(const struct cli_verb *verb, char **words)
 /* ---- what the machine may not open ---- */
 
 /* Open here what a request makes the machine open. */
-static int open_for(const json_t *request, struct host_given *out, struct error *err)
+static int open_for(const json_t *request, bool is_floppy, struct host_given *out,
+                    struct error *err)
 {
     const char *disk = json_string_value(json_object_get(request, "disk"));
     const char *net = json_string_value(json_object_get(request, "net"));
-    const char *cd = json_string_value(json_object_get(request, "file"));
+    const char *medium = json_string_value(json_object_get(request, "file"));
     int result = 0;
 
     if (!request)
@@ -263,8 +265,8 @@ static int open_for(const json_t *request, struct host_given *out, struct error 
         result = run_hand_over_disk(disk, err);
     else if (net)
         result = run_hand_over_network(net, err);
-    else if (cd)
-        result = run_hand_over_cd(cd, err);
+    else if (medium)
+        result = (is_floppy ? run_hand_over_floppy : run_hand_over_cd)(medium, err);
     host_record(NULL);
     return result;
 }
@@ -380,8 +382,9 @@ int cli_device_add_run(const struct cli_verb *verb, char **words)
     connection.json = options.json;
     request = json_pack("{s:s, s:o}", "command", "device-add", options.disk ? "disk" : "net",
                         options.disk ? disk_json(options.disk) : json_string(options.net));
-    if (open_connection(&connection, operands.items[0], &err) || open_for(request, &given, &err) ||
-        give(&connection, &given, &err) || ask(&connection, request, &err))
+    if (open_connection(&connection, operands.items[0], &err) ||
+        open_for(request, false, &given, &err) || give(&connection, &given, &err) ||
+        ask(&connection, request, &err))
         status = cli_failed(verb, &err);
     host_given_done(&given);
     json_decref(request);
@@ -445,7 +448,7 @@ int cli_device_remove_run(const struct cli_verb *verb, char **words)
 
 const struct cli_option cli_media_options[] = {
     {"force", .kind = CLI_FLAG, .offset = offsetof(struct remove_options, force),
-     .help = "at once, also if the guest has locked the drive"},
+     .help = "at once, also if the guest has locked the CD drive"},
     {"json", .kind = CLI_FLAG, .offset = offsetof(struct remove_options, json),
      .help = "print the answer as it comes: JSON"},
     {.kind = CLI_END},
@@ -491,8 +494,34 @@ static json_t *ask_for_change(const struct connection *connection, const json_t 
     return NULL;
 }
 
+/* Is drive (NULL: the only one) a floppy drive? Machines open their disks in other ways than CDs.
+ */
+static bool is_floppy_drive(const struct connection *connection, const char *drive)
+{
+    json_t *request = json_pack("{s:s}", "command", "devices"), *reply = NULL, *device;
+    bool has_floppy = false, has_cd = false;
+    struct error err = {0};
+    size_t n;
+
+    if (!send_request(connection, request, &err))
+        reply = read_answer(connection, &err);
+    json_array_foreach(json_object_get(reply, "devices"), n, device)
+    {
+        const char *id = json_string_value(json_object_get(device, "id"));
+        const char *class = json_string_value(json_object_get(device, "device"));
+
+        if (!id || !class || (drive && strcmp(id, drive)))
+            continue;
+        has_floppy |= !strcmp(class, floppy_drive_class.name);
+        has_cd |= !strcmp(class, ata_cd_class.name);
+    }
+    json_decref(reply);
+    json_decref(request);
+    return has_floppy && !has_cd;
+}
+
 static int change_media(const struct cli_verb *verb, const struct remove_options *options,
-                        const char *socket, json_t *request)
+                        const char *socket, const char *drive, json_t *request)
 {
     struct connection connection = {.fd = -1, .json = options->json};
     json_t *events = json_pack("{s:s, s:b}", "command", "events", "on", 1), *reply = NULL;
@@ -500,7 +529,8 @@ static int change_media(const struct cli_verb *verb, const struct remove_options
     struct error err = {0};
     int status = CLI_DONE;
 
-    if (!open_for(request, &given, &err) && !open_connection(&connection, socket, &err) &&
+    if (!open_connection(&connection, socket, &err) &&
+        !open_for(request, is_floppy_drive(&connection, drive), &given, &err) &&
         !send_request(&connection, events, &err)) {
         json_decref(read_answer(&connection, &err));
         reply = ask_for_change(&connection, request, &given, &err);
@@ -540,7 +570,7 @@ static int media_run(const struct cli_verb *verb, char **words, const char *comm
                                "file", disk_json(file), "device", drive)
                    : json_pack("{s:s, s:b, s:s*}", "command", command, "force", options.force,
                                "device", drive);
-    status = change_media(verb, &options, operands.items[0], request);
+    status = change_media(verb, &options, operands.items[0], drive, request);
     cli_texts_free(&operands);
     return status;
 }

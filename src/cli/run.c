@@ -47,7 +47,8 @@ struct run_options {
     const char *name, *kernel, *kernel_entry, *append, *firmware;
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
-    struct cli_texts initrd, serial, device, disk, cdrom, net, publish, ssh_key, share, port;
+    struct cli_texts initrd, serial, device, disk, cdrom, floppy, net, publish, ssh_key, share,
+        port;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
@@ -403,6 +404,7 @@ static int choose_media(struct run *run, struct error *err)
                                     .firmware = options->firmware,
                                     .disk_texts = &options->disk,
                                     .cd_texts = &options->cdrom,
+                                    .floppy_texts = &options->floppy,
                                     .snapshot = options->snapshot,
                                     .seed = wants_seed(options) ? &run->seed : NULL};
     return run_choose_media(&run->media, run->operands.count ? run->operands.items[0] : NULL, err);
@@ -455,6 +457,7 @@ static int build_board(struct run *run, struct error *err)
         .variables_file = run->media.variables_file,
         .smm = wants_smm(run),
         .has_vga = run_has_vga(run->options.vga, &run->options.device, vga_is_default(run)),
+        .has_floppy = run_has_floppy(&run->media),
         .serial_number = run->options.serial_number,
     };
 
@@ -680,8 +683,11 @@ static int check_options(struct run *run, struct error *err)
     if (options->cdrom.count > RUN_MAX_CDS)
         return error_set(err, E2BIG, "%zu CDs are too many; up to %d can be given",
                          options->cdrom.count, RUN_MAX_CDS);
+    if (options->floppy.count > RUN_MAX_FLOPPIES)
+        return error_set(err, E2BIG, "there are two floppy drives, and --floppy is given %zu times",
+                         options->floppy.count);
     if (!options->kernel && !options->firmware && !options->disk.count && !options->cdrom.count &&
-        !run->operands.count)
+        !options->floppy.count && !run->operands.count)
         return error_set(err, EINVAL,
                          "nothing to run: give a disk (trapeze run debian.img), a kernel (trapeze "
                          "run vmlinuz --append ...) or --firmware FILE");
@@ -818,7 +824,7 @@ const struct cli_option cli_run_options[] = {
      .choices = run_firmware_choices,
      .help = "what is entered at reset: SeaBIOS, OVMF, OVMF with Secure Boot, or a ROM image that "
              "ends at 4 GiB (default: "
-             "bios if there is a disk or a CD and no kernel)"},
+             "bios if there is a disk, a CD or a floppy and no kernel)"},
     {"nvram", 0, CLI_TEXT, AT(nvram), "FILE", .file = true,
      .help = "keep UEFI's variables there; made if it is not there yet (default: they are "
              "forgotten)"},
@@ -872,8 +878,14 @@ const struct cli_option cli_run_options[] = {
              "if=ahci or ide is how the guest sees the drive, "
              "serial=TEXT and bootindex=N as those of a disk; ',,' stands for a comma; may be "
              "repeated"},
+    {"floppy", 0, CLI_TEXTS, AT(floppy), "FILE[,P=VALUE]...", .file = true,
+     .help = "a floppy drive with a disk: an image of 160K to 2.88M, or none ('trapeze media "
+             "insert' puts one in); type=360K, 720K, 1.2M, 1.44M or 2.88M is the drive (default: "
+             "as the disk wants it), readonly=on protects the disk, bootindex=N, snapshot=on and "
+             "format= as those of a disk; ',,' stands for a comma; two can be given"},
     {"boot", 'b', CLI_TEXT, AT(boot), "KIND[,KIND]...", .choices = run_boot_choices,
-     .help = "where firmware looks for a system, in this order (default: disk,cdrom,network; what "
+     .help = "where firmware looks for a system, in this order (default: "
+             "disk,cdrom,floppy,network; what "
              "is not named comes last)"},
     {"snapshot", .kind = CLI_FLAG, AT(snapshot),
      .help = "write to no disk image: changes go to nameless files in $TMPDIR (or /var/tmp), and "

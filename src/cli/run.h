@@ -78,20 +78,22 @@ int run_add_console(struct machine *machine, struct chardev *console, struct err
 
 /* ---- run_media.c ---- */
 
-#define RUN_MAX_DISKS 26
-#define RUN_MAX_CDS   8
+#define RUN_MAX_DISKS    26
+#define RUN_MAX_CDS      8
+#define RUN_MAX_FLOPPIES 2
 
 /* What the machine starts from. The first five are set by the caller. */
 struct run_media {
     const char *kernel, *firmware; /* given, then chosen; firmware: a file */
     const char *firmware_name;     /* as --firmware has it; NULL: none */
     bool smm;                      /* the firmware needs System Management Mode */
-    const struct cli_texts *disk_texts, *cd_texts;
-    bool snapshot;                                        /* no disk is written to */
-    const struct run_seed *seed;                          /* NULL: none */
-    struct block *disks[RUN_MAX_DISKS + RUN_MAX_CDS + 2]; /* IMAGE, --disk, --cdrom, the seed */
-    char *image_disk;                                     /* IMAGE as --disk has it, if it is one */
-    bool image_is_cd;                                     /* it is one for --cdrom */
+    const struct cli_texts *disk_texts, *cd_texts, *floppy_texts;
+    bool snapshot;               /* no disk is written to */
+    const struct run_seed *seed; /* NULL: none */
+    /* IMAGE, --disk, --cdrom, --floppy, the seed */
+    struct block *disks[RUN_MAX_DISKS + RUN_MAX_CDS + RUN_MAX_FLOPPIES + 2];
+    char *image_disk;                  /* IMAGE as --disk has it, if it is one */
+    bool image_is_cd, image_is_floppy; /* it is one for --cdrom, --floppy */
     struct block *variables;
     const char *variables_file; /* what they are at first; NULL: the firmware has none */
 };
@@ -102,22 +104,26 @@ int run_choose_media(struct run_media *media, const char *image, struct error *e
  */
 int run_open_variables(struct run_media *media, struct loop *loop, const char *path,
                        struct error *err);
-/* Open all disks and CDs, IMAGE first and the seed last, and plug them in. */
+/* Is there a floppy drive? */
+bool run_has_floppy(const struct run_media *media);
+/* Open all disks, CDs and floppies, IMAGE first and the seed last, and plug them in. */
 int run_add_disks(struct run_media *media, struct machine *machine, struct error *err);
 /* Does a disk connect to its server again while the machine runs? */
 bool run_media_connects(const struct run_media *media);
 /* Does the kernel execute requests of a disk? */
 bool run_media_submits(const struct run_media *media);
-/* Open what a machine would for a disk or a CD, for host_record() (host/given.h), and close it. */
+/* Open what a machine would for a disk, a CD or a floppy, for host_record() (host/given.h), and
+ * close it. */
 int run_hand_over_disk(const char *text, struct error *err);
 int run_hand_over_cd(const char *text, struct error *err);
+int run_hand_over_floppy(const char *text, struct error *err);
 /*
  * Attach one while the machine runs, at a place on the PCI bus. NULL with err. *out_disk is where
  * its block device is kept; who takes the disk out frees that, and sets it to NULL.
  */
 struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
                              const char *place, struct block ***out_disk, struct error *err);
-/* As ata_cd_change(), with an image as in --cdrom; NULL: none. */
+/* As ata_cd_change() or floppy_change(), with an image as in --cdrom or --floppy; NULL: none. */
 int run_change_medium(struct run_media *media, struct device *drive, const char *text,
                       bool by_force, bool *out_asked, struct error *err);
 void run_free_media(struct run_media *media); /* also if nothing was chosen */
@@ -126,7 +132,13 @@ void run_firmware_choices(cli_put_choice *put, void *opaque);
 /* ---- run_boot.c ---- */
 
 /* What is left alone has its place from "bootindex=N", or from the order of kinds. */
-enum run_boot_kind { RUN_BOOT_DISK, RUN_BOOT_CD, RUN_BOOT_NETWORK, RUN_BOOT_KINDS };
+enum run_boot_kind {
+    RUN_BOOT_DISK,
+    RUN_BOOT_CD,
+    RUN_BOOT_FLOPPY,
+    RUN_BOOT_NETWORK,
+    RUN_BOOT_KINDS
+};
 
 /* text NULL: not given. -EINVAL: it is no number. */
 int run_set_boot_index(struct device *dev, enum run_boot_kind kind, const char *text,

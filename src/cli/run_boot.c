@@ -1,7 +1,8 @@
 /*
  * run_boot.c - in which order firmware looks for a system: --boot and bootindex=N
  *
- * Devices with a bootindex come first. The others follow kind by kind: disks, CDs, networks, unless
+ * Devices with a bootindex come first. The others follow kind by kind: disks, CDs, floppies,
+ * networks, unless
  * --boot says otherwise.
  */
 #include "cli/run.h"
@@ -22,6 +23,7 @@ static const struct {
 } kinds[RUN_BOOT_KINDS] = {
     [RUN_BOOT_DISK] = {"disk", "disks, in the order in which they are given"},
     [RUN_BOOT_CD] = {"cdrom", "CDs"},
+    [RUN_BOOT_FLOPPY] = {"floppy", "floppy disks"},
     [RUN_BOOT_NETWORK] = {"network", "network cards"},
 };
 

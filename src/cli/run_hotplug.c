@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "control/monitor.h"
 #include "devices/ata/ata.h"
+#include "devices/floppy/floppy.h"
 #include "devices/pcie_port.h"
 #include "devices/usb/usb.h"
 #include "host/loop.h"
@@ -153,27 +154,29 @@ static int plug_out(void *opaque, const char *id, bool by_force, struct error *e
     return 0;
 }
 
-/* ---- CDs ---- */
+/* ---- CDs and floppies ---- */
 
 /* NULL with err. id NULL: the only one. */
-static struct device *find_cd_drive(struct machine *machine, const char *id, struct error *err)
+static struct device *find_drive(struct machine *machine, const char *id, struct error *err)
 {
     struct device *found = NULL;
 
     for (struct device *dev = machine_first_device(machine); dev; dev = dev->next) {
-        if (dev->class != &ata_cd_class || (id && strcmp(dev->id, id)))
+        if ((dev->class != &ata_cd_class && dev->class != &floppy_drive_class) ||
+            (id && strcmp(dev->id, id)))
             continue;
         if (found) {
-            error_set(err, EINVAL, "there are several CD drives: which? '%s', '%s'...", found->id,
+            error_set(err, EINVAL, "there are several drives: which? '%s', '%s'...", found->id,
                       dev->id);
             return NULL;
         }
         found = dev;
     }
     if (!found && id)
-        error_set(err, ENOENT, "there is no CD drive '%s'", id);
+        error_set(err, ENOENT, "there is no CD or floppy drive '%s'", id);
     else if (!found)
-        error_set(err, ENODEV, "the machine has no CD drive; run it with --cdrom FILE, or none");
+        error_set(err, ENODEV,
+                  "the machine has no CD drive; run it with --cdrom FILE, or none (or --floppy)");
     return found;
 }
 
@@ -181,7 +184,7 @@ static int change(void *opaque, const char *id, const char *text, bool by_force,
                   const char **out_id, bool *out_asked, struct error *err)
 {
     const struct run_hotplug *hotplug = opaque;
-    struct device *drive = find_cd_drive(hotplug->machine, id, err);
+    struct device *drive = find_drive(hotplug->machine, id, err);
 
     if (!drive)
         return -ENODEV;

@@ -1,5 +1,6 @@
 /*
- * run_media.c - what trapeze run starts from: IMAGE, the firmware and its variables, disks, CDs
+ * run_media.c - what trapeze run starts from: IMAGE, the firmware and its variables, disks, CDs,
+ * floppies
  */
 #include "cli/run.h"
 
@@ -7,9 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "devices/ata/ata.h"
+#include "devices/floppy/floppy.h"
 #include "host/file.h"
 #include "host/loop.h"
 #include "machine/pc.h"
@@ -17,9 +20,11 @@
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 
-#define SNAPSHOT  ",snapshot=on" /* to a disk */
-#define READ_ONLY ",readonly=on"
-#define NO_CD     "none" READ_ONLY /* --cdrom none */
+#define SNAPSHOT     ",snapshot=on" /* to a disk */
+#define READ_ONLY    ",readonly=on"
+#define NO_CD        "none" READ_ONLY /* --cdrom none */
+#define SAY_SNAPSHOT "this machine has --snapshot: say snapshot=on, too; "
+#define NO_DISK      "none" /* --floppy none */
 
 /* ---- IMAGE ---- */
 
@@ -78,6 +83,14 @@ static bool is_cd(const char *path)
     return memcmp(name, "CD001", sizeof(name)) == 0;
 }
 
+static bool is_floppy(const char *path)
+{
+    struct stat status;
+
+    return !stat(path, &status) && S_ISREG(status.st_mode) &&
+           floppy_is_size((uint64_t)status.st_size);
+}
+
 /* A comma in a file name is doubled in --disk. */
 static char *disk_text(const char *path)
 {
@@ -102,6 +115,7 @@ static int choose_image(struct run_media *media, const char *image, struct error
     if (!kernel) {
         media->image_disk = disk_text(image);
         media->image_is_cd = is_cd(image);
+        media->image_is_floppy = !block_is_uri(image) && !media->image_is_cd && is_floppy(image);
         return media->image_disk ? 0 : error_set(err, ENOMEM, "out of memory");
     }
     if (media->kernel)
@@ -214,7 +228,8 @@ int run_choose_media(struct run_media *media, const char *image, struct error *e
     if (result)
         return result;
     if (!media->firmware && !media->kernel &&
-        (media->image_disk || media->disk_texts->count || media->cd_texts->count))
+        (media->image_disk || media->disk_texts->count || media->cd_texts->count ||
+         media->floppy_texts->count))
         media->firmware = known_firmware[0].name;
     media->firmware_name = media->firmware;
     return media->firmware ? find_firmware(media, err) : 0;
@@ -391,6 +406,81 @@ static struct device *add_drive(const struct run_media *media, struct machine *m
     return dev;
 }
 
+/* ---- floppies ---- */
+
+bool run_has_floppy(const struct run_media *media)
+{
+    return media->floppy_texts->count || media->image_is_floppy;
+}
+
+/* Of a drive that is connected to the board's controller. */
+static struct device *plug_floppy(struct machine *machine, struct block *disk, const char *type,
+                                  const char *boot_index, struct error *err)
+{
+    struct device *dev = device_new(machine, &floppy_drive_class, NULL, err);
+
+    if (dev &&
+        !device_set_pointer(dev, "controller", machine_find_device(machine, floppy_class.name),
+                            err) &&
+        !device_set_pointer(dev, "drive", disk, err) &&
+        !(type && device_set(dev, "type", type, err)) &&
+        !run_set_boot_index(dev, RUN_BOOT_FLOPPY, boot_index, err) && !device_attach(dev, err)) {
+        pc_wire_added(machine, dev);
+        return dev;
+    }
+    device_free(dev);
+    return NULL;
+}
+
+/* What goes into a drive. NULL with err. */
+static struct block *open_floppy(struct loop *loop, const char *text, struct error *err)
+{
+    if (!block_is_uri(text)) /* the sandbox lets not every machine connect */
+        return block_open(loop, text, err);
+    error_set(err, ENOTSUP, "'%s': only a file can be put into a floppy drive", text);
+    return NULL;
+}
+
+/* "FILE[,type=TYPE][,bootindex=N][,PROPERTY=VALUE]..." */
+static int add_floppy(const struct run_media *media, struct machine *machine, const char *text,
+                      struct block **out_disk, struct error *err)
+{
+    const char *more = media->snapshot ? SNAPSHOT : "";
+    size_t size = strlen(text) + strlen(more) + 1;
+    char *rest = malloc(size), type[32], boot_index[32];
+    const char *chosen_type, *chosen_index;
+    struct device *dev = NULL;
+
+    if (!rest)
+        return error_set(err, ENOMEM, "out of memory");
+    strcpy(rest, text);
+    chosen_type = run_take_property(rest, "type=", type);
+    chosen_index = run_take_property(rest, "bootindex=", boot_index);
+    if (strcmp(rest, NO_DISK)) {
+        strcat(rest, more);
+        *out_disk = open_floppy(machine_loop(machine), rest, err);
+        if (*out_disk)
+            block_set_pause(*out_disk, pause_machine, machine);
+    }
+    if (*out_disk || !strcmp(rest, NO_DISK))
+        dev = plug_floppy(machine, *out_disk, chosen_type, chosen_index, err);
+    free(rest);
+    if (!dev)
+        error_prefix(err, "--floppy %s: ", text);
+    return dev ? 0 : -EINVAL;
+}
+
+static int add_floppies(const struct run_media *media, struct machine *machine,
+                        struct block ***next, struct error *err)
+{
+    if (media->image_is_floppy && add_floppy(media, machine, media->image_disk, (*next)++, err))
+        return -EINVAL;
+    for (size_t i = 0; i < media->floppy_texts->count; i++)
+        if (add_floppy(media, machine, media->floppy_texts->items[i], (*next)++, err))
+            return -EINVAL;
+    return 0;
+}
+
 static int add_seed(struct run_media *media, struct machine *machine, struct block **out_disk,
                     struct error *err)
 {
@@ -410,7 +500,7 @@ int run_add_disks(struct run_media *media, struct machine *machine, struct error
 {
     struct block **next = media->disks;
 
-    if (media->image_disk &&
+    if (media->image_disk && !media->image_is_floppy &&
         !add_drive(media, machine, media->image_disk, media->image_is_cd, NULL, next++, err))
         return -EINVAL;
     for (size_t i = 0; i < media->disk_texts->count; i++)
@@ -419,6 +509,8 @@ int run_add_disks(struct run_media *media, struct machine *machine, struct error
     for (size_t i = 0; i < media->cd_texts->count; i++)
         if (!add_drive(media, machine, media->cd_texts->items[i], true, NULL, next++, err))
             return -EINVAL;
+    if (add_floppies(media, machine, &next, err))
+        return -EINVAL;
     return media->seed ? add_seed(media, machine, next, err) : 0;
 }
 
@@ -448,22 +540,38 @@ static struct block *open_cd(struct loop *loop, const char *text, struct error *
     return cd;
 }
 
+/* As a drive wants it. NULL with err. */
+static struct block *open_medium(const struct run_media *media, const struct device *drive,
+                                 const char *text, struct error *err)
+{
+    struct loop *loop = machine_loop(drive->machine);
+    struct block *medium = drive->class == &floppy_drive_class ? open_floppy(loop, text, err)
+                                                               : open_cd(loop, text, err);
+
+    if (medium)
+        block_set_pause(medium, pause_machine, drive->machine);
+    else if (err->code == EACCES && media->snapshot)
+        error_prefix(err, SAY_SNAPSHOT);
+    return medium;
+}
+
 int run_change_medium(struct run_media *media, struct device *drive, const char *text,
                       bool by_force, bool *out_asked, struct error *err)
 {
-    struct machine *machine = drive->machine;
     struct block *medium = NULL, *old, **kept;
     int result;
 
+    *out_asked = false;
     if (text) {
         if (!find_disk(media, NULL))
             return error_set(err, E2BIG, "there are %d disks, and no room for more", RUN_MAX_DISKS);
-        medium = open_cd(machine_loop(machine), text, err);
+        medium = open_medium(media, drive, text, err);
         if (!medium)
             return -EINVAL;
-        block_set_pause(medium, pause_machine, machine);
     }
-    result = ata_cd_change(drive, medium, by_force, out_asked, &old, err);
+    result = drive->class == &floppy_drive_class
+                 ? floppy_change(drive, medium, &old, err)
+                 : ata_cd_change(drive, medium, by_force, out_asked, &old, err);
     if (result || *out_asked) {
         block_free(medium);
         return result;
@@ -475,7 +583,7 @@ int run_change_medium(struct run_media *media, struct device *drive, const char 
     return 0;
 }
 
-/* By one of block_open() and open_cd(). */
+/* By one of block_open(), open_cd() and open_floppy(). */
 static int open_once(struct block *open(struct loop *, const char *, struct error *),
                      const char *text, struct error *err)
 {
@@ -512,6 +620,11 @@ int run_hand_over_cd(const char *text, struct error *err)
     return open_once(open_cd, text, err);
 }
 
+int run_hand_over_floppy(const char *text, struct error *err)
+{
+    return open_once(open_floppy, text, err);
+}
+
 struct device *run_plug_disk(struct run_media *media, struct machine *machine, const char *text,
                              const char *place, struct block ***out_disk, struct error *err)
 {
@@ -526,7 +639,7 @@ struct device *run_plug_disk(struct run_media *media, struct machine *machine, c
     *out_disk = disk;
     if (!dev) {
         if (err->code == EACCES && media->snapshot)
-            error_prefix(err, "this machine has --snapshot: say snapshot=on, too; ");
+            error_prefix(err, SAY_SNAPSHOT);
         block_free(*disk);
         *disk = NULL;
     }

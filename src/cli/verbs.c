@@ -354,14 +354,17 @@ const struct cli_verb cli_verbs[] = {
     },
     {
         .name = "media insert",
-        .summary = "put another CD into a running machine's drive",
+        .summary = "put another CD or floppy into a running machine's drive",
         .operands = "SOCKET FILE[,P=VALUE]... [DRIVE]",
-        .description = "FILE is an ISO image, as with 'trapeze run --cdrom'; ',,' stands for a "
-                       "comma. DRIVE is the id of the drive, as 'trapeze monitor "
-                       "SOCKET devices' lists it, and can be left out if there is one. A guest "
-                       "that has locked the drive, as systems do while they have a CD mounted, is "
-                       "asked to open it, and the CD goes in when it has; with --force at once. "
-                       "The machine runs with --monitor SOCKET and --cdrom, which may be 'none'.",
+        .description =
+            "FILE is an ISO image, as with 'trapeze run --cdrom', or a floppy's, as "
+            "with --floppy; ',,' stands for a comma. DRIVE is the id of the drive, as 'trapeze "
+            "monitor "
+            "SOCKET devices' lists it, and can be left out if there is one. A guest "
+            "that has locked the drive, as systems do while they have a CD mounted, is "
+            "asked to open it, and the CD goes in when it has; with --force at once. "
+            "The machine runs with --monitor SOCKET and --cdrom or --floppy, which may be "
+            "'none'.",
         .options = cli_media_options,
         .min_operands = 2,
         .max_operands = 3,
@@ -371,10 +374,11 @@ const struct cli_verb cli_verbs[] = {
     },
     {
         .name = "media eject",
-        .summary = "take the CD out of a running machine's drive",
+        .summary = "take the CD or floppy out of a running machine's drive",
         .operands = "SOCKET [DRIVE]",
-        .description = "The tray stays open. A guest that has locked the drive is asked to open "
-                       "it, and may do so or not; with --force the CD goes at once.",
+        .description =
+            "A CD drive's tray stays open. A guest that has locked the drive is asked to open "
+            "it, and may do so or not; with --force the CD goes at once.",
         .options = cli_media_options,
         .min_operands = 1,
         .max_operands = 2,

@@ -29,8 +29,9 @@ void monitor_free(struct monitor *monitor); /* NULL is fine */
 
 /*
  * What the commands that plug call; without it they say that nothing can be plugged. *out_id is the
- * device's. remove() only asks the guest, unless by_force. change() puts an image into a CD drive
- * (id NULL: the only one); text NULL leaves it empty. Is the tray locked it only asks the guest
+ * device's. remove() only asks the guest, unless by_force. change() puts an image into a CD or
+ * floppy drive (id NULL: the only one); text NULL leaves it empty. Is the tray locked it only asks
+ * the guest
  * (*out_asked), unless by_force. What add() and change() open may have been given (host/given.h).
  */
 struct monitor_hotplug {

@@ -1,5 +1,6 @@
 /*
- * monitor_plug.c - commands for what comes and goes while a machine runs: devices, CDs, memory
+ * monitor_plug.c - commands for what comes and goes while a machine runs: devices, CDs and
+ * floppies, memory
  */
 #include "control/monitor_internal.h"
 

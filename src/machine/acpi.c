@@ -307,7 +307,10 @@ struct fixed_device {
     uint8_t port_count;
     uint16_t port2; /* 0: none */
     uint8_t port2_count;
-    int irq; /* -1: none */
+    uint16_t port3;
+    uint8_t port3_count;
+    int irq;     /* -1: none */
+    uint8_t dma; /* channels, a bit each */
     uint32_t gpa, size_bytes;
 };
 
@@ -320,6 +323,17 @@ static const struct fixed_device fixed_devices[] = {
      .port2 = 0xa0,
      .port2_count = 2,
      .irq = 2},
+    {.name = "DMAC",
+     .hid = "PNP0200",
+     .uid = -1,
+     .port = 0x00,
+     .port_count = 0x10,
+     .port2 = 0x80,
+     .port2_count = 0x10,
+     .port3 = 0xc0,
+     .port3_count = 0x20,
+     .irq = -1,
+     .dma = 1 << 4},
     {.name = "TIMR", .hid = "PNP0100", .uid = -1, .port = 0x40, .port_count = 4, .irq = PC_IRQ_PIT},
     {.name = "SPKR", .hid = "PNP0800", .uid = -1, .port = 0x61, .port_count = 1, .irq = -1},
     {.name = "RTC_", .hid = "PNP0B00", .uid = -1, .port = 0x70, .port_count = 4, .irq = PC_IRQ_RTC},
@@ -379,13 +393,27 @@ static void aml_fixed_device(struct aml *aml, const struct fixed_device *fixed)
         aml_io(aml, fixed->port, fixed->port_count);
     if (fixed->port2_count)
         aml_io(aml, fixed->port2, fixed->port2_count);
+    if (fixed->port3_count)
+        aml_io(aml, fixed->port3, fixed->port3_count);
     if (fixed->irq >= 0)
         aml_irq(aml, (unsigned)fixed->irq);
+    if (fixed->dma)
+        aml_dma(aml, fixed->dma);
     if (fixed->size_bytes)
         aml_memory32(aml, fixed->gpa, fixed->size_bytes, true);
     aml_end_resources(aml, crs);
     aml_end(aml, device);
 }
+
+static const struct fixed_device floppy_controller = {.name = "FDC0",
+                                                      .hid = "PNP0700",
+                                                      .uid = -1,
+                                                      .port = 0x3f2,
+                                                      .port_count = 4,
+                                                      .port2 = 0x3f7,
+                                                      .port2_count = 1,
+                                                      .irq = PC_IRQ_FLOPPY,
+                                                      .dma = 1 << 2};
 
 /* Places where no device is are said to be absent, so that the tables have one size. */
 static void aml_virtio_places(struct aml *aml, unsigned taken)
@@ -453,6 +481,8 @@ static uint8_t *write_dsdt(struct acpi_writer *w, const struct pc_layout *layout
     aml_pci_host(&aml, layout);
     for (size_t i = 0; i < sizeof(fixed_devices) / sizeof(fixed_devices[0]); i++)
         aml_fixed_device(&aml, &fixed_devices[i]);
+    if (layout->has_floppy)
+        aml_fixed_device(&aml, &floppy_controller);
     aml_ecam(&aml, layout->ecam_gpa);
     aml_virtio_places(&aml, layout->virtio_taken);
     aml_end(&aml, scope);

@@ -319,6 +319,13 @@ void aml_irq(struct aml *aml, unsigned irq)
     aml_word(aml, (uint16_t)(1u << irq));
 }
 
+void aml_dma(struct aml *aml, uint8_t channels)
+{
+    aml_byte(aml, 0x2a);
+    aml_byte(aml, channels);
+    aml_byte(aml, 0);
+}
+
 void aml_interrupt(struct aml *aml, uint32_t gsi)
 {
     aml_byte(aml, RESOURCE_INTERRUPT);

@@ -84,7 +84,8 @@ struct aml_resources aml_begin_resources(struct aml *aml);
 void aml_end_resources(struct aml *aml, struct aml_resources resources);
 
 void aml_io(struct aml *aml, uint16_t port, uint8_t count);
-void aml_irq(struct aml *aml, unsigned irq); /* ISA: edge, active high */
+void aml_irq(struct aml *aml, unsigned irq);     /* ISA: edge, active high */
+void aml_dma(struct aml *aml, uint8_t channels); /* ISA: a bit each; bytes, compatible timing */
 /* Global system interrupt: level-triggered, active high, shared. */
 void aml_interrupt(struct aml *aml, uint32_t gsi);
 void aml_memory32(struct aml *aml, uint32_t gpa, uint32_t size_bytes, bool writable);

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "devices/acpi_pm.h"
 #include "devices/apic.h"
+#include "devices/floppy/floppy.h"
 #include "devices/fw_cfg.h"
 #include "devices/hpet.h"
 #include "devices/ioapic.h"
@@ -41,8 +42,12 @@
 #include "trapeze/pci.h"
 #include "x86/features.h"
 
-#define ISA_IRQ_COUNT 16
-#define COM1_PORT     0x3f8
+#define ISA_IRQ_COUNT     16
+#define COM1_PORT         0x3f8
+
+#define CMOS_FLOPPY_TYPES 0x10
+#define CMOS_EQUIPMENT    0x14
+#define CMOS_HAS_FLOPPY   0x01
 
 struct pc_board {
     struct device dev;
@@ -57,7 +62,7 @@ struct pc_board {
     struct table_loader tables;
     struct boot_image image;
     struct isa_irqs isa;
-    struct device *acpi_pm, *fw_cfg, *pci_host, *pci_isa;
+    struct device *acpi_pm, *fw_cfg, *pci_host, *pci_isa, *rtc;
     struct pc_smm smm;
 
     /* While building. */
@@ -226,6 +231,7 @@ static void wire_timers(struct pc_board *pc)
     power(pc, dev);
     if (!pc->status)
         wire(pc, rtc_output(dev), hpet_sink, hpet, PC_IRQ_RTC);
+    pc->rtc = dev;
     if (!pc->status)
         note_ram(pc, dev);
 }
@@ -238,6 +244,19 @@ static void wire_serial(struct pc_board *pc, unsigned number, uint16_t port, uns
     set_pointer(pc, dev, "chardev", pc->config->serial[number]);
     power(pc, dev);
     wire_isa(pc, dev, "irq", irq);
+}
+
+static void wire_dma(struct pc_board *pc)
+{
+    struct device *dma = plug(pc, "isa-dma", NULL), *floppy;
+
+    power(pc, dma);
+    if (!pc->config->has_floppy)
+        return;
+    floppy = plug(pc, "floppy", NULL);
+    set_pointer(pc, floppy, "dma", dma);
+    power(pc, floppy);
+    wire_isa(pc, floppy, "irq", PC_IRQ_FLOPPY);
 }
 
 static void wire_debug_console(struct pc_board *pc)
@@ -288,6 +307,8 @@ static void wire_ports(struct pc_board *pc)
     wire_isa(pc, dev, "mouse_irq", PC_IRQ_MOUSE);
 
     power(pc, plug(pc, "port92", NULL));
+
+    wire_dma(pc);
 
     wire_serial(pc, 0, COM1_PORT, PC_IRQ_COM1);
     wire_serial(pc, 1, 0x2f8, PC_IRQ_COM2);
@@ -510,6 +531,7 @@ static int pc_attach(struct device *dev, struct error *err)
         &pc->layout, config->ram_bytes, machine_vcpu_count(dev->machine));
     pc->layout.physical_bits = machine_vcpu(dev->machine, 0)->model->physical_bits;
     pc->layout.has_vga = pc->config->has_vga;
+    pc->layout.has_floppy = pc->config->has_floppy;
     boot_image_init(&pc->image, &pc->layout);
     pc->err = err;
     pc->status = set_identity(&pc->layout.identity, pc->config, err);
@@ -584,6 +606,20 @@ static struct pc_board *board_of(struct machine *machine)
     return dev && dev->class == &pc_class ? pc_of(dev) : NULL;
 }
 
+/* As firmware and old systems look for them: the equipment byte, and what the drives are for. */
+static void note_floppy(struct pc_board *pc)
+{
+    struct device *dev = machine_first_device(pc->dev.machine);
+    uint8_t types = 0;
+    unsigned count = 0;
+
+    for (; dev && count < FLOPPY_DRIVES; dev = dev->next)
+        if (dev->class == &floppy_drive_class && dev->attached)
+            types |= (uint8_t)(floppy_type(dev) << (count++ ? 0 : 4));
+    rtc_set_cmos(pc->rtc, CMOS_FLOPPY_TYPES, types);
+    rtc_set_cmos(pc->rtc, CMOS_EQUIPMENT, (uint8_t)(CMOS_HAS_FLOPPY | (count - 1) << 6));
+}
+
 void pc_wire_added(struct machine *machine, struct device *dev)
 {
     struct pc_board *pc = board_of(machine);
@@ -593,6 +629,8 @@ void pc_wire_added(struct machine *machine, struct device *dev)
         irq_connect(line, isa_irq_sink, &pc->isa, i);
     for (unsigned i = 0; pc && (line = device_output(dev, "ide", i)); i++)
         irq_connect(line, isa_irq_sink, &pc->isa, PC_IRQ_IDE + i);
+    if (pc && dev->class == &floppy_drive_class)
+        note_floppy(pc);
 }
 
 /* The device behind last (NULL: the first one); those with equal indices as they were added. */

@@ -51,7 +51,8 @@ struct pc_config {
     const char *variables_file;
     /* System Management Mode; then only it writes to the variables. */
     bool smm;
-    bool has_vga; /* a VGA will be added */
+    bool has_vga;    /* a VGA will be added */
+    bool has_floppy; /* a floppy controller is there, for drives that will be added */
 
     /* What SMBIOS says: 16 bytes as they are written, and up to 63 characters. */
     const uint8_t *uuid;
@@ -67,7 +68,8 @@ int pc_build(struct machine *machine, const struct pc_config *config, struct err
 
 /*
  * Wire a device that was added to a finished board: its outputs "isa", if it has any, become ISA
- * interrupt lines 0, 1, 2, ..., and its outputs "ide" the lines 14 and 15. Before machine_start.
+ * interrupt lines 0, 1, 2, ..., and its outputs "ide" the lines 14 and 15. What a floppy drive is
+ * for is noted in CMOS. Before machine_start.
  */
 void pc_wire_added(struct machine *machine, struct device *dev);
 

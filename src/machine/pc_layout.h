@@ -43,6 +43,7 @@
 #define PC_IRQ_KEYBOARD   1
 #define PC_IRQ_COM2       3
 #define PC_IRQ_COM1       4
+#define PC_IRQ_FLOPPY     6
 #define PC_IRQ_RTC        8
 #define PC_IRQ_MOUSE      12
 #define PC_VIRTIO_LINES   5
@@ -79,7 +80,7 @@ struct pc_layout {
     uint64_t ecam_gpa;
     unsigned physical_bits; /* of addresses, as the processors have them */
     unsigned virtio_taken;  /* places of virtio devices without PCI that have one: a bit mask */
-    bool has_vga;
+    bool has_vga, has_floppy;
     struct pc_identity identity;
     struct e820_entry e820[PC_E820_MAX]; /* sorted, without overlaps */
     size_t e820_count;

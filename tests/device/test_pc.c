@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "devices/acpi_pm.h"
+#include "devices/floppy/floppy.h"
 #include "devices/hpet.h"
 #include "host/loop.h"
 #include "machine/pc.h"
@@ -725,6 +726,31 @@ static void an_added_device_reaches_the_isa_interrupts(void **state)
     }
 }
 
+static void floppy_drives_are_noted_in_cmos(void **state)
+{
+    struct fixture *f = *state;
+
+    f->config.has_floppy = true;
+    start(f, 2 * MIB, 1);
+    for (unsigned n = 0; n < 2; n++) {
+        struct device *dev = device_new(f->machine, &floppy_drive_class, NULL, &f->err);
+
+        device_set_pointer(dev, "controller", machine_find_device(f->machine, "floppy"), &f->err);
+        device_set(dev, "type", n ? "1.2M" : "1.44M", &f->err);
+        assert_int_equal(device_attach(dev, &f->err), 0);
+        pc_wire_added(f->machine, dev);
+    }
+    bus_port_write(f->machine, 0x70, 0x10, 1);
+    assert_int_equal(bus_port_read(f->machine, 0x71, 1), 0x42);
+    bus_port_write(f->machine, 0x70, 0x14, 1);
+    assert_int_equal(bus_port_read(f->machine, 0x71, 1), 0x41);
+    init_pics(f);
+    bus_port_write(f->machine, 0x3f2, 0x0c, 1);
+    clocks_set_counted_ns(machine_clocks(f->machine), 1000000);
+    clocks_run_counted(machine_clocks(f->machine));
+    assert_int_equal(pic_requests(f) & 1u << 6, 1u << 6);
+}
+
 static void multiboot_finds_the_timer_as_the_bios_leaves_it(void **state)
 {
     struct fixture *f = *state;
@@ -829,6 +855,7 @@ int main(void)
         TEST(the_hpet_and_its_table_agree),
         TEST(serial_ports_interrupt_on_their_own_lines),
         TEST(an_added_device_reaches_the_isa_interrupts),
+        TEST(floppy_drives_are_noted_in_cmos),
         TEST(multiboot_finds_the_timer_as_the_bios_leaves_it),
         TEST(the_power_button_raises_the_sci),
         TEST(soft_off_stops_with_status_0),

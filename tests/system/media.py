@@ -69,7 +69,7 @@ def main():
         media("eject", said=LOCKED)
         media("insert", "nbd://127.0.0.1:1/two", said="only a file", status=1)
         media("insert", os.path.join(folder, "three.iso"), said="No such file", status=1)
-        media("eject", "nvme", said="no CD drive 'nvme'", status=1)
+        media("eject", "nvme", said="no CD or floppy drive 'nvme'", status=1)
         machine.power_off()
     return 0
 

@@ -194,6 +194,14 @@ static void places_of_virtio_devices_are_present_when_they_are_taken(void **stat
 
     build(&t, 512 * MIB, 1);
     size_bytes = t.size_bytes;
+    assert_int_equal(count_in_dsdt(&t, "\x2a\x10\x00", 3), 1); /* DMA channel 4 */
+    assert_int_equal(count_in_dsdt(&t, "FDC0", 4), 0);
+    t.layout.has_floppy = true;
+    assert_int_equal(
+        acpi_build(&t.layout, BASE, t.bytes, sizeof(t.bytes), &t.size_bytes, NULL, NULL), 0);
+    assert_int_equal(count_in_dsdt(&t, "FDC0", 4), 1);
+    assert_int_equal(count_in_dsdt(&t, "\x2a\x04\x00", 3), 1);
+    t.layout.has_floppy = false;
     assert_int_equal(count_in_dsdt(&t, "LNRO0005", 9), PC_VIRTIO_PLACES);
     assert_int_equal(count_in_dsdt(&t, "_STA\x0a\x00", 6), PC_VIRTIO_PLACES);
     t.layout.virtio_taken = 0x205;
