@@ -23,6 +23,7 @@ build libnbd-dev      disks of NBD servers
 build liburing-dev    read and write disks by io_uring
 build libgnutls28-dev  encrypt VNC
 build nettle-dev      check passwords of VNC
+build libncurses-dev  show text modes on the terminal
 build libarchive-dev  make disks for cloud-init
 build libmicrohttpd-dev  serve the web page
 build cpio            pack the initramfs of the test guests
@@ -36,6 +37,7 @@ check libcmocka-dev   unit tests
 check acpica-tools    check the ACPI tables that the machine shows
 check nasm            assemble the guest tests
 check binutils        link the guest tests
+check tmux            a terminal that tests can read
 check shellcheck      check the shell scripts
 check python3         drive the system tests
 check mmdebstrap      make a Debian disk

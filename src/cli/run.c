@@ -18,7 +18,6 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "backends/display/vnc.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "control/digest.h"
@@ -48,11 +47,11 @@ struct run_options {
     const char *engine, *cpu, *debugcon, *monitor, *gdb;
     const char *rtc, *trace, *trace_file, *log_level;
     struct cli_texts initrd, serial, device, disk, cdrom, floppy, net, publish, ssh_key, share,
-        port;
+        port, display;
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *display, *usb, *web;
+    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *usb, *web;
 };
 
 struct run {
@@ -77,7 +76,7 @@ struct run {
     char monitor_hint[160];
     char engine_note[512]; /* why --engine auto passed others over */
     struct monitor *monitor;
-    struct vnc *vnc;
+    struct run_displays displays;
     struct web *web;
     struct gdbstub *gdbstub;
     struct digest *digest, *pause_at;
@@ -168,15 +167,10 @@ static bool wants_balloon(const struct run *run)
     return !run->media.kernel;
 }
 
-static bool has_viewers(const struct run *run)
-{
-    return run_is_display(run->options.display) || run->options.web;
-}
-
 /* Who starts a kernel directly asks for a screen, as nothing sets it up. */
 static bool vga_is_default(const struct run *run)
 {
-    return !run->media.kernel || has_viewers(run);
+    return !run->media.kernel || run_has_display(&run->options.display) || run->options.web;
 }
 
 /* --vga, and no card of --device. */
@@ -189,12 +183,13 @@ static bool wants_vga(const struct run *run)
     return run_has_vga(run->options.vga, &none, vga_is_default(run));
 }
 
-/* Whoever looks at the screen types and points, too. */
+/* Whoever looks at the screen types and points, too; a terminal has only keys. */
 static bool wants_usb(const struct run *run)
 {
     const char *usb = run->options.usb;
 
-    return usb ? strcmp(usb, "on") == 0 : has_viewers(run);
+    return usb ? strcmp(usb, "on") == 0
+               : run_has_pointer(&run->options.display) || run->options.web;
 }
 
 static int add_devices(struct run *run, struct error *err)
@@ -289,7 +284,7 @@ static const char *serial_text(const struct run_options *options, unsigned index
     if (index < options->serial.count)
         return options->serial.items[index];
     if (index == 0 && options->serial.count == 0 && !has_virtio_console(options) &&
-        strncmp(options->debugcon, "stdio", 5) != 0)
+        !run_has_curses(&options->display) && strncmp(options->debugcon, "stdio", 5) != 0)
         return "stdio";
     return "null";
 }
@@ -525,7 +520,7 @@ static int set_up_logs(const struct run_options *options, struct error *err)
 /* Are there sockets or links that go when the machine does? */
 static bool has_names(const struct run_options *options)
 {
-    bool has = options->monitor || options->gdb || run_is_display(options->display) ||
+    bool has = options->monitor || options->gdb || run_has_display(&options->display) ||
                strchr(options->debugcon, '=') || options->port.count || options->vsock;
 
     for (size_t i = 0; i < options->serial.count; i++)
@@ -578,7 +573,8 @@ static int start(struct run *run, struct error *err)
         run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
         set_timers(run, err))
         return -EINVAL;
-    if (run_open_display(&run->vnc, run->machine, run->options.display, err) ||
+    if (run_open_displays(&run->displays, run->machine, &run->options.display, &run->console,
+                          err) ||
         run_open_web(&run->web, run->machine, run->monitor,
                      run->virtio_console ? run->virtio_console : run->serial[0], run->options.web,
                      err))
@@ -595,7 +591,7 @@ static void take_down(struct run *run)
 {
     digest_free(run->digest);
     digest_free(run->pause_at);
-    vnc_free(run->vnc);
+    run_free_displays(&run->displays);
     web_free(run->web);
     machine_free(run->machine);
     gdbstub_free(run->gdbstub);
@@ -698,7 +694,7 @@ static int check_options(struct run *run, struct error *err)
         error_prefix(err, "--vga: ");
         return -EINVAL;
     }
-    if (run_check_display(options->display, err)) {
+    if (run_check_displays(&options->display, err)) {
         error_prefix(err, "--display: ");
         return -EINVAL;
     }
@@ -983,12 +979,14 @@ const struct cli_option cli_run_options[] = {
          "which systems with its driver use, with the cursor drawn by viewers and the screen as "
          "large as they like (default: std if the guest boots from firmware, else none; --device "
          "virtio-gpu is a second one)"},
-    {"display", 0, CLI_TEXT, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...", .initial = "none",
+    {"display", 0, CLI_TEXTS, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...|curses",
      .choices = run_display_choices,
      .help = "who looks at the screen: vnc lets viewers of VNC connect to ADDRESS, [HOST:]PORT or "
              "unix:PATH (default: the first port of 127.0.0.1 from 5900 on that is free), "
              "password=FILE asks for the first line of FILE, tls-cert=FILE and tls-key=FILE "
-             "encrypt"},
+             "encrypt; curses shows text modes on this terminal, which COM1 then has not, and "
+             "Ctrl-A is its escape key (Ctrl-A x leaves, Ctrl-A h tells more); may be repeated "
+             "(default: none)"},
     {"web", 0, CLI_OPTIONAL, AT(web), "[HOST:]PORT", .implied = RUN_WEB_ANYWHERE,
      .takes = run_is_web_address,
      .help = "serve a page there (default: the first port of 127.0.0.1 from 8080 on that is free) "

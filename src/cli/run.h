@@ -9,6 +9,8 @@
 
 struct block;
 struct chardev;
+struct chardev_console;
+struct curses;
 struct device;
 struct loop;
 struct machine;
@@ -158,12 +160,23 @@ int run_check_vga(const char *vga, struct error *err); /* -EINVAL: no such card 
 /* Is there one, also by --device? */
 bool run_has_vga(const char *vga, const struct cli_texts *devices, bool is_default);
 int run_add_vga(struct machine *machine, const char *vga, struct error *err);
-/* display is "none" or "vnc[=ADDRESS][,P=VALUE]..."; -EINVAL: no such display. */
-int run_check_display(const char *display, struct error *err);
-bool run_is_display(const char *display); /* anything but none */
-/* *out, NULL unless it is VNC, is for vnc_free(), before the machine. */
-int run_open_display(struct vnc **out, struct machine *machine, const char *display,
-                     struct error *err);
+
+/* Who looks at the screen, of one kind each; NULL: nobody. */
+struct run_displays {
+    struct vnc *vnc;
+    struct curses *curses;
+};
+
+/* Words of --display: "none", "vnc[=ADDRESS][,P=VALUE]...", "curses". -EINVAL: no such display. */
+int run_check_displays(const struct cli_texts *displays, struct error *err);
+bool run_has_display(const struct cli_texts *displays); /* anything but none */
+bool run_has_curses(const struct cli_texts *displays);  /* it has the terminal */
+bool run_has_pointer(const struct cli_texts *displays); /* somebody may point at the screen */
+/* console hears that the person at the terminal wants to leave. */
+int run_open_displays(struct run_displays *out, struct machine *machine,
+                      const struct cli_texts *displays, const struct chardev_console *console,
+                      struct error *err);
+void run_free_displays(struct run_displays *displays); /* before the machine */
 
 /* ---- run_usb.c ---- */
 

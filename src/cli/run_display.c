@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/display/curses.h"
 #include "backends/display/vnc.h"
 #include "base/log.h"
 #include "cli/run.h"
@@ -34,6 +35,9 @@ void run_display_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "none", "nobody; 'trapeze screenshot' takes pictures");
     put(opaque, "vnc", "viewers of VNC, on the first free port of this host from 5900 on");
+#ifdef HAVE_CURSES
+    put(opaque, "curses", "this terminal, for text modes and the keyboard");
+#endif
 }
 
 struct display_options {
@@ -61,7 +65,7 @@ static bool split_vnc(const char *display, char address[160], const char **out_p
     return true;
 }
 
-int run_check_display(const char *display, struct error *err)
+static int check_display(const char *display, struct error *err)
 {
     struct display_options options = {0};
     const char *properties;
@@ -70,6 +74,10 @@ int run_check_display(const char *display, struct error *err)
 
     if (!split_vnc(display, address, &properties)) {
         snprintf(kind, sizeof(kind), "%.*s", (int)strcspn(display, ",="), display);
+#ifndef HAVE_CURSES
+        if (strcmp(kind, "curses") == 0)
+            return error_set(err, ENOTSUP, "this trapeze was built without ncurses");
+#endif
         result = cli_check_choice("display", kind, run_display_choices, err);
         if (!result && strcmp(display, kind))
             result = error_set(err, EINVAL, "%s has no properties", kind);
@@ -82,9 +90,49 @@ int run_check_display(const char *display, struct error *err)
     return result;
 }
 
-bool run_is_display(const char *display)
+static size_t kind_length(const char *display)
 {
-    return strcmp(display, "none") != 0;
+    return strcspn(display, ",=");
+}
+
+int run_check_displays(const struct cli_texts *displays, struct error *err)
+{
+    for (size_t i = 0; i < displays->count; i++) {
+        const char *display = displays->items[i];
+
+        if (check_display(display, err))
+            return -EINVAL;
+        for (size_t n = 0; n < i; n++)
+            if (kind_length(displays->items[n]) == kind_length(display) &&
+                !strncmp(displays->items[n], display, kind_length(display)))
+                return error_set(err, EINVAL, "%.*s is given twice", (int)kind_length(display),
+                                 display);
+    }
+    return 0;
+}
+
+bool run_has_display(const struct cli_texts *displays)
+{
+    for (size_t i = 0; i < displays->count; i++)
+        if (strcmp(displays->items[i], "none") != 0)
+            return true;
+    return false;
+}
+
+bool run_has_curses(const struct cli_texts *displays)
+{
+    for (size_t i = 0; i < displays->count; i++)
+        if (strcmp(displays->items[i], "curses") == 0)
+            return true;
+    return false;
+}
+
+bool run_has_pointer(const struct cli_texts *displays)
+{
+    for (size_t i = 0; i < displays->count; i++)
+        if (strcmp(displays->items[i], "none") != 0 && strcmp(displays->items[i], "curses") != 0)
+            return true;
+    return false;
 }
 
 static bool is_loopback(const char *address)
@@ -113,8 +161,8 @@ static void say_address(const struct vnc *vnc, const char *address, bool is_safe
         log_warn("whoever reaches %s can use the machine: password=FILE asks for one", address);
 }
 
-int run_open_display(struct vnc **out, struct machine *machine, const char *display,
-                     struct error *err)
+static int open_vnc(struct vnc **out, struct machine *machine, const char *display,
+                    struct error *err)
 {
     struct display_options options = {0};
     const char *properties;
@@ -135,10 +183,45 @@ int run_open_display(struct vnc **out, struct machine *machine, const char *disp
     }
     if (!result)
         say_address(*out, address, options.password != NULL);
-    else
-        error_prefix(err, "--display %s: ", display);
     properties_done(vnc_properties, &options);
     return result;
+}
+
+static int open_curses(struct curses **out, struct machine *machine, const char *display,
+                       const struct chardev_console *console, struct error *err)
+{
+#ifdef HAVE_CURSES
+    if (strcmp(display, "curses") != 0)
+        return 0;
+    *out = curses_new(machine, console, err);
+    return *out ? 0 : -EINVAL;
+#else
+    return 0; /* run_check_displays() has refused it */
+#endif
+}
+
+int run_open_displays(struct run_displays *out, struct machine *machine,
+                      const struct cli_texts *displays, const struct chardev_console *console,
+                      struct error *err)
+{
+    for (size_t i = 0; i < displays->count; i++) {
+        const char *display = displays->items[i];
+
+        if (open_vnc(&out->vnc, machine, display, err) ||
+            open_curses(&out->curses, machine, display, console, err)) {
+            error_prefix(err, "--display %s: ", display);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+void run_free_displays(struct run_displays *displays)
+{
+#ifdef HAVE_CURSES
+    curses_free(displays->curses);
+#endif
+    vnc_free(displays->vnc);
 }
 
 /* Is text name, or name and properties? */

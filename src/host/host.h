@@ -111,6 +111,11 @@ int host_code_guard(const struct host_code *code,
                     void (*handler)(void *first, void *second, enum host_trap trap),
                     struct error *err);
 void host_code_unguard(const struct host_code *code);
+/*
+ * fn is called when such an exception is nobody's and is about to end the process: in a signal
+ * handler, on any thread. NULL: nothing is called.
+ */
+void host_on_crash(void (*fn)(void));
 
 /* ---- sandbox ---- */
 /* What some machines need beside. */

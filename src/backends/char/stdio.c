@@ -17,11 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "backends/char/internal.h"
-#include "base/log.h"
+#include "backends/char/terminal.h"
 
 #define ESCAPE_KEY 0x01 /* Ctrl-A */
 #define READ_BYTES 256
@@ -35,119 +34,7 @@ struct stdio_backend {
     struct loop_fd *reader;
 };
 
-/* ---- the terminal's mode; process-wide, as the terminal is ---- */
-
 static struct stdio_backend *the_backend;
-static struct termios old_mode, raw_mode;
-static volatile sig_atomic_t mode_changed;
-
-/* Signals that end the process, or stop it, without anybody freeing the backend. */
-static const int fatal_signals[] = {
-    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGPIPE, SIGTSTP,
-};
-#define FATAL_COUNT (sizeof(fatal_signals) / sizeof(fatal_signals[0]))
-static struct sigaction old_actions[FATAL_COUNT], old_continue;
-static bool handled[FATAL_COUNT], continue_handled;
-
-static void restore_mode(void)
-{
-    if (mode_changed)
-        tcsetattr(STDIN_FILENO, TCSANOW, &old_mode);
-    mode_changed = 0;
-}
-
-/* Put the mode back, then let the signal do what it would have done. */
-static void on_fatal_signal(int number)
-{
-    int saved_errno = errno;
-    sigset_t just_this;
-
-    restore_mode();
-    signal(number, SIG_DFL);
-    sigemptyset(&just_this);
-    sigaddset(&just_this, number);
-    raise(number);
-    pthread_sigmask(SIG_UNBLOCK, &just_this, NULL);
-    errno = saved_errno;
-}
-
-/* After a stop: take the terminal again, and wait for the next stop. */
-static void on_continue(int number)
-{
-    struct sigaction action = {.sa_handler = on_fatal_signal, .sa_flags = SA_ONSTACK};
-    int saved_errno = errno;
-
-    (void)number;
-    if (tcgetpgrp(STDIN_FILENO) == getpgrp() && !tcsetattr(STDIN_FILENO, TCSANOW, &raw_mode))
-        mode_changed = 1;
-    sigaction(SIGTSTP, &action, NULL);
-    errno = saved_errno;
-}
-
-/* Only where nobody else has a handler: those end the program in order. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_fatal_signal, .sa_flags = SA_ONSTACK};
-    struct sigaction resume = {.sa_handler = on_continue};
-
-    for (size_t i = 0; i < FATAL_COUNT; i++) {
-        sigaction(fatal_signals[i], NULL, &old_actions[i]);
-        handled[i] = old_actions[i].sa_handler == SIG_DFL;
-        if (handled[i])
-            sigaction(fatal_signals[i], &action, NULL);
-    }
-    sigaction(SIGCONT, NULL, &old_continue);
-    continue_handled = old_continue.sa_handler == SIG_DFL;
-    if (continue_handled)
-        sigaction(SIGCONT, &resume, NULL);
-}
-
-/* Give a signal back, unless somebody else has taken it over since. */
-static void release_signal(int number, void (*ours)(int), const struct sigaction *old)
-{
-    struct sigaction now;
-
-    if (!sigaction(number, NULL, &now) && now.sa_handler == ours)
-        sigaction(number, old, NULL);
-}
-
-static void release_signals(void)
-{
-    for (size_t i = 0; i < FATAL_COUNT; i++)
-        if (handled[i])
-            release_signal(fatal_signals[i], on_fatal_signal, &old_actions[i]);
-    if (continue_handled)
-        release_signal(SIGCONT, on_continue, &old_continue);
-    memset(handled, 0, sizeof(handled));
-    continue_handled = false;
-}
-
-/* Raw input; output keeps its processing, for the messages that the program itself prints. */
-static void enter_raw_mode(void)
-{
-    static bool at_exit_registered;
-
-    if (tcgetattr(STDIN_FILENO, &old_mode))
-        return;
-    raw_mode = old_mode;
-    raw_mode.c_iflag &=
-        ~(tcflag_t)(BRKINT | ICRNL | IGNCR | INLCR | INPCK | ISTRIP | IXON | PARMRK);
-    raw_mode.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
-    raw_mode.c_cc[VMIN] = 1;
-    raw_mode.c_cc[VTIME] = 0;
-    if (!at_exit_registered && atexit(restore_mode))
-        return;
-    at_exit_registered = true;
-    catch_signals();
-    if (!tcsetattr(STDIN_FILENO, TCSANOW, &raw_mode))
-        mode_changed = 1;
-}
-
-static void leave_raw_mode(void)
-{
-    restore_mode();
-    release_signals();
-}
 
 /* ---- the escape key ---- */
 
@@ -236,7 +123,7 @@ static void take_byte(struct stdio_backend *s, uint8_t byte)
 /* A stream waits until there is room; a terminal is always read, for its escape key. */
 static void update_reading(struct stdio_backend *s)
 {
-    bool wanted = mode_changed || char_input_room(&s->input) >= READ_BYTES;
+    bool wanted = terminal_is_raw() || char_input_room(&s->input) >= READ_BYTES;
 
     if (s->reader)
         loop_set_events(s->reader, wanted ? LOOP_READ : 0);
@@ -303,14 +190,13 @@ static void stdio_room(void *opaque)
 /* A terminal that another job has in front must not be read, and its mode not be touched. */
 static int open_input(struct stdio_backend *s, struct loop *loop, struct error *err)
 {
-    bool terminal = isatty(STDIN_FILENO);
-    pid_t in_front = tcgetpgrp(STDIN_FILENO); /* -1: not the terminal that controls us */
+    int result = isatty(STDIN_FILENO) ? terminal_take(NULL, err) : -ENOTTY;
 
-    if (terminal && in_front >= 0 && in_front != getpgrp())
+    if (result == -EPERM)
         return 0;
-    if (terminal)
-        enter_raw_mode();
-    else
+    if (result == -EBUSY)
+        return result;
+    if (result == -ENOTTY)
         s->escape = false;
     s->reader = loop_add_fd(loop, STDIN_FILENO, LOOP_READ, read_input, s, err);
     return s->reader ? 0 : -ENOMEM;
@@ -339,7 +225,7 @@ static void stdio_free(struct chardev *chardev)
         return;
     end_input(s);
     char_output_done(&s->output);
-    leave_raw_mode();
+    terminal_give_back();
     the_backend = NULL;
 }
 

@@ -87,6 +87,9 @@ static const struct rule rules[] = {
 #ifdef __NR_epoll_wait
     CALL(epoll_wait), CALL(poll),
 #endif
+#ifdef __NR_dup2
+    CALL(dup2), /* standard error, when a terminal is given back */
+#endif
     CALL(clock_nanosleep), CALL(clock_gettime), CALL(madvise),
 
     /* memory, none of which will be executed */
@@ -95,8 +98,8 @@ static const struct rule rules[] = {
 
     /* what is open */
     CALL(readv), CALL(writev), CALL(pread64), CALL(pwrite64), CALL(preadv2), CALL(pwritev2),
-    CALL(fallocate), CALL(lseek), CALL(close), CALL(dup), CALL(fsync), CALL(fdatasync), CALL(fstat),
-    CALL(fstatfs), CALL(ftruncate), CALL_IF(fcntl, 1, ALL, F_GETFL),
+    CALL(fallocate), CALL(lseek), CALL(close), CALL(dup), CALL(dup3), CALL(fsync), CALL(fdatasync),
+    CALL(fstat), CALL(fstatfs), CALL(ftruncate), CALL_IF(fcntl, 1, ALL, F_GETFL),
     CALL_IF(fcntl, 1, ALL, F_SETFL), CALL_IF(fcntl, 1, ALL, F_DUPFD_CLOEXEC),
     CALL_IF(fcntl, 1, ALL, F_OFD_SETLK), CALL_IF(ioctl, 1, ALL, TCGETS),
     CALL_IF(ioctl, 1, ALL, TCSETS), CALL_IF(ioctl, 1, ALL, TCSETSW),

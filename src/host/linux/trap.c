@@ -27,6 +27,7 @@ static struct guard guards[MAX_GUARDS];
 static const int signals[] = {SIGILL, SIGFPE, SIGSEGV, SIGBUS};
 #define SIGNAL_COUNT (sizeof(signals) / sizeof(signals[0]))
 static struct sigaction previous[SIGNAL_COUNT];
+static void (*_Atomic before_crash)(void);
 
 #define VECTOR_MF 16
 
@@ -54,6 +55,23 @@ static const struct guard *find(uintptr_t pc)
     return NULL;
 }
 
+void host_on_crash(void (*fn)(void))
+{
+    atomic_store(&before_crash, fn);
+}
+
+/* Nobody else wants it, so it ends the process. */
+static void crash(int signal, const siginfo_t *info, const struct sigaction *before)
+{
+    void (*fn)(void) = before->sa_handler == SIG_DFL ? atomic_load(&before_crash) : NULL;
+
+    if (fn)
+        fn();
+    sigaction(signal, before, NULL); /* the instruction faults again and meets that */
+    if (info->si_code <= 0)
+        raise(signal); /* it was sent, and there is no such instruction */
+}
+
 static void pass_on(int signal, siginfo_t *info, void *context)
 {
     for (size_t n = 0; n < SIGNAL_COUNT; n++) {
@@ -66,7 +84,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
         else if (before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN)
             before->sa_handler(signal);
         else
-            sigaction(signal, before, NULL); /* the instruction faults again and meets that */
+            crash(signal, info, before);
     }
 }
 
