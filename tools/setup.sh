@@ -23,6 +23,7 @@ build libnbd-dev      disks of NBD servers
 build liburing-dev    read and write disks by io_uring
 build libgnutls28-dev  encrypt VNC
 build nettle-dev      check passwords of VNC
+build libsdl2-dev     show machines in windows
 build libncurses-dev  show text modes on the terminal
 build libarchive-dev  make disks for cloud-init
 build libmicrohttpd-dev  serve the web page
@@ -37,6 +38,11 @@ check libcmocka-dev   unit tests
 check acpica-tools    check the ACPI tables that the machine shows
 check nasm            assemble the guest tests
 check binutils        link the guest tests
+check xvfb            an X server without a screen
+check xdotool         type and point at windows
+check x11-apps        take pictures of them
+check openbox         give them their places
+check desktop-file-utils  check the desktop entry
 check tmux            a terminal that tests can read
 check shellcheck      check the shell scripts
 check python3         drive the system tests

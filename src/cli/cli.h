@@ -191,6 +191,8 @@ extern const struct cli_option cli_switch_show_options[];
 
 /* ---- client.c: verbs that talk to a running machine ---- */
 
+int cli_list_run(const struct cli_verb *verb, char **words);
+int cli_open_run(const struct cli_verb *verb, char **words);
 int cli_monitor_run(const struct cli_verb *verb, char **words);
 int cli_inspect_run(const struct cli_verb *verb, char **words);
 int cli_device_add_run(const struct cli_verb *verb, char **words);

@@ -1,6 +1,6 @@
 /*
- * client.c - trapeze monitor, inspect, device, media, balloon, screenshot, type, key and click:
- * talk to a running machine's socket
+ * client.c - trapeze list, open, monitor, inspect, device, media, balloon, screenshot, type, key
+ * and click: talk to running machines' sockets
  */
 #include "cli/run.h"
 #include "devices/devices.h"
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/base64.h"
+#include "cli/machines.h"
 #include "control/monitor.h"
 #include "control/stream.h"
 #include "host/given.h"
@@ -37,9 +38,13 @@ struct connection {
 
 static int open_connection(struct connection *connection, const char *socket, struct error *err)
 {
-    connection->fd = stream_connect(socket, err);
+    char address[MACHINE_PATH_BYTES];
+
+    if (machines_find(socket, address, err))
+        return -EINVAL;
+    connection->fd = stream_connect(address, err);
     if (connection->fd < 0) {
-        error_prefix(err, "is a machine running with --monitor %s? ", socket);
+        error_prefix(err, "is a machine running with --name or --monitor %s? ", socket);
         return -EINVAL;
     }
     connection->in = fdopen(connection->fd, "r");
@@ -243,6 +248,125 @@ int cli_inspect_run(const struct cli_verb *verb, char **words)
         return CLI_DONE;
     command[1] = operands.count > 1 ? operands.items[1] : NULL;
     status = talk(verb, &options, operands.items[0], command, operands.count);
+    cli_texts_free(&operands);
+    return status;
+}
+
+/* ---- trapeze list ---- */
+
+#define ANSWER_WAIT_S 2
+
+static void give_up_after(const struct connection *connection, long seconds)
+{
+    const struct timeval limit = {.tv_sec = seconds};
+
+    setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
+/* A machine that listens: what it says of itself. */
+static void add_machine(void *opaque, const char *name, const char *summary)
+{
+    struct connection connection = {.fd = -1};
+    json_t *request = json_pack("{s:s}", "command", "status"), *status = NULL, *entry;
+    struct error err = {0};
+
+    (void)summary;
+    if (!open_connection(&connection, name, &err)) {
+        give_up_after(&connection, ANSWER_WAIT_S);
+        if (!send_request(&connection, request, &err))
+            status = read_reply(&connection, &err);
+        entry = json_pack("{s:s}", "name", name);
+        json_object_set_new(entry, "state", json_string("does not answer"));
+        json_object_del(status, "ok");
+        json_object_update(entry, status);
+        json_array_append_new(opaque, entry);
+    }
+    json_decref(status);
+    json_decref(request);
+    close_connection(&connection);
+}
+
+static void print_machine(const json_t *machine)
+{
+    const json_t *bytes = json_object_get(machine, "memory_bytes");
+    char text[160];
+
+    snprintf(text, sizeof(text), "%s", json_string_value(json_object_get(machine, "state")));
+    if (bytes)
+        snprintf(text, sizeof(text), "%s, %lld MiB, %lld processors, %s",
+                 json_string_value(json_object_get(machine, "state")),
+                 (long long)json_integer_value(bytes) >> 20,
+                 (long long)json_integer_value(json_object_get(machine, "cpus")),
+                 json_string_value(json_object_get(machine, "engine")));
+    cli_print_row(stdout, 0, 18, json_string_value(json_object_get(machine, "name")), text);
+}
+
+int cli_list_run(const struct cli_verb *verb, char **words)
+{
+    struct client_options options;
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, &options, words, &operands, &err);
+    json_t *list, *machine;
+    size_t n;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    list = json_array();
+    machines_choices(add_machine, list);
+    if (options.json) {
+        json_dumpf(list, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        json_array_foreach(list, n, machine) print_machine(machine);
+    }
+    json_decref(list);
+    return CLI_DONE;
+}
+
+/* ---- trapeze open ---- */
+
+/* The machine gets one end of a pair of sockets, and this process becomes a window at the other. */
+static int open_window(struct connection *connection, const char *socket, struct error *err)
+{
+    json_t *request = json_pack("{s:s}", "command", "window"), *reply = NULL;
+    int ends[2], result = -EIO;
+
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) {
+        json_decref(request);
+        return error_set(err, errno, "socketpair: %s", strerror(errno));
+    }
+    if (!open_connection(connection, socket, err) &&
+        !send_with_file(connection, request, ends[0], err))
+        reply = read_answer(connection, err);
+    close(ends[0]);
+    if (reply)
+        result = check_reply(reply, err);
+    json_decref(reply);
+    json_decref(request);
+    if (!result)
+        result = run_become_window(ends[1], socket, false, err);
+    close(ends[1]);
+    return result;
+}
+
+int cli_open_run(const struct cli_verb *verb, char **words)
+{
+    struct cli_texts operands;
+    struct error err = {0};
+    int parsed = cli_parse(verb, NULL, words, &operands, &err);
+    struct connection connection = {.fd = -1};
+    int status;
+
+    if (parsed < 0)
+        return cli_misused(verb, &err);
+    if (parsed == CLI_ANSWERED)
+        return CLI_DONE;
+    open_window(&connection, operands.items[0], &err);
+    status = cli_failed(verb, &err);
+    close_connection(&connection);
     cli_texts_free(&operands);
     return status;
 }
@@ -747,11 +871,10 @@ int cli_click_run(const struct cli_verb *verb, char **words)
 /* What the guest says, or NULL if it says nothing for a while. */
 static json_t *read_statistics(const struct connection *connection)
 {
-    const struct timeval limit = {.tv_sec = STATISTICS_WAIT_S};
     struct error ignored = {0};
     json_t *event;
 
-    setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    give_up_after(connection, STATISTICS_WAIT_S);
     do {
         event = read_reply(connection, &ignored);
     } while (event && !json_object_get(event, "statistics") && (json_decref(event), true));

@@ -18,15 +18,18 @@ struct candidates {
     FILE *out;
     const char *prefix;
     const char *before;
+    unsigned count; /* that were printed */
 };
 
 static void candidates_put(void *opaque, const char *name, const char *summary)
 {
-    const struct candidates *candidates = opaque;
+    struct candidates *candidates = opaque;
 
     (void)summary;
-    if (strncmp(name, candidates->prefix, strlen(candidates->prefix)) == 0)
-        fprintf(candidates->out, "%s%s\n", candidates->before, name);
+    if (strncmp(name, candidates->prefix, strlen(candidates->prefix)))
+        return;
+    fprintf(candidates->out, "%s%s\n", candidates->before, name);
+    candidates->count++;
 }
 
 static void complete_value(FILE *out, cli_choices_fn *choices, bool file, const char *prefix,
@@ -36,7 +39,7 @@ static void complete_value(FILE *out, cli_choices_fn *choices, bool file, const 
 
     if (choices)
         choices(candidates_put, &candidates);
-    else if (file)
+    if (file && !candidates.count)
         fprintf(out, ":files\n");
 }
 

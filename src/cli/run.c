@@ -20,6 +20,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "cli/machines.h"
 #include "control/digest.h"
 #include "control/gdbstub.h"
 #include "control/monitor.h"
@@ -465,9 +466,21 @@ static int build_board(struct run *run, struct error *err)
     return pc_build(run->machine, &config, err);
 }
 
+/* The machine runs without, too, as another one of this name may do already. */
+static void listen_by_name(struct run *run)
+{
+    char path[MACHINE_PATH_BYTES];
+    struct error err = {0};
+
+    if (machines_path(run->options.name, path, &err) || monitor_listen(run->monitor, path, &err))
+        log_warn("the machine cannot be reached by its name: %s", err.text);
+}
+
 static int open_control(struct run *run, struct error *err)
 {
-    if (run->options.monitor || run->options.web) {
+    bool has_name = run->options.name != default_name;
+
+    if (run->options.monitor || run->options.web || has_name) {
         run->monitor = monitor_new(run->machine, run->options.monitor, err);
         if (!run->monitor) {
             if (run->options.monitor)
@@ -476,6 +489,8 @@ static int open_control(struct run *run, struct error *err)
         }
         offer_hotplug(run);
     }
+    if (has_name)
+        listen_by_name(run);
     if (run->options.gdb) {
         run->gdbstub = gdbstub_new(run->machine, run->options.gdb, err);
         if (!run->gdbstub) {
@@ -520,8 +535,9 @@ static int set_up_logs(const struct run_options *options, struct error *err)
 /* Are there sockets or links that go when the machine does? */
 static bool has_names(const struct run_options *options)
 {
-    bool has = options->monitor || options->gdb || run_has_display(&options->display) ||
-               strchr(options->debugcon, '=') || options->port.count || options->vsock;
+    bool has = options->monitor || options->name != default_name || options->gdb ||
+               run_has_display(&options->display) || strchr(options->debugcon, '=') ||
+               options->port.count || options->vsock;
 
     for (size_t i = 0; i < options->serial.count; i++)
         has |= strchr(options->serial.items[i], '=') != NULL;
@@ -538,7 +554,7 @@ static bool is_sandboxed(const struct run_options *options)
 /* A user network that comes later needs its rights now. */
 static bool is_pluggable(const struct run_options *options)
 {
-    return options->hotplug && options->monitor;
+    return options->hotplug && (options->monitor || options->name != default_name);
 }
 
 static int drop_rights(const struct run *run, struct error *err)
@@ -559,7 +575,8 @@ static int start(struct run *run, struct error *err)
 {
     if (block_signals(run, err) ||
         run_open_shares(&run->shares, &run->options.share, is_sandboxed(&run->options), err) ||
-        run_open_vsock(&run->vsock, run->options.vsock, is_sandboxed(&run->options), err))
+        run_open_vsock(&run->vsock, run->options.vsock, is_sandboxed(&run->options), err) ||
+        run_start_displays(&run->displays, &run->options.display, run->options.name, err))
         return -EINVAL;
     run->card_seed = machine_seed(run);
     run->loop = loop_new(err);
@@ -788,7 +805,7 @@ static int parse_with_config(struct run *run, const struct cli_verb *verb, char 
 
 int cli_run_run(const struct cli_verb *verb, char **words)
 {
-    struct run run = {.signal_fd = -1};
+    struct run run = {.signal_fd = -1, .displays.window_socket = -1};
     struct error err = {0};
     int parsed = cli_parse(verb, &run.options, words, &run.operands, &err);
     int status;
@@ -835,7 +852,9 @@ const struct cli_option cli_run_options[] = {
     {"dry-run", .kind = CLI_FLAG, AT(dry_run), .is_no_config = true,
      .help = "print the machine as JSON, with what was chosen for it, and run nothing"},
     {"name", 'n', CLI_TEXT, AT(name), "NAME", .initial = default_name,
-     .help = "name of the machine"},
+     .help =
+         "name of the machine, by which 'trapeze list', 'trapeze open NAME' and all that take a "
+         "SOCKET find it while it runs"},
     {"memory", 'm', CLI_SIZE, AT(memory_bytes), "SIZE", .initial = "512M", .min = 1ull << 20,
      .max = 1ull << 39, .help = "RAM; K, M, G or T may follow the number, and M is assumed"},
     {"cpus", 'c', CLI_NUMBER, AT(cpus), "N", .initial = "1", .min = 1, .max = MACHINE_MAX_VCPUS,
@@ -979,12 +998,15 @@ const struct cli_option cli_run_options[] = {
          "which systems with its driver use, with the cursor drawn by viewers and the screen as "
          "large as they like (default: std if the guest boots from firmware, else none; --device "
          "virtio-gpu is a second one)"},
-    {"display", 0, CLI_TEXTS, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...|curses",
+    {"display", 0, CLI_TEXTS, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...|sdl|curses",
      .choices = run_display_choices,
      .help = "who looks at the screen: vnc lets viewers of VNC connect to ADDRESS, [HOST:]PORT or "
              "unix:PATH (default: the first port of 127.0.0.1 from 5900 on that is free), "
              "password=FILE asks for the first line of FILE, tls-cert=FILE and tls-key=FILE "
-             "encrypt; curses shows text modes on this terminal, which COM1 then has not, and "
+             "encrypt; sdl is a window (Ctrl-Alt-F: full screen, Ctrl-Alt-G: keep the keyboard and "
+             "pointer, or let go, Ctrl-Alt-U: the guest's own size; closing it asks the guest to "
+             "power off, and ends it the second time); curses shows text modes on this terminal, "
+             "which COM1 then has not, and "
              "Ctrl-A is its escape key (Ctrl-A x leaves, Ctrl-A h tells more); may be repeated "
              "(default: none)"},
     {"web", 0, CLI_OPTIONAL, AT(web), "[HOST:]PORT", .implied = RUN_WEB_ANYWHERE,

@@ -4,6 +4,7 @@
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
+#include "backends/display/window.h"
 #include "cli/cli.h"
 #include "machine/pc.h"
 
@@ -165,18 +166,31 @@ int run_add_vga(struct machine *machine, const char *vga, struct error *err);
 struct run_displays {
     struct vnc *vnc;
     struct curses *curses;
+    struct windows windows;
+    int window_socket; /* of the one that was started; -1: none */
 };
 
-/* Words of --display: "none", "vnc[=ADDRESS][,P=VALUE]...", "curses". -EINVAL: no such display. */
+/* Words of --display: "none", "vnc[=ADDRESS][,P=VALUE]...", "sdl", "curses". -EINVAL: no such
+ * display. */
 int run_check_displays(const struct cli_texts *displays, struct error *err);
 bool run_has_display(const struct cli_texts *displays); /* anything but none */
 bool run_has_curses(const struct cli_texts *displays);  /* it has the terminal */
+/* Programs of their own, before there are threads. name is the machine's. */
+int run_start_displays(struct run_displays *out, const struct cli_texts *displays, const char *name,
+                       struct error *err);
 bool run_has_pointer(const struct cli_texts *displays); /* somebody may point at the screen */
 /* console hears that the person at the terminal wants to leave. */
 int run_open_displays(struct run_displays *out, struct machine *machine,
                       const struct cli_texts *displays, const struct chardev_console *console,
                       struct error *err);
 void run_free_displays(struct run_displays *displays); /* before the machine */
+
+/* ---- run_window.c ---- */
+
+/* This process shows a machine's window from here on; returns only if it cannot. */
+int run_become_window(int socket, const char *name, bool may_end, struct error *err);
+/* A process that does so, whose closing ends the machine. Returns its socket. */
+int run_start_window(const char *name, struct error *err);
 
 /* ---- run_usb.c ---- */
 

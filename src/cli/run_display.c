@@ -11,6 +11,7 @@
 #include "backends/display/vnc.h"
 #include "base/log.h"
 #include "cli/run.h"
+#include "control/monitor.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 #include "trapeze/property.h"
@@ -35,6 +36,7 @@ void run_display_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "none", "nobody; 'trapeze screenshot' takes pictures");
     put(opaque, "vnc", "viewers of VNC, on the first free port of this host from 5900 on");
+    put(opaque, "sdl", "a window on this desktop");
 #ifdef HAVE_CURSES
     put(opaque, "curses", "this terminal, for text modes and the keyboard");
 #endif
@@ -119,12 +121,17 @@ bool run_has_display(const struct cli_texts *displays)
     return false;
 }
 
-bool run_has_curses(const struct cli_texts *displays)
+static bool has_kind(const struct cli_texts *displays, const char *kind)
 {
     for (size_t i = 0; i < displays->count; i++)
-        if (strcmp(displays->items[i], "curses") == 0)
+        if (strcmp(displays->items[i], kind) == 0)
             return true;
     return false;
+}
+
+bool run_has_curses(const struct cli_texts *displays)
+{
+    return has_kind(displays, "curses");
 }
 
 bool run_has_pointer(const struct cli_texts *displays)
@@ -200,6 +207,27 @@ static int open_curses(struct curses **out, struct machine *machine, const char 
 #endif
 }
 
+static int open_window(struct run_displays *displays, struct machine *machine, struct error *err)
+{
+    int socket = displays->window_socket;
+
+    displays->window_socket = -1;
+    displays->windows =
+        (struct windows){.machine = machine, .calls = &monitor_window_calls, .opaque = machine};
+    return windows_add(&displays->windows, socket, err) || windows_wait(&displays->windows, err)
+               ? -EIO
+               : 0;
+}
+
+int run_start_displays(struct run_displays *out, const struct cli_texts *displays, const char *name,
+                       struct error *err)
+{
+    if (!has_kind(displays, "sdl"))
+        return 0;
+    out->window_socket = run_start_window(name, err);
+    return out->window_socket < 0 ? -EIO : 0;
+}
+
 int run_open_displays(struct run_displays *out, struct machine *machine,
                       const struct cli_texts *displays, const struct chardev_console *console,
                       struct error *err)
@@ -208,7 +236,8 @@ int run_open_displays(struct run_displays *out, struct machine *machine,
         const char *display = displays->items[i];
 
         if (open_vnc(&out->vnc, machine, display, err) ||
-            open_curses(&out->curses, machine, display, console, err)) {
+            open_curses(&out->curses, machine, display, console, err) ||
+            (strcmp(display, "sdl") == 0 && open_window(out, machine, err))) {
             error_prefix(err, "--display %s: ", display);
             return -EINVAL;
         }
@@ -221,7 +250,10 @@ void run_free_displays(struct run_displays *displays)
 #ifdef HAVE_CURSES
     curses_free(displays->curses);
 #endif
+    windows_done(&displays->windows);
     vnc_free(displays->vnc);
+    if (displays->window_socket >= 0)
+        close(displays->window_socket);
 }
 
 /* Is text name, or name and properties? */

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/machines.h"
+
 static const struct cli_example run_examples[] = {
     {"trapeze run --kernel vmlinuz --initrd initrd.img --append console=ttyS0",
      "boot a Linux kernel with the first serial port on this terminal"},
@@ -16,6 +18,12 @@ static const struct cli_example run_examples[] = {
     {"trapeze run test.elf --counted --serial null --debugcon stdio",
      "a repeatable run whose output comes from the debug console"},
     {"trapeze run debian.qcow2 -m 1G --web", "screen, console and buttons in the browser"},
+    {NULL},
+};
+
+static const struct cli_example open_examples[] = {
+    {"trapeze run debian.qcow2 --name debian --usb on &", "a machine that nobody looks at"},
+    {"trapeze open debian", "look at it"},
     {NULL},
 };
 
@@ -311,16 +319,43 @@ const struct cli_verb cli_verbs[] = {
         .run = cli_traces_run,
     },
     {
+        .name = "list",
+        .summary = "list the machines that run",
+        .description = "Lists the machines of this user that were started with --name.",
+        .options = cli_client_options,
+        .run = cli_list_run,
+    },
+    {
+        .name = "open",
+        .summary = "show a running machine's screen in a window",
+        .operands = "SOCKET|NAME",
+        .description =
+            "Opens a window on this desktop, with keyboard and pointer, and ends when that is "
+            "closed; the machine goes on, and there can be several windows. Ctrl-Alt-F is full "
+            "screen, Ctrl-Alt-G keeps the keyboard and the pointer in the window or lets go, "
+            "Ctrl-Alt-U gives it the size of the guest's screen. The machine runs with --name NAME "
+            "or --monitor SOCKET and a graphics card.",
+        .options = cli_no_options,
+        .min_operands = 1,
+        .max_operands = 1,
+        .operand_choices = machines_choices,
+        .operand_file = true,
+        .examples = open_examples,
+        .run = cli_open_run,
+    },
+    {
         .name = "monitor",
         .summary = "send a command to a running machine",
-        .operands = "SOCKET [COMMAND [NAME=VALUE]...]",
+        .operands = "SOCKET|NAME [COMMAND [NAME=VALUE]...]",
         .description =
-            "Talks to the socket of 'trapeze run --monitor SOCKET'. COMMAND is one of the "
+            "Talks to a machine that runs with --name NAME or --monitor SOCKET. COMMAND is one of "
+            "the "
             "monitor's commands; 'help' lists them with their arguments. Without COMMAND, "
             "commands are read from standard input, one a line. Answers are JSON, one a line.",
         .options = cli_client_options,
         .min_operands = 1,
         .max_operands = 16,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = monitor_examples,
         .run = cli_monitor_run,
@@ -328,13 +363,15 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "device add",
         .summary = "put a disk or a network card into a running machine",
-        .operands = "SOCKET",
-        .description = "The machine runs with --monitor SOCKET and --hotplug N. Prints the id of "
+        .operands = "SOCKET|NAME",
+        .description = "The machine runs with --name NAME or --monitor SOCKET and --hotplug N. "
+                       "Prints the id of "
                        "the device, which 'trapeze device remove' takes. A USB stick "
                        "(--disk FILE,if=usb) needs no slot, but a USB controller.",
         .options = cli_device_add_options,
         .min_operands = 1,
         .max_operands = 1,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = device_add_examples,
         .run = cli_device_add_run,
@@ -342,20 +379,21 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "device remove",
         .summary = "take out what was added",
-        .operands = "SOCKET DEVICE",
+        .operands = "SOCKET|NAME DEVICE",
         .description = "Asks the guest to let go of the device, and waits until it is gone: a few "
                        "seconds, as systems let one change one's mind. With --force it goes at "
                        "once, and what the guest had not written is lost to it.",
         .options = cli_device_remove_options,
         .min_operands = 2,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .run = cli_device_remove_run,
     },
     {
         .name = "media insert",
         .summary = "put another CD or floppy into a running machine's drive",
-        .operands = "SOCKET FILE[,P=VALUE]... [DRIVE]",
+        .operands = "SOCKET|NAME FILE[,P=VALUE]... [DRIVE]",
         .description =
             "FILE is an ISO image, as with 'trapeze run --cdrom', or a floppy's, as "
             "with --floppy; ',,' stands for a comma. DRIVE is the id of the drive, as 'trapeze "
@@ -363,11 +401,12 @@ const struct cli_verb cli_verbs[] = {
             "SOCKET devices' lists it, and can be left out if there is one. A guest "
             "that has locked the drive, as systems do while they have a CD mounted, is "
             "asked to open it, and the CD goes in when it has; with --force at once. "
-            "The machine runs with --monitor SOCKET and --cdrom or --floppy, which may be "
-            "'none'.",
+            "The machine runs with --name NAME or --monitor SOCKET and --cdrom or --floppy, "
+            "which may be 'none'.",
         .options = cli_media_options,
         .min_operands = 2,
         .max_operands = 3,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = media_insert_examples,
         .run = cli_media_insert_run,
@@ -375,29 +414,32 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "media eject",
         .summary = "take the CD or floppy out of a running machine's drive",
-        .operands = "SOCKET [DRIVE]",
+        .operands = "SOCKET|NAME [DRIVE]",
         .description =
             "A CD drive's tray stays open. A guest that has locked the drive is asked to open "
             "it, and may do so or not; with --force the CD goes at once.",
         .options = cli_media_options,
         .min_operands = 1,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .run = cli_media_eject_run,
     },
     {
         .name = "balloon",
         .summary = "tell or change how much memory a running machine's guest has",
-        .operands = "SOCKET [SIZE]",
+        .operands = "SOCKET|NAME [SIZE]",
         .description =
             "With SIZE, in bytes or with a suffix K, M, G or T, the guest is asked to give the "
             "rest of its memory back to the host, or may have it again: that takes a moment, and "
             "a guest may not have so much to give. Prints what it has (memory_bytes), what it "
             "shall have (target_bytes), what its memory takes of the host's now (host_bytes), and "
-            "its own statistics. The machine runs with --monitor SOCKET and a balloon.",
+            "its own statistics. The machine runs with --name NAME or --monitor SOCKET and a "
+            "balloon.",
         .options = cli_client_options,
         .min_operands = 1,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = balloon_examples,
         .run = cli_balloon_run,
@@ -405,13 +447,15 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "screenshot",
         .summary = "take a picture of a running machine's screen",
-        .operands = "SOCKET [FILE]",
+        .operands = "SOCKET|NAME [FILE]",
         .description =
             "Writes a PNG file ('-': to standard output), or with --text prints the characters of "
-            "a text mode. The machine runs with --monitor SOCKET and a graphics card.",
+            "a text mode. The machine runs with --name NAME or --monitor SOCKET and a graphics "
+            "card.",
         .options = cli_screenshot_options,
         .min_operands = 1,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = screenshot_examples,
         .run = cli_screenshot_run,
@@ -419,15 +463,16 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "type",
         .summary = "type a text on a running machine's keyboard",
-        .operands = "SOCKET TEXT",
+        .operands = "SOCKET|NAME TEXT",
         .description =
             "Types TEXT as on a US keyboard, and ends when that is done. {enter}, {f10} or "
             "{ctrl-c} "
             "in it are keys, as 'trapeze key' names them, and {{ is a brace. The machine runs with "
-            "--monitor SOCKET.",
+            "--name NAME or --monitor SOCKET.",
         .options = cli_no_options,
         .min_operands = 2,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = type_examples,
         .run = cli_type_run,
@@ -435,16 +480,17 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "key",
         .summary = "press keys together on a running machine's keyboard",
-        .operands = "SOCKET KEY[-KEY]...",
+        .operands = "SOCKET|NAME KEY[-KEY]...",
         .description =
             "Keys are a to z, 0 to 9, f1 to f12, enter, esc, tab, space, backspace, del, insert, "
             "home, end, pageup, pagedown, up, down, left, right, print, pause, ctrl, shift, alt, "
             "altgr, super, menu, rightctrl, rightshift, capslock, numlock, minus, equal, comma, "
             "period, slash and so on, and kp0 to kp9 and kpenter on the keypad. The machine runs "
-            "with --monitor SOCKET.",
+            "with --name NAME or --monitor SOCKET.",
         .options = cli_no_options,
         .min_operands = 2,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = key_examples,
         .run = cli_key_run,
@@ -452,28 +498,31 @@ const struct cli_verb cli_verbs[] = {
     {
         .name = "click",
         .summary = "press a button of a running machine's pointer",
-        .operands = "SOCKET X Y [left|right|middle]",
+        .operands = "SOCKET|NAME X Y [left|right|middle]",
         .description =
             "Moves the pointer to a pixel of the screen, counted from 0, and presses a button "
             "there. A PS/2 mouse only knows movement: it is moved to the corner first, and where "
             "it "
-            "ends up depends on the guest. The machine runs with --monitor SOCKET and a graphics "
+            "ends up depends on the guest. The machine runs with --name NAME or --monitor SOCKET "
+            "and a graphics "
             "card.",
         .options = cli_no_options,
         .min_operands = 3,
         .max_operands = 4,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .run = cli_click_run,
     },
     {
         .name = "inspect",
         .summary = "print the state of a running machine's devices and processors",
-        .operands = "SOCKET [DEVICE]",
+        .operands = "SOCKET|NAME [DEVICE]",
         .description = "Prints every guest-visible field of DEVICE (a device's id, or cpu0, cpu1 "
                        "and so on), or of all. The machine stands still for the moment it takes.",
         .options = cli_client_options,
         .min_operands = 1,
         .max_operands = 2,
+        .operand_choices = machines_choices,
         .operand_file = true,
         .examples = inspect_examples,
         .run = cli_inspect_run,

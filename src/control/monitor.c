@@ -271,6 +271,8 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
         return NULL;
     }
     monitor->machine = machine;
+    monitor->windows =
+        (struct windows){.machine = machine, .calls = &monitor_window_calls, .opaque = machine};
     if (address)
         monitor->server = stream_listen(machine_loop(machine), address, on_client, monitor, err);
     if ((address && !monitor->server) || machine_observe(machine, on_machine_state, monitor) ||
@@ -284,11 +286,19 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
     return monitor;
 }
 
+int monitor_listen(struct monitor *monitor, const char *path, struct error *err)
+{
+    monitor->other_server =
+        stream_listen(machine_loop(monitor->machine), path, on_client, monitor, err);
+    return monitor->other_server ? 0 : -err->code;
+}
+
 void monitor_free(struct monitor *monitor)
 {
     if (!monitor)
         return;
     stream_server_free(monitor->server);
+    stream_server_free(monitor->other_server);
     while (monitor->clients) {
         struct monitor_client *client = monitor->clients;
 
@@ -301,6 +311,7 @@ void monitor_free(struct monitor *monitor)
         monitor->trays = tray->next;
         free(tray);
     }
+    windows_done(&monitor->windows);
     typist_free(monitor->typist);
     free(monitor);
 }

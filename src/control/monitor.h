@@ -17,6 +17,7 @@
 
 struct machine;
 struct monitor;
+struct window_calls;
 
 /* Longer lines are refused. */
 #define MONITOR_MAX_LINE_BYTES 65536
@@ -45,6 +46,12 @@ void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *
                          void *opaque);
 /* A device has gone: clients that want events are told. */
 void monitor_device_removed(struct monitor *monitor, const char *id);
+
+/* Listen on another unix socket, too. */
+int monitor_listen(struct monitor *monitor, const char *path, struct error *err);
+
+/* What windows ask of a machine, which is opaque. */
+extern const struct window_calls monitor_window_calls;
 
 /* Serve the client at the other end of a connected socket; fd is taken over. */
 void monitor_connect(struct monitor *monitor, int fd);

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backends/display/window.h"
 #include "control/monitor.h"
 #include "host/given.h"
 
@@ -48,14 +49,15 @@ struct tray {
 
 struct monitor {
     struct machine *machine;
-    struct stream_server *server;
+    struct stream_server *server, *other_server;
     struct monitor_client *clients;
     unsigned client_count;
     const struct monitor_hotplug *hotplug; /* NULL: nothing can be plugged */
     void *hotplug_opaque;
     bool balloon_has_news; /* clients will be told */
     struct tray *trays;
-    struct typist *typist; /* NULL: nothing was typed yet */
+    struct typist *typist;  /* NULL: nothing was typed yet */
+    struct windows windows; /* that clients brought */
 };
 
 /* One command being carried out. */
@@ -123,6 +125,7 @@ int monitor_run_balloon(struct call *call, struct error *err);
 int monitor_run_screenshot(struct call *call, struct error *err);
 int monitor_run_type(struct call *call, struct error *err);
 int monitor_run_key(struct call *call, struct error *err);
+int monitor_run_window(struct call *call, struct error *err);
 int monitor_run_click(struct call *call, struct error *err);
 
 #endif

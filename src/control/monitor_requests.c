@@ -140,6 +140,8 @@ static const struct command commands[] = {
      {{"screen", ARGUMENT_NUMBER, false, "which one, 0 if left out"},
       {"text", ARGUMENT_FLAG, false, "characters"}},
      .run = monitor_run_screenshot},
+    {"window", "show the screen to what is at the other end of a socket that comes with it",
+     .run = monitor_run_window},
     {"type",
      "type a text on the guest's keyboard, which is a US one",
      {{"text", ARGUMENT_TEXT, true, "{enter}, {ctrl-c} are keys, {{ is a brace"}},

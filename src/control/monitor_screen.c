@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backends/display/typist.h"
 #include "base/base64.h"
 #include "control/stream.h"
+#include "machine/pc.h"
 #include "trapeze/display.h"
 #include "trapeze/input.h"
 #include "trapeze/machine.h"
@@ -106,6 +108,35 @@ int monitor_run_screenshot(struct call *call, struct error *err)
     if (call_flag(call, "text"))
         return set_screen_text(call, screen, err);
     return set_screen_png(call, screen, err);
+}
+
+/* ---- windows ---- */
+
+static void press_power_button(void *opaque)
+{
+    pc_press_power_button(opaque);
+}
+
+static void end_machine(void *opaque)
+{
+    machine_request_stop(opaque, STOP_HOST, 0);
+}
+
+const struct window_calls monitor_window_calls = {.power_off = press_power_button,
+                                                  .end = end_machine};
+
+/* What is at the other end of the socket that comes with it shows the screen. */
+int monitor_run_window(struct call *call, struct error *err)
+{
+    int fd = call->client ? stream_take_file(call->client->stream) : -1;
+
+    if (fd < 0)
+        return error_set(err, EBADF, "no socket came with it (SCM_RIGHTS)");
+    if (call_expect_alive(call, err) || !display_screen(machine_display(call->machine), 0)) {
+        close(fd);
+        return error_set(err, ENODEV, "the machine has no screen; run it with --vga std");
+    }
+    return windows_add(&call->client->monitor->windows, fd, err);
 }
 
 /* ---- keys and clicks ---- */
