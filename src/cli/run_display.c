@@ -142,7 +142,7 @@ bool run_has_pointer(const struct cli_texts *displays)
     return false;
 }
 
-static bool is_loopback(const char *address)
+bool run_is_loopback(const char *address)
 {
     static const char *const hosts[] = {"127.", "localhost:", "[::1]:", "::1:", "unix:", "/"};
 
@@ -164,7 +164,7 @@ static void say_address(const struct vnc *vnc, const char *address, bool is_safe
     else
         log_info("screen: VNC; 'vncviewer %.*s::%u' shows it", colon ? (int)(colon - address) : 9,
                  colon ? address : "127.0.0.1", vnc_port(vnc));
-    if (!is_safe && !is_loopback(address))
+    if (!is_safe && !run_is_loopback(address))
         log_warn("whoever reaches %s can use the machine: password=FILE asks for one", address);
 }
 

@@ -27,16 +27,6 @@ int run_check_web(const char *text, struct error *err)
     return error_set(err, EINVAL, "--web %s: give [HOST:]PORT", text);
 }
 
-static bool is_loopback(const char *address)
-{
-    static const char *const hosts[] = {"127.", "localhost:", "[::1]:", "::1:"};
-
-    for (size_t n = 0; n < sizeof(hosts) / sizeof(hosts[0]); n++)
-        if (strncmp(address, hosts[n], strlen(hosts[n])) == 0)
-            return true;
-    return !strchr(address, ':');
-}
-
 int run_open_web(struct web **out, struct machine *machine, struct monitor *monitor,
                  struct chardev *console, const char *text, struct error *err)
 {
@@ -55,7 +45,7 @@ int run_open_web(struct web **out, struct machine *machine, struct monitor *moni
     }
     /* It is the only way in, so it is said at any level of messages. */
     fprintf(stderr, "trapeze: web page: %s\n", web_url(*out));
-    if (config.address && !is_loopback(config.address))
+    if (config.address && !run_is_loopback(config.address))
         log_warn("--web %s is not encrypted: whoever reads along can use the machine. "
                  "'ssh -L PORT:localhost:PORT HOST' is",
                  text);

@@ -406,6 +406,25 @@ struct stream_server *stream_listen(struct loop *loop, const char *address,
     return server;
 }
 
+struct stream_server *stream_listen_first(struct loop *loop, unsigned first, unsigned last,
+                                          stream_accept_fn *accepted, void *opaque,
+                                          struct error *err)
+{
+    struct stream_server *server = NULL;
+    char address[32];
+
+    for (unsigned port = first; !server && port <= last; port++) {
+        *err = (struct error){0};
+        snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+        server = stream_listen(loop, address, accepted, opaque, err);
+    }
+    if (server)
+        *err = (struct error){0};
+    else
+        error_prefix(err, "no port from %u to %u is free: ", first, last);
+    return server;
+}
+
 void stream_server_free(struct stream_server *server)
 {
     if (!server)

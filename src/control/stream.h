@@ -55,6 +55,10 @@ typedef void stream_accept_fn(void *opaque, int fd);
  */
 struct stream_server *stream_listen(struct loop *loop, const char *address,
                                     stream_accept_fn *accepted, void *opaque, struct error *err);
+/* The same on the first port of 127.0.0.1, from first to last, that is free. */
+struct stream_server *stream_listen_first(struct loop *loop, unsigned first, unsigned last,
+                                          stream_accept_fn *accepted, void *opaque,
+                                          struct error *err);
 void stream_server_free(struct stream_server *server); /* NULL is fine */
 /* The TCP port (useful after ":0"), or 0. */
 unsigned stream_server_port(const struct stream_server *server);

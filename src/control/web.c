@@ -296,46 +296,37 @@ static bool has_word(const char *list, const char *word)
 }
 
 /* The inner end is a viewer's socket of VNC or the monitor's. */
-static bool open_bridge(struct web *web, enum place place, MHD_socket fd, void *connection,
+static bool open_bridge(struct web *web, enum place place, int fd, void *connection,
                         const void *first, size_t first_size)
 {
     int inner;
     struct web_bridge *bridge = web_bridge_new(web->loop, &inner);
-    struct web_socket *socket;
+    struct web_socket *socket = bridge ? web_socket_new(&web->sockets, fd, connection, first,
+                                                        first_size, &web_bridge_ops, bridge)
+                                       : NULL;
 
-    if (!bridge)
-        return false;
-    socket =
-        web_socket_new(&web->sockets, fd, connection, first, first_size, &web_bridge_ops, bridge);
-    if (!socket) {
-        web_bridge_free(bridge);
-        close(inner);
-        return false;
-    }
-    if (place == PLACE_SCREEN)
+    if (socket && place == PLACE_SCREEN)
         vnc_connect(web->vnc, inner);
-    else
+    else if (socket)
         monitor_connect(web->monitor, inner);
-    web_bridge_attach(bridge, socket);
-    return true;
+    else if (bridge)
+        close(inner);
+    if (socket)
+        web_bridge_attach(bridge, socket);
+    return socket;
 }
 
-static bool open_console(struct web *web, MHD_socket fd, void *connection, const void *first,
+static bool open_console(struct web *web, int fd, void *connection, const void *first,
                          size_t first_size)
 {
     struct web_viewer *viewer = web_viewer_new(web->console);
-    struct web_socket *socket;
+    struct web_socket *socket = viewer ? web_socket_new(&web->sockets, fd, connection, first,
+                                                        first_size, &web_viewer_ops, viewer)
+                                       : NULL;
 
-    if (!viewer)
-        return false;
-    socket =
-        web_socket_new(&web->sockets, fd, connection, first, first_size, &web_viewer_ops, viewer);
-    if (!socket) {
-        web_viewer_free(viewer);
-        return false;
-    }
-    web_viewer_attach(viewer, socket);
-    return true;
+    if (socket)
+        web_viewer_attach(viewer, socket);
+    return socket;
 }
 
 static void on_upgrade(void *opaque, struct MHD_Connection *connection, void *context,
@@ -514,41 +505,23 @@ static int start_daemon(struct web *web, struct error *err)
     return web->handler ? 0 : -ENOMEM;
 }
 
-static int listen_anywhere(struct web *web, struct error *err)
-{
-    char address[32];
-
-    for (unsigned port = WEB_FIRST_PORT; !web->server && port <= WEB_LAST_PORT; port++) {
-        *err = (struct error){0};
-        snprintf(address, sizeof(address), "127.0.0.1:%u", port);
-        web->server = stream_listen(web->loop, address, on_accept, web, err);
-    }
-    if (!web->server)
-        return error_prefix(err, "no port from %u to %u is free: ", WEB_FIRST_PORT, WEB_LAST_PORT),
-               -EADDRINUSE;
-    *err = (struct error){0};
-    return 0;
-}
-
 static int start_listening(struct web *web, const char *address, struct error *err)
 {
     const char *colon = address ? strrchr(address, ':') : NULL;
     int length = colon ? (int)(colon - address) : 0;
     char host[HOST_MAX] = "127.0.0.1";
 
-    if (!address) {
-        if (listen_anywhere(web, err))
-            return -EADDRINUSE;
-    } else if (*address) {
+    if (address && *address) {
         web->server = stream_listen(web->loop, address, on_accept, web, err);
-        if (!web->server)
-            return -EADDRNOTAVAIL;
         snprintf(host, sizeof(host), "%.*s", length ? length : 9, length ? address : "localhost");
         split_host(host, web->name);
+    } else if (!address) {
+        web->server =
+            stream_listen_first(web->loop, WEB_FIRST_PORT, WEB_LAST_PORT, on_accept, web, err);
     }
     snprintf(web->url, sizeof(web->url), "http://%s:%u/#%s", host,
              web->server ? stream_server_port(web->server) : 0, web->token);
-    return 0;
+    return web->server || (address && !*address) ? 0 : -EADDRNOTAVAIL;
 }
 
 static int open_screen(struct web *web, struct error *err)

@@ -67,18 +67,13 @@ static void on_ready(void *opaque, unsigned events)
     web_socket_go_on(bridge->socket);
 }
 
-void web_bridge_free(struct web_bridge *bridge)
+static void bridge_closed(void *opaque)
 {
-    if (!bridge)
-        return;
+    struct web_bridge *bridge = opaque;
+
     loop_remove_fd(bridge->handler);
     close(bridge->fd);
     free(bridge);
-}
-
-static void bridge_closed(void *opaque)
-{
-    web_bridge_free(opaque);
 }
 
 const struct web_socket_ops web_bridge_ops = {
@@ -97,7 +92,7 @@ struct web_bridge *web_bridge_new(struct loop *loop, int *out_fd)
     bridge->fd = pair[0];
     bridge->handler = loop_add_fd(loop, pair[0], 0, on_ready, bridge, &err);
     if (!bridge->handler) {
-        web_bridge_free(bridge);
+        bridge_closed(bridge);
         close(pair[1]);
         return NULL;
     }

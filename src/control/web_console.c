@@ -90,8 +90,9 @@ static size_t viewer_fill(void *opaque, uint8_t *out, size_t size)
     return size;
 }
 
-void web_viewer_free(struct web_viewer *viewer)
+static void viewer_closed(void *opaque)
 {
+    struct web_viewer *viewer = opaque;
     struct web_viewer **link = &viewer->console->viewers;
 
     while (*link && *link != viewer)
@@ -99,11 +100,6 @@ void web_viewer_free(struct web_viewer *viewer)
     if (*link)
         *link = viewer->next;
     free(viewer);
-}
-
-static void viewer_closed(void *opaque)
-{
-    web_viewer_free(opaque);
 }
 
 const struct web_socket_ops web_viewer_ops = {

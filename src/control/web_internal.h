@@ -67,8 +67,8 @@ struct web_sockets {
 };
 
 /*
- * fd is connection's. first are bytes that came already. NULL: no memory; the caller still has
- * connection.
+ * fd is connection's. first are bytes that came already. NULL: no memory; closed() was called, and
+ * the caller still has connection.
  */
 struct web_socket *web_socket_new(struct web_sockets *sockets, int fd, void *connection,
                                   const void *first, size_t first_size,
@@ -91,7 +91,6 @@ struct web_bridge;
 struct web_bridge *web_bridge_new(struct loop *loop, int *out_fd);
 /* Once, before anything comes. */
 void web_bridge_attach(struct web_bridge *bridge, struct web_socket *socket);
-void web_bridge_free(struct web_bridge *bridge); /* before it has a socket; NULL is fine */
 
 /* ---- web_console.c ---- */
 
@@ -105,6 +104,5 @@ struct web_console *web_console_new(struct loop *loop, struct clocks *clocks,
 void web_console_free(struct web_console *console); /* viewers have gone; NULL is fine */
 struct web_viewer *web_viewer_new(struct web_console *console); /* NULL: there is no memory */
 void web_viewer_attach(struct web_viewer *viewer, struct web_socket *socket);
-void web_viewer_free(struct web_viewer *viewer);
 
 #endif

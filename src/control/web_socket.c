@@ -250,8 +250,13 @@ struct web_socket *web_socket_new(struct web_sockets *sockets, int fd, void *con
     struct web_socket *socket = first_size <= WEB_IN_BYTES ? calloc(1, sizeof(*socket)) : NULL;
     struct error err = {0};
 
-    if (!socket)
+    if (socket)
+        socket->handler = loop_add_fd(sockets->loop, fd, LOOP_READ, on_ready, socket, &err);
+    if (!socket || !socket->handler) {
+        free(socket);
+        ops->closed(opaque);
         return NULL;
+    }
     socket->sockets = sockets;
     socket->fd = fd;
     socket->connection = connection;
@@ -261,11 +266,6 @@ struct web_socket *web_socket_new(struct web_sockets *sockets, int fd, void *con
     if (first_size)
         memcpy(socket->in, first, first_size);
     socket->heard_ns = socket->progress_ns = now_ns(socket);
-    socket->handler = loop_add_fd(sockets->loop, fd, LOOP_READ, on_ready, socket, &err);
-    if (!socket->handler) {
-        free(socket);
-        return NULL;
-    }
     socket->next = sockets->first;
     sockets->first = socket;
     sockets->count++;

@@ -150,22 +150,6 @@ void vnc_connect(struct vnc *vnc, int fd)
 
 /* ---- opening ---- */
 
-static int listen_anywhere(struct vnc *vnc, struct error *err)
-{
-    char address[32];
-
-    for (unsigned port = VNC_FIRST_PORT; !vnc->server && port <= VNC_LAST_PORT; port++) {
-        *err = (struct error){0};
-        snprintf(address, sizeof(address), "127.0.0.1:%u", port);
-        vnc->server = stream_listen(machine_loop(vnc->machine), address, on_accept, vnc, err);
-    }
-    if (!vnc->server)
-        return error_prefix(err, "no port from %u to %u is free: ", VNC_FIRST_PORT, VNC_LAST_PORT),
-               -EADDRINUSE;
-    *err = (struct error){0};
-    return 0;
-}
-
 static int read_password(struct vnc *vnc, const char *path, struct error *err)
 {
     char line[256] = "";
@@ -209,10 +193,13 @@ static int open_all(struct vnc *vnc, const struct vnc_config *config, struct err
     if (!vnc->pool)
         return -ENOMEM;
     if (!config->address)
-        return listen_anywhere(vnc, err);
-    if (!*config->address)
+        vnc->server = stream_listen_first(machine_loop(vnc->machine), VNC_FIRST_PORT, VNC_LAST_PORT,
+                                          on_accept, vnc, err);
+    else if (*config->address)
+        vnc->server =
+            stream_listen(machine_loop(vnc->machine), config->address, on_accept, vnc, err);
+    else
         return 0;
-    vnc->server = stream_listen(machine_loop(vnc->machine), config->address, on_accept, vnc, err);
     return vnc->server ? 0 : -EADDRNOTAVAIL;
 }
 
