@@ -176,7 +176,7 @@ int run_check_displays(const struct cli_texts *displays, struct error *err);
 bool run_has_display(const struct cli_texts *displays); /* anything but none */
 /* Can nobody on other hosts reach it? An address of stream_listen(). */
 bool run_is_loopback(const char *address);
-bool run_has_curses(const struct cli_texts *displays);  /* it has the terminal */
+bool run_has_curses(const struct cli_texts *displays); /* it has the terminal */
 /* Programs of their own, before there are threads. name is the machine's. */
 int run_start_displays(struct run_displays *out, const struct cli_texts *displays, const char *name,
                        struct error *err);
