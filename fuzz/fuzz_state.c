@@ -16,6 +16,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define LIST_MAX 5u
+#define TEXT_MAX 64u
 
 struct inner {
     uint8_t index;
@@ -34,6 +35,7 @@ struct object {
     struct irq_line line;
     struct inner inner[2];
     struct state_list list; /* of struct inner */
+    struct state_buffer text;
     uint32_t extra;
 };
 
@@ -55,6 +57,7 @@ static const struct state_field fields[] = {
     STATE_LINE(struct object, line),
     STATE_STRUCTS(struct object, inner, inner_fields),
     STATE_LIST(struct object, list, LIST_MAX, struct inner, inner_fields),
+    STATE_BLOB(struct object, text, TEXT_MAX),
     STATE_END,
 };
 
@@ -105,7 +108,7 @@ static void check_ranges(const struct object *object)
     must(*(const uint8_t *)&object->on <= 1 && object->small <= 9 && object->port <= 0x3ff);
     must(object->big <= 1ull << 40 && object->word != 13);
     must(object->inner[0].index <= 2 && object->inner[1].index <= 2);
-    must(object->list.count <= LIST_MAX);
+    must(object->list.count <= LIST_MAX && object->text.size_bytes <= TEXT_MAX);
     for (unsigned n = 0; n < object->list.count; n++)
         must(((const struct inner *)object->list.elements)[n].index <= 2);
 }
@@ -151,6 +154,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(before.data);
     free(after.data);
     state_list_free(&object.list);
+    free(object.text.data);
     timer_done(&object.timer);
     clocks_free(clocks);
     return 0;

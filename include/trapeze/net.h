@@ -19,6 +19,7 @@
 
 #include "trapeze/error.h"
 #include "trapeze/io_piece.h"
+#include "trapeze/state.h"
 
 struct loop;
 struct net;
@@ -84,6 +85,15 @@ struct net_counts {
     uint64_t sent_frames, sent_bytes, received_frames, received_bytes;
 };
 struct net_counts net_counts(const struct net *net);
+
+/*
+ * What the backend knows of its guest, for the state of the card: bytes of its own, most have none.
+ * net_save() fills out, which is empty; 0 or -ENOMEM. net_load() takes what may be hostile, or of
+ * another backend: 0, or -EINVAL and nothing has changed.
+ */
+#define NET_MAX_STATE 4096u
+int net_save(struct net *net, struct state_buffer *out, struct error *err);
+int net_load(struct net *net, const struct state_buffer *saved, struct error *err);
 
 /*
  * Lead a port of the host to the guest: "[HOST:]PORT:GUESTPORT[/udp]"; HOST is 127.0.0.1 if

@@ -26,7 +26,8 @@ enum state_type {
     STATE_TYPE_TIMER,  /* struct timer: armed or not, and its deadline on the virtual clock */
     STATE_TYPE_LINE,   /* struct irq_line: its level */
     STATE_TYPE_STRUCT, /* count nested structs of element_size, each walked by fields */
-    STATE_TYPE_LIST,   /* struct state_list: up to count of these; no lists within */
+    STATE_TYPE_LIST,   /* struct state_list: up to count of these; no lists or blobs within */
+    STATE_TYPE_BLOB, /* struct state_buffer: up to count bytes, of which only the size is printed */
 };
 
 /*
@@ -60,7 +61,8 @@ struct state_table {
     unsigned oldest;  /* the oldest version that can be loaded */
     const struct state_field *fields;
     const struct state_group *groups; /* ends with name NULL; may be NULL */
-    void (*before_save)(void *object);
+    /* Fills in what is only known elsewhere. 0 or -errno: then nothing is saved. */
+    int (*before_save)(void *object, struct error *err);
     /* Rebuilds caches; may refuse combinations that no field range can express. */
     int (*after_load)(void *object, struct error *err);
 };
@@ -101,12 +103,13 @@ struct state_table {
     STATE_FIELD_(st, STATE_TYPE_STRUCT, f, STATE_LENGTH_(st, f), STATE_SIZEOF_(st, f[0]), 0, 0, sub)
 #define STATE_LIST(st, f, most, element, sub)                                                      \
     STATE_FIELD_(st, STATE_TYPE_LIST, f, most, sizeof(element), 0, 0, sub)
+#define STATE_BLOB(st, f, most) STATE_FIELD_(st, STATE_TYPE_BLOB, f, most, 1, 0, UINT8_MAX, NULL)
 #define STATE_END                                                                                  \
     {                                                                                              \
         .type = STATE_TYPE_END                                                                     \
     }
 
-/* A growing byte buffer that a state is saved into. Zero-initialise; free(data) when done. */
+/* A growing byte buffer, which a state is saved into. Zero-initialise; free(data) when done. */
 struct state_buffer {
     uint8_t *data;
     size_t size_bytes, capacity_bytes;
@@ -119,7 +122,7 @@ void state_list_free(struct state_list *list);
 /*
  * Append the object's state. The format (docs/formats/state.md) names every
  * field and its length, so a reader can skip what it does not know. The machine
- * must be paused. Returns 0 or -ENOMEM; on failure the buffer keeps its old length.
+ * must be paused. Returns 0, -ENOMEM or before_save's; on failure the buffer keeps its old length.
  */
 int state_save(const struct state_table *table, void *object, struct state_buffer *out,
                struct error *err);

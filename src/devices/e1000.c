@@ -14,6 +14,7 @@
  * Threads: machine lock held. Guest memory: DMA, in e1000_frames.c.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -424,6 +425,7 @@ static void e1000_detach(struct device *dev)
     timer_done(&s->receive_delay);
     timer_done(&s->transmit_delay);
     timer_done(&s->transmit_more);
+    free(s->backend.data);
     pci_detach(&s->function);
 }
 
@@ -459,9 +461,20 @@ static bool has_begun_frame(const void *object)
     return ((const struct e1000 *)object)->frame_has_begun;
 }
 
+static int e1000_before_save(void *object, struct error *err)
+{
+    struct e1000 *s = object;
+
+    s->backend.size_bytes = 0;
+    return net_save(s->network, &s->backend, err);
+}
+
 static int e1000_after_load(void *object, struct error *err)
 {
-    return pci_after_load(&((struct e1000 *)object)->function, err);
+    struct e1000 *s = object;
+    int result = pci_after_load(&s->function, err);
+
+    return result ? result : net_load(s->network, &s->backend, err);
 }
 
 static const struct property e1000_properties[] = {
@@ -503,6 +516,7 @@ static const struct state_field e1000_state[] = {
     STATE_STRUCT(struct e1000, checksums, e1000_context_state),
     STATE_STRUCT(struct e1000, segments, e1000_context_state),
     STATE_BOOL(struct e1000, frame_has_begun),
+    STATE_BLOB(struct e1000, backend, NET_MAX_STATE),
     STATE_END,
 };
 
@@ -538,5 +552,6 @@ const struct device_class e1000_class = {
               .oldest = 1,
               .fields = e1000_state,
               .groups = e1000_groups,
+              .before_save = e1000_before_save,
               .after_load = e1000_after_load},
 };

@@ -97,6 +97,7 @@ struct e1000 {
     uint8_t frame_options; /* POPTS */
     uint16_t frame_tag;
 
+    struct state_buffer backend; /* net_save() */
     bool is_paused;
     bool has_received; /* since the guest was last told */
     struct timer transmit_more;

@@ -44,6 +44,7 @@ static enum code code_of(enum state_type type)
         [STATE_TYPE_U64] = CODE_U64,       [STATE_TYPE_BYTES] = CODE_BYTES,
         [STATE_TYPE_TIMER] = CODE_TIMER,   [STATE_TYPE_LINE] = CODE_LINE,
         [STATE_TYPE_STRUCT] = CODE_STRUCT, [STATE_TYPE_LIST] = CODE_STRUCT,
+        [STATE_TYPE_BLOB] = CODE_BYTES,
     };
 
     return (enum code)codes[type];
@@ -97,8 +98,15 @@ static struct state_list *list_at(const struct state_field *field, const void *o
     return (struct state_list *)((char *)(uintptr_t)object + field->offset);
 }
 
+static struct state_buffer *blob_at(const struct state_field *field, const void *object)
+{
+    return (struct state_buffer *)((char *)(uintptr_t)object + field->offset);
+}
+
 static size_t element_count(const struct state_field *field, const void *object)
 {
+    if (field->type == STATE_TYPE_BLOB)
+        return blob_at(field, object)->size_bytes;
     return field->type == STATE_TYPE_LIST ? list_at(field, object)->count : field->count;
 }
 
@@ -277,12 +285,23 @@ static int save_struct(const struct state_field *field, const void *element,
     return end_length(out, at);
 }
 
+static int save_blob(const struct state_buffer *blob, struct state_buffer *out)
+{
+    uint8_t *bytes = blob->size_bytes ? buffer_add(out, blob->size_bytes) : NULL;
+
+    if (bytes)
+        memcpy(bytes, blob->data, blob->size_bytes);
+    return bytes || !blob->size_bytes ? 0 : -ENOMEM;
+}
+
 static int save_elements(const struct state_field *field, const void *object,
                          struct state_buffer *out)
 {
     size_t size = element_bytes(code_of(field->type)), count = element_count(field, object);
     int ret = 0;
 
+    if (field->type == STATE_TYPE_BLOB)
+        return save_blob(blob_at(field, object), out);
     for (size_t i = 0; i < count && !ret; i++) {
         const void *element = element_at(field, object, i);
 
@@ -329,9 +348,10 @@ static int save(const struct state_table *table, void *object, bool all, struct 
                 struct error *err)
 {
     size_t before = out->size_bytes, at;
+    int ret = table->before_save ? table->before_save(object, err) : 0;
 
-    if (table->before_save)
-        table->before_save(object);
+    if (ret)
+        return ret;
     if (put_le(out, table->version, 4) || begin_length(out, &at) ||
         save_fields(table->fields, object, out) || save_groups(table->groups, object, all, out) ||
         end_length(out, at)) {
@@ -496,12 +516,33 @@ static int check_shape(const struct state_field *field, const struct record *rec
     return 0;
 }
 
+/* Room is made in the first walk. */
+static int load_blob(const struct state_field *field, struct state_buffer *blob,
+                     struct reader *contents)
+{
+    size_t size = contents->left, before = blob->size_bytes;
+    bool has_room;
+
+    if (contents->store) {
+        if (size)
+            memcpy(blob->data, contents->data, size);
+        blob->size_bytes = size;
+        return 0;
+    }
+    blob->size_bytes = 0;
+    has_room = !size || buffer_add(blob, size);
+    blob->size_bytes = before;
+    return has_room ? 0 : error_set(contents->err, ENOMEM, "out of memory for '%s'", field->name);
+}
+
 static int load_field(const struct state_field *field, void *object, struct record *record)
 {
     struct reader *contents = &record->contents;
     bool is_list = field->type == STATE_TYPE_LIST;
     int ret = check_shape(field, record);
 
+    if (!ret && field->type == STATE_TYPE_BLOB)
+        return load_blob(field, blob_at(field, object), contents);
     if (is_list && contents->store)
         list_resize(list_at(field, object), field->element_size, record->count);
     for (size_t i = 0; i < record->count && !ret; i++) {
@@ -685,7 +726,9 @@ static void print_field(struct printer *printer, const struct state_field *field
                         const void *object)
 {
     print(printer, "%*s%s: ", (int)printer->indent, "", field->name);
-    if (field->type == STATE_TYPE_BYTES) {
+    if (field->type == STATE_TYPE_BLOB) {
+        print(printer, "%zu bytes", blob_at(field, object)->size_bytes);
+    } else if (field->type == STATE_TYPE_BYTES) {
         print_hex(printer, field, object);
     } else {
         for (size_t i = 0; i < field->count; i++) {
@@ -717,7 +760,7 @@ void state_print(const struct state_table *table, void *object, state_put *put, 
     struct printer printer = {.put = put, .opaque = opaque};
 
     if (table->before_save)
-        table->before_save(object);
+        table->before_save(object, NULL);
     print_fields(&printer, table->fields, object);
     for (const struct state_group *group = table->groups; group && group->name; group++) {
         if (!group_needed(group, object))
@@ -784,6 +827,10 @@ static void json_elements(struct printer *printer, const struct state_field *fie
         print(printer, "\"");
         return;
     }
+    if (field->type == STATE_TYPE_BLOB) {
+        json_number(printer, blob_at(field, object)->size_bytes);
+        return;
+    }
     if (field->count == 1 && field->type != STATE_TYPE_LIST) {
         json_value(printer, field, element_at(field, object, 0));
         return;
@@ -817,7 +864,7 @@ void state_print_json(const struct state_table *table, void *object, state_put *
     bool first = true;
 
     if (table->before_save)
-        table->before_save(object);
+        table->before_save(object, NULL);
     print(&printer, "{");
     json_fields(&printer, table->fields, object, &first);
     for (const struct state_group *group = table->groups; group && group->name; group++) {

@@ -102,13 +102,13 @@ def main():
         ]
         rom = os.path.join(folder, "card.rom")
         with open(rom, "wb") as file:  # one image of 1024 bytes, with its PCI data structure
-            file.write(struct.pack("<HB21xH2x4s12xH3xB", 0xAA55, 2, 28, b"PCIR", 2, 0x80).ljust(1024, b"\0"))
+            file.write(struct.pack("<HB21xH2x4s6xH4xH3xB", 0xAA55, 2, 28, b"PCIR", 24, 2, 0x80).ljust(1024, b"\0"))
         machine.device("add", "--net", f"user,mac=52:54:00:00:00:77,romfile={rom}")
         machine.shell(wait_loop("ip -o link | grep -q 00:00:77"), "it-is")
         card = "$(ip -o link | sed -n 's/.*: \\(e[^:]*\\):.*00:00:77.*/\\1/p')"
+        machine.shell(f"ip link set {card} up; " + wait_loop(f"ip -4 -o address show {card} | grep -q 10.0.2"), "it-is")
         slot = f"/sys/class/net/{card}/device/.."
         machine.shell(f"echo 1 >{slot}/rom && od -An -tx1 -N3 {slot}/rom", "55 aa 02")
-        machine.shell(f"ip link set {card} up; " + wait_loop(f"ip -4 -o address show {card} | grep -q 10.0.2"), "it-is")
         text = machine.device("add", "--net", "user", status=1)
         if not re.search("no empty slot", text):
             boot.fail(machine.console, f"a fourth device: {text}")

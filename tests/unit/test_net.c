@@ -637,6 +637,53 @@ static void dhcp_offers_an_address_and_a_boot_file(void **state)
     card_free(card);
 }
 
+/* The last byte of the address that DHCP has for the card of this number. */
+static unsigned lease_of(struct card *card, uint8_t number)
+{
+    uint8_t request[300] = {1, 1, 6, 0, 1, 2, 3, number}, frame[400];
+    unsigned from = card->count;
+
+    memcpy(request + 28, own_mac, 5);
+    request[33] = number;
+    memcpy(request + 236, "\x63\x82\x53\x63\x35\x01\x01\xff", 8); /* DISCOVER */
+    assert_true(
+        send_bytes(card, frame, make_udp(frame, 0, 0xffffffff, 68, 67, request, 300), NULL));
+    return card->frames[wait_for(card, from, 0x0800, IPPROTO_UDP)][42 + 19];
+}
+
+static void what_dhcp_has_given_is_state(void **state)
+{
+    struct card *card = card_on("user,ipv6=off");
+    struct state_buffer saved = {0}, bad = {0};
+    struct error err = {0};
+
+    (void)state;
+    for (uint8_t n = 0; n < 3; n++)
+        assert_int_equal(lease_of(card, n), 15 + n);
+    assert_int_equal(net_save(card->net, &saved, &err), 0);
+    card_free(card);
+
+    card = card_on("user,ipv6=off");
+    assert_int_equal(net_load(card->net, &saved, &err), 0);
+    assert_int_equal(lease_of(card, 2), 17);
+    assert_int_equal(lease_of(card, 9), 18);
+    saved.data[4] = 42; /* a connection */
+    assert_int_equal(net_load(card->net, &saved, &err), -EINVAL);
+    saved.data[4] = 0;
+    for (size_t n = 1; n < saved.size_bytes; n++) {
+        bad = (struct state_buffer){.data = saved.data, .size_bytes = n};
+        assert_int_equal(net_load(card->net, &bad, &err), -EINVAL);
+    }
+    assert_non_null(strstr(err.text, "user network"));
+    assert_int_equal(lease_of(card, 9), 18); /* nothing of that was loaded */
+    saved.data[0] ^= 1;                      /* of another version: nothing is known */
+    assert_int_equal(net_load(card->net, &saved, &err), 0);
+    saved.size_bytes = 0; /* of another backend */
+    assert_int_equal(net_load(card->net, &saved, &err), 0);
+    card_free(card);
+    free(saved.data);
+}
+
 /* A UDP socket of the host on a free port of 127.0.0.1. */
 static int host_socket(int type, unsigned *out_port)
 {
@@ -851,6 +898,7 @@ int main(void)
 #ifdef HAVE_SLIRP
         cmocka_unit_test(the_gateway_answers_arp),
         cmocka_unit_test(dhcp_offers_an_address_and_a_boot_file),
+        cmocka_unit_test(what_dhcp_has_given_is_state),
         cmocka_unit_test(datagrams_reach_the_host_and_come_back),
         cmocka_unit_test(a_restricted_guest_reaches_nobody),
         cmocka_unit_test(a_published_port_leads_to_the_guest),

@@ -37,6 +37,7 @@ struct thing {
     struct channel channels[2];
     struct channel single;
     struct state_list list; /* of struct channel */
+    struct state_buffer text;
     uint32_t extra;
     bool has_extra;
     unsigned saves, loads, cache;
@@ -62,6 +63,7 @@ static const struct state_field fields[] = {
     STATE_STRUCTS(struct thing, channels, channel_fields),
     STATE_STRUCT(struct thing, single, channel_fields),
     STATE_LIST(struct thing, list, LIST_MAX, struct channel, channel_fields),
+    STATE_BLOB(struct thing, text, LIST_MAX),
     STATE_END,
 };
 
@@ -80,9 +82,12 @@ static const struct state_group groups[] = {
     {.name = NULL},
 };
 
-static void before_save(void *object)
+static int before_save(void *object, struct error *err)
 {
-    ((struct thing *)object)->saves++;
+    struct thing *thing = object;
+
+    thing->saves++;
+    return thing->word == 0xdead ? error_set(err, EIO, "it is not known") : 0;
 }
 
 static int after_load(void *object, struct error *err)
@@ -146,6 +151,8 @@ static int tear_down(void **state)
 {
     state_list_free(&one.list);
     state_list_free(&two.list);
+    free(one.text.data);
+    free(two.text.data);
     timer_done(&one.timer);
     timer_done(&two.timer);
     clocks_free(clocks);
@@ -241,6 +248,47 @@ static void a_list_is_as_long_as_it_was(void **state)
     save_again();
     assert_int_equal(load(saved.data, saved.size_bytes), 0);
     assert_int_equal(two.list.count, 0);
+}
+
+static void set_text(struct thing *thing, const char *text)
+{
+    free(thing->text.data);
+    thing->text = (struct state_buffer){.data = (uint8_t *)strdup(text),
+                                        .size_bytes = strlen(text),
+                                        .capacity_bytes = strlen(text) + 1};
+}
+
+static void a_blob_is_as_long_as_it_was(void **state)
+{
+    static const char *const texts[] = {"a few bytes", "", "20 bytes, not more..", "x"};
+
+    for (unsigned n = 0; n < 4; n++) {
+        set_text(&one, texts[n]);
+        save_again();
+        assert_int_equal(load(saved.data, saved.size_bytes), 0);
+        assert_int_equal(two.text.size_bytes, strlen(texts[n]));
+        assert_memory_equal(two.text.data, texts[n], strlen(texts[n]));
+    }
+    set_text(&one, "21 bytes are too long");
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), -EINVAL);
+    set_text(&one, "another text");
+    one.word = 0xbad;
+    save_again();
+    assert_int_equal(load(saved.data, saved.size_bytes), -EINVAL);
+    assert_int_equal(two.text.size_bytes, 1);
+    assert_int_equal(*two.text.data, 'x');
+}
+
+static void what_is_not_known_is_not_saved(void **state)
+{
+    size_t before = saved.size_bytes;
+    struct error err = {0};
+
+    one.word = 0xdead;
+    assert_int_equal(state_save(&table, &one, &saved, &err), -EIO);
+    assert_string_equal(err.text, "it is not known");
+    assert_int_equal(saved.size_bytes, before);
 }
 
 static void a_list_that_is_refused_stays(void **state)
@@ -469,6 +517,7 @@ static void print_shows_every_field(void **state)
                               "list[0]:\n"
                               "  mode: 0x4\n"
                               "  count: 0x4 0x2\n"
+                              "text: 0 bytes\n"
                               "extras:\n"
                               "  extra: 0x4d\n");
 }
@@ -486,7 +535,7 @@ static void json_shows_every_field(void **state)
               "\"table\":[0,1000,2000,3000],\"blob\":\"0001feff80\",\"timer\":null,\"line\":true,"
               "\"channels\":[{\"mode\":0,\"count\":[0,0]},{\"mode\":5,\"count\":[1,2]}],"
               "\"single\":{\"mode\":1,\"count\":[3,4294967295]},"
-              "\"list\":[{\"mode\":4,\"count\":[4,2]}],\"extras\":{\"extra\":77}}");
+              "\"list\":[{\"mode\":4,\"count\":[4,2]}],\"text\":0,\"extras\":{\"extra\":77}}");
 }
 
 static void an_empty_table_is_fine(void **state)
@@ -510,6 +559,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_saved_is_loaded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_list_is_as_long_as_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_list_that_is_refused_stays, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_blob_is_as_long_as_it_was, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_not_known_is_not_saved, set_up, tear_down),
         cmocka_unit_test(the_format_is_what_the_page_says),
         cmocka_unit_test_setup_teardown(saving_appends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_disarmed_timer_is_loaded, set_up, tear_down),

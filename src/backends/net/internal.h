@@ -35,6 +35,9 @@ struct net_kind {
     void (*sent)(struct net *net);   /* no more for now; may be NULL */
     void (*accept)(struct net *net); /* net_is_full() no longer; may be NULL */
     int (*publish)(struct net *net, const char *port, struct error *err); /* may be NULL */
+    /* net_save(), net_load(); NULL: it has no state. */
+    int (*save)(struct net *net, struct state_buffer *out, struct error *err);
+    int (*load)(struct net *net, const struct state_buffer *saved, struct error *err);
 };
 
 struct net {

@@ -217,6 +217,16 @@ struct net_counts net_counts(const struct net *net)
     return net->counts;
 }
 
+int net_save(struct net *net, struct state_buffer *out, struct error *err)
+{
+    return net->kind->save ? net->kind->save(net, out, err) : 0;
+}
+
+int net_load(struct net *net, const struct state_buffer *saved, struct error *err)
+{
+    return net->kind->load && saved->size_bytes ? net->kind->load(net, saved, err) : 0;
+}
+
 /* ---- what a side does not take ---- */
 
 static bool has_right_size(const struct net_frame *frame)

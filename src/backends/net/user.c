@@ -577,6 +577,73 @@ static void read_name_server(struct user *s)
     slirp_input(s->slirp, frame, sizeof(frame));
 }
 
+/* ---- state: which addresses DHCP has given to whom ---- */
+
+/*
+ * libslirp's version, and its bytes: a list of connections that end in this process, of which there
+ * are none, and what is as long in each state of one version. Loaded are only bytes that look so.
+ */
+#define VERSION_BYTES 4u
+
+static ssize_t append(const void *bytes, size_t size, void *opaque)
+{
+    struct state_buffer *out = opaque;
+
+    if (size > NET_MAX_STATE - out->size_bytes)
+        return -1;
+    memcpy(out->data + out->size_bytes, bytes, size);
+    out->size_bytes += size;
+    return (ssize_t)size;
+}
+
+static int user_save(struct net *net, struct state_buffer *out, struct error *err)
+{
+    uint8_t *data =
+        out->capacity_bytes < NET_MAX_STATE ? realloc(out->data, NET_MAX_STATE) : out->data;
+
+    if (!data)
+        return error_set(err, ENOMEM, "out of memory");
+    *out = (struct state_buffer){.data = data, .capacity_bytes = NET_MAX_STATE};
+    put_le32(data, (uint32_t)slirp_state_version());
+    out->size_bytes = VERSION_BYTES;
+    slirp_state_save(user_of(net)->slirp, append, out);
+    return 0;
+}
+
+static ssize_t take(void *out, size_t size, void *opaque)
+{
+    struct state_buffer *left = opaque;
+
+    if (size > left->size_bytes)
+        return -1;
+    memcpy(out, left->data, size);
+    left->data += size;
+    left->size_bytes -= size;
+    return (ssize_t)size;
+}
+
+static int user_load(struct net *net, const struct state_buffer *saved, struct error *err)
+{
+    struct state_buffer now = {0}, left = *saved;
+    int result = user_save(net, &now, err);
+    uint8_t version[VERSION_BYTES];
+
+    if (result)
+        return result;
+    free(now.data);
+    if (take(version, VERSION_BYTES, &left) < 0)
+        return error_set(err, EINVAL, "the state of the user network is cut short");
+    if (get_le32(version) != (uint32_t)slirp_state_version()) {
+        log_warn("the state of the user network is of another libslirp; addresses that DHCP has "
+                 "given are not known");
+        return 0;
+    }
+    if (saved->size_bytes != now.size_bytes || left.data[0] ||
+        slirp_state_load(user_of(net)->slirp, slirp_state_version(), take, &left))
+        return error_set(err, EINVAL, "the state of the user network cannot be as it is saved");
+    return 0;
+}
+
 static int user_open(struct net *net, struct error *err)
 {
     struct user *s = user_of(net);
@@ -673,4 +740,6 @@ const struct net_kind net_user = {
     .sent = user_sent,
     .accept = user_accept,
     .publish = user_publish,
+    .save = user_save,
+    .load = user_load,
 };

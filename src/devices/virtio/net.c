@@ -13,6 +13,7 @@
  * Threads: machine lock held. Guest memory: DMA into and out of what chains name.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -134,6 +135,8 @@ struct virtio_net {
     uint16_t pairs;
     bool announce;
     uint64_t offloads; /* of those agreed on: what is used */
+
+    struct state_buffer backend; /* net_save() */
 
     bool is_paused;
     uint8_t flow_pairs[FLOW_COUNT]; /* where the guest sends a flow */
@@ -710,6 +713,7 @@ static void net_detach(struct device *dev)
 
     if (s->frontend.opaque)
         net_connect(s->network, NULL);
+    free(s->backend.data);
     virtio_transport_detach(dev);
 }
 
@@ -738,14 +742,24 @@ static void net_boot_path(struct device *dev, char *out, size_t size)
     pci_boot_path(&net_of_device(dev)->pci.function, "ethernet", "/ethernet-phy@0", out, size);
 }
 
+static int net_before_save(void *object, struct error *err)
+{
+    struct virtio_net *s = object;
+
+    s->backend.size_bytes = 0;
+    return net_save(s->network, &s->backend, err);
+}
+
 static int net_after_load(void *object, struct error *err)
 {
     struct virtio_net *s = object;
+    int result;
 
     if (s->pairs > s->max_pairs)
         return error_set(err, EINVAL, "%s: %u pairs of queues, of %u", s->virtio.dev->id, s->pairs,
                          s->max_pairs);
-    return virtio_transport_after_load(&s->dev, err);
+    result = virtio_transport_after_load(&s->dev, err);
+    return result ? result : net_load(s->network, &s->backend, err);
 }
 
 #define NET_PROPERTIES                                                                             \
@@ -773,7 +787,8 @@ static const struct state_field mac_table_state[] = {
         STATE_BYTES(struct virtio_net, vlans),                                                     \
         STATE_FIELD_(struct virtio_net, STATE_TYPE_U16, pairs, 1, 2, 1, MAX_PAIRS, NULL),          \
         STATE_BOOL(struct virtio_net, announce),                                                   \
-        STATE_U64_MAX(struct virtio_net, offloads, GUEST_OFFLOADS), STATE_END
+        STATE_U64_MAX(struct virtio_net, offloads, GUEST_OFFLOADS),                                \
+        STATE_BLOB(struct virtio_net, backend, NET_MAX_STATE), STATE_END
 
 VIRTIO_TABLES(net, struct virtio_net, NET_PROPERTIES, NET_STATE);
 
@@ -782,13 +797,19 @@ VIRTIO_TABLES(net, struct virtio_net, NET_PROPERTIES, NET_STATE);
     .reset_done = virtio_transport_reset_done, .detach = net_detach, .quiesce = net_quiesce,       \
     .resume = net_resume
 
+#define NET_TABLE(f)                                                                               \
+    {                                                                                              \
+        .version = 1, .oldest = 1, .fields = f, .before_save = net_before_save,                    \
+        .after_load = net_after_load                                                               \
+    }
+
 const struct device_class virtio_net_class = {
     .name = "virtio-net",
     .summary = "virtio network card on PCI",
     .bus = BUS_PCI,
     .properties = net_properties,
     .boot_path = net_boot_path,
-    .state = {.version = 1, .oldest = 1, .fields = net_state, .after_load = net_after_load},
+    .state = NET_TABLE(net_state),
     NET_CALLS,
 };
 
@@ -797,6 +818,6 @@ const struct device_class virtio_net_mmio_class = {
     .summary = "virtio network card without PCI",
     .bus = BUS_PLATFORM,
     .properties = net_mmio_properties,
-    .state = {.version = 1, .oldest = 1, .fields = net_mmio_state, .after_load = net_after_load},
+    .state = NET_TABLE(net_mmio_state),
     NET_CALLS,
 };

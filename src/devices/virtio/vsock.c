@@ -315,11 +315,13 @@ static void vsock_resume(struct device *dev)
     virtio_kick_later(&s->virtio);
 }
 
-static void vsock_before_save(void *object)
+static int vsock_before_save(void *object, struct error *err)
 {
     struct virtio_vsock *s = object;
 
+    (void)err;
     s->has_connections = s->connections || s->reset_count || s->is_reset;
+    return 0;
 }
 
 static int vsock_after_load(void *object, struct error *err)
