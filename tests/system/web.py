@@ -89,6 +89,12 @@ def see_menu(trapeze, folder, page):
     page.wait(lambda: page.run(HEIGHT, "#console .xterm") > 300, deadline, "there is no terminal on the other tab")
     page.click("#show-screen")
     page.wait(is_same, deadline, "the canvas is not as it was before the other tab")
+    for button in ("#ctrl-alt-del", "#reset"):
+        page.click(button)
+        if button == "#reset":
+            page.click("#question-yes")
+        if not console.wait_for(cd.MENU_READS, deadline):
+            boot.fail(console, f"it does not start again by {button}")
     page.click("#quit")
     page.click("#question-yes")
     if console.finish(deadline) != 0:
