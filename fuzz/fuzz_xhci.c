@@ -12,11 +12,13 @@
 
 #define RAM_BYTES  (1u << 20)
 #define DISK_BYTES (256u << 10)
-#define DEVICES    5
+#define DEVICES    7
+#define HUB_PORT   8u
 
 struct rig {
     struct device_test *t;
-    struct device *devices[DEVICES]; /* the controller, a stick, keyboard, tablet, mouse */
+    struct device *devices[DEVICES]; /* the controller, a stick, keyboard, tablet, mouse, a hub, a
+                                        keyboard on it */
     struct xhci_driver d;
 };
 
@@ -52,11 +54,23 @@ static unsigned take_dci(uint8_t what)
     return dcis[what >> 4 & 3];
 }
 
+/* The keyboard behind the hub, which was opened. */
+static void open_behind_hub(struct rig *r, unsigned hub_slot)
+{
+    unsigned slot;
+
+    xhci_control(&r->d, hub_slot, xhci_setup(0x23, 3, 8, 1, 0), 0); /* power */
+    xhci_control(&r->d, hub_slot, xhci_setup(0x23, 3, 4, 1, 0), 0); /* reset */
+    slot = xhci_address(&r->d, HUB_PORT, 1);
+    FUZZ_CLAIM(slot && xhci_choose(&r->d, slot) == XHCI_SUCCESS);
+    FUZZ_CLAIM(xhci_configure(&r->d, slot, 3, 7) == XHCI_SUCCESS);
+}
+
 /* As an honest driver would, as far as the controller lets it. */
 static void open_device(struct rig *r, uint8_t what)
 {
-    static const uint8_t ports[4] = {1, 5, 6, 7};
-    unsigned n = what >> 6, slot;
+    static const uint8_t ports[] = {1, 5, 6, 7, HUB_PORT};
+    unsigned n = (what >> 4) % sizeof(ports), slot;
     struct xhci_event event;
 
     xhci_driver_start(&r->d, r->t);
@@ -65,6 +79,8 @@ static void open_device(struct rig *r, uint8_t what)
     FUZZ_CLAIM(xhci_choose(&r->d, slot) == XHCI_SUCCESS);
     FUZZ_CLAIM(xhci_configure(&r->d, slot, 3, n ? 7 : 6) == XHCI_SUCCESS);
     FUZZ_CLAIM(n || xhci_configure(&r->d, slot, 4, 2) == XHCI_SUCCESS);
+    if (ports[n] == HUB_PORT)
+        open_behind_hub(r, slot);
     while (xhci_take(&r->d, &event))
         ;
 }
@@ -262,6 +278,8 @@ static struct rig *rig(void)
         r.devices[2] = device_test_add(r.t, &usb_kbd_class, NULL);
         r.devices[3] = device_test_add(r.t, &usb_tablet_class, NULL);
         r.devices[4] = device_test_add(r.t, &usb_mouse_class, NULL);
+        r.devices[5] = device_test_add(r.t, &usb_hub_class, NULL);
+        r.devices[6] = device_test_add(r.t, &usb_kbd_class, "bus=usb-hub");
         device_test_start(r.t);
     }
     device_test_reset(r.t);
@@ -283,6 +301,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size % 8 == 0) /* which takes as long as many steps */
         for (unsigned n = 0; n < DEVICES; n++)
             device_test_round_trip(r->t, r->devices[n]);
-    open_device(r, (uint8_t)(size << 6));
+    open_device(r, (uint8_t)(size << 4));
     return 0;
 }

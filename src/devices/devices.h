@@ -36,6 +36,7 @@ extern const struct device_class pit_class;
 extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
+extern const struct device_class usb_hub_class;
 extern const struct device_class usb_kbd_class;
 extern const struct device_class usb_mouse_class;
 extern const struct device_class usb_storage_class;

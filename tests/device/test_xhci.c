@@ -305,14 +305,17 @@ static void what_a_device_does_not_know_stalls(void **state)
 
 /* ---- people's devices ---- */
 
-static unsigned open_hid(unsigned port)
+static unsigned choose_hid(unsigned slot)
 {
-    unsigned slot = xhci_open(&f.d, port);
-
     assert_int_not_equal(slot, 0);
     assert_int_equal(xhci_choose(&f.d, slot), XHCI_SUCCESS);
     assert_int_equal(xhci_configure(&f.d, slot, 3, 7), XHCI_SUCCESS);
     return slot;
+}
+
+static unsigned open_hid(unsigned port)
+{
+    return choose_hid(xhci_open(&f.d, port));
 }
 
 /* The next report, of which there must be one. */
@@ -604,6 +607,181 @@ static void memory_that_is_not_there_is_an_error(void **state)
     assert_int_equal(get_le32(ram(XHCI_OUTPUT + 0x1080)) & 7, XHCI_EP_ERROR);
 }
 
+/* ---- the hub ---- */
+
+#define HUB_PORT  8u
+#define POWER     8u
+#define RESET     4u
+#define C_CONNECT 16u
+#define C_RESET   20u
+
+static void set_port(unsigned slot, bool on, unsigned feature, unsigned port)
+{
+    uint64_t setup = xhci_setup(0x23, on ? 3 : 1, (uint16_t)feature, (uint16_t)port, 0);
+
+    assert_int_equal(xhci_control(&f.d, slot, setup, 0), XHCI_SUCCESS);
+}
+
+/* Status, and changes in the upper half. */
+static uint32_t port_status(unsigned slot, unsigned port)
+{
+    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0xa3, 0, 0, (uint16_t)port, 4), DATA),
+                     XHCI_SUCCESS);
+    return get_le32(ram(DATA));
+}
+
+static void open_port(unsigned slot, unsigned port)
+{
+    set_port(slot, true, POWER, port);
+    set_port(slot, false, C_CONNECT, port);
+    set_port(slot, true, RESET, port);
+    set_port(slot, false, C_RESET, port);
+}
+
+static void hubs_lead_to_what_is_behind_them(void **state)
+{
+    struct device *hub = device_test_add(f.t, &usb_hub_class, NULL), *inner, *mouse, *keyboard;
+    unsigned outer_slot, mouse_slot, inner_slot, keyboard_slot;
+
+    (void)state;
+    inner = device_test_add(f.t, &usb_hub_class, "bus=usb-hub,port=1");
+    mouse = device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
+    keyboard = device_test_add(f.t, &usb_kbd_class, "bus=usb-hub-2,port=2");
+    outer_slot = open_hid(HUB_PORT);
+    assert_int_equal(xhci_control(&f.d, outer_slot, xhci_setup(0xa0, 6, 0x2900, 0, 15), DATA),
+                     XHCI_SUCCESS);
+    assert_memory_equal(ram(DATA), "\13\51\10\11\0", 5);
+    assert_int_equal(port_status(outer_slot, 3), 0);
+    set_port(outer_slot, true, POWER, 1);
+    set_port(outer_slot, true, POWER, 3);
+    assert_memory_equal(report(outer_slot, 2), "\12\0", 2);
+    assert_int_equal(port_status(outer_slot, 1), 0x10501); /* High Speed */
+    assert_int_equal(port_status(outer_slot, 3), 0x10101);
+    set_port(outer_slot, true, RESET, 3);
+    assert_int_equal(port_status(outer_slot, 3), 0x110103);
+    set_port(outer_slot, false, C_RESET, 3);
+    set_port(outer_slot, false, C_CONNECT, 3);
+    assert_int_equal(port_status(outer_slot, 3), 0x103);
+    mouse_slot = choose_hid(xhci_address(&f.d, HUB_PORT, 3));
+    open_port(outer_slot, 1);
+    inner_slot = choose_hid(xhci_address(&f.d, HUB_PORT, 1));
+    open_port(inner_slot, 2);
+    keyboard_slot = choose_hid(xhci_address(&f.d, HUB_PORT, 0x21));
+
+    xhci_add_normal(&f.d, keyboard_slot, 3, DATA, 8);
+    xhci_ring(&f.d, keyboard_slot, 3);
+    xhci_add_normal(&f.d, mouse_slot, 3, DATA + 16, 8);
+    xhci_ring(&f.d, mouse_slot, 3);
+    input_key(input(), 4, true);
+    assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SUCCESS);
+    assert_int_equal(ram(DATA)[2], 4);
+    input_pointer_moved(input(), 5, 6);
+    assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SHORT_PACKET);
+    assert_memory_equal(ram(DATA + 16), "\0\5\6", 3);
+
+    device_test_round_trip(f.t, hub);
+    device_test_round_trip(f.t, inner);
+    device_test_round_trip(f.t, f.xhci);
+    input_key(input(), 4, false);
+    assert_memory_equal(report(keyboard_slot, 8), "\0\0\0", 3);
+
+    device_free(mouse);
+    assert_int_equal(port_status(outer_slot, 3), 0x10100);
+    assert_memory_equal(report(outer_slot, 2), "\10\0", 2);
+    assert_int_equal(xhci_move(&f.d, mouse_slot, 3, DATA, 8, NULL), XHCI_TRANSACTION_ERROR);
+    device_free(inner); /* and nobody is behind it any more */
+    assert_int_equal(xhci_move(&f.d, keyboard_slot, 3, DATA, 8, NULL), XHCI_TRANSACTION_ERROR);
+    device_free(keyboard);
+}
+
+static void a_port_that_is_not_enabled_leads_nowhere(void **state)
+{
+    unsigned slot;
+
+    (void)state;
+    device_test_add(f.t, &usb_hub_class, NULL);
+    device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
+    slot = open_hid(HUB_PORT);
+    assert_int_equal(xhci_address(&f.d, HUB_PORT, 3), 0); /* no power */
+    set_port(slot, true, POWER, 3);
+    assert_int_equal(xhci_address(&f.d, HUB_PORT, 3), 0); /* no reset */
+    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0xa3, 0, 0, 9, 4), DATA), XHCI_STALL);
+}
+
+static void a_suspended_device_behind_a_hub_wakes_its_port(void **state)
+{
+    unsigned slot, mouse_slot;
+
+    (void)state;
+    device_test_add(f.t, &usb_hub_class, NULL);
+    device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
+    slot = open_hid(HUB_PORT);
+    open_port(slot, 3);
+    mouse_slot = choose_hid(xhci_address(&f.d, HUB_PORT, 3));
+    assert_int_equal(xhci_control(&f.d, mouse_slot, xhci_setup(0, 3, 1, 0, 0), 0), XHCI_SUCCESS);
+    xhci_add_normal(&f.d, mouse_slot, 3, DATA, 8);
+    xhci_ring(&f.d, mouse_slot, 3);
+    set_port(slot, true, 2, 3);
+    assert_int_equal(port_status(slot, 3), 0x107);
+    input_pointer_moved(input(), 1, 0);
+    assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SHORT_PACKET);
+    assert_int_equal(port_status(slot, 3), 0x40103);
+}
+
+static void a_hub_is_saved_with_what_is_on_it(void **state)
+{
+    struct device *hub = device_test_add(f.t, &usb_hub_class, NULL), *mouse;
+    struct state_buffer saved = {0};
+    struct error err = {0};
+    unsigned slot;
+
+    (void)state;
+    mouse = device_test_add(f.t, &usb_mouse_class, "bus=usb-hub");
+    slot = open_hid(HUB_PORT);
+    open_port(slot, 1);
+    assert_int_equal(state_save(&usb_hub_class.state, hub, &saved, &err), 0);
+    device_free(mouse);
+    assert_int_equal(state_load(&usb_hub_class.state, hub, saved.data, saved.size_bytes, &err),
+                     -EINVAL);
+    free(saved.data);
+}
+
+static void a_stick_on_a_hub_is_slower(void **state)
+{
+    unsigned hub_slot, slot;
+
+    (void)state;
+    device_test_add(f.t, &usb_hub_class, NULL);
+    device_free(f.stick);
+    f.stick = device_test_create(f.t, &usb_storage_class, "bus=usb-hub");
+    assert_int_equal(device_set_pointer(f.stick, "drive", f.disk, &(struct error){0}), 0);
+    device_test_attach(f.stick);
+    hub_slot = open_hid(HUB_PORT);
+    open_port(hub_slot, 1);
+    slot = xhci_address(&f.d, HUB_PORT, 1);
+    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x200, 0, 255), DATA),
+                     XHCI_SUCCESS);
+    assert_int_equal(get_le16(ram(DATA + 2)), 9 + 9 + 2 * 7);
+    assert_int_equal(get_le16(ram(DATA + 18 + 4)), 512);
+}
+
+static void hubs_are_five_deep_at_most(void **state)
+{
+    struct device *dev;
+    struct error err = {0};
+    char bus[32];
+
+    (void)state;
+    device_test_add(f.t, &usb_hub_class, NULL);
+    for (unsigned n = 1; n < 5; n++) {
+        snprintf(bus, sizeof(bus), n > 1 ? "bus=usb-hub-%u" : "bus=usb-hub", n);
+        device_test_add(f.t, &usb_hub_class, bus);
+    }
+    dev = device_test_create(f.t, &usb_hub_class, "bus=usb-hub-5");
+    assert_int_equal(device_attach(dev, &err), -ENODEV);
+    device_test_add(f.t, &usb_mouse_class, "bus=usb-hub-5");
+}
+
 /* ---- state ---- */
 
 static void state_survives(void **state)
@@ -662,6 +840,12 @@ int main(void)
         TEST(what_is_no_command_wedges_it),
         TEST(a_stick_goes_and_comes_back),
         TEST(memory_that_is_not_there_is_an_error),
+        TEST(hubs_lead_to_what_is_behind_them),
+        TEST(a_port_that_is_not_enabled_leads_nowhere),
+        TEST(a_suspended_device_behind_a_hub_wakes_its_port),
+        TEST(a_hub_is_saved_with_what_is_on_it),
+        TEST(a_stick_on_a_hub_is_slower),
+        TEST(hubs_are_five_deep_at_most),
         TEST(state_survives),
         TEST(what_is_saved_has_its_devices),
     };

@@ -197,20 +197,26 @@ static inline uint64_t xhci_init_endpoint(struct xhci_driver *d, unsigned slot, 
     return r->gpa | 1;
 }
 
-/* Reset the port, enable a slot, address the device. The slot; 0: it did not work. */
-static inline unsigned xhci_open(struct xhci_driver *d, unsigned port)
+/* Enable a slot, address the device, behind hubs if there is a route. The slot; 0: no. */
+static inline unsigned xhci_address(struct xhci_driver *d, unsigned port, uint32_t route)
 {
     unsigned slot = 0;
 
-    test_write(d->t, XHCI_PORTSC(port), 0x210, 4);
     if (xhci_command(d, 0, XHCI_ENABLE_SLOT << 10, &slot) != XHCI_SUCCESS)
         return 0;
     xhci_begin_input(d, 0, 3);
-    xhci_put_input(d, 0, 1u << 27, port << 16, 0);
+    xhci_put_input(d, 0, 1u << 27 | route, port << 16, 0);
     xhci_put_input(d, 1, 0, 8u << 16 | 4u << 3, xhci_init_endpoint(d, slot, 1));
     if (xhci_command(d, XHCI_INPUT, XHCI_ADDRESS_DEVICE << 10 | slot << 24, NULL) != XHCI_SUCCESS)
         return 0;
     return slot;
+}
+
+/* The same, when the port was reset. */
+static inline unsigned xhci_open(struct xhci_driver *d, unsigned port)
+{
+    test_write(d->t, XHCI_PORTSC(port), 0x210, 4);
+    return xhci_address(d, port, 0);
 }
 
 /* type: bulk out 2, interrupt out 3, bulk in 6, interrupt in 7. The completion code. */

@@ -11,7 +11,6 @@
 #define COMMANDS_AT_ONCE 64u
 #define ADD_SLOT         0x1u
 #define ADD_ENDPOINT_0   0x2u
-#define ROUTE_MASK       0xfffffu
 #define ENTRIES_SHIFT    27
 #define SLOT_STATE_SHIFT 27
 #define STREAMS_MASK     0x7c00u
@@ -165,7 +164,6 @@ static bool read_output(struct xhci *s, struct xhci_slot *slot, uint64_t *out_gp
     return *out_gpa != 0;
 }
 
-/* A device on a port of the root hub; there are no others. */
 static enum xhci_code address_device(struct xhci *s, struct xhci_slot *slot,
                                      const struct xhci_trb *trb)
 {
@@ -181,10 +179,10 @@ static enum xhci_code address_device(struct xhci *s, struct xhci_slot *slot,
         (control[1] & 3) != (ADD_SLOT | ADD_ENDPOINT_0) || !read_output(s, slot, &output))
         return XHCI_TRB_ERROR;
     port = context[1] >> 16 & 0xff;
-    if (!port || port > XHCI_PORTS || context[0] & ROUTE_MASK ||
-        check_endpoint(s, 1, endpoint) != XHCI_SUCCESS)
+    if (!port || port > XHCI_PORTS || check_endpoint(s, 1, endpoint) != XHCI_SUCCESS)
         return XHCI_PARAMETER_ERROR;
     slot->port = (uint8_t)port;
+    slot->route = context[0] & USB_ROUTE_MAX;
     if (!xhci_device(s, slot)) {
         slot->port = 0;
         return XHCI_TRANSACTION_ERROR;

@@ -22,6 +22,7 @@ enum descriptor_type {
 enum string_index { STRING_MAKER = 1, STRING_NAME = 2, STRING_SERIAL = 3 };
 
 #define ALWAYS_ONE 0x80u /* of a configuration's attributes */
+#define HAS_POWER  0x40u
 #define CAN_WAKE   0x20u
 #define ENGLISH    0x0409u
 #define ALL_SPEEDS 0x000eu /* full, high, super */
@@ -33,6 +34,8 @@ static size_t put_device(const struct usb_description *d, uint8_t *out)
     out[0] = 18;
     out[1] = TYPE_DEVICE;
     put_le16(out + 2, is_super ? 0x0300 : 0x0200);
+    out[4] = d->device_class;
+    out[6] = d->device_protocol;
     out[7] = is_super ? 9 : d->speed == USB_HIGH ? 64 : 8; /* of endpoint 0; super: an exponent */
     put_le16(out + 8, d->vendor);
     put_le16(out + 10, d->product);
@@ -70,7 +73,7 @@ static size_t put_configuration(const struct usb_description *d, uint8_t *out)
     out[1] = TYPE_CONFIGURATION;
     out[4] = 1; /* interface */
     out[5] = 1; /* its number */
-    out[7] = (uint8_t)(ALWAYS_ONE | (d->can_wake ? CAN_WAKE : 0));
+    out[7] = (uint8_t)(ALWAYS_ONE | (d->has_power ? HAS_POWER : 0) | (d->can_wake ? CAN_WAKE : 0));
     out[8] = d->power;
     interface[0] = 9;
     interface[1] = TYPE_INTERFACE;

@@ -37,7 +37,9 @@ enum feature {
     FEATURE_LTM = 50,
 };
 
+#define STATUS_POWER  0x01u /* of its own */
 #define STATUS_WAKEUP 0x02u
+#define HUBS_MAX      5u /* one behind the other */
 
 /* ---- data ---- */
 
@@ -119,7 +121,8 @@ static enum usb_status get_status(struct usb_device *usb, const struct usb_setup
     data[1] = 0;
     switch (setup->type & KIND_MASK) {
     case KIND_DEVICE:
-        data[0] = usb->may_wake ? STATUS_WAKEUP : 0;
+        data[0] = (uint8_t)((usb->description->has_power ? STATUS_POWER : 0) |
+                            (usb->may_wake ? STATUS_WAKEUP : 0));
         return USB_DONE;
     case KIND_INTERFACE:
         data[0] = 0;
@@ -266,6 +269,8 @@ void usb_reset(struct usb_device *usb)
 
 struct usb_bus *usb_bus_of(struct device *controller)
 {
+    if (controller->class == &usb_hub_class)
+        return usb_hub_bus(controller);
     return controller->class == &xhci_class ? xhci_bus(controller) : NULL;
 }
 
@@ -273,9 +278,29 @@ struct device *usb_find_controller(struct machine *machine)
 {
     struct device *dev = machine_first_device(machine);
 
-    while (dev && !usb_bus_of(dev))
+    while (dev && dev->class != &xhci_class)
         dev = dev->next;
     return dev;
+}
+
+struct usb_device *usb_follow(struct usb_device *usb, uint32_t route)
+{
+    for (; usb && route; route >>= 4)
+        usb = usb->ops->below ? usb->ops->below(usb, route & 0xf) : NULL;
+    return usb;
+}
+
+/* How many hubs lead to its ports, itself one of them. */
+static unsigned depth_of(const struct device *dev)
+{
+    unsigned depth = 0;
+
+    for (; dev && dev->class == &usb_hub_class; depth++) {
+        const struct usb_port *port = usb_device_of((struct device *)(uintptr_t)dev)->port;
+
+        dev = port ? port->controller : NULL;
+    }
+    return dev ? depth : HUBS_MAX + 1; /* a hub that is nowhere leads to nobody */
 }
 
 static struct usb_port *find_port_of(const struct usb_device *usb, struct device *controller)
@@ -283,6 +308,8 @@ static struct usb_port *find_port_of(const struct usb_device *usb, struct device
     const struct usb_bus *bus = usb_bus_of(controller);
     bool is_super = usb->description->speed == USB_SUPER;
 
+    if (depth_of(controller) + (usb->ops->below != NULL) > HUBS_MAX)
+        return NULL;
     for (unsigned n = 0; bus && controller->attached && n < bus->count; n++) {
         struct usb_port *port = &bus->ports[n];
 
@@ -315,6 +342,11 @@ static struct usb_port *find_port(const struct usb_device *usb, struct error *er
 int usb_attach(struct usb_device *usb, struct error *err)
 {
     usb->port = find_port(usb, err);
+    if (!usb->port && usb->description->slower) {
+        *err = (struct error){0};
+        usb->description = usb->description->slower;
+        usb->port = find_port(usb, err);
+    }
     if (!usb->port)
         return -ENODEV;
     usb->dev.class->reset(&usb->dev);
@@ -337,7 +369,7 @@ void usb_detach(struct usb_device *usb)
 void usb_wake(struct usb_device *usb, uint8_t endpoint)
 {
     if (usb->port)
-        usb->port->ops->wake(usb->port, endpoint);
+        usb->port->ops->wake(usb->port, 0, endpoint);
 }
 
 const struct state_field usb_device_state[] = {

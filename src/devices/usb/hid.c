@@ -544,12 +544,12 @@ static const uint8_t keyboard_extra[9] = HID_DESCRIPTOR(keyboard_reports);
 static const uint8_t tablet_extra[9] = HID_DESCRIPTOR(tablet_reports);
 static const uint8_t mouse_extra[9] = HID_DESCRIPTOR(mouse_reports);
 
-#define HID_USB(product_id, text, sub, proto, class_descriptor, packet)                            \
+#define HID_USB(text, sub, proto, class_descriptor, packet)                                        \
     {                                                                                              \
-        .speed = USB_FULL, .vendor = 0x1209, .product = (product_id), .release = 0x0100,           \
-        .maker = "Trapeze", .name = (text), .class = 3, .subclass = (sub), .protocol = (proto),    \
-        .extra = (class_descriptor), .extra_bytes = 9, .can_wake = true, .power = 50,              \
-        .endpoint_count = 1, .endpoints = {                                                        \
+        .speed = USB_FULL, .vendor = USB_VENDOR_HID, .product = USB_PRODUCT_HID,                   \
+        .release = 0x0100, .maker = "Trapeze", .name = (text), .class = 3, .subclass = (sub),      \
+        .protocol = (proto), .extra = (class_descriptor), .extra_bytes = 9, .can_wake = true,      \
+        .power = 50, .endpoint_count = 1, .endpoints = {                                           \
             {.address = REPORT_IN, .type = 3, .max_packet = (packet), .interval = 4}               \
         }                                                                                          \
     }
@@ -576,11 +576,11 @@ static const struct input_device_ops mouse_input = {
 
 static const struct hid_model models[] = {
     [KEYBOARD] = {KEYBOARD, keyboard_reports, sizeof(keyboard_reports),
-                  HID_USB(0x0001, "USB keyboard", 1, 1, keyboard_extra, 8), &keyboard_input},
+                  HID_USB("USB keyboard", 1, 1, keyboard_extra, 8), &keyboard_input},
     [TABLET] = {TABLET, tablet_reports, sizeof(tablet_reports),
-                HID_USB(0x0002, "USB tablet", 0, 0, tablet_extra, 8), &tablet_input},
+                HID_USB("USB tablet", 0, 0, tablet_extra, 8), &tablet_input},
     [MOUSE] = {MOUSE, mouse_reports, sizeof(mouse_reports),
-               HID_USB(0x0003, "USB mouse", 1, 2, mouse_extra, 8), &mouse_input},
+               HID_USB("USB mouse", 1, 2, mouse_extra, 8), &mouse_input},
 };
 
 /* ---- lifecycle ---- */

@@ -93,21 +93,22 @@ static void plugged(struct usb_port *port)
     change(s, number_of(s, port), CONNECT_CHANGE);
 }
 
-static void kick(struct xhci *s, unsigned n, unsigned dci)
+static void kick(struct xhci *s, unsigned n, uint32_t route, unsigned dci)
 {
     for (unsigned slot = 0; slot < XHCI_SLOTS; slot++)
-        if (s->slots[slot].is_enabled && s->slots[slot].port == n + 1)
+        if (s->slots[slot].is_enabled && s->slots[slot].port == n + 1 &&
+            s->slots[slot].route == route)
             s->slots[slot].kicked |= 1u << dci;
 }
 
 /* A device on a suspended port asks for the host, if it may; else its endpoint is looked at. */
-static void woken(struct usb_port *port, uint8_t endpoint)
+static void woken(struct usb_port *port, uint32_t route, uint8_t endpoint)
 {
     struct xhci *s = xhci_of(port->controller);
     unsigned n = number_of(s, port);
     uint32_t *status = &s->port_status[n];
 
-    kick(s, n, (endpoint & 0xfu) * 2 + (endpoint & USB_IN ? 1 : 0));
+    kick(s, n, route, (endpoint & 0xfu) * 2 + (endpoint & USB_IN ? 1 : 0));
     if (link_of(*status) == LINK_U3 && port->device->may_wake) {
         set_link(status, LINK_RESUME);
         change(s, n, LINK_CHANGE);
@@ -168,8 +169,9 @@ static void reset_port(struct xhci *s, unsigned n, bool is_warm)
 
 static void resume_port(struct xhci *s, unsigned n)
 {
-    for (unsigned dci = 1; dci <= XHCI_ENDPOINTS; dci++)
-        kick(s, n, dci);
+    for (unsigned slot = 0; slot < XHCI_SLOTS; slot++)
+        if (s->slots[slot].is_enabled && s->slots[slot].port == n + 1)
+            s->slots[slot].kicked |= UINT32_MAX & ~1u;
     xhci_work(s);
 }
 
@@ -242,7 +244,8 @@ struct usb_device *xhci_device(struct xhci *s, const struct xhci_slot *slot)
 {
     unsigned n = slot->port - 1u;
 
-    return slot->port && s->port_status[n] & ENABLED ? s->ports[n].device : NULL;
+    return slot->port && s->port_status[n] & ENABLED ? usb_follow(s->ports[n].device, slot->route)
+                                                     : NULL;
 }
 
 bool xhci_is_suspended(const struct xhci *s, const struct xhci_slot *slot)

@@ -271,21 +271,16 @@ static const struct usb_device_ops stick_ops = {
     .transfer = stick_transfer,
 };
 
-static const struct usb_description stick_description = {
-    .speed = USB_SUPER,
-    .vendor = 0x1209,
-    .product = 0x0004,
-    .release = 0x0100,
-    .maker = "Trapeze",
-    .name = "USB stick",
-    .class = 0x08,
-    .subclass = 0x06,
-    .protocol = 0x50,
-    .power = 50,
-    .endpoint_count = 2,
-    .endpoints = {{.address = BULK_IN, .type = 2, .max_packet = 1024, .burst = 15},
-                  {.address = BULK_OUT, .type = 2, .max_packet = 1024, .burst = 15}},
-};
+#define STICK_USB(of_speed, packet, bursts)                                                        \
+    .speed = (of_speed), .vendor = USB_VENDOR_STORAGE, .product = USB_PRODUCT_STORAGE,             \
+    .release = 0x0100, .maker = "Trapeze", .name = "USB stick", .class = 0x08, .subclass = 0x06,   \
+    .protocol = 0x50, .power = 50, .endpoint_count = 2,                                            \
+    .endpoints = {{.address = BULK_IN, .type = 2, .max_packet = (packet), .burst = (bursts)},      \
+                  {.address = BULK_OUT, .type = 2, .max_packet = (packet), .burst = (bursts)}}
+
+static const struct usb_description stick_on_usb2 = {STICK_USB(USB_HIGH, 512, 0)};
+static const struct usb_description stick_description = {STICK_USB(USB_SUPER, 1024, 15),
+                                                         .slower = &stick_on_usb2};
 
 /* ---- lifecycle ---- */
 
@@ -348,9 +343,13 @@ static void stick_resume(struct device *dev)
 static void stick_boot_path(struct device *dev, char *out, size_t size)
 {
     const struct usb_port *port = usb_device_of(dev)->port;
-    char behind[48];
+    char behind[128], rest[sizeof(behind)];
 
     snprintf(behind, sizeof(behind), "/storage@%x/channel@0/disk@0,0", port->number);
+    for (; port->controller->class == &usb_hub_class; strcpy(behind, rest)) {
+        port = usb_device_of(port->controller)->port;
+        snprintf(rest, sizeof(rest), "/hub@%x%.100s", port->number, behind);
+    }
     pci_boot_path(pci_function_of(port->controller), "usb", behind, out, size);
 }
 

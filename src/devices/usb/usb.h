@@ -25,9 +25,20 @@
 #include "trapeze/device.h"
 #include "trapeze/io_piece.h"
 
-#define USB_CONTROL_BYTES 1024u /* data of a control transfer that devices take and give */
-#define USB_MAX_ENDPOINTS 3u    /* of an interface */
-#define USB_IN            0x80u /* of endpoint addresses and request types */
+#define USB_CONTROL_BYTES   1024u /* data of a control transfer that devices take and give */
+#define USB_MAX_ENDPOINTS   3u    /* of an interface */
+#define USB_IN              0x80u /* of endpoint addresses and request types */
+
+/*
+ * Who has made a device can only be said by numbers that somebody owns. These are those of the same
+ * devices of QEMU, which lists of USB ids know as virtual ones; the names are ours.
+ */
+#define USB_VENDOR_HID      0x0627u
+#define USB_PRODUCT_HID     0x0001u
+#define USB_VENDOR_STORAGE  0x46f4u
+#define USB_PRODUCT_STORAGE 0x0001u
+#define USB_VENDOR_HUB      0x0409u
+#define USB_PRODUCT_HUB     0x55aau
 
 enum usb_speed { USB_FULL = 1, USB_LOW = 2, USB_HIGH = 3, USB_SUPER = 4 };
 
@@ -69,12 +80,15 @@ struct usb_endpoint_description {
 struct usb_description {
     enum usb_speed speed;
     uint16_t vendor, product, release;
-    const char *maker, *name;          /* strings 1 and 2; the third is the serial number */
-    uint8_t class, subclass, protocol; /* of its interface */
-    const uint8_t *extra;              /* class-specific, behind the interface's */
+    const char *maker, *name;              /* strings 1 and 2; the third is the serial number */
+    uint8_t device_class, device_protocol; /* 0: as its interface's */
+    uint8_t class, subclass, protocol;     /* of its interface */
+    const uint8_t *extra;                  /* class-specific, behind the interface's */
     uint8_t extra_bytes;
-    bool can_wake; /* the host, from suspend */
-    uint8_t power; /* 2 mA each; Super Speed: 8 mA */
+    bool can_wake;                        /* the host, from suspend */
+    bool has_power;                       /* of its own */
+    uint8_t power;                        /* of the bus; 2 mA each; Super Speed: 8 mA */
+    const struct usb_description *slower; /* on a port of USB 2; NULL: it cannot be there */
     uint8_t endpoint_count;
     struct usb_endpoint_description endpoints[USB_MAX_ENDPOINTS];
 };
@@ -93,6 +107,8 @@ struct usb_device_ops {
     enum usb_status (*transfer)(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
     /* The host takes back what waits. May be NULL. */
     void (*stopped)(struct usb_device *usb, uint8_t endpoint);
+    /* Of a hub: the device on a port that is enabled, or NULL. */
+    struct usb_device *(*below)(struct usb_device *usb, unsigned number);
 };
 
 /* ---- ports ---- */
@@ -102,18 +118,19 @@ struct usb_port;
 struct usb_port_ops {
     void (*connected)(struct usb_port *port);
     void (*disconnected)(struct usb_port *port); /* port->device is NULL */
-    void (*wake)(struct usb_port *port, uint8_t endpoint);
+    /* route: ports of hubs behind this one that lead to the device, as of usb_follow(). */
+    void (*wake)(struct usb_port *port, uint32_t route, uint8_t endpoint);
 };
 
 struct usb_port {
-    struct device *controller;
+    struct device *controller; /* or hub */
     const struct usb_port_ops *ops;
     struct usb_device *device; /* NULL: none */
     uint8_t number;            /* among those of its kind, from 1 on */
     bool is_super;             /* for USB_SUPER; else for all others */
 };
 
-/* The ports of a controller. */
+/* The ports of a controller, or a hub. */
 struct usb_bus {
     struct usb_port *ports;
     unsigned count;
@@ -121,7 +138,7 @@ struct usb_bus {
 
 /* NULL: it has no ports. */
 struct usb_bus *usb_bus_of(struct device *controller);
-/* The first device of the machine that has ports; NULL: there is none. */
+/* The first controller of the machine; NULL: there is none. */
 struct device *usb_find_controller(struct machine *machine);
 
 /* ---- a device ---- */
@@ -130,7 +147,7 @@ struct usb_device {
     struct device dev;
 
     /* Configuration. */
-    char *bus;     /* property: id of the controller; "": the first that has a free port */
+    char *bus;     /* property: id of the controller or hub; "": the first that has a free port */
     uint8_t place; /* property: number of the port; 0: the first that is free */
     const struct usb_description *description;
     const struct usb_device_ops *ops;
@@ -153,7 +170,7 @@ static inline struct usb_device *usb_device_of(struct device *dev)
      .type = PROPERTY_TYPE_STRING,                                                                 \
      .offset = offsetof(st, f.bus),                                                                \
      .initial_text = "",                                                                           \
-     .help = "id of the controller (default: the first with a free port)"},                        \
+     .help = "id of the controller or hub (default: the first with a free port)"},                 \
     {                                                                                              \
         .name = "port", .type = PROPERTY_TYPE_U8, .offset = offsetof(st, f.place),                 \
         .help = "its port, from 1 on among those of its speed; 0: the first that is free"          \
@@ -179,6 +196,17 @@ enum usb_status usb_control(struct usb_device *usb, const struct usb_setup *setu
 /* endpoint: its address. */
 enum usb_status usb_transfer(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
 void usb_stopped(struct usb_device *usb, uint8_t endpoint);
+
+/*
+ * Through hubs: a port in four bits, the one next to usb first (a route string, USB 3.2, 8.9).
+ * NULL: there is nobody, or a port on the way is not enabled.
+ */
+#define USB_ROUTE_MAX 0xfffffu
+struct usb_device *usb_follow(struct usb_device *usb, uint32_t route);
+
+/* ---- hub.c ---- */
+
+struct usb_bus *usb_hub_bus(struct device *dev);
 
 /* ---- descriptors.c ---- */
 

@@ -499,6 +499,31 @@ static const struct state_field state[] = {
     STATE_END,
 };
 
+static const struct state_field route_state[] = {
+    STATE_U32_MAX(struct xhci_slot, route, USB_ROUTE_MAX),
+    STATE_END,
+};
+
+static const struct state_field routes_state[] = {
+    STATE_STRUCTS(struct xhci, slots, route_state),
+    STATE_END,
+};
+
+static bool has_routes(const void *object)
+{
+    const struct xhci *s = object;
+    bool has = false;
+
+    for (unsigned n = 0; n < XHCI_SLOTS; n++)
+        has |= s->slots[n].route != 0;
+    return has;
+}
+
+static const struct state_group groups[] = {
+    {.name = "routes", .needed = has_routes, .fields = routes_state},
+    {.name = NULL},
+};
+
 const struct device_class xhci_class = {
     .name = "xhci",
     .summary = "USB 3 controller (xHCI)",
@@ -508,5 +533,6 @@ const struct device_class xhci_class = {
     .attach = attach,
     .reset = reset,
     .detach = detach,
-    .state = {.version = 1, .oldest = 1, .fields = state, .after_load = after_load},
+    .state =
+        {.version = 1, .oldest = 1, .fields = state, .groups = groups, .after_load = after_load},
 };

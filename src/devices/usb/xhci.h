@@ -137,6 +137,7 @@ struct xhci_slot {
     bool is_enabled;
     uint8_t state;    /* enum xhci_slot_state */
     uint8_t port;     /* of the root hub, from 1 on; 0: none was addressed */
+    uint32_t route;   /* from there through hubs, as of usb_follow() */
     uint64_t context; /* GPA of the output device context */
     uint32_t kicked;  /* endpoints that have to be looked at, a bit each by DCI */
     struct xhci_endpoint endpoints[XHCI_ENDPOINTS];
