@@ -1,11 +1,12 @@
 /*
- * fuzz_pit.c - random accesses and times at the 8254 and port 0x61
+ * fuzz_pit.c - random accesses and times at the 8254 and port 0x61, speaker included
  *
  * Claims: the interrupt line as the sink saw it is the device's; the state survives a round
  * trip.
  */
 #include "devices/pit.h"
 #include "fuzz_device.h"
+#include "trapeze/audio.h"
 
 static void step(struct device_test *t, struct fuzz_input *in)
 {
@@ -38,7 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (!t) {
         t = device_test_new(0);
-        saved[0].dev = device_test_add(t, &pit_class, NULL);
+        saved[0].dev = device_test_create(t, &pit_class, NULL);
+        device_set_pointer(saved[0].dev, "audio", audio_open("null", NULL), NULL);
+        device_test_attach(saved[0].dev);
     }
     struct device *dev = saved[0].dev;
     test_irq_connect(&irq, pit_output(dev));

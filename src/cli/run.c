@@ -29,6 +29,7 @@
 #include "host/loop.h"
 #include "machine/pc.h"
 #include "machine/pc_layout.h"
+#include "trapeze/audio.h"
 #include "trapeze/chardev.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
@@ -52,7 +53,7 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *usb, *web;
+    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *usb, *web, *audio;
 };
 
 struct run {
@@ -65,6 +66,7 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console, *virtio_console;
+    struct audio *audio;
     struct run_serial_ports serial_ports;
     struct run_media media;
     struct run_seed seed;
@@ -207,6 +209,8 @@ static int add_devices(struct run *run, struct error *err)
         if (run_add_device(run->machine, run->options.device.items[i], err))
             return -EINVAL;
     if (wants_usb(run) && run_add_usb(run->machine, err))
+        return -EINVAL;
+    if (run->audio && run_add_sound(run->machine, run->audio, err))
         return -EINVAL;
     return wants_vga(run) ? run_add_vga(run->machine, run->options.vga, err) : 0;
 }
@@ -443,6 +447,7 @@ static int build_board(struct run *run, struct error *err)
     uint8_t uuid[16];
     struct pc_config config = {
         .debug_console = run->debug_console,
+        .audio = run->audio,
         .kernel = run->media.kernel,
         .kernel_entry = run_parse_entry(run->options.kernel_entry),
         .append = run->options.append,
@@ -582,6 +587,8 @@ static int start(struct run *run, struct error *err)
     run->loop = loop_new(err);
     if (!run->loop || watch_signals(run, err) || new_machine(run, err) || open_chardevs(run, err))
         return -EINVAL;
+    if (run->options.audio && !(run->audio = run_open_audio(run->options.audio, err)))
+        return -EINVAL;
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || add_ports(run, err) ||
         run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
@@ -615,6 +622,7 @@ static void take_down(struct run *run)
     monitor_free(run->monitor);
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
+    audio_free(run->audio);
     chardev_free(run->debug_console);
     chardev_free(run->virtio_console);
     run_free_serial_ports(&run->serial_ports);
@@ -717,6 +725,10 @@ static int check_options(struct run *run, struct error *err)
     }
     if (run_check_web(options->web, err))
         return -EINVAL;
+    if (options->audio && audio_check(options->audio, err)) {
+        error_prefix(err, "--audio: ");
+        return -EINVAL;
+    }
     if (run_check_boot(options->boot, err)) {
         error_prefix(err, "--boot: ");
         return -EINVAL;
@@ -1015,6 +1027,10 @@ const struct cli_option cli_run_options[] = {
              "with the screen, the console, buttons and statistics; its address, with a secret, is "
              "printed to standard error. The packages novnc and node-xterm have the screen and the "
              "terminal"},
+    {"audio", 0, CLI_TEXT, AT(audio), "null|wav=FILE", .choices = run_audio_choices,
+     .help = "a sound card (Intel HD Audio), and where it and the PC speaker are heard: wav=FILE "
+             "is a file for players, in which the time is left out when nothing sounds "
+             "(default: no card, and the speaker is silent)"},
     {"usb", 0, CLI_TEXT, AT(usb), "on|off", .choices = run_usb_choices, .only_choices = true,
      .help =
          "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "

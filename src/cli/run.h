@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "machine/pc.h"
 
+struct audio;
 struct block;
 struct chardev;
 struct chardev_console;
@@ -203,6 +204,14 @@ bool run_is_usb(const char *class_name);
 int run_need_usb(struct machine *machine, struct error *err);
 /* A tablet and a keyboard. */
 int run_add_usb(struct machine *machine, struct error *err);
+
+/* ---- run_audio.c ---- */
+
+void run_audio_choices(cli_put_choice *put, void *opaque);
+/* For audio_free(), behind the machine. NULL with err. */
+struct audio *run_open_audio(const char *text, struct error *err);
+/* A sound card. */
+int run_add_sound(struct machine *machine, struct audio *audio, struct error *err);
 
 /* ---- run_seed.c ---- */
 

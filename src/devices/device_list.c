@@ -17,6 +17,7 @@ const struct device_class *const device_classes[] = {
     &floppy_class,
     &floppy_drive_class,
     &fw_cfg_class,
+    &hda_class,
     &hpet_class,
     &i8042_class,
     &ioapic_class,

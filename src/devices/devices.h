@@ -19,6 +19,7 @@ extern const struct device_class e1000_class;
 extern const struct device_class floppy_class;
 extern const struct device_class floppy_drive_class;
 extern const struct device_class fw_cfg_class;
+extern const struct device_class hda_class;
 extern const struct device_class hpet_class;
 extern const struct device_class i8042_class;
 extern const struct device_class ioapic_class;

@@ -5,7 +5,7 @@
  * sequencing, counter latch and read-back commands, null count, gates. Port 0x61 as
  * in the PC AT: gate and OUT of counter 2, speaker enable, refresh toggle.
  *
- * Left out: sound (the speaker bit is only stored); counts of 1 in modes 2 and 3, which
+ * Left out: counts of 1 in modes 2 and 3, which
  * the data sheet forbids, count as 2.
  *
  * Theory of operation. All counters run on one grid of clock ticks, tick t being
@@ -28,6 +28,7 @@
 #include <errno.h>
 
 #include "base/log.h"
+#include "devices/pc_speaker.h"
 #include "trapeze/device.h"
 
 #define CHANNEL_COUNT     3
@@ -37,6 +38,7 @@
 #define REFRESH_TOGGLE_NS 15085u /* counter 1 at its usual 18 ticks */
 
 #define PORT61_GATE2      0x01u
+#define PORT61_SPEAKER    0x02u
 #define PORT61_WRITABLE   0x0fu
 #define PORT61_REFRESH    0x10u
 #define PORT61_OUT2       0x20u
@@ -74,6 +76,9 @@ struct pit_channel {
 
 struct pit {
     struct device dev;
+
+    struct audio *audio; /* property; NULL: nobody hears the speaker */
+    struct pc_speaker speaker;
 
     /* guest-visible state */
     struct pit_channel channel[CHANNEL_COUNT];
@@ -379,6 +384,19 @@ static void pit_changed(struct pit *s, uint64_t tick)
     pit_arm(s, tick, 0);
 }
 
+/* ---- the speaker ---- */
+
+static bool pit_speaker_level(void *opaque, uint64_t now_ns)
+{
+    struct pit *s = opaque;
+    uint64_t tick = pit_tick_at(now_ns);
+
+    pit_sync(&s->channel[2], tick);
+    return pit_out(&s->channel[2], tick);
+}
+
+static const struct pc_speaker_ops pit_speaker_ops = {.level = pit_speaker_level};
+
 struct irq_line *pit_output(struct device *pit)
 {
     return &pit_of(pit)->irq;
@@ -505,6 +523,7 @@ static void pit_write(struct device *dev, uint64_t offset, uint64_t value, unsig
     struct pit *s = pit_of(dev);
     uint64_t tick = pit_now(s);
 
+    pc_speaker_play(&s->speaker);
     pit_report(s, tick); /* what happened before this write */
     if (offset < CHANNEL_COUNT)
         pit_write_channel(&s->channel[offset], (uint8_t)value, tick);
@@ -532,7 +551,9 @@ static void pit_port61_write(struct device *dev, uint64_t offset, uint64_t value
     struct pit *s = pit_of(dev);
     uint64_t tick = pit_now(s);
 
+    pc_speaker_play(&s->speaker);
     s->port61 = value & PORT61_WRITABLE;
+    pc_speaker_switch(&s->speaker, value & PORT61_SPEAKER);
     pit_sync(&s->channel[2], tick);
     pit_set_gate(&s->channel[2], value & PORT61_GATE2, tick);
 }
@@ -561,6 +582,7 @@ static int pit_attach(struct device *dev, struct error *err)
     int status;
 
     timer_init(&s->timer, device_clocks(dev), CLOCK_ID_VIRTUAL, pit_fire, s);
+    pc_speaker_init(&s->speaker, device_clocks(dev), s->audio, &pit_speaker_ops, s);
     status = device_map_ports(dev, 0x40, 4, &pit_ports, err);
     if (!status)
         status = device_map_ports(dev, 0x61, 1, &pit_port61, err);
@@ -569,6 +591,7 @@ static int pit_attach(struct device *dev, struct error *err)
 
 static void pit_detach(struct device *dev)
 {
+    pc_speaker_done(&pit_of(dev)->speaker);
     timer_done(&pit_of(dev)->timer);
 }
 
@@ -581,6 +604,7 @@ static void pit_reset(struct device *dev)
         s->channel[i] = (struct pit_channel){
             .access = ACCESS_BOTH, .gate = i != 2, .count = 65536, .null_count = true};
     s->port61 = 0;
+    pc_speaker_reset(&s->speaker, false);
     s->seen_tick = pit_now(s);
     timer_cancel(&s->timer);
 }
@@ -601,8 +625,14 @@ static int pit_after_load(void *object, struct error *err)
             return error_set(err, EINVAL, "pit: counter %u cannot count %u in mode %u", i, c->count,
                              c->mode);
     }
+    pc_speaker_reset(&s->speaker, s->port61 & PORT61_SPEAKER);
     return 0;
 }
+
+static const struct property pit_properties[] = {
+    PROPERTY_POINTER(struct pit, audio, "where the speaker sounds"),
+    PROPERTY_END,
+};
 
 static const struct state_field pit_channel_state[] = {
     STATE_U8_MAX(struct pit_channel, mode, 5),
@@ -649,6 +679,7 @@ const struct device_class pit_class = {
     .summary = "8254 interval timer and port 0x61",
     .bus = BUS_PLATFORM,
     .instance_size = sizeof(struct pit),
+    .properties = pit_properties,
     .outputs = pit_outputs,
     .attach = pit_attach,
     .reset = pit_reset,

@@ -223,6 +223,7 @@ static void wire_timers(struct pc_board *pc)
         hpet_connect(hpet, isa_irq_sink, &pc->isa, ioapic_sink, pc->isa.ioapic);
 
     dev = plug(pc, "pit", NULL);
+    set_pointer(pc, dev, "audio", pc->config->audio);
     power(pc, dev);
     if (!pc->status)
         wire(pc, pit_output(dev), hpet_sink, hpet, PC_IRQ_PIT);

@@ -30,6 +30,7 @@ enum pc_entry {
 struct pc_config {
     struct chardev *serial[PC_SERIAL_COUNT]; /* COM1, COM2 */
     struct chardev *debug_console;           /* ports 0xe9 and 0x402 */
+    struct audio *audio;                     /* the speaker */
 
     /*
      * Path of a kernel; the format is recognised: Linux bzImage, ELF with a PVH note,

@@ -1,8 +1,8 @@
 /*
  * hub.c - USB hub of High Speed with eight ports
  *
- * USB 2.0, chapter 11. Devices of any speed below Super sit on it, other hubs too, five deep at most
- * (what a route string has room for). Ports have power switches of their own. There is one
+ * USB 2.0, chapter 11. Devices of any speed below Super sit on it, other hubs too, five deep at
+ * most (what a route string has room for). Ports have power switches of their own. There is one
  * transaction translator, which does nothing that software could see.
  *
  * Threads: machine lock held. Guest memory: not touched.
@@ -14,8 +14,8 @@
 #include "devices/devices.h"
 #include "devices/usb/usb.h"
 
-#define HUB_PORTS 8u
-#define CHANGE_IN 0x81u /* which ports have changed, a bit each from 1 on */
+#define HUB_PORTS    8u
+#define CHANGE_IN    0x81u /* which ports have changed, a bit each from 1 on */
 
 /* Of a port's status, 11.24.2.7; its changes are the first five. */
 #define CONNECTED    0x0001u
@@ -210,11 +210,10 @@ static enum usb_status port_request(struct hub *hub, const struct usb_setup *set
 static size_t put_hub_descriptor(uint8_t *out)
 {
     static const uint8_t descriptor[] = {
-        11,   0x29, HUB_PORTS,
-        0x09, 0, /* power and its failures are those of each port */
-        1,       /* 2 ms until it is good */
-        0,       /* mA that it takes */
-        0,    0, /* nothing is built in */
+        11,   0x29, HUB_PORTS, 0x09, 0, /* power and its failures are those of each port */
+        1,                              /* 2 ms until it is good */
+        0,                              /* mA that it takes */
+        0,    0,                        /* nothing is built in */
         0xff, 0xff,
     };
 
