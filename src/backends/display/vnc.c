@@ -103,11 +103,11 @@ void vnc_unwatch(struct vnc *vnc)
     timer_cancel(&vnc->refresh);
 }
 
+/* So long after the last one. */
 void vnc_want_refresh(struct vnc *vnc)
 {
     if (!timer_is_armed(&vnc->refresh))
-        timer_arm(&vnc->refresh, clock_now_ns(vnc->refresh.clocks, CLOCK_ID_HOST) +
-                                     (vnc->quiet < QUIET ? REFRESH_NS : SLOW_NS));
+        timer_arm(&vnc->refresh, vnc->refreshed_ns + (vnc->quiet < QUIET ? REFRESH_NS : SLOW_NS));
 }
 
 void vnc_expect_change(struct vnc *vnc)
@@ -123,6 +123,7 @@ static void on_time(void *opaque)
     struct vnc_client *next;
 
     vnc->quiet += vnc->quiet < QUIET;
+    vnc->refreshed_ns = clock_now_ns(vnc->refresh.clocks, CLOCK_ID_HOST);
     if (vnc->screen && vnc->is_watching)
         screen_refresh(vnc->screen);
     for (struct vnc_client *client = vnc->clients; client; client = next) {

@@ -94,6 +94,7 @@ void vnc_client_flush(struct vnc_client *client)
         }
         out->start += (size_t)n;
     }
+    vnc_client_is_sent(client);
     if (out->capacity > OUT_KEPT_BYTES)
         vnc_buffer_free(out);
     out->start = out->end = 0;

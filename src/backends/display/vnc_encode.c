@@ -1,6 +1,6 @@
 /*
  * vnc_encode.c - pixels as viewers of VNC want them: formats, Raw and ZRLE (RFC 6143, 7.4, 7.7),
- * and Tight, as the RFB community's rfbproto.rst has it (its basic compression, and fills)
+ * zlib
  *
  * Runs on a thread of its own: a job has its own copy of the pixels, and nothing else is touched.
  */
@@ -10,14 +10,9 @@
 #include "backends/display/vnc_internal.h"
 #include "base/bytes.h"
 
-#define ZRLE_TILE     64u
-#define COLOURS       16u /* of a palette */
-#define LEVEL         1   /* of compression */
-#define RECT_BYTES    12u
-#define TIGHT_FILTER  0x40u /* the next byte says which */
-#define TIGHT_FILL    0x80u
-#define TIGHT_PALETTE 1u
-#define TIGHT_PLAIN   12u /* fewer bytes are not compressed */
+#define ZRLE_TILE    64u
+#define ZRLE_COLOURS 16u
+#define RECT_BYTES   12u
 
 /* ---- buffers ---- */
 
@@ -80,12 +75,14 @@ bool vnc_format_set(struct vnc_format *format, const uint8_t text[VNC_FORMAT_BYT
         low = shift < low ? shift : low;
         high = end > high ? end : high;
     }
-    *format = (struct vnc_format){.bytes = (uint8_t)(bits / 8), .is_big_endian = text[2] != 0};
+    *format =
+        (struct vnc_format){.bytes = (uint8_t)(bits / 8),
+                            .is_big_endian = text[2] != 0,
+                            .is_rgb = bits == 32 && text[1] == 24 && get_be16(text + 4) == 255 &&
+                                      get_be16(text + 6) == 255 && get_be16(text + 8) == 255};
     fill(format->red, get_be16(text + 4), text[10]);
     fill(format->green, get_be16(text + 6), text[11]);
     fill(format->blue, get_be16(text + 8), text[12]);
-    format->has_bytes = bits == 32 && text[1] == 24 && get_be16(text + 4) == 255 &&
-                        get_be16(text + 6) == 255 && get_be16(text + 8) == 255;
     format->compact = bits == 32 && text[1] <= 24 && (high <= 24 || low >= 8) ? 3 : format->bytes;
     format->skip = format->compact == 3 && bits == 32 && high > 24;
     return true;
@@ -115,7 +112,48 @@ static uint8_t *put_compact(const struct vnc_format *format, uint8_t *to, uint32
                format->is_big_endian);
 }
 
-/* ---- what ZRLE and Tight share ---- */
+/* ---- zlib ---- */
+
+static bool open_stream(struct vnc_job *job, unsigned stream)
+{
+    if (!job->streams[stream].is_open) {
+        job->streams[stream].is_open = deflateInit(&job->streams[stream].zlib, job->level) == Z_OK;
+        job->streams[stream].level = job->level;
+    }
+    job->out.failed |= !job->streams[stream].is_open;
+    return job->streams[stream].is_open;
+}
+
+void vnc_pack(struct vnc_job *job, unsigned stream, const uint8_t *bytes, size_t size, bool all)
+{
+    z_stream *zlib = &job->streams[stream].zlib;
+    bool is_new_level;
+
+    if (!open_stream(job, stream))
+        return;
+    is_new_level = job->streams[stream].level != job->level;
+    job->streams[stream].level = job->level;
+    zlib->next_in = (uint8_t *)bytes;
+    zlib->avail_in = is_new_level ? 0 : (unsigned)size;
+    do {
+        size_t room = deflateBound(zlib, (unsigned)size) + 64;
+        uint8_t *to = vnc_buffer_add(&job->out, room);
+
+        if (!to)
+            return;
+        zlib->next_out = to;
+        zlib->avail_out = (unsigned)room;
+        if (is_new_level) /* between blocks */
+            deflateParams(zlib, job->level, Z_DEFAULT_STRATEGY);
+        if (is_new_level)
+            zlib->avail_in = (unsigned)size;
+        is_new_level = false;
+        deflate(zlib, all ? Z_SYNC_FLUSH : Z_NO_FLUSH);
+        job->out.end -= zlib->avail_out;
+    } while (zlib->avail_out == 0);
+}
+
+/* ---- ZRLE ---- */
 
 static unsigned find(const uint32_t *colours, unsigned count, uint32_t pixel)
 {
@@ -126,9 +164,9 @@ static unsigned find(const uint32_t *colours, unsigned count, uint32_t pixel)
     return n;
 }
 
-/* Returns how many there are; more than COLOURS: there are too many. */
+/* Returns how many there are; more than ZRLE_COLOURS: there are too many. */
 static unsigned find_colours(const uint32_t *pixels, unsigned stride, unsigned width,
-                             unsigned height, uint32_t colours[COLOURS])
+                             unsigned height, uint32_t colours[ZRLE_COLOURS])
 {
     unsigned count = 0;
 
@@ -140,78 +178,48 @@ static unsigned find_colours(const uint32_t *pixels, unsigned stride, unsigned w
                 continue;
             if (find(colours, count, pixel) < count)
                 continue;
-            if (count == COLOURS)
+            if (count == ZRLE_COLOURS)
                 return count + 1;
             colours[count++] = pixel;
         }
     return count;
 }
 
-/* Indices of 1, 2, 4 or 8 bits. */
-static uint8_t *put_row(uint8_t *to, const uint32_t *pixels, unsigned width, unsigned bits,
-                        const uint32_t *colours, unsigned count)
+/* Indices of 1, 2 or 4 bits, rows begin at bytes. */
+static uint8_t *put_packed(uint8_t *to, const uint32_t *pixels, unsigned stride, unsigned width,
+                           unsigned height, const uint32_t *colours, unsigned count)
 {
-    unsigned filled = 0, byte = 0;
+    unsigned bits = count == 2 ? 1 : count <= 4 ? 2 : 4;
 
-    for (unsigned x = 0; x < width; x++) {
-        byte = byte << bits | find(colours, count, pixels[x]);
-        filled += bits;
-        if (filled == 8) {
-            *to++ = (uint8_t)byte;
-            filled = byte = 0;
+    for (unsigned y = 0; y < height; y++) {
+        unsigned filled = 0, byte = 0;
+
+        for (unsigned x = 0; x < width; x++) {
+            byte = byte << bits | find(colours, count, pixels[(size_t)y * stride + x]);
+            filled += bits;
+            if (filled == 8) {
+                *to++ = (uint8_t)byte;
+                filled = byte = 0;
+            }
         }
+        if (filled)
+            *to++ = (uint8_t)(byte << (8 - filled));
     }
-    if (filled)
-        *to++ = (uint8_t)(byte << (8 - filled));
     return to;
 }
-
-/* flush: the viewer has to be able to unpack all of it. */
-static void pack(struct vnc_job *job, struct vnc_stream *stream, const uint8_t *bytes, size_t size,
-                 int flush)
-{
-    z_stream *zlib = &stream->zlib;
-
-    if (!stream->is_open)
-        stream->is_open = deflateInit(zlib, LEVEL) == Z_OK;
-    job->out.failed |= !stream->is_open;
-    if (job->out.failed)
-        return;
-    zlib->next_in = (uint8_t *)bytes;
-    zlib->avail_in = (unsigned)size;
-    do {
-        size_t room = deflateBound(zlib, zlib->avail_in) + 64;
-        uint8_t *to = vnc_buffer_add(&job->out, room);
-
-        if (!to)
-            return;
-        zlib->next_out = to;
-        zlib->avail_out = (unsigned)room;
-        deflate(zlib, flush);
-        job->out.end -= zlib->avail_out;
-    } while (zlib->avail_out == 0);
-}
-
-/* ---- ZRLE ---- */
 
 /* Returns what is behind it. */
 static uint8_t *put_tile(const struct vnc_format *format, uint8_t *to, const uint32_t *pixels,
                          unsigned stride, unsigned width, unsigned height)
 {
-    uint32_t colours[COLOURS];
+    uint32_t colours[ZRLE_COLOURS];
     unsigned count = find_colours(pixels, stride, width, height, colours);
 
-    if (count <= COLOURS) {
+    if (count <= ZRLE_COLOURS) {
         *to++ = (uint8_t)count; /* 1: all of one colour */
         for (unsigned n = 0; n < count; n++)
             to = put_compact(format, to, colours[n]);
-        for (unsigned y = 0; y < height && count > 1; y++)
-            to = put_row(to, pixels + (size_t)y * stride, width,
-                         count == 2   ? 1
-                         : count <= 4 ? 2
-                                      : 4,
-                         colours, count);
-        return to;
+        return count == 1 ? to : put_packed(to, pixels, stride, width, height, colours, count);
     }
     *to++ = 0;
     for (unsigned y = 0; y < height; y++)
@@ -234,98 +242,10 @@ static void encode_zrle(struct vnc_job *job, const struct screen_rect *rect, con
                                           rect->width, width < ZRLE_TILE ? width : ZRLE_TILE,
                                           height < ZRLE_TILE ? height : ZRLE_TILE);
 
-            pack(job, &job->zrle, tile, (size_t)(end - tile), Z_NO_FLUSH);
+            vnc_pack(job, VNC_STREAM_ZRLE, tile, (size_t)(end - tile), false);
         }
-    pack(job, &job->zrle, NULL, 0, Z_SYNC_FLUSH);
+    vnc_pack(job, VNC_STREAM_ZRLE, NULL, 0, true);
     put_be32(job->out.bytes + place, (uint32_t)(job->out.end - place - 4));
-}
-
-/* ---- Tight ---- */
-
-static uint8_t *put_tight(const struct vnc_format *format, uint8_t *to, uint32_t pixel)
-{
-    if (!format->has_bytes)
-        return vnc_put_pixel(format, to, pixel);
-    *to++ = (uint8_t)(pixel >> 16);
-    *to++ = (uint8_t)(pixel >> 8);
-    *to++ = (uint8_t)pixel;
-    return to;
-}
-
-static void put_colours(struct vnc_job *job, const uint32_t *colours, unsigned count)
-{
-    uint8_t bytes[COLOURS * 4], *end = bytes;
-
-    for (unsigned n = 0; n < count; n++)
-        end = put_tight(&job->format, end, colours[n]);
-    vnc_buffer_put(&job->out, bytes, (size_t)(end - bytes));
-}
-
-/* bits of each pixel are its place in colours; 0: it is there itself. */
-static uint8_t *put_tight_row(struct vnc_job *job, uint8_t *to, const uint32_t *pixels,
-                              unsigned width, unsigned bits, const uint32_t *colours,
-                              unsigned count)
-{
-    if (bits)
-        return put_row(to, pixels, width, bits, colours, count);
-    for (unsigned x = 0; x < width; x++)
-        to = put_tight(&job->format, to, pixels[x]);
-    return to;
-}
-
-/* Seven bits a byte, the last of three has eight. */
-static void put_length(uint8_t out[3], size_t length)
-{
-    out[0] = (uint8_t)(0x80 | (length & 0x7f));
-    out[1] = (uint8_t)(0x80 | (length >> 7 & 0x7f));
-    out[2] = (uint8_t)(length >> 14);
-}
-
-static void put_tight_rows(struct vnc_job *job, const struct screen_rect *rect,
-                           const uint32_t *pixels, unsigned bits, const uint32_t *colours,
-                           unsigned count)
-{
-    uint8_t row[VNC_RECT_COLUMNS * VNC_TILE_WIDTH * 4];
-    size_t pixel_bytes = job->format.has_bytes ? 3 : job->format.bytes;
-    size_t row_bytes = bits ? ((size_t)rect->width * bits + 7) / 8 : rect->width * pixel_bytes;
-    bool is_packed = row_bytes * rect->height >= TIGHT_PLAIN;
-    size_t place = job->out.end;
-
-    if (is_packed && !vnc_buffer_add(&job->out, 3))
-        return;
-    for (unsigned y = 0; y < rect->height; y++) {
-        put_tight_row(job, row, pixels + (size_t)y * rect->width, rect->width, bits, colours,
-                      count);
-        if (is_packed)
-            pack(job, &job->tight, row, row_bytes,
-                 y + 1 == rect->height ? Z_SYNC_FLUSH : Z_NO_FLUSH);
-        else
-            vnc_buffer_put(&job->out, row, row_bytes);
-    }
-    if (is_packed && !job->out.failed)
-        put_length(job->out.bytes + place, job->out.end - place - 3);
-}
-
-static void encode_tight(struct vnc_job *job, const struct screen_rect *rect,
-                         const uint32_t *pixels)
-{
-    uint32_t colours[COLOURS];
-    unsigned count = find_colours(pixels, rect->width, rect->width, rect->height, colours);
-    const uint8_t fill = TIGHT_FILL, plain = 0;
-
-    if (count == 1) {
-        vnc_buffer_put(&job->out, &fill, 1);
-        put_colours(job, colours, 1);
-    } else if (count <= COLOURS) {
-        const uint8_t head[] = {TIGHT_FILTER, TIGHT_PALETTE, (uint8_t)(count - 1)};
-
-        vnc_buffer_put(&job->out, head, sizeof(head));
-        put_colours(job, colours, count);
-        put_tight_rows(job, rect, pixels, count == 2 ? 1 : 8, colours, count);
-    } else {
-        vnc_buffer_put(&job->out, &plain, 1);
-        put_tight_rows(job, rect, pixels, 0, NULL, 0);
-    }
 }
 
 /* ---- Raw ---- */
@@ -345,6 +265,10 @@ void vnc_encode(struct vnc_job *job)
 {
     const uint32_t *pixels = job->pixels;
 
+    if (job->encoding == VNC_TIGHT && !job->scratch) {
+        job->scratch = malloc(4 * (size_t)VNC_TIGHT_PIXELS);
+        job->out.failed |= !job->scratch;
+    }
     for (size_t n = 0; n < job->rect_count && !job->out.failed; n++) {
         const struct screen_rect *rect = &job->rects[n];
         uint8_t *head = vnc_buffer_add(&job->out, RECT_BYTES);
@@ -359,7 +283,7 @@ void vnc_encode(struct vnc_job *job)
         if (job->encoding == VNC_ZRLE)
             encode_zrle(job, rect, pixels);
         else if (job->encoding == VNC_TIGHT)
-            encode_tight(job, rect, pixels);
+            vnc_encode_tight(job, rect, pixels);
         else
             encode_raw(job, rect, pixels);
         pixels += (size_t)rect->width * rect->height;
@@ -368,10 +292,10 @@ void vnc_encode(struct vnc_job *job)
 
 void vnc_job_free(struct vnc_job *job)
 {
-    if (job->zrle.is_open)
-        deflateEnd(&job->zrle.zlib);
-    if (job->tight.is_open)
-        deflateEnd(&job->tight.zlib);
+    for (unsigned n = 0; n < VNC_STREAM_COUNT; n++)
+        if (job->streams[n].is_open)
+            deflateEnd(&job->streams[n].zlib);
+    free(job->scratch);
     free(job->rects);
     free(job->pixels);
     vnc_buffer_free(&job->out);

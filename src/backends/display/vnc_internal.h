@@ -22,8 +22,6 @@ struct vnc_tls_session;
 #define VNC_TILE_WIDTH    64u
 #define VNC_TILE_HEIGHT   16u
 #define VNC_UPDATE_PIXELS (4u << 20) /* of one update; what is left goes with the next one */
-#define VNC_RECT_COLUMNS  32u        /* tiles of a rectangle, side by side: Tight's limit */
-#define VNC_RECT_PIXELS   (1u << 19) /* so that their bytes have a length that Tight can say */
 
 struct vnc {
     struct machine *machine;
@@ -41,7 +39,8 @@ struct vnc {
     struct screen_cursor *cursor; /* NULL: there never was one */
     uint64_t cursor_number;       /* counts changes */
     struct timer refresh;
-    unsigned quiet; /* refreshes without a change */
+    uint64_t refreshed_ns; /* when it was last done, by the host's clock */
+    unsigned quiet;        /* refreshes without a change */
     struct vnc_client *clients;
     unsigned client_count;
 };
@@ -64,7 +63,7 @@ struct vnc_format {
     bool is_big_endian;
     uint8_t compact; /* bytes of a compressed pixel: bytes, or 3 of 4 */
     uint8_t skip;    /* of these, left out at the low end */
-    bool has_bytes;  /* of 8 bits each of red, green and blue */
+    bool is_rgb;     /* Tight sends three bytes of a pixel: red, green, blue */
     uint32_t red[256], green[256], blue[256];
 };
 
@@ -86,11 +85,17 @@ void vnc_buffer_free(struct vnc_buffer *buffer);
 
 enum vnc_encoding { VNC_RAW = 0, VNC_TIGHT = 7, VNC_ZRLE = 16 };
 
-/* An encoding's compressed bytes, which are one stream for as long as a viewer is there. */
-struct vnc_stream {
-    z_stream zlib;
-    bool is_open;
+/* The first three are Tight's, with its numbers. */
+enum vnc_stream {
+    VNC_STREAM_PIXELS,
+    VNC_STREAM_BITS,
+    VNC_STREAM_INDICES,
+    VNC_STREAM_ZRLE,
+    VNC_STREAM_COUNT
 };
+#define VNC_LEVEL_DEFAULT 1 /* of zlib */
+#define VNC_TIGHT_PIXELS  65536u
+#define VNC_TIGHT_WIDTH   2048u
 
 /* An update on its way. The pixels of all rectangles, one behind the other. */
 struct vnc_job {
@@ -98,7 +103,13 @@ struct vnc_job {
     struct vnc_client *client;
     enum vnc_encoding encoding;
     struct vnc_format format;
-    struct vnc_stream zrle, tight;
+    int level; /* of zlib; 0 to 9 */
+    struct {
+        z_stream zlib;
+        bool is_open;
+        int level;
+    } streams[VNC_STREAM_COUNT];
+    uint8_t *scratch; /* Tight's, for pixels of a rectangle; NULL: there was none yet */
     struct screen_rect *rects;
     size_t rect_count, rect_capacity;
     uint32_t *pixels;
@@ -108,7 +119,14 @@ struct vnc_job {
 void vnc_encode(struct vnc_job *job);
 /* A pixel in the viewer's format; returns what is behind it. */
 uint8_t *vnc_put_pixel(const struct vnc_format *format, uint8_t *to, uint32_t pixel);
+/* Append bytes that a stream makes of these. all: the viewer has to be able to unpack all. */
+void vnc_pack(struct vnc_job *job, unsigned stream, const uint8_t *bytes, size_t size, bool all);
 void vnc_job_free(struct vnc_job *job);
+
+/* ---- vnc_tight.c: likewise ---- */
+
+/* Of up to VNC_TIGHT_PIXELS, VNC_TIGHT_WIDTH wide at most; job->scratch is there. */
+void vnc_encode_tight(struct vnc_job *job, const struct screen_rect *rect, const uint32_t *pixels);
 
 /* ---- vnc_tls.c ---- */
 
@@ -145,6 +163,7 @@ enum vnc_state {
 enum {
     VNC_PSEUDO_DESKTOP_SIZE = -223,
     VNC_PSEUDO_CURSOR = -239,
+    VNC_PSEUDO_LEVEL_0 = -256, /* of compression, to -247 */
     VNC_PSEUDO_POINTER_CHANGE = -257,
     VNC_PSEUDO_SCAN_CODES = -258,
 };
@@ -177,6 +196,7 @@ struct vnc_client {
 
     struct vnc_format format;
     enum vnc_encoding encoding;
+    int level; /* of zlib */
     bool has_encoding, takes_size, takes_cursor, takes_pointer_change, takes_scan_codes;
     bool has_told_scan_codes, told_relative;
 
@@ -186,6 +206,11 @@ struct vnc_client {
     uint64_t cursor_number;
     struct vnc_job job;
     bool is_encoding;
+
+    /* What packing the pixels of large updates costs, and sending them: see vnc_update.c. */
+    uint64_t started_ns, packed_ns; /* of the last: by the host's clock; 0: it is sent */
+    uint64_t pixel_ps;              /* to pack one, when it last was packed */
+    unsigned plain_updates;         /* which are not to be packed */
 
     struct vnc_held held[VNC_MAX_HELD];
     uint8_t down[32];
@@ -232,6 +257,7 @@ void vnc_client_release(struct vnc_client *client); /* all keys and buttons */
 bool vnc_client_set_size(struct vnc_client *client, uint32_t width, uint32_t height);
 void vnc_client_resized(struct vnc_client *client);
 void vnc_client_changed(struct vnc_client *client, const struct screen_rect *rect);
+void vnc_client_is_sent(struct vnc_client *client);     /* nothing is queued any more */
 bool vnc_client_waits(const struct vnc_client *client); /* for an update that it has room for */
 void vnc_client_update(struct vnc_client *client);      /* if it waits and there is something */
 void vnc_client_init_job(struct vnc_client *client);

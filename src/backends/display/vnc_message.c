@@ -20,6 +20,7 @@ static size_t take_encodings(struct vnc_client *client)
         return 0;
     client->encodings_left = get_be16(client->in + 2);
     client->encoding = VNC_RAW;
+    client->level = VNC_LEVEL_DEFAULT;
     client->has_encoding = client->takes_size = client->takes_cursor = false;
     client->takes_pointer_change = client->takes_scan_codes = false;
     return 4;
@@ -38,6 +39,8 @@ static size_t take_encoding(struct vnc_client *client)
         client->encoding = (enum vnc_encoding)encoding;
         client->has_encoding = true;
     }
+    if (encoding >= VNC_PSEUDO_LEVEL_0 && encoding <= VNC_PSEUDO_LEVEL_0 + 9)
+        client->level = encoding - VNC_PSEUDO_LEVEL_0;
     client->takes_size |= encoding == VNC_PSEUDO_DESKTOP_SIZE;
     client->takes_cursor |= encoding == VNC_PSEUDO_CURSOR;
     client->takes_pointer_change |= encoding == VNC_PSEUDO_POINTER_CHANGE;

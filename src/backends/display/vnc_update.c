@@ -3,6 +3,10 @@
  *
  * What changed on the screen is a byte for each tile. An update takes neighbouring tiles together,
  * copies their pixels, and has them packed by another thread; one is on its way at a time.
+ *
+ * Packing costs more than it saves where the viewer is near and the picture has many colours. So it
+ * is measured: if sending what was packed took a small part of the time that packing took, the next
+ * updates go out as they are (zlib's level 0), until sending them takes longer than packing did.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +16,10 @@
 #include "trapeze/input.h"
 #include "trapeze/machine.h"
 
-#define MAX_RECTS 1000u
+#define MAX_RECTS     1000u
+#define LARGE_PIXELS  65536u /* an update that is measured */
+#define SLOW_PIXEL_PS 20000u /* packing one: 64 million a second are well without it */
+#define PLAIN_UPDATES 100u   /* then packing is tried again */
 
 bool vnc_client_waits(const struct vnc_client *client)
 {
@@ -184,9 +191,16 @@ static bool all_are(const uint8_t *tiles, uint32_t count)
     return memchr(tiles, 0, count) == NULL;
 }
 
-/* The tiles that changed, as few rectangles: to the right as far as it goes, then down. */
+/*
+ * The tiles that changed, as few rectangles: to the right as far as it goes, then down, within what
+ * the encoding can have in one.
+ */
 static void collect(struct vnc_client *client)
 {
+    bool is_tight = client->encoding == VNC_TIGHT;
+    size_t most = is_tight ? VNC_TIGHT_PIXELS : VNC_UPDATE_PIXELS;
+    uint32_t most_columns = is_tight ? VNC_TIGHT_WIDTH / VNC_TILE_WIDTH : UINT32_MAX;
+
     for (uint32_t row = 0; row < client->rows; row++)
         for (uint32_t column = 0; column < client->columns; column++) {
             uint8_t *tile = client->tiles + (size_t)row * client->columns + column;
@@ -196,11 +210,10 @@ static void collect(struct vnc_client *client)
                 continue;
             if (client->job.rect_count == MAX_RECTS || client->job.pixel_count >= VNC_UPDATE_PIXELS)
                 return; /* the next update has the rest */
-            while (column + count < client->columns && count < VNC_RECT_COLUMNS && tile[count])
+            while (column + count < client->columns && count < most_columns && tile[count])
                 count++;
             while (row + rows < client->rows &&
-                   (size_t)(rows + 1) * VNC_TILE_HEIGHT * count * VNC_TILE_WIDTH <=
-                       VNC_RECT_PIXELS &&
+                   (rows + 1ull) * VNC_TILE_HEIGHT * count * VNC_TILE_WIDTH <= most &&
                    all_are(tile + (size_t)rows * client->columns, count))
                 rows++;
             for (uint32_t n = 0; n < rows; n++)
@@ -216,6 +229,31 @@ static void run_job(struct work *work)
     vnc_encode((struct vnc_job *)work);
 }
 
+static uint64_t now_ns(const struct vnc_client *client)
+{
+    return clock_now_ns(client->deadline.clocks, CLOCK_ID_HOST);
+}
+
+void vnc_client_is_sent(struct vnc_client *client)
+{
+    const struct vnc_job *job = &client->job;
+    uint64_t pack_ns = client->packed_ns - client->started_ns, send_ns;
+
+    if (client->is_encoding || !client->packed_ns || job->pixel_count < LARGE_PIXELS)
+        return;
+    send_ns = now_ns(client) - client->packed_ns;
+    client->packed_ns = 0;
+    if (!client->plain_updates) {
+        client->pixel_ps = pack_ns * 1000 / job->pixel_count;
+        if (client->pixel_ps > SLOW_PIXEL_PS && send_ns < pack_ns / 4)
+            client->plain_updates = PLAIN_UPDATES;
+    } else if (send_ns * 1000 / job->pixel_count > client->pixel_ps) {
+        client->plain_updates = 0;
+    } else {
+        client->plain_updates--;
+    }
+}
+
 static void job_done(struct work *work)
 {
     struct vnc_job *job = (struct vnc_job *)work;
@@ -223,6 +261,7 @@ static void job_done(struct work *work)
     struct vnc_buffer sent = client->out;
 
     client->is_encoding = false;
+    client->packed_ns = now_ns(client);
     client->out = job->out;
     job->out = sent;
     job->out.start = job->out.end = 0;
@@ -270,9 +309,11 @@ void vnc_client_update(struct vnc_client *client)
         return;
     put_be16(job->out.bytes + 2, (uint32_t)(news + job->rect_count));
     job->encoding = client->encoding;
+    job->level = client->plain_updates ? 0 : client->level;
     job->format = client->format;
     client->wants_update = false;
     client->is_encoding = true;
+    client->started_ns = now_ns(client);
     work_submit(client->vnc->pool, &job->work);
 }
 
