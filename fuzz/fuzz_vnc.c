@@ -47,7 +47,14 @@ static void key_arrived(void *opaque, uint8_t usage, bool pressed)
     is_dirty = true;
 }
 
-static const struct screen_source_ops card_ops = {.watched = card_watched, .refresh = card_refresh};
+static void card_want_size(void *opaque, uint32_t width, uint32_t height)
+{
+    size_now = 1 + (width + height) % 200;
+    is_dirty = true;
+}
+
+static const struct screen_source_ops card_ops = {
+    .watched = card_watched, .refresh = card_refresh, .want_size = card_want_size};
 static const struct input_device_ops keyboard_ops = {.key = key_arrived};
 static struct input_device keyboard = {.ops = &keyboard_ops};
 

@@ -18,6 +18,7 @@
 #include "trapeze/memory.h"
 
 struct device;
+struct clipboard;
 struct display;
 struct input;
 struct loop;
@@ -132,8 +133,9 @@ const struct machine_config *machine_config(const struct machine *machine);
 struct memory *machine_memory(struct machine *machine);
 struct clocks *machine_clocks(struct machine *machine);
 struct loop *machine_loop(struct machine *machine);
-struct display *machine_display(struct machine *machine); /* its screens */
-struct input *machine_input(struct machine *machine);     /* where keys and pointers go */
+struct display *machine_display(struct machine *machine);     /* its screens */
+struct input *machine_input(struct machine *machine);         /* where keys and pointers go */
+struct clipboard *machine_clipboard(struct machine *machine); /* what people copy */
 void *machine_engine_data(struct machine *machine);
 unsigned machine_vcpu_count(const struct machine *machine);
 struct vcpu *machine_vcpu(struct machine *machine, unsigned index);

@@ -102,6 +102,11 @@ struct input *machine_input(struct machine *machine)
     return &machine->input;
 }
 
+struct clipboard *machine_clipboard(struct machine *machine)
+{
+    return &machine->clipboard;
+}
+
 struct loop *machine_loop(struct machine *machine)
 {
     return machine->config.loop;
@@ -1104,5 +1109,6 @@ void machine_free(struct machine *machine)
     host_mutex_done(&machine->lock);
     free(machine->cpu_model_text);
     free(machine->name);
+    clipboard_done(&machine->clipboard);
     free(machine);
 }

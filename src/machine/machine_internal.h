@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "host/host.h"
+#include "trapeze/clipboard.h"
 #include "trapeze/device.h"
 #include "trapeze/display.h"
 #include "trapeze/input.h"
@@ -84,6 +85,7 @@ struct machine {
     struct device *devices, **last_device;
     struct display display;
     struct input input;
+    struct clipboard clipboard;
     _Atomic bool a20;
 
     msi_sink_fn *msi_sink;

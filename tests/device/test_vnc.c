@@ -8,225 +8,8 @@
 #include <unistd.h>
 
 #include "backends/display/keys.h"
-#include "backends/display/vnc_internal.h"
-#include "base/bytes.h"
-#include "cmocka_all.h"
-#include "device_test.h"
 #include "trapeze/input.h"
-
-/* ---- a card of one colour, and a keyboard that remembers ---- */
-
-#define WIDTH  100u
-#define HEIGHT 40u
-
-static struct device_test *t;
-static struct screen screen;
-static uint32_t width, height, colour;
-static uint32_t (*picture)(uint32_t x, uint32_t y);
-static bool is_dirty, is_watched;
-static struct vnc *vnc;
-static int fd;
-static char typed[256];
-
-static uint32_t few_colours(uint32_t x, uint32_t y)
-{
-    return colour + x % 3 + y;
-}
-
-static uint32_t one_colour(uint32_t x, uint32_t y)
-{
-    (void)x, (void)y;
-    return colour;
-}
-
-static uint32_t two_colours(uint32_t x, uint32_t y)
-{
-    return x * y % 3 ? colour : 0xabcdef;
-}
-
-static uint32_t many_colours(uint32_t x, uint32_t y)
-{
-    return (x * 0x1234 + y * 0x50607) & 0xffffff;
-}
-
-static void card_watched(void *opaque, bool on)
-{
-    (void)opaque;
-    is_watched = is_dirty = on;
-}
-
-static void card_refresh(void *opaque)
-{
-    struct screen_rect all = {0, 0, width, height};
-
-    (void)opaque;
-    if (!is_dirty || screen_set_size(&screen, width, height))
-        return;
-    is_dirty = false;
-    for (uint32_t y = 0; y < height; y++)
-        for (uint32_t x = 0; x < width; x++)
-            screen_row(&screen, y)[x] = picture(x, y);
-    screen_changed(&screen, &all);
-}
-
-static const struct screen_source_ops card_ops = {.watched = card_watched, .refresh = card_refresh};
-
-static void key_arrived(void *opaque, uint8_t usage, bool pressed)
-{
-    (void)opaque;
-    snprintf(typed + strlen(typed), sizeof(typed) - strlen(typed), "%c%02x", pressed ? '+' : '-',
-             usage);
-}
-
-static unsigned leds;
-
-static unsigned get_leds(void *opaque)
-{
-    (void)opaque;
-    return leds;
-}
-
-static const struct input_device_ops keyboard_ops = {.key = key_arrived, .leds = get_leds};
-static struct input_device keyboard = {.ops = &keyboard_ops};
-
-/* ---- the far end ---- */
-
-static void let_run(void)
-{
-    for (unsigned n = 0; n < 4; n++)
-        loop_once(t->loop, 1000000);
-}
-
-static void say(const void *bytes, size_t size)
-{
-    assert_int_equal(send(fd, bytes, size, MSG_NOSIGNAL), size);
-    let_run();
-}
-
-/* So many bytes, which the server takes its time for. */
-static void hear(void *out, size_t size)
-{
-    size_t done = 0;
-
-    for (unsigned n = 0; n < 3000 && done < size; n++) {
-        ssize_t got = recv(fd, (uint8_t *)out + done, size - done, MSG_DONTWAIT);
-
-        if (got > 0)
-            done += (size_t)got;
-        else
-            loop_once(t->loop, 1000000);
-    }
-    assert_int_equal(done, size);
-}
-
-static bool has_hung_up(void)
-{
-    uint8_t byte;
-
-    let_run();
-    while (recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
-        ;
-    return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
-}
-
-static void expect(const void *bytes, size_t size)
-{
-    uint8_t got[64];
-
-    hear(got, size);
-    assert_memory_equal(got, bytes, size);
-}
-
-static void open_server(const char *password_file)
-{
-    const struct vnc_config config = {.address = "", .password_file = password_file};
-    struct error err = {0};
-    int pair[2];
-
-    vnc = vnc_new(t->machine, &config, &err);
-    assert_non_null(vnc);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
-    fd = pair[0];
-    machine_lock(t->machine);
-    vnc_connect(vnc, pair[1]);
-    machine_unlock(t->machine);
-    expect("RFB 003.008\n", 12);
-    say("RFB 003.008\n", 12);
-}
-
-static void come_in(void)
-{
-    uint8_t init[24];
-
-    open_server(NULL);
-    expect("\1\1", 2);
-    say("\1", 1);
-    expect("\0\0\0\0", 4);
-    assert_false(is_watched);
-    say("\1", 1);
-    hear(init, sizeof(init));
-    assert_true(is_watched);
-    assert_int_equal(get_be16(init), width);
-    assert_int_equal(get_be16(init + 2), height);
-    assert_memory_equal(init + 4, vnc_format_default, VNC_FORMAT_BYTES);
-    hear(init, get_be32(init + 20));
-}
-
-static void encodings(int32_t first, int32_t second)
-{
-    uint8_t message[12] = {2, 0, 0, 2};
-
-    put_be32(message + 4, (uint32_t)first);
-    put_be32(message + 8, (uint32_t)second);
-    say(message, sizeof(message));
-}
-
-static void request(bool incremental)
-{
-    uint8_t message[10] = {3, incremental};
-
-    put_be16(message + 6, width);
-    put_be16(message + 8, height);
-    say(message, sizeof(message));
-}
-
-static void key(uint32_t keysym, bool pressed)
-{
-    uint8_t message[8] = {4, pressed};
-
-    put_be32(message + 4, keysym);
-    say(message, sizeof(message));
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    t = device_test_new(0);
-    width = WIDTH;
-    height = HEIGHT;
-    colour = 0x102030;
-    picture = few_colours;
-    typed[0] = '\0';
-    leds = 0;
-    screen_init(&screen, t->machine, "card", &card_ops, NULL);
-    input_add(machine_input(t->machine), &keyboard);
-    device_test_start(t);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    close(fd);
-    let_run();
-    machine_lock(t->machine);
-    vnc_free(vnc);
-    screen_done(&screen);
-    input_remove(machine_input(t->machine), &keyboard);
-    machine_unlock(t->machine);
-    device_test_free(t);
-    return 0;
-}
+#include "vnc_rig.h"
 
 /* ---- pictures ---- */
 
@@ -236,7 +19,9 @@ static void an_update_has_all_then_what_changed(void **state)
     uint8_t head[16];
 
     (void)state;
+    assert_false(is_watched);
     come_in();
+    assert_true(is_watched);
     request(false);
     hear(head, sizeof(head));
     assert_int_equal(get_be16(head + 2), 1);
@@ -447,7 +232,7 @@ static void formats_are_checked(void **state)
     assert_true(vnc_format_set(&format, text));
     vnc_put_pixel(&format, pixel, 0xff8000);
     assert_memory_equal(pixel, "\xfc\0", 2);
-    open_server(NULL);
+    open_server(&(struct vnc_config){.address = ""});
 }
 
 /* ---- keys ---- */
@@ -520,7 +305,7 @@ static void names_of_keys(void **state)
     for (unsigned c = ' '; c < 0x7f; c++)
         assert_true(key_of_character(c, &stroke));
     assert_false(key_of_character(0xe4, &stroke));
-    open_server(NULL);
+    open_server(&(struct vnc_config){.address = ""});
 }
 
 /* ---- who may look ---- */
@@ -532,13 +317,13 @@ static void open_with_password(const char *text)
     int file;
 
     if (!vnc_has_password_support) {
-        open_server(NULL);
+        open_server(&(struct vnc_config){.address = ""});
         skip();
     }
     file = mkstemp(path);
     assert_int_equal(write(file, text, strlen(text)), strlen(text));
     close(file);
-    open_server(path);
+    open_server(&(struct vnc_config){.address = "", .password_file = path});
     unlink(path);
     expect("\1\2", 2);
 }
@@ -599,7 +384,6 @@ static void what_is_no_message_ends_it(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(an_update_has_all_then_what_changed),
         TEST(zrle_unpacks_to_the_picture),

@@ -2,7 +2,8 @@
 """gpu.py TRAPEZE CASE - pictures that Linux's own drivers put on the screen
 
 The generic kernel with the driver of the card and gpu_guest.c, which shows pictures in several resolutions: "trapeze
-screenshot" has them pixel by pixel. Skipped (status 77) without the guest or a compiler.
+screenshot" has them pixel by pixel. "viewer": one of VNC sees them, too, draws the cursor, and wishes a size, which the
+driver then likes best. "storm": how many whole screens a second reach a viewer. Skipped (status 77) without the guest or a compiler.
 """
 import os
 import re
@@ -15,6 +16,7 @@ import time
 import boot
 import net
 import screen
+import vnc
 
 DRM = net.VIRTIO_PCI + " drivers/gpu/drm/drm drivers/gpu/drm/drm_kms_helper"
 VIRTIO = DRM + " drivers/virtio/virtio_dma_buf drivers/gpu/drm/drm_shmem_helper drivers/gpu/drm/virtio/virtio-gpu"
@@ -27,6 +29,8 @@ CASES = {
     "virtio": (["--vga", "virtio"], VIRTIO),
     "virtio-alone": (["--device", "virtio-gpu"], VIRTIO),
     "virtio-interpreter": (["--vga", "virtio", "--engine", "interpreter"], VIRTIO),
+    "viewer": (["--vga", "virtio"], VIRTIO),
+    "storm": (["--vga", "virtio"], VIRTIO),
 }
 SIZES = ((640, 480), (1920, 1080), (800, 600), (1024, 768))
 INIT = net.INIT_START + """\
@@ -36,6 +40,7 @@ stty -echo
 poweroff -f
 """
 LIMIT_S = 300
+STORM_S = 5
 
 
 def picture_rows(width, height, seed):
@@ -101,13 +106,70 @@ def see_modes(trapeze, folder, name):
     guest.power_off()
 
 
+def see_viewer(trapeze, folder, name):
+    address = os.path.join(folder, "vnc.sock")
+    guest = Guest(trapeze, folder, name, ["--display", f"vnc=unix:{address}"])
+    viewer = vnc.Viewer(address, vnc.TIGHT, more=(vnc.CURSOR, vnc.ANY_SIZE))
+    rows = guest.show(800, 600, 3)
+    guest.do("cursor 10 20 9", "pointed\r")
+    while [bytes(row) for row in viewer.rows] != rows or not viewer.cursor:
+        viewer.update()
+    width, height, hot_x, hot_y, pixels, mask = viewer.cursor
+    drawn = b"".join(bytes(row[:192]) for row in picture_rows(64, 64, 9))
+    if (width, height, hot_x, hot_y) != (64, 64, 5, 7) or mask != b"\xff" * 256 + bytes(256):
+        boot.fail(guest.console, f"a cursor of {width}x{height} with its hot spot at {hot_x}, {hot_y}")
+    if any(pixels[n::4] != drawn[2 - n :: 3] for n in range(3)):
+        boot.fail(guest.console, "the cursor has other pixels")
+    viewer.wish(1200, 700)
+    while viewer.size_answer is None:
+        viewer.update()
+    modes = guest.do("modes", r"modes: (.*)\.\r")
+    if viewer.size_answer != 4 or not modes.startswith("1200x700 "):
+        boot.fail(guest.console, f"the viewer's wish came to {viewer.size_answer} and {modes}")
+    rows = guest.show(1200, 700, 4)
+    while [bytes(row) for row in viewer.rows] != rows:
+        viewer.update()
+    if guest.screen.picture("viewer").rows != rows:
+        boot.fail(guest.console, "the screenshot is another one than the viewer's")
+    guest.power_off()
+
+
+class Counter(vnc.Viewer):
+    """Counts pixels, and does not look at them."""
+
+    pixels = 0
+
+    def put(self, x, y, width, height, pixels):
+        self.pixels += width * height
+
+    def unpack(self, data, compact):
+        return b""
+
+
+def count_frames(trapeze, folder, name):
+    address = os.path.join(folder, "vnc.sock")
+    guest = Guest(trapeze, folder, name, ["--display", f"vnc=unix:{address}"])
+    viewer = Counter(address, vnc.RAW)
+    guest.console.write(f"storm 1024 768 {STORM_S + 2}\n")
+    time.sleep(1)
+    start, pixels = time.monotonic(), viewer.pixels
+    while time.monotonic() < start + STORM_S:
+        viewer.update()
+    rate = (viewer.pixels - pixels) / (1024 * 768) / (time.monotonic() - start)
+    drawn = int(re.findall(r"drew (\d+) frames", guest.expect(r"drew \d+ frames"))[-1]) / (STORM_S + 2)
+    print(f"storm: {rate:.1f} of {drawn:.0f} frames of 1024x768 a second reach the viewer")
+    if rate < 25:
+        boot.fail(guest.console, "these are less than 25")
+    guest.power_off()
+
+
 def main():
     trapeze, name = sys.argv[1:]
     if not shutil.which("gcc"):
         print("gpu: gcc is not there")
         return 77
     with tempfile.TemporaryDirectory() as folder:
-        see_modes(trapeze, folder, name)
+        {"viewer": see_viewer, "storm": count_frames}.get(name, see_modes)(trapeze, folder, name)
     return 0
 
 

@@ -18,7 +18,7 @@ import boot
 import cd
 import screen
 
-RAW, TIGHT, ZRLE, DESKTOP_SIZE, SCAN_CODES = 0, 7, 16, -223, -258
+RAW, TIGHT, ZRLE, DESKTOP_SIZE, CURSOR, SCAN_CODES, ANY_SIZE = 0, 7, 16, -223, -239, -258, -308
 DOWN, UP, SHIFT, ESCAPE = 0xFF54, 0xFF52, 0xFFE1, 0xFF1B
 LIMIT_S = 300
 IDLE_S = 5
@@ -28,7 +28,7 @@ IDLE_SHARE = 0.03
 class Viewer:
     """RFB 3.8 without a password. The picture is kept as rows of 3 bytes a pixel."""
 
-    def __init__(self, address, encoding, pixel_format=None):
+    def __init__(self, address, encoding, pixel_format=None, more=()):
         self.socket = socket.create_connection(address) if isinstance(address, tuple) else None
         if not self.socket:
             self.socket = socket.socket(socket.AF_UNIX)
@@ -37,6 +37,7 @@ class Viewer:
         self.inflate = zlib.decompressobj()
         self.tight_streams = [zlib.decompressobj() for _ in range(3)]
         self.updates, self.has_scan_codes = 0, False
+        self.cursor, self.size_answer = None, None
         assert self.read(12) == b"RFB 003.008\n"
         self.socket.sendall(b"RFB 003.008\n")
         types = self.read(self.read(1)[0])
@@ -51,8 +52,8 @@ class Viewer:
             self.format = pixel_format
             self.socket.sendall(b"\0\0\0\0" + pixel_format)
         self.set_size(width, height)
-        encodings = [encoding, DESKTOP_SIZE, SCAN_CODES, 0x7FFFFFFF]
-        self.socket.sendall(struct.pack(">BxH4i", 2, len(encodings), *encodings))
+        encodings = [encoding, DESKTOP_SIZE, SCAN_CODES, 0x7FFFFFFF, *more]
+        self.socket.sendall(struct.pack(f">BxH{len(encodings)}i", 2, len(encodings), *encodings))
         self.ask(False)
 
     def read(self, size):
@@ -153,6 +154,15 @@ class Viewer:
                 self.set_size(width, height)
             elif encoding == SCAN_CODES:
                 self.has_scan_codes = True
+            elif encoding == ANY_SIZE:
+                self.read(4 + 16 * self.read(1)[0] - 1)
+                if x == 1:
+                    self.size_answer = y
+                if (width, height) != (self.width, self.height):
+                    self.set_size(width, height)
+            elif encoding == CURSOR:
+                pixels, mask = self.read(4 * width * height), self.read((width + 7) // 8 * height)
+                self.cursor = (width, height, x, y, pixels, mask)
             elif encoding == ZRLE:
                 self.zrle(x, y, width, height)
             elif encoding == TIGHT:
@@ -163,6 +173,9 @@ class Viewer:
                 self.put(x, y, width, height, self.unpack(pixels, False))
         self.updates += 1
         self.ask()
+
+    def wish(self, width, height):
+        self.socket.sendall(struct.pack(">BxHHBxIHHHHI", 251, width, height, 1, 0, 0, 0, width, height, 0))
 
     def settle(self, quiet_s=1.0):
         """Take updates until there have been none for a while."""

@@ -110,6 +110,11 @@ void vnc_want_refresh(struct vnc *vnc)
         timer_arm(&vnc->refresh, vnc->refreshed_ns + (vnc->quiet < QUIET ? REFRESH_NS : SLOW_NS));
 }
 
+void vnc_wake(struct vnc *vnc)
+{
+    timer_arm(&vnc->refresh, clock_now_ns(vnc->refresh.clocks, CLOCK_ID_HOST));
+}
+
 void vnc_expect_change(struct vnc *vnc)
 {
     if (vnc->quiet >= QUIET)

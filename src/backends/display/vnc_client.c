@@ -48,6 +48,8 @@ void vnc_client_free(struct vnc_client *client)
         close(client->fd);
     timer_done(&client->deadline);
     vnc_job_free(&client->job);
+    vnc_client_leave_clipboard(client);
+    vnc_buffer_free(&client->text);
     vnc_buffer_free(&client->out);
     free(client->tiles);
     free(client);
@@ -60,6 +62,7 @@ static void end(struct vnc_client *client)
 
     log_debug("vnc: a viewer has gone");
     vnc_client_release(client);
+    vnc_client_leave_clipboard(client);
     client->is_closed = true;
     vnc_tls_end(client->tls);
     client->tls = NULL;
@@ -129,6 +132,9 @@ static void take_all(struct vnc_client *client)
         if (client->skip_bytes) {
             size = client->in_size < client->skip_bytes ? client->in_size : client->skip_bytes;
             client->skip_bytes -= (uint32_t)size;
+        } else if (client->text_left) {
+            size = client->in_size < client->text_left ? client->in_size : client->text_left;
+            vnc_client_take_text(client, client->in, size);
         } else {
             size = client->state == VNC_STATE_NORMAL ? vnc_client_take_message(client)
                                                      : vnc_client_take_handshake(client);
@@ -162,6 +168,9 @@ void vnc_client_settle(struct vnc_client *client)
 {
     if (client->is_closed)
         return;
+    if (client->state != VNC_STATE_TLS)
+        vnc_client_flush(client);
+    vnc_client_tell_clipboard(client);
     if (client->state != VNC_STATE_TLS)
         vnc_client_flush(client);
     vnc_client_update(client);
@@ -219,6 +228,7 @@ void vnc_client_new(struct vnc *vnc, int fd)
     client->next = vnc->clients;
     vnc->clients = client;
     vnc->client_count++;
+    client->size_answer = VNC_SIZE_NONE;
     vnc_client_init_job(client);
     vnc_format_set(&client->format, vnc_format_default);
     timer_init(&client->deadline, machine_clocks(vnc->machine), CLOCK_ID_HOST, on_deadline, client);

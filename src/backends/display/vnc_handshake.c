@@ -164,6 +164,7 @@ static size_t take_init(struct vnc_client *client)
         return 1;
     }
     client->state = VNC_STATE_NORMAL;
+    vnc_client_join_clipboard(client);
     timer_cancel(&client->deadline);
     put_be16(head, client->width);
     put_be16(head + 2, client->height);

@@ -9,6 +9,7 @@
 
 #include "backends/display/vnc.h"
 #include "host/work.h"
+#include "trapeze/clipboard.h"
 #include "trapeze/clock.h"
 #include "trapeze/display.h"
 
@@ -49,6 +50,8 @@ struct vnc {
 
 /* A viewer waits for an update: look at the screen when it is time. */
 void vnc_want_refresh(struct vnc *vnc);
+/* Somebody has something to say to a viewer: soon, on the main loop. */
+void vnc_wake(struct vnc *vnc);
 /* Somebody pressed or moved something. vnc_want_refresh() follows. */
 void vnc_expect_change(struct vnc *vnc);
 /* Somebody looks. -ENOMEM. */
@@ -166,7 +169,12 @@ enum {
     VNC_PSEUDO_LEVEL_0 = -256, /* of compression, to -247 */
     VNC_PSEUDO_POINTER_CHANGE = -257,
     VNC_PSEUDO_SCAN_CODES = -258,
+    VNC_PSEUDO_ANY_SIZE = -308,             /* ExtendedDesktopSize */
+    VNC_PSEUDO_CLIPBOARD = -0x3f5e1a31 - 1, /* C0A1E5CEh */
 };
+
+/* As the protocol has them. */
+enum vnc_size_answer { VNC_SIZE_NONE = -1, VNC_SIZE_PROHIBITED = 1, VNC_SIZE_FORWARDED = 4 };
 
 #define VNC_IN_BYTES 512u
 #define VNC_MAX_HELD 32u
@@ -191,14 +199,21 @@ struct vnc_client {
 
     uint8_t in[VNC_IN_BYTES];
     size_t in_size;
-    uint32_t skip_bytes, encodings_left;
+    uint32_t skip_bytes, encodings_left, text_left;
     struct vnc_buffer out;
 
     struct vnc_format format;
     enum vnc_encoding encoding;
     int level; /* of zlib */
     bool has_encoding, takes_size, takes_cursor, takes_pointer_change, takes_scan_codes;
-    bool has_told_scan_codes, told_relative;
+    bool takes_any_size, takes_clipboard;
+    bool has_told_scan_codes, has_told_size, told_relative;
+    enum vnc_size_answer size_answer; /* to its wish for a size */
+
+    struct clipboard_peer clipboard;
+    unsigned clipboard_says; /* which messages wait; vnc_clipboard.c's */
+    struct vnc_buffer text;  /* what it copies, so far */
+    bool text_is_extended, has_told_caps;
 
     uint32_t width, height, columns, rows;
     uint8_t *tiles; /* changed, since they were sent */
@@ -242,6 +257,18 @@ void vnc_client_tell_wrong(struct vnc_client *client);  /* of its password */
 
 /* The same of what comes in VNC_STATE_NORMAL. */
 size_t vnc_client_take_message(struct vnc_client *client);
+
+/* ---- vnc_clipboard.c ---- */
+
+void vnc_client_join_clipboard(struct vnc_client *client);
+void vnc_client_leave_clipboard(struct vnc_client *client);
+void vnc_client_extend_clipboard(struct vnc_client *client); /* it knows the extension */
+/* A message of so many bytes begins, of the extension if it is negative. */
+void vnc_client_expect_text(struct vnc_client *client, int32_t length);
+/* Up to text_left bytes of it. */
+void vnc_client_take_text(struct vnc_client *client, const uint8_t *bytes, size_t size);
+/* What waits, if there is room. */
+void vnc_client_tell_clipboard(struct vnc_client *client);
 
 /* ---- vnc_input.c ---- */
 

@@ -22,7 +22,8 @@ static size_t take_encodings(struct vnc_client *client)
     client->encoding = VNC_RAW;
     client->level = VNC_LEVEL_DEFAULT;
     client->has_encoding = client->takes_size = client->takes_cursor = false;
-    client->takes_pointer_change = client->takes_scan_codes = false;
+    client->takes_pointer_change = client->takes_scan_codes = client->takes_any_size = false;
+    client->takes_clipboard = false;
     return 4;
 }
 
@@ -45,6 +46,9 @@ static size_t take_encoding(struct vnc_client *client)
     client->takes_cursor |= encoding == VNC_PSEUDO_CURSOR;
     client->takes_pointer_change |= encoding == VNC_PSEUDO_POINTER_CHANGE;
     client->takes_scan_codes |= encoding == VNC_PSEUDO_SCAN_CODES;
+    client->takes_any_size |= encoding == VNC_PSEUDO_ANY_SIZE;
+    if (encoding == VNC_PSEUDO_CLIPBOARD)
+        vnc_client_extend_clipboard(client);
     return 4;
 }
 
@@ -77,14 +81,25 @@ static size_t take_pointer(struct vnc_client *client)
     return 6;
 }
 
-/* There is nobody in the guest to give it to. The longer form has a negative length. */
 static size_t take_cut_text(struct vnc_client *client)
 {
-    uint32_t length = get_be32(client->in + 4);
+    if (client->in_size < 8)
+        return 0;
+    vnc_client_expect_text(client, (int32_t)get_be32(client->in + 4));
+    return 8;
+}
+
+/* There is one screen, so what it wants of others behind the head does not matter. */
+static size_t take_size(struct vnc_client *client)
+{
+    struct screen *screen = client->vnc->screen;
+    bool can;
 
     if (client->in_size < 8)
         return 0;
-    client->skip_bytes = length >> 31 ? 0u - length : length;
+    can = screen && screen_want_size(screen, get_be16(client->in + 2), get_be16(client->in + 4));
+    client->size_answer = can ? VNC_SIZE_FORWARDED : VNC_SIZE_PROHIBITED;
+    client->skip_bytes = 16u * client->in[6];
     return 8;
 }
 
@@ -120,6 +135,8 @@ size_t vnc_client_take_message(struct vnc_client *client)
         return take_pointer(client);
     case 6:
         return take_cut_text(client);
+    case 251:
+        return take_size(client);
     case 255:
         return take_scan_code(client);
     default:

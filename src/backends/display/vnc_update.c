@@ -105,6 +105,20 @@ static void put_cursor(struct vnc_buffer *out, const struct vnc_format *format,
         }
 }
 
+/* The viewer's size, for one that knows ExtendedDesktopSize: who asked for it, and what came of
+ * that. */
+static void put_size(struct vnc_client *client, struct vnc_buffer *out, unsigned who,
+                     unsigned status)
+{
+    const struct screen_rect rect = {who, status, client->width, client->height};
+    uint8_t screens[4 + 16] = {1};
+
+    put_rect(out, &rect, VNC_PSEUDO_ANY_SIZE);
+    put_be16(screens + 12, client->width);
+    put_be16(screens + 14, client->height);
+    vnc_buffer_put(out, screens, sizeof(screens));
+}
+
 /* What is no pixels. Returns how many rectangles it makes. */
 static unsigned put_news(struct vnc_client *client, struct vnc_buffer *out)
 {
@@ -115,6 +129,16 @@ static unsigned put_news(struct vnc_client *client, struct vnc_buffer *out)
     if (client->takes_scan_codes && !client->has_told_scan_codes) {
         put_rect(out, &none, VNC_PSEUDO_SCAN_CODES);
         client->has_told_scan_codes = true;
+        count++;
+    }
+    if (client->takes_any_size && !client->has_told_size) {
+        put_size(client, out, 0, 0);
+        client->has_told_size = true;
+        count++;
+    }
+    if (client->takes_any_size && client->size_answer != VNC_SIZE_NONE) {
+        put_size(client, out, 1, (unsigned)client->size_answer);
+        client->size_answer = VNC_SIZE_NONE;
         count++;
     }
     if (client->takes_pointer_change && client->told_relative != relative) {
@@ -281,7 +305,10 @@ static void send_new_size(struct vnc_client *client)
     client->is_over |= !vnc_client_set_size(client, surface->width, surface->height);
     client->wants_update = false;
     vnc_buffer_put(&client->out, head, sizeof(head));
-    put_rect(&client->out, &all, VNC_PSEUDO_DESKTOP_SIZE);
+    if (client->takes_any_size)
+        put_size(client, &client->out, 0, 0);
+    else
+        put_rect(&client->out, &all, VNC_PSEUDO_DESKTOP_SIZE);
     vnc_client_flush(client);
 }
 
@@ -294,7 +321,7 @@ void vnc_client_update(struct vnc_client *client)
 
     if (!vnc_client_waits(client) || client->is_over || !surface->pixels)
         return;
-    if (client->takes_size &&
+    if ((client->takes_size || client->takes_any_size) &&
         (surface->width != client->width || surface->height != client->height)) {
         send_new_size(client);
         return;

@@ -13,10 +13,8 @@
 
 /* Where a pixel has its colours: shifts in its four bytes as a little-endian number. */
 struct format {
-    uint8_t red, green, blue;
-    uint8_t alpha; /* NO_ALPHA: it covers all */
+    uint8_t red, green, blue, alpha;
 };
-#define NO_ALPHA 0xffu
 
 /* 5.7.6.8, by enum virtio_gpu_formats. NULL: there is none. */
 static const struct format *find_format(uint32_t number)
@@ -25,9 +23,8 @@ static const struct format *find_format(uint32_t number)
         uint32_t number;
         struct format format;
     } formats[] = {
-        {1, {16, 8, 0, 24}},        {2, {16, 8, 0, NO_ALPHA}},   {3, {8, 16, 24, 0}},
-        {4, {8, 16, 24, NO_ALPHA}}, {67, {0, 8, 16, 24}},        {68, {24, 16, 8, NO_ALPHA}},
-        {121, {24, 16, 8, 0}},      {134, {0, 8, 16, NO_ALPHA}},
+        {1, {16, 8, 0, 24}},  {2, {16, 8, 0, 24}},  {3, {8, 16, 24, 0}},   {4, {8, 16, 24, 0}},
+        {67, {0, 8, 16, 24}}, {68, {24, 16, 8, 0}}, {121, {24, 16, 8, 0}}, {134, {0, 8, 16, 24}},
     };
 
     for (size_t n = 0; n < sizeof(formats) / sizeof(formats[0]); n++)
@@ -69,7 +66,7 @@ static inline __attribute__((always_inline)) bool put_row(const struct format *f
 
 static void draw_rows(struct gpu *g, const struct gpu_resource *r, const struct screen_rect *rect)
 {
-    static const struct format usual = {16, 8, 0, NO_ALPHA}; /* the compiler makes it a loop */
+    static const struct format usual = {16, 8, 0, 24}; /* the compiler makes it a loop */
     const struct format *format = find_format(r->format);
     bool is_usual = format->red == usual.red && format->blue == usual.blue;
 
@@ -136,7 +133,10 @@ void gpu_flush(struct gpu *g, const struct gpu_resource *r, const struct gpu_are
 
 /* ---- the cursor ---- */
 
-/* As much of the resource as a cursor can have. */
+/*
+ * As much of the resource as a cursor can have. In formats without alpha it is taken from where it
+ * would be: Linux makes all its pictures in such a one, cursors too.
+ */
 void gpu_show_cursor(struct gpu *g)
 {
     const struct gpu_resource *r = gpu_find(g, g->cursor_id);
@@ -155,9 +155,9 @@ void gpu_show_cursor(struct gpu *g)
         for (uint32_t x = 0; x < cursor.width; x++) {
             size_t at = ((size_t)y * r->width + x) * GPU_PIXEL_BYTES;
             uint32_t pixel = get_le32(gpu_pixels(g, r) + at);
-            uint32_t alpha = format->alpha == NO_ALPHA ? 0xff : pixel >> format->alpha & 0xff;
 
-            cursor.pixels[y * cursor.width + x] = alpha << 24 | colour(format, pixel);
+            cursor.pixels[y * cursor.width + x] =
+                (pixel >> format->alpha & 0xff) << 24 | colour(format, pixel);
         }
     screen_define_cursor(g->screen, &cursor);
 }
