@@ -58,6 +58,7 @@ class Terminal:
         self.keys("stty -a | tr ' ;' '\\n\\n' | grep -x -E -e '-?(echo|icanon|isig|opost)' | xargs", "Enter")
         self.expect(r"\nisig icanon echo opost|\nopost isig icanon echo")
         self.keys("clear", "Enter")
+        self.expect(r"\Ashell>\s*\Z")
 
 
 def machine_of(terminal):
