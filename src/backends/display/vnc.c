@@ -2,7 +2,7 @@
  * vnc.c - a machine's screen for viewers of VNC: who listens, when the screen is looked at
  *
  * Theory of operation. Viewers ask for updates, so each gets as many as it has time for. While one
- * waits, the screen is refreshed 30 times a second, or 10 if nothing changed for a second; what
+ * waits, the screen is refreshed 40 times a second, or 10 if nothing changed for a second; what
  * changed is noted for each viewer in tiles (vnc_update.c), and its next update has all that is
  * noted by then. Pixels are copied with the machine lock held; packing them is the work of other
  * threads (vnc_encode.c). Without a viewer, and while none of them waits, nothing is done.
@@ -20,7 +20,7 @@
 #include "control/stream.h"
 #include "trapeze/machine.h"
 
-#define REFRESH_NS     (NANOSECONDS_PER_SECOND / 30)
+#define REFRESH_NS     (NANOSECONDS_PER_SECOND / 40)
 #define SLOW_NS        (NANOSECONDS_PER_SECOND / 10) /* after QUIET refreshes without a change */
 #define QUIET          30
 #define ENCODE_THREADS 2
