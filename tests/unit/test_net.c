@@ -153,21 +153,6 @@ static size_t make_ipv4(uint8_t *frame, uint8_t protocol, uint32_t source, uint3
     return 34 + bytes;
 }
 
-/* Ports and length; no checksum, which IPv4 allows. */
-static size_t make_udp(uint8_t *frame, uint32_t source, uint32_t target, unsigned from, unsigned to,
-                       const void *data, size_t bytes)
-{
-    size_t size = make_ipv4(frame, IPPROTO_UDP, source, target, bytes + 8);
-    uint8_t *udp = frame + 34;
-
-    memset(udp, 0, 8);
-    udp[0] = (uint8_t)(from >> 8), udp[1] = (uint8_t)from;
-    udp[2] = (uint8_t)(to >> 8), udp[3] = (uint8_t)to;
-    udp[4] = (uint8_t)((bytes + 8) >> 8), udp[5] = (uint8_t)(bytes + 8);
-    memcpy(udp + 8, data, bytes);
-    return size;
-}
-
 /* Is the sum of the pseudo header and the segment right? */
 static bool tcp_sum_is_right(const uint8_t *frame, size_t size)
 {
@@ -560,6 +545,21 @@ static void addresses_of_cards(void **state)
 /* ---- user networking ---- */
 
 #ifdef HAVE_SLIRP
+
+/* Ports and length; no checksum, which IPv4 allows. */
+static size_t make_udp(uint8_t *frame, uint32_t source, uint32_t target, unsigned from, unsigned to,
+                       const void *data, size_t bytes)
+{
+    size_t size = make_ipv4(frame, IPPROTO_UDP, source, target, bytes + 8);
+    uint8_t *udp = frame + 34;
+
+    memset(udp, 0, 8);
+    udp[0] = (uint8_t)(from >> 8), udp[1] = (uint8_t)from;
+    udp[2] = (uint8_t)(to >> 8), udp[3] = (uint8_t)to;
+    udp[4] = (uint8_t)((bytes + 8) >> 8), udp[5] = (uint8_t)(bytes + 8);
+    memcpy(udp + 8, data, bytes);
+    return size;
+}
 
 #define GUEST   0x0a00020fu
 #define GATEWAY 0x0a000202u

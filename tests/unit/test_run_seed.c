@@ -36,6 +36,7 @@ static const char *file_with(const char *name, const char *text)
     return path;
 }
 
+#ifdef HAVE_ARCHIVE
 /* The contents of a file in the root of an ISO 9660 image, by its number (ECMA-119, 8.4 and 9.1).
  */
 static char *read_from(int fd, unsigned wanted)
@@ -58,6 +59,7 @@ static char *read_from(int fd, unsigned wanted)
 }
 
 enum { META_DATA, USER_DATA }; /* the order in the root */
+#endif
 
 static int make(const char *user_data, const char *name, const char *key, struct error *err)
 {
@@ -68,6 +70,7 @@ static int make(const char *user_data, const char *name, const char *key, struct
     return run_make_seed(&seed, err);
 }
 
+#ifdef HAVE_ARCHIVE
 static json_t *meta_data_of(const char *user_data, const char *name, const char *key)
 {
     struct error err;
@@ -126,6 +129,7 @@ static void the_identity_follows_what_is_said(void **state)
     json_decref(same);
     json_decref(other);
 }
+#endif /* HAVE_ARCHIVE */
 
 static void the_user_is_who_logs_in(void **state)
 {
