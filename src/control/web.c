@@ -15,6 +15,7 @@
 #include "control/web.h"
 
 #include <errno.h>
+#include <stddef.h>
 
 #ifdef HAVE_MICROHTTPD
 
