@@ -55,6 +55,14 @@ static unsigned modes(const struct ata_drive *d, unsigned kind, unsigned there_a
     return there_are | 0x100u << (d->transfer_mode & 7);
 }
 
+/* On a cable of 80 wires: does device 0 answer for device 1, or has it seen that one? */
+static uint16_t reset_result(const struct ata_drive *d)
+{
+    if (d->port->unit)
+        return 0x6b00;
+    return d->port[1].drive ? 0x603b : 0x604b;
+}
+
 static void put_interface(struct ata_drive *d)
 {
     put_word(d, 49, 0x0f00); /* DMA, LBA, IORDY */
@@ -67,7 +75,7 @@ static void put_interface(struct ata_drive *d)
     if (d->bus->is_serial)
         put_word(d, 222, 0x103f); /* serial ATA, to 2.6 */
     else
-        put_word(d, 93, d->port->unit ? 0x6b00 : 0x604b); /* 80 wires */
+        put_word(d, 93, reset_result(d));
 }
 
 static void put_checksum(struct ata_drive *d)
