@@ -1,6 +1,6 @@
-"""modules.py - the generic kernel with some of its own modules and a shell, for tests of devices that it drives
+"""modules.py - a Debian kernel with some of its own modules and a shell, for tests of devices that it drives
 
-Skipped by can_run() without the generic kernel (tools/guest.sh generic).
+The generic kernel, unless another guest is named. Skipped by can_run() without it (tools/guest.sh GUEST).
 """
 import os
 import subprocess
@@ -9,30 +9,33 @@ import time
 import boot
 
 LIMIT_S = 600
-FOLDER = os.path.join(boot.CACHE, "generic")
 SHELL = """for m in $(cat /modules/list); do insmod /modules/$m.ko $(cat /modules/$m.options 2>/dev/null) || echo no module $m; done
 PS1='rea''dy> ' exec sh
 """
 
 
-def find(names):
+def path_of(name, guest="generic"):
+    return os.path.join(boot.CACHE, guest, name)
+
+
+def find(names, guest="generic"):
     found = {}
-    for folder, _, files in os.walk(FOLDER):
+    for folder, _, files in os.walk(path_of("", guest)):
         found.update({name[:-3]: os.path.join(folder, name) for name in files if name.endswith(".ko")})
     return {name: found[name] for name in names if name in found}
 
 
-def can_run(test, names, least=None):
+def can_run(test, names, least=None, guest="generic"):
     """least: how many there have to be; what is part of the kernel itself is no module."""
-    if os.path.exists(os.path.join(FOLDER, "vmlinuz")) and len(find(names)) >= (least or len(names)):
+    if os.path.exists(path_of("vmlinuz", guest)) and len(find(names, guest)) >= (least or len(names)):
         return True
-    print(f"{test}: {FOLDER} is not there; run tools/guest.sh generic")
+    print(f"{test}: {path_of('', guest)} is not there; run tools/guest.sh {guest}")
     return False
 
 
-def write_ramdisk(path, names, files):
+def write_ramdisk(path, names, files=(), guest="generic"):
     """An archive (cpio, newc) that goes over the guest's own. files: name, mode and bytes."""
-    found = find(names)
+    found = find(names, guest)
     entries = [("modules", 0o40755, b"")]
     for name, source in found.items():
         with open(source, "rb") as file:
@@ -50,20 +53,19 @@ def write_ramdisk(path, names, files):
 
 
 class Machine:
-    """names: modules, each after those that it needs."""
+    """names: modules, each after those that it needs; None: options say what starts."""
 
     def __init__(self, trapeze, folder, names, options, files=()):
         self.trapeze = trapeze
         self.socket = os.path.join(folder, "vm.sock")
-        ramdisk = os.path.join(folder, "modules.cpio")
-        write_ramdisk(ramdisk, names, files)
         self.deadline = time.monotonic() + LIMIT_S
-        self.console = boot.Console(
-            [trapeze, "run", "--kernel", os.path.join(FOLDER, "vmlinuz"), "--monitor", self.socket]
-            + ["--initrd", os.path.join(FOLDER, "initramfs.cpio"), "--initrd", ramdisk, *options]
-            + ["--append", "console=ttyS0 quiet rdinit=/shell"],
-            interactive=True,
-        )
+        command = [trapeze, "run", "--monitor", self.socket, *options]
+        if names is not None:
+            ramdisk = os.path.join(folder, "modules.cpio")
+            write_ramdisk(ramdisk, names, files)
+            command += ["--kernel", path_of("vmlinuz"), "--append", "console=ttyS0 quiet rdinit=/shell"]
+            command += ["--initrd", path_of("initramfs.cpio"), "--initrd", ramdisk]
+        self.console = boot.Console(command, interactive=True)
 
     def expect(self, pattern):
         if not self.console.wait_for(pattern, self.deadline):
