@@ -427,7 +427,7 @@ static int give(const struct connection *connection, const struct host_given *gi
 /* ---- trapeze device ---- */
 
 struct device_options {
-    const char *disk, *net;
+    const char *disk, *net, *device;
     bool json;
 };
 
@@ -440,6 +440,10 @@ const struct cli_option cli_device_add_options[] = {
      .argument = "FILE[,P=VALUE]...", .file = true, .help = "a disk, as with 'trapeze run --disk'"},
     {"net", .letter = 'N', .kind = CLI_TEXT, .offset = offsetof(struct device_options, net),
      .argument = "KIND[,P=VALUE]...", .help = "a network card, as with 'trapeze run --net'"},
+    {"device", .letter = 'd', .kind = CLI_TEXT, .offset = offsetof(struct device_options, device),
+     .argument = "NAME[,P=VALUE]...", .choices = cli_device_choices,
+     .help =
+         "a USB device, as with 'trapeze run --device': usb-kbd, usb-mouse, usb-tablet, usb-hub"},
     {"json", .kind = CLI_FLAG, .offset = offsetof(struct device_options, json),
      .help = "print the answer as it comes: JSON"},
     {.kind = CLI_END},
@@ -499,13 +503,14 @@ int cli_device_add_run(const struct cli_verb *verb, char **words)
 
     if (parsed == CLI_ANSWERED)
         return CLI_DONE;
-    if (parsed == 0 && !options.disk == !options.net)
-        parsed = error_set(&err, EINVAL, "give one of --disk and --net");
+    if (parsed == 0 && !options.disk + !options.net + !options.device != 2)
+        parsed = error_set(&err, EINVAL, "give one of --disk, --net and --device");
     if (parsed < 0)
         return cli_misused(verb, &err);
     connection.json = options.json;
-    request = json_pack("{s:s, s:o}", "command", "device-add", options.disk ? "disk" : "net",
-                        options.disk ? disk_json(options.disk) : json_string(options.net));
+    request = json_pack("{s:s, s:o*, s:s*, s:s*}", "command", "device-add", "disk",
+                        options.disk ? disk_json(options.disk) : NULL, "net", options.net, "device",
+                        options.device);
     if (open_connection(&connection, operands.items[0], &err) ||
         open_for(request, false, &given, &err) || give(&connection, &given, &err) ||
         ask(&connection, request, &err))

@@ -1034,8 +1034,8 @@ const struct cli_option cli_run_options[] = {
     {"usb", 0, CLI_TEXT, AT(usb), "on|off", .choices = run_usb_choices, .only_choices = true,
      .help =
          "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "
-         "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd and "
-         "usb-mouse are single ones, --disk FILE,if=usb is a stick)"},
+         "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd, "
+         "usb-mouse and usb-hub are single ones, --disk FILE,if=usb is a stick)"},
 
     {"Control", .kind = CLI_HEADING},
     {"monitor", 'M', CLI_TEXT, AT(monitor), "SOCKET", .file = true,

@@ -52,6 +52,8 @@ void run_print_stats(struct machine *machine, const char *form);
 /* The class that a device's description begins with; NULL with err. */
 const struct device_class *run_find_class(const char *text, struct error *err);
 int run_add_device(struct machine *machine, const char *text, struct error *err);
+/* On a USB port of a running machine, until device_free(). NULL with err. */
+struct device *run_plug_usb(struct machine *machine, const char *text, struct error *err);
 /* One of them ends with ",help": its properties were printed. */
 bool run_answer_device_help(const struct cli_texts *devices);
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.

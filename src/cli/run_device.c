@@ -61,20 +61,20 @@ const char *run_take_text(char *properties, const char *key, char *out, size_t o
     return NULL;
 }
 
-int run_add_device(struct machine *machine, const char *text, struct error *err)
+/* NULL with err. */
+static struct device *add_device(struct machine *machine, const struct device_class *class,
+                                 const char *text, struct error *err)
 {
-    const struct device_class *class = run_find_class(text, err);
     const char *comma = strchr(text, ',');
     char *properties = strdup(comma ? comma + 1 : "");
-    struct device *dev;
+    struct device *dev = NULL;
     char id[32];
     int result = -EINVAL;
 
     if (class && properties) {
         const char *chosen_id = run_take_property(properties, "id=", id);
 
-        result = run_is_usb(class->name) ? run_need_usb(machine, err) : 0;
-        dev = result ? NULL : device_new(machine, class, chosen_id, err);
+        dev = device_new(machine, class, chosen_id, err);
         result = dev ? 0 : -EINVAL;
         if (dev && *properties)
             result = properties_parse(class->properties, dev, properties, err);
@@ -84,9 +84,34 @@ int run_add_device(struct machine *machine, const char *text, struct error *err)
             pc_wire_added(machine, dev);
     }
     free(properties);
-    if (result)
-        error_prefix(err, "--device %s: ", text);
-    return result;
+    if (!result)
+        return dev;
+    error_prefix(err, "--device %s: ", text);
+    device_free(dev);
+    return NULL;
+}
+
+int run_add_device(struct machine *machine, const char *text, struct error *err)
+{
+    const struct device_class *class = run_find_class(text, err);
+
+    if (class && run_is_usb(class->name) && run_need_usb(machine, err))
+        return -EINVAL;
+    return add_device(machine, class, text, err) ? 0 : -EINVAL;
+}
+
+struct device *run_plug_usb(struct machine *machine, const char *text, struct error *err)
+{
+    const struct device_class *class = run_find_class(text, err);
+
+    if (!class)
+        return NULL;
+    if (!run_is_usb(class->name) || !strcmp(class->name, "usb-storage")) {
+        error_set(err, ENOTSUP, "%s: only devices on USB ports come and go; disks with --disk",
+                  class->name);
+        return NULL;
+    }
+    return add_device(machine, class, text, err);
 }
 
 bool run_answer_device_help(const struct cli_texts *devices)

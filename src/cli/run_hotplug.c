@@ -3,7 +3,8 @@
  *
  * A card goes into the slot of an empty root port. To take it out the guest is asked, by the slot's
  * button; when it has switched the slot off, the card and its backend go, on the main loop. By
- * force they go at once. A USB stick needs no slot, and goes at once in any case.
+ * force they go at once. A stick, or another device on a USB port, needs no slot, and goes at once
+ * in any case.
  */
 #include "cli/run.h"
 
@@ -32,8 +33,8 @@ struct run_plug {
     struct device *dev;
     struct block **disk; /* where it is kept, or NULL */
     struct net **net;
-    bool is_stick; /* it sits on a USB port */
-    bool leaving;  /* take_out() will be called */
+    bool is_usb;  /* it sits on a USB port */
+    bool leaving; /* take_out() will be called */
     struct run_plug *next;
 };
 
@@ -66,18 +67,35 @@ int run_add_ports(struct machine *machine, unsigned count, struct error *err)
 
 /* ---- plugging ---- */
 
-static int plug_in(void *opaque, bool is_disk, const char *text, const char **out_id,
+static struct device *plug_device(struct run_plug *plug, enum monitor_plug what, const char *text,
+                                  const char *place, struct error *err)
+{
+    struct run_hotplug *hotplug = plug->hotplug;
+
+    switch (what) {
+    case MONITOR_PLUG_DISK:
+        return run_plug_disk(hotplug->media, hotplug->machine, text, place, &plug->disk, err);
+    case MONITOR_PLUG_NET:
+        return run_plug_card(hotplug->networks, hotplug->machine, text, &hotplug->cards, place,
+                             &plug->net, err);
+    default:
+        return run_plug_usb(hotplug->machine, text, err);
+    }
+}
+
+static int plug_in(void *opaque, enum monitor_plug what, const char *text, const char **out_id,
                    struct error *err)
 {
     struct run_hotplug *hotplug = opaque;
-    bool is_stick = is_disk && run_is_stick(text);
-    struct device *port = is_stick ? NULL : pcie_port_find_empty(hotplug->machine);
+    bool is_stick = what == MONITOR_PLUG_DISK && run_is_stick(text);
+    bool is_usb = is_stick || what == MONITOR_PLUG_DEVICE;
+    struct device *port = is_usb ? NULL : pcie_port_find_empty(hotplug->machine);
     struct run_plug *plug;
     char place[40];
 
-    if (is_stick ? !hotplug->is_allowed : !port)
+    if (is_usb ? is_stick && !hotplug->is_allowed : !port)
         return error_set(err, ENOSPC, "there is no empty slot; 'trapeze run --hotplug N' has N");
-    if (is_stick && !usb_find_controller(hotplug->machine))
+    if (is_usb && !usb_find_controller(hotplug->machine))
         return error_set(err, ENODEV,
                          "there is no USB controller; 'trapeze run --device xhci' has one");
     plug = calloc(1, sizeof(*plug));
@@ -85,16 +103,13 @@ static int plug_in(void *opaque, bool is_disk, const char *text, const char **ou
         return error_set(err, ENOMEM, "out of memory");
     snprintf(place, sizeof(place), "%s/", port ? port->id : "");
     plug->hotplug = hotplug;
-    plug->is_stick = is_stick;
-    plug->dev = is_disk
-                    ? run_plug_disk(hotplug->media, hotplug->machine, text, place, &plug->disk, err)
-                    : run_plug_card(hotplug->networks, hotplug->machine, text, &hotplug->cards,
-                                    place, &plug->net, err);
+    plug->is_usb = is_usb;
+    plug->dev = plug_device(plug, what, text, place, err);
     if (!plug->dev) {
         free(plug);
         return -EINVAL;
     }
-    if (!is_stick)
+    if (!is_usb)
         pci_power_on(pci_function_of(plug->dev));
     plug->next = hotplug->plugs;
     hotplug->plugs = plug;
@@ -147,7 +162,7 @@ static int plug_out(void *opaque, const char *id, bool by_force, struct error *e
                          id);
     if (plug->leaving)
         return error_set(err, EBUSY, "'%s' is being taken out", id);
-    if (!by_force && !plug->is_stick)
+    if (!by_force && !plug->is_usb)
         return pcie_port_press_button(pcie_port_of(pci_function_of(plug->dev)), slot_is_off, plug,
                                       err);
     take_out(plug);

@@ -305,8 +305,9 @@ static struct device *find_controller(struct machine *machine, const char *class
 
 /* What is taken out of --disk and --cdrom: the rest is block_open()'s. */
 struct drive_options {
-    char interface[32], serial[32], boot_index[32], transitional[32];
+    char interface[32], serial[32], boot_index[32], transitional[32], bus[32];
     const char *chosen_interface, *chosen_serial, *chosen_boot_index, *chosen_transitional;
+    const char *chosen_bus;
 };
 
 static void take_options(char *text, struct drive_options *options)
@@ -315,6 +316,7 @@ static void take_options(char *text, struct drive_options *options)
     options->chosen_serial = run_take_property(text, "serial=", options->serial);
     options->chosen_boot_index = run_take_property(text, "bootindex=", options->boot_index);
     options->chosen_transitional = run_take_property(text, "transitional=", options->transitional);
+    options->chosen_bus = run_take_property(text, "bus=", options->bus);
 }
 
 bool run_is_stick(const char *text)
@@ -337,6 +339,7 @@ static bool set_up(struct device *dev, const struct drive_options *options, cons
     return !(options->chosen_serial && device_set(dev, "serial", options->chosen_serial, err)) &&
            !(options->chosen_transitional &&
              device_set(dev, "transitional", options->chosen_transitional, err)) &&
+           !(options->chosen_bus && device_set(dev, "bus", options->chosen_bus, err)) &&
            !(place && !run_is_usb(dev->class->name) && device_set(dev, "addr", place, err)) &&
            !run_set_boot_index(dev, kind, options->chosen_boot_index, err) &&
            !device_set_pointer(dev, "drive", disk, err);
@@ -371,8 +374,8 @@ static struct device *plug_in(struct machine *machine, const struct drive_option
 }
 
 /*
- * "FILE[,if=INTERFACE][,serial=TEXT][,bootindex=N][,transitional=on][,PROPERTY=VALUE]..."; place:
- * on the PCI bus, NULL: anywhere. What failed leaves nothing behind but *out_disk.
+ * "FILE[,if=INTERFACE][,serial=TEXT][,bootindex=N][,transitional=on][,bus=ID][,PROPERTY=VALUE]...";
+ * place: on the PCI bus, NULL: anywhere. What failed leaves nothing behind but *out_disk.
  */
 static struct device *add_drive(const struct run_media *media, struct machine *machine,
                                 const char *text, bool cd, const char *place,

@@ -362,12 +362,14 @@ const struct cli_verb cli_verbs[] = {
     },
     {
         .name = "device add",
-        .summary = "put a disk or a network card into a running machine",
+        .summary = "put a disk, network card or USB device into a running machine",
         .operands = "SOCKET|NAME",
-        .description = "The machine runs with --name NAME or --monitor SOCKET and --hotplug N. "
-                       "Prints the id of "
-                       "the device, which 'trapeze device remove' takes. A USB stick "
-                       "(--disk FILE,if=usb) needs no slot, but a USB controller.",
+        .description =
+            "The machine runs with --name NAME or --monitor SOCKET and --hotplug N. "
+            "Prints the id of "
+            "the device, which 'trapeze device remove' takes. A USB stick "
+            "(--disk FILE,if=usb) or another USB device (--device usb-mouse) needs no slot, "
+            "but a USB controller, and goes at once.",
         .options = cli_device_add_options,
         .min_operands = 1,
         .max_operands = 1,

@@ -35,8 +35,9 @@ void monitor_free(struct monitor *monitor); /* NULL is fine */
  * the guest
  * (*out_asked), unless by_force. What add() and change() open may have been given (host/given.h).
  */
+enum monitor_plug { MONITOR_PLUG_DISK, MONITOR_PLUG_NET, MONITOR_PLUG_DEVICE };
 struct monitor_hotplug {
-    int (*add)(void *opaque, bool is_disk, const char *text, const char **out_id,
+    int (*add)(void *opaque, enum monitor_plug what, const char *text, const char **out_id,
                struct error *err);
     int (*remove)(void *opaque, const char *id, bool by_force, struct error *err);
     int (*change)(void *opaque, const char *id, const char *text, bool by_force,

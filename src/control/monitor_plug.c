@@ -44,16 +44,24 @@ static void end_use(struct monitor_client *client)
 int monitor_run_device_add(struct call *call, struct error *err)
 {
     struct monitor *monitor = plugger(call, err);
-    const char *disk = call_text(call, "disk"), *net = call_text(call, "net"), *id;
+    static const char *const names[] = {"disk", "net", "device"}; /* by enum monitor_plug */
+    const char *text = NULL, *id;
+    enum monitor_plug what = MONITOR_PLUG_DISK;
+    unsigned count = 0;
     int result;
 
     if (!monitor || call_expect_alive(call, err))
         return -ENOTSUP;
-    if (!disk == !net)
-        return error_set(err, EINVAL, "device-add needs one of 'disk' and 'net'");
+    for (unsigned n = 0; n < 3; n++)
+        if (call_text(call, names[n])) {
+            text = call_text(call, names[n]);
+            what = (enum monitor_plug)n;
+            count++;
+        }
+    if (count != 1)
+        return error_set(err, EINVAL, "device-add needs one of 'disk', 'net' and 'device'");
     host_use(&call->client->given);
-    result =
-        monitor->hotplug->add(monitor->hotplug_opaque, disk != NULL, disk ? disk : net, &id, err);
+    result = monitor->hotplug->add(monitor->hotplug_opaque, what, text, &id, err);
     end_use(call->client);
     if (!result)
         call_set(call, "device", monitor_string(id));

@@ -36,9 +36,31 @@ class Machine(modules.Machine):
         options = ["--hotplug", "1", "--usb", "on", "--device", "usb-mouse"]
         super().__init__(trapeze, folder, MODULES, options)
 
-    def plug(self, stick):
-        self.client("device", "add", self.socket, "--disk", f"{stick},if=usb,serial=STICK-1")
+    def plug(self, stick, *properties):
+        self.client("device", "add", self.socket, "--disk", ",".join([stick, "if=usb", "serial=STICK-1", *properties]))
         self.wait("test -b /dev/sda")
+
+
+def use_hub(machine, stick):
+    """Hubs, a keyboard and a stick behind them, come and go."""
+    machine.client("device", "add", machine.socket, "--device", "usb-hub")
+    machine.client("device", "add", machine.socket, "--device", "usb-hub,bus=usb-hub,port=8")
+    machine.wait("test $(cat /sys/bus/usb/devices/*/product | grep -c 'USB hub') = 2")
+    machine.client("device", "add", machine.socket, "--device", "usb-kbd,bus=usb-hub-2")
+    machine.wait("test $(grep -c 'Name=.Trapeze USB' /proc/bus/input/devices) = 4")
+    machine.shell("cat /sys/bus/usb/devices/1-*.8.1/product", "USB keyboard")
+    machine.client("device", "add", machine.socket, "--device", "usb-mouse,bus=usb-hub")
+    machine.wait("test $(grep -c 'Name=.Trapeze USB' /proc/bus/input/devices) = 5")
+    machine.plug(stick, "bus=usb-hub-2")
+    machine.shell("cat /sys/bus/usb/devices/1-*.8.2/speed", r"\s480\s")
+    machine.shell("tar tf /dev/sda", r"\snew\s")
+    machine.shell("for e in /dev/input/event*; do cat $e >>/tmp/keys & done; sleep 0.5", "")
+    machine.client("type", machine.socket, "hello")
+    machine.shell("sleep 0.5; test -s /tmp/keys && echo ty'ped'", "typed")
+    machine.client("device", "remove", machine.socket, "usb-kbd-2")
+    machine.wait("test $(grep -c 'Name=.Trapeze USB' /proc/bus/input/devices) = 4")
+    machine.client("device", "remove", machine.socket, "usb-hub")  # with all that is on it
+    machine.wait("test $(grep -c 'Name=.Trapeze USB' /proc/bus/input/devices) = 3 && ! test -e /dev/sda")
 
 
 def main():
@@ -66,6 +88,9 @@ def main():
                 boot.fail(machine.console, "what the guest wrote is not on the stick")
         machine.plug(stick)
         machine.shell("tar tf /dev/sda", r"\snew\s")
+        machine.client("device", "remove", machine.socket, "usb-storage")
+        machine.wait("! test -e /dev/sda")
+        use_hub(machine, stick)
         machine.power_off()
     return 0
 

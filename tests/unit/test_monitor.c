@@ -603,13 +603,17 @@ static void events_are_for_those_who_ask(void **state)
 
 static char added[64], removed[64], changed[64];
 
-static int add_one(void *opaque, bool is_disk, const char *text, const char **out_id,
+static int add_one(void *opaque, enum monitor_plug what, const char *text, const char **out_id,
                    struct error *err)
 {
     assert_ptr_equal(opaque, added);
     if (strcmp(text, "bad") == 0)
         return error_set(err, EINVAL, "it is bad");
-    snprintf(added, sizeof(added), "%s %s", is_disk ? "disk" : "net", text);
+    snprintf(added, sizeof(added), "%s %s",
+             what == MONITOR_PLUG_DISK  ? "disk"
+             : what == MONITOR_PLUG_NET ? "net"
+                                        : "device",
+             text);
     *out_id = "new-one";
     return 0;
 }
