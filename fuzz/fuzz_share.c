@@ -3,7 +3,7 @@
  *
  * Steps are messages whose arguments are of the right kind but any value, or bytes as they are.
  * Claims: each is answered within the room that there was; what a link in the folder leads to
- * stays as it is.
+ * stays as it is; what is open is saved and loaded, also what a hostile state has open.
  */
 #include <fcntl.h>
 #include <ftw.h>
@@ -95,6 +95,28 @@ static void step(struct share_server *server, struct fuzz_input *in)
     FUZZ_CLAIM(size >= 7 && size <= room && size == get_le32(answer));
 }
 
+static struct state_buffer save_and_load(struct share_server *server)
+{
+    struct state_buffer saved = {0};
+
+    FUZZ_CLAIM(share_server_save(server, &saved) == 0);
+    FUZZ_CLAIM(share_server_load(server, saved.data, saved.size_bytes) == 0);
+    return saved;
+}
+
+/* What could not be opened again stays lost. */
+static void check_state(struct share_server *server)
+{
+    struct state_buffer first, second;
+
+    free(save_and_load(server).data);
+    first = save_and_load(server);
+    second = save_and_load(server);
+    FUZZ_CLAIM(first.size_bytes == second.size_bytes);
+    free(first.data);
+    free(second.data);
+}
+
 static int remove_it(const char *path, const struct stat *st, int kind, struct FTW *place)
 {
     (void)st;
@@ -159,8 +181,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     share_server_answer(server, &message, 1, &room, 1);
     message = (struct io_piece){(void *)attach, 23};
     share_server_answer(server, &message, 1, &room, 1);
-    for (unsigned n = 0; n < 200 && in.left; n++)
-        step(server, &in);
+    for (unsigned n = 0; n < 200 && in.left; n++) {
+        uint8_t what = *in.data;
+
+        if (what == 0xfd) { /* the rest is a state */
+            share_server_load(server, in.data + 1, in.left - 1);
+            in.left = 0;
+        }
+        if (what == 0xfd || what == 0xfe)
+            check_state(server);
+        if (what == 0xfe)
+            fuzz_take(&in, 1);
+        else if (in.left)
+            step(server, &in);
+    }
     share_server_free(server);
     close(folder_fd);
     close(proc_fd);

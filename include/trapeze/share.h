@@ -16,6 +16,7 @@
 #include "trapeze/error.h"
 #include "trapeze/io_piece.h"
 #include "trapeze/property.h"
+#include "trapeze/state.h"
 
 struct loop;
 struct memory;
@@ -59,6 +60,15 @@ void share_wait_a_little(struct share *share);
 void share_drain(struct share *share);
 /* The guest begins anew: nothing is open any more. Nothing may be under way. */
 void share_forget(struct share *share);
+
+/*
+ * What the guest has open, for a saved state: bytes of its own, appended to out, which is empty.
+ * share_load() takes what may be hostile, and opens it again instead of what is open; a message to
+ * what is not there any more ends with ESTALE. 0 or -errno; then nothing is open.
+ */
+#define SHARE_MAX_STATE (64u << 20)
+int share_save(struct share *share, struct state_buffer *out, struct error *err);
+int share_load(struct share *share, const struct state_buffer *saved, struct error *err);
 
 /* The properties of a description, for help texts. */
 extern const struct property share_properties[];

@@ -114,6 +114,8 @@ struct state_buffer {
     uint8_t *data;
     size_t size_bytes, capacity_bytes;
 };
+/* Room for size more bytes. NULL: out of memory. */
+uint8_t *state_buffer_add(struct state_buffer *buffer, size_t size);
 
 /* One more element, of zeros, which is valid until the next call. NULL: out of memory. */
 void *state_list_add(struct state_list *list, size_t element_size);

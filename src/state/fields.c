@@ -200,8 +200,7 @@ static void store_element(const struct state_field *field, void *element, uint64
 
 /* ---- writing ---- */
 
-/* Room for size more bytes, or NULL. */
-static uint8_t *buffer_add(struct state_buffer *out, size_t size)
+uint8_t *state_buffer_add(struct state_buffer *out, size_t size)
 {
     if (out->capacity_bytes - out->size_bytes < size) {
         size_t capacity = out->capacity_bytes ? out->capacity_bytes : 256;
@@ -222,7 +221,7 @@ static uint8_t *buffer_add(struct state_buffer *out, size_t size)
 
 static int put_le(struct state_buffer *out, uint64_t value, size_t size)
 {
-    uint8_t *bytes = buffer_add(out, size);
+    uint8_t *bytes = state_buffer_add(out, size);
 
     if (!bytes)
         return -ENOMEM;
@@ -258,7 +257,7 @@ static int put_head(struct state_buffer *out, enum code code, const char *name, 
 
     if (length > NAME_MAX_BYTES || put_le(out, code, 1) || put_le(out, length, 1))
         return -ENOMEM;
-    bytes = buffer_add(out, length);
+    bytes = state_buffer_add(out, length);
     if (!bytes)
         return -ENOMEM;
     memcpy(bytes, name, length);
@@ -287,7 +286,7 @@ static int save_struct(const struct state_field *field, const void *element,
 
 static int save_blob(const struct state_buffer *blob, struct state_buffer *out)
 {
-    uint8_t *bytes = blob->size_bytes ? buffer_add(out, blob->size_bytes) : NULL;
+    uint8_t *bytes = blob->size_bytes ? state_buffer_add(out, blob->size_bytes) : NULL;
 
     if (bytes)
         memcpy(bytes, blob->data, blob->size_bytes);
@@ -530,7 +529,7 @@ static int load_blob(const struct state_field *field, struct state_buffer *blob,
         return 0;
     }
     blob->size_bytes = 0;
-    has_room = !size || buffer_add(blob, size);
+    has_room = !size || state_buffer_add(blob, size);
     blob->size_bytes = before;
     return has_room ? 0 : error_set(contents->err, ENOMEM, "out of memory for '%s'", field->name);
 }

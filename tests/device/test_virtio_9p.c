@@ -132,6 +132,29 @@ static void messages_are_answered_on_packed_rings(void **state)
     messages_are_answered_on(VIRTIO_F_RING_PACKED | VIRTIO_F_EVENT_IDX);
 }
 
+static void fids_are_state(void **state)
+{
+    const struct state_table *table = &f.dev->class->state;
+    struct state_buffer saved = {0};
+    struct error err = {0};
+    uint8_t *at;
+
+    (void)state;
+    start(1);
+    assert_int_equal(ASK(version), 101);
+    assert_int_equal(ASK(attach), 105);
+    device_test_round_trip(f.t, f.dev);
+    assert_int_equal(ASK(getattr), 25);
+    assert_int_equal(state_save(table, f.dev, &saved, &err), 0);
+    at = memmem(saved.data, saved.size_bytes, "\x04open", 5);
+    assert_non_null(at);
+    at[5 + 8 + 4 + 4] = 9; /* behind its head, the session, and the fid's number: no such kind */
+    assert_int_equal(state_load(table, f.dev, saved.data, saved.size_bytes, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "it cannot have open what is saved"));
+    assert_int_equal(ASK(getattr), 25); /* nothing has changed */
+    free(saved.data);
+}
+
 static void a_reset_forgets_fids(void **state)
 {
     (void)state;
@@ -200,6 +223,7 @@ int main(void)
         TEST(configuration_has_the_tag),
         TEST(messages_are_answered),
         TEST(messages_are_answered_on_packed_rings),
+        TEST(fids_are_state),
         TEST(a_reset_forgets_fids),
         TEST(a_reset_waits_for_what_is_under_way),
         TEST(a_chain_without_room_breaks_the_device),

@@ -472,6 +472,115 @@ static void read_only_is_read_only(void **state)
     check_host_file(path_of("file"), "text");
 }
 
+/* ---- state ---- */
+
+/* Another server has open what this one has. */
+static int move_to_another_server(bool read_only)
+{
+    struct state_buffer saved = {0};
+    int status;
+
+    assert_int_equal(share_server_save(f.server, &saved), 0);
+    share_server_free(f.server);
+    f.server = share_server_new(f.folder_fd, f.proc_fd, read_only);
+    status = share_server_load(f.server, saved.data, saved.size_bytes);
+    free(saved.data);
+    return status;
+}
+
+static int read_at(unsigned fid, uint64_t offset, const char *expected)
+{
+    int status = ask(READ, "wqw", fid, offset, 100u);
+
+    if (!status) {
+        assert_int_equal(get_le32(f.in + 7), strlen(expected));
+        assert_memory_equal(f.in + 11, expected, strlen(expected));
+    }
+    return status;
+}
+
+static void what_is_open_is_state(void **state)
+{
+    int folder = f.folder_fd;
+
+    (void)state;
+    assert_int_equal(mkdir(path_of("dir"), 0700), 0);
+    host_file(path_of("dir/file"), "contents");
+    assert_int_equal(walk(ROOT, 1, "dir"), 0);
+    assert_int_equal(walk(1, 2, "file"), 0);
+    assert_int_equal(ask(WALK, "wwh", 2u, 3u, 0), 0);
+    assert_int_equal(ask(LOPEN, "ww", 2u, O_RDWR), 0);
+    assert_int_equal(create(4, "removed", O_RDWR, 0600), 0);
+    assert_int_equal(unlink(path_of("removed")), 0);
+    assert_int_equal(create(5, "renamed", O_WRONLY, 0600), 0);
+    assert_int_equal(renameat(AT_FDCWD, path_of("renamed"), folder, "dir/now here"), 0);
+    assert_int_equal(symlink("dir", path_of("link")), 0);
+    assert_int_equal(walk(ROOT, 6, "link"), 0);
+    assert_int_equal(create(7, "replaced", O_RDONLY, 0600), 0);
+    assert_int_equal(ask(WALK, "wwh", ROOT, 8u, 0), 0);
+    assert_int_equal(ask(LOPEN, "ww", 8u, O_RDONLY), 0); /* a folder */
+    assert_int_equal(ask(XATTRWALK, "wwt", 1u, 9u, ""), 0);
+    assert_int_equal(create(10, "deleted (deleted)", O_RDONLY, 0600), 0);
+
+    assert_int_equal(unlink(path_of("replaced")), 0);
+    assert_int_equal(mkdir(path_of("replaced"), 0700), 0);
+    assert_int_equal(move_to_another_server(false), 0);
+    assert_int_equal(read_at(2, 3, "tents"), 0);
+    assert_int_equal(ask(WRITE, "wqd", 2u, (uint64_t)0, "C"), 0);
+    check_host_file(path_of("dir/file"), "Contents");
+    assert_int_equal(ask(LOPEN, "ww", 3u, O_RDONLY), 0);
+    assert_int_equal(ask(WRITE, "wqd", 5u, (uint64_t)0, "text"), 0);
+    check_host_file(path_of("dir/now here"), "text");
+    assert_int_equal(read_at(5, 0, ""), EBADF); /* as it was opened */
+    assert_int_equal(ask(READLINK, "w", 6u), 0);
+    assert_int_equal(ask(READDIR, "wqw", 8u, (uint64_t)0, 1000u), 0);
+    assert_int_equal(read_at(10, 0, ""), 0);
+    assert_int_equal(walk(1, 20, "file"), 0);
+    for (unsigned n = 0; n < 3; n++) {
+        static const unsigned lost[] = {4, 7, 9};
+
+        assert_int_equal(read_at(lost[n], 0, ""), ESTALE);
+        assert_int_equal(ask(GETATTR, "wq", lost[n], (uint64_t)0x7ff), ESTALE);
+        assert_int_equal(ask(WALK, "wwh", lost[n], 30u, 0), ESTALE);
+        assert_int_equal(ask(n ? CLUNK : REMOVE, "w", lost[n]), ESTALE);
+        assert_int_equal(ask(CLUNK, "w", lost[n]), EBADF);
+    }
+    assert_int_equal(move_to_another_server(true), -EINVAL); /* it changes nothing */
+    assert_int_equal(ask(GETATTR, "wq", ROOT, (uint64_t)0x7ff), EPROTO);
+}
+
+static int load_bytes(const char *bytes, size_t size)
+{
+    return share_server_load(f.server, (const uint8_t *)bytes, size);
+}
+
+static void hostile_states_are_refused(void **state)
+{
+#define HEAD               "\0\0\1\0"
+#define RECORD(kind, flag) "\1\0\0\0" kind "\0\x40\0\0" flag "\0\0\0"
+#define LOAD(bytes)        load_bytes(bytes, sizeof(bytes) - 1)
+
+    (void)state;
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\0\0"), 0);
+    assert_int_equal(ask(GETATTR, "wq", 1u, (uint64_t)0x7ff), 0); /* the folder itself */
+    assert_int_equal(LOAD(""), -EINVAL);
+    assert_int_equal(LOAD("\0\0\0\1"), -EINVAL);
+    assert_int_equal(LOAD(HEAD "\1"), -EINVAL);
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\1\0"), -EINVAL);
+    assert_int_equal(LOAD(HEAD RECORD("\2", "\0") "\0\0"), -EINVAL);   /* a value */
+    assert_int_equal(LOAD(HEAD RECORD("\1", "\3") "\0\0"), -EINVAL);   /* how? */
+    assert_int_equal(LOAD(HEAD RECORD("\1", "\x40") "\0\0"), -EINVAL); /* to be made */
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\2\0.."), -EINVAL);
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\2\0/a"), -EINVAL);
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\2\0a/"), -EINVAL);
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\4\0a/.b\0"), -EINVAL);
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\0\0" RECORD("\0", "\0") "\0\0"), -EINVAL);
+    assert_int_equal(ask(GETATTR, "wq", 1u, (uint64_t)0x7ff), EPROTO);
+    assert_int_equal(symlink("/etc", path_of("out")), 0);
+    assert_int_equal(LOAD(HEAD RECORD("\0", "\0") "\3\0out"), 0); /* no folder, but a link */
+    assert_int_equal(ask(GETATTR, "wq", 1u, (uint64_t)0x7ff), ESTALE);
+}
+
 static void sizes_that_lie_are_errors(void **state)
 {
     (void)state;
@@ -569,6 +678,8 @@ int main(void)
         TEST(a_folder_is_listed_piece_by_piece),
         TEST(only_attributes_of_users_are_seen),
         TEST(read_only_is_read_only),
+        TEST(what_is_open_is_state),
+        TEST(hostile_states_are_refused),
         TEST(sizes_that_lie_are_errors),
         TEST(landlock_keeps_the_process_in),
         TEST(a_namespace_keeps_the_process_in),

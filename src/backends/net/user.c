@@ -587,25 +587,21 @@ static void read_name_server(struct user *s)
 
 static ssize_t append(const void *bytes, size_t size, void *opaque)
 {
-    struct state_buffer *out = opaque;
+    uint8_t *to = state_buffer_add(opaque, size);
 
-    if (size > NET_MAX_STATE - out->size_bytes)
+    if (!to)
         return -1;
-    memcpy(out->data + out->size_bytes, bytes, size);
-    out->size_bytes += size;
+    memcpy(to, bytes, size);
     return (ssize_t)size;
 }
 
 static int user_save(struct net *net, struct state_buffer *out, struct error *err)
 {
-    uint8_t *data =
-        out->capacity_bytes < NET_MAX_STATE ? realloc(out->data, NET_MAX_STATE) : out->data;
+    uint8_t *version = state_buffer_add(out, VERSION_BYTES);
 
-    if (!data)
+    if (!version)
         return error_set(err, ENOMEM, "out of memory");
-    *out = (struct state_buffer){.data = data, .capacity_bytes = NET_MAX_STATE};
-    put_le32(data, (uint32_t)slirp_state_version());
-    out->size_bytes = VERSION_BYTES;
+    put_le32(version, (uint32_t)slirp_state_version());
     slirp_state_save(user_of(net)->slirp, append, out);
     return 0;
 }

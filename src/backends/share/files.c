@@ -87,7 +87,8 @@ static int host_flags(uint64_t guest)
 }
 
 /* The fid is an open file from now on. */
-static int set_open(struct share_call *call, int fd, struct share_node *parent, const char *name)
+static int set_open(struct share_call *call, int fd, int flags, struct share_node *parent,
+                    const char *name)
 {
     struct share_node *node;
     struct stat st;
@@ -98,7 +99,7 @@ static int set_open(struct share_call *call, int fd, struct share_node *parent, 
         close(fd);
         return -code;
     }
-    node = share_node_new(NODE_OPEN, fd, st.st_mode & S_IFMT, parent, name);
+    node = share_node_new_open(fd, flags, st.st_mode & S_IFMT, parent, name);
     if (!node)
         return -ENOMEM;
     share_put_qid(call, &st);
@@ -116,7 +117,7 @@ int share_answer_lopen(struct share_call *call)
     if (call->server->read_only && flags & (O_ACCMODE | O_TRUNC))
         return -EROFS;
     fd = share_node_open(call->server, node, flags);
-    return fd < 0 ? fd : set_open(call, fd, node->parent, node->name);
+    return fd < 0 ? fd : set_open(call, fd, flags, node->parent, node->name);
 }
 
 /* One that is there may be a link or a pipe: it is looked at before it is opened. */
@@ -151,7 +152,7 @@ int share_answer_lcreate(struct share_call *call)
         fd = -errno;
     if (fd == -EEXIST && !(wanted & GUEST_CREATE_ONLY))
         fd = open_existing(call, folder, name, flags);
-    return fd < 0 ? fd : set_open(call, fd, folder, name);
+    return fd < 0 ? fd : set_open(call, fd, flags, folder, name);
 }
 
 /* ---- Tread, Twrite, Tfsync ---- */

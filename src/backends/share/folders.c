@@ -87,6 +87,8 @@ static int check_place(const struct share_node *node)
 {
     struct stat now, found;
 
+    if (node->kind == NODE_LOST)
+        return -ESTALE;
     if (node->kind == NODE_ATTRIBUTE || node->kind == NODE_NEW_VALUE)
         return -EBADF;
     if (!node->parent)

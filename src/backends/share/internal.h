@@ -20,7 +20,10 @@ enum node_kind {
     NODE_OPEN,      /* a regular file or a folder, open for reading or writing */
     NODE_ATTRIBUTE, /* the value of an extended attribute, to be read */
     NODE_NEW_VALUE, /* the same, being written: set when its fid goes */
+    NODE_LOST,      /* was open when the machine was saved, and could not be opened again */
 };
+
+#define SHARE_OPEN_FLAGS (O_ACCMODE | O_SYNC) /* that an open node keeps */
 
 /* What fids stand for, several of them perhaps. Nothing but a new value changes in it. */
 struct share_node {
@@ -32,7 +35,7 @@ struct share_node {
     char *name;
     uint8_t *value; /* of an attribute */
     size_t value_bytes, filled;
-    int flags;
+    int flags; /* of an open node, SHARE_OPEN_FLAGS; of a new value, fsetxattr()'s */
 };
 
 struct share_fid {
@@ -81,6 +84,8 @@ void share_put64(struct share_call *call, uint64_t value);
 void share_put_text(struct share_call *call, const char *text, size_t size);
 void share_put_qid(struct share_call *call, const struct stat *st);
 
+/* Can it be a step down? */
+bool share_is_name(const char *text);
 struct share_fid *share_find_fid(struct share_server *server, uint32_t number);
 /* The fid takes the caller's reference, whatever happens. It is new, or another's so far. */
 int share_set_fid(struct share_server *server, uint32_t number, struct share_node *node);
@@ -92,6 +97,9 @@ void share_drop_fid(struct share_server *server, struct share_fid *fid);
 /* fd (taken over) is -1 of attributes. NULL: no memory. */
 struct share_node *share_node_new(enum node_kind kind, int fd, mode_t type,
                                   struct share_node *parent, const char *name);
+/* The same of an open file or folder. */
+struct share_node *share_node_new_open(int fd, int flags, mode_t type, struct share_node *parent,
+                                       const char *name);
 struct share_node *share_node_get(struct share_node *node);
 void share_node_put(struct share_node *node); /* NULL is fine */
 /* What name in a folder is. 0 and one reference, or -errno. */

@@ -36,6 +36,16 @@ struct share_node *share_node_new(enum node_kind kind, int fd, mode_t type,
     return node;
 }
 
+struct share_node *share_node_new_open(int fd, int flags, mode_t type, struct share_node *parent,
+                                       const char *name)
+{
+    struct share_node *node = share_node_new(NODE_OPEN, fd, type, parent, name);
+
+    if (node)
+        node->flags = flags & SHARE_OPEN_FLAGS;
+    return node;
+}
+
 struct share_node *share_node_get(struct share_node *node)
 {
     node->references++;

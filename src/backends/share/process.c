@@ -74,6 +74,45 @@ static uint32_t answer(struct process *p)
                                packet->in_count);
 }
 
+/* False: the other end is gone. */
+static bool save(struct process *p, struct share_answer *done)
+{
+    struct state_buffer saved = {0};
+    bool is_sent;
+
+    done->bytes = share_server_save(p->server, &saved) ? SHARE_FAILED : (uint32_t)saved.size_bytes;
+    is_sent = send(p->socket, done, sizeof(*done), MSG_NOSIGNAL) == sizeof(*done);
+    for (size_t at = 0; is_sent && done->bytes != SHARE_FAILED && at < saved.size_bytes;) {
+        size_t left = saved.size_bytes - at, size = left < SHARE_CHUNK ? left : SHARE_CHUNK;
+
+        is_sent = send(p->socket, saved.data + at, size, MSG_NOSIGNAL) == (ssize_t)size;
+        at += size;
+    }
+    free(saved.data);
+    return is_sent;
+}
+
+static bool load(struct process *p, struct share_answer *done)
+{
+    uint64_t size = p->packet.out_count ? p->packet.pieces[0].size_bytes : 0;
+    uint8_t *data = size && size <= SHARE_MAX_STATE ? malloc(size) : NULL;
+    uint64_t at = 0;
+
+    while (data && at < size) {
+        int fd;
+        ptrdiff_t got = host_receive(p->socket, data + at, size - at, true, &fd);
+
+        if (got <= 0)
+            break;
+        at += (uint64_t)got;
+    }
+    if (data && at == size)
+        done->bytes = (uint32_t)-share_server_load(p->server, data, size);
+    free(data);
+    return data && at == size &&
+           send(p->socket, done, sizeof(*done), MSG_NOSIGNAL) == sizeof(*done);
+}
+
 static bool is_whole(const struct share_packet *packet, size_t size)
 {
     return size >= share_packet_bytes(0) && packet->out_count <= SHARE_MAX_PIECES &&
@@ -93,6 +132,11 @@ static void serve(struct process *p)
         if (p->packet.kind == SHARE_RAM) {
             map_ram(p, fd);
             close(fd);
+            continue;
+        }
+        if (p->packet.kind == SHARE_SAVE || p->packet.kind == SHARE_LOAD) {
+            if (!(p->packet.kind == SHARE_SAVE ? save(p, &done) : load(p, &done)))
+                return;
             continue;
         }
         if (p->packet.kind == SHARE_FORGET)

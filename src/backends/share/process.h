@@ -19,7 +19,11 @@ enum share_kind {
     SHARE_RAM,     /* a memfd comes with it; offset and size of piece 0 are what of it is RAM */
     SHARE_MESSAGE, /* pieces of RAM: of the message, and of the room for its answer */
     SHARE_FORGET,  /* whatever is open */
+    SHARE_SAVE,    /* that: the answer says how many bytes follow it, in packets of SHARE_CHUNK */
+    SHARE_LOAD,    /* the size of piece 0, and so many bytes follow; the answer is 0 or an error */
 };
+#define SHARE_CHUNK  (32u << 10)
+#define SHARE_FAILED UINT32_MAX /* of SHARE_SAVE */
 
 struct share_packet {
     uint32_t kind, slot; /* slot: the sender's, comes back */

@@ -172,6 +172,8 @@ static int answer_clunk(struct share_call *call)
     struct share_node *node = call->fids[0]->node;
     int status = node->kind == NODE_NEW_VALUE ? share_set_value(call->server, node) : 0;
 
+    if (node->kind == NODE_LOST) /* it may have been a new value */
+        status = -ESTALE;
     share_drop_fid(call->server, call->fids[0]);
     return status;
 }
@@ -266,12 +268,16 @@ static int take_text(struct arguments *a, const char **out_text)
 }
 
 /* No path: one step down, never up. */
+bool share_is_name(const char *text)
+{
+    return *text && !strchr(text, '/') && strcmp(text, ".") != 0 && strcmp(text, "..") != 0;
+}
+
 static int take_name(struct arguments *a, const char **out_name)
 {
     const char *name;
 
-    if (take_text(a, &name) || !*name || strchr(name, '/') || strcmp(name, ".") == 0 ||
-        strcmp(name, "..") == 0)
+    if (take_text(a, &name) || !share_is_name(name))
         return -EINVAL;
     if (strlen(name) > NAME_MAX)
         return -ENAMETOOLONG;
@@ -337,6 +343,11 @@ static const struct message *find_message(uint8_t type)
     return NULL;
 }
 
+static bool is_lost(const struct share_fid *fid)
+{
+    return fid && fid->node->kind == NODE_LOST;
+}
+
 /* bytes: the message's first copied, size of all of it. */
 static int execute(struct share_call *call, uint8_t *bytes, size_t copied, uint32_t size)
 {
@@ -360,6 +371,9 @@ static int execute(struct share_call *call, uint8_t *bytes, size_t copied, uint3
         if (status)
             return status;
     }
+    if (is_lost(call->fids[0]) || is_lost(call->fids[1]))
+        if (message->answer != answer_clunk && message->answer != share_answer_remove)
+            return -ESTALE;
     call->data_at = (unsigned)(a.at - bytes);
     call->data_bytes = size - call->data_at;
     return message->answer(call);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "trapeze/share.h"
+#include "trapeze/state.h"
 
 struct share_server;
 
@@ -27,6 +28,10 @@ struct share_server *share_server_new(int folder_fd, int proc_fd, bool read_only
 void share_server_free(struct share_server *server); /* NULL is fine */
 /* As if no message had ever come. */
 void share_server_forget(struct share_server *server);
+/* Append what is open, and the session. 0 or -ENOMEM. */
+int share_server_save(const struct share_server *server, struct state_buffer *out);
+/* Instead of what is open now. What cannot be opened again is lost. -EINVAL, -ENOMEM: all is. */
+int share_server_load(struct share_server *server, const uint8_t *data, size_t size);
 /*
  * Answer the message in out into in. At least SHARE_MIN_MESSAGE and SHARE_MIN_ANSWER bytes.
  * Returns the answer's bytes.

@@ -243,6 +243,92 @@ void share_forget(struct share *share)
     share_drain(share); /* which notices if it has ended */
 }
 
+/* ---- state ---- */
+
+/* What comes next; -EPIPE: nothing any more. */
+static int receive(struct share *share, void *out, size_t size, size_t at_least, size_t *out_bytes)
+{
+    ssize_t got = recv(share->socket, out, size, 0);
+
+    if (got < (ssize_t)at_least || !got) {
+        give_up(share);
+        return -EPIPE;
+    }
+    *out_bytes = (size_t)got;
+    return 0;
+}
+
+static int ask(struct share *share, enum share_kind kind, size_t size_bytes)
+{
+    struct share_packet packet = {.kind = kind, .out_count = kind == SHARE_LOAD};
+    size_t size = share_packet_bytes(packet.out_count);
+
+    packet.pieces[0].size_bytes = size_bytes;
+    if (send(share->socket, &packet, size, MSG_NOSIGNAL) == (ssize_t)size)
+        return 0;
+    give_up(share);
+    return -EPIPE;
+}
+
+static int save(struct share *share, struct state_buffer *out)
+{
+    struct share_answer answer;
+    size_t size;
+
+    if (ask(share, SHARE_SAVE, 0) || receive(share, &answer, sizeof(answer), sizeof(answer), &size))
+        return -EPIPE;
+    if (answer.bytes == SHARE_FAILED)
+        return -ENOMEM;
+    while (out->size_bytes < answer.bytes) {
+        size_t left = answer.bytes - out->size_bytes;
+        uint8_t *to = answer.bytes <= SHARE_MAX_STATE ? state_buffer_add(out, left) : NULL;
+
+        if (!to || receive(share, to, left, 1, &size)) {
+            if (!share->has_ended)
+                give_up(share);
+            return -EPIPE;
+        }
+        out->size_bytes -= left - size;
+    }
+    return 0;
+}
+
+int share_save(struct share *share, struct state_buffer *out, struct error *err)
+{
+    int result;
+
+    share_drain(share);
+    result = share->has_messages && !share->has_ended ? save(share, out) : 0;
+    return result ? error_set(err, -result, "share %s: what is open cannot be saved: %s",
+                              share->tag, strerror(-result))
+                  : 0;
+}
+
+int share_load(struct share *share, const struct state_buffer *saved, struct error *err)
+{
+    struct share_answer answer = {0};
+    size_t size;
+
+    share_drain(share);
+    share_forget(share);
+    if (!saved->size_bytes || share->has_ended)
+        return 0;
+    share->has_messages = true;
+    if (ask(share, SHARE_LOAD, saved->size_bytes))
+        return error_set(err, EPIPE, "share %s: its server has ended", share->tag);
+    for (size_t at = 0; at < saved->size_bytes; at += SHARE_CHUNK) {
+        size_t left = saved->size_bytes - at;
+
+        send(share->socket, saved->data + at, left < SHARE_CHUNK ? left : SHARE_CHUNK,
+             MSG_NOSIGNAL); /* if it has ended there is no answer */
+    }
+    if (receive(share, &answer, sizeof(answer), sizeof(answer), &size))
+        return error_set(err, EPIPE, "share %s: its server has ended", share->tag);
+    return answer.bytes ? error_set(err, EINVAL, "share %s: it cannot have open what is saved: %s",
+                                    share->tag, strerror((int)answer.bytes))
+                        : 0;
+}
+
 /* ---- lifecycle ---- */
 
 static int parse(struct share *share, const char *description, const char *tag, struct error *err)

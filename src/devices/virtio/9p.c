@@ -46,6 +46,8 @@ struct virtio_9p {
     /* Configuration. */
     struct share *share; /* property */
 
+    struct state_buffer open; /* share_save() */
+
     struct p9_request *spare;
 };
 
@@ -184,6 +186,7 @@ static void p9_detach(struct device *dev)
     struct virtio_9p *s = p9_of_device(dev);
 
     virtio_pci_detach(&s->pci);
+    free(s->open.data);
     while (s->spare) {
         struct p9_request *r = s->spare;
 
@@ -202,13 +205,20 @@ static void p9_quiesce(struct device *dev)
     share_drain(p9_of_device(dev)->share);
 }
 
-/* Fids are not in the state: whoever mounted the share does it again. */
-static int p9_after_load(void *object, struct error *err)
+static int p9_before_save(void *object, struct error *err)
 {
     struct virtio_9p *s = object;
 
-    p9_forget(&s->virtio);
-    return virtio_pci_after_load(&s->pci, err);
+    s->open.size_bytes = 0;
+    return share_save(s->share, &s->open, err);
+}
+
+static int p9_after_load(void *object, struct error *err)
+{
+    struct virtio_9p *s = object;
+    int result = virtio_pci_after_load(&s->pci, err);
+
+    return result ? result : share_load(s->share, &s->open, err);
 }
 
 static const struct property p9_properties[] = {
@@ -220,6 +230,7 @@ static const struct property p9_properties[] = {
 static const struct state_field p9_state[] = {
     STATE_STRUCT(struct virtio_9p, pci, virtio_pci_state),
     VIRTIO_STATE(struct virtio_9p, virtio),
+    STATE_BLOB(struct virtio_9p, open, SHARE_MAX_STATE),
     STATE_END,
 };
 
@@ -233,5 +244,9 @@ const struct device_class virtio_9p_class = {
     .reset = p9_reset,
     .detach = p9_detach,
     .quiesce = p9_quiesce,
-    .state = {.version = 1, .oldest = 1, .fields = p9_state, .after_load = p9_after_load},
+    .state = {.version = 1,
+              .oldest = 1,
+              .fields = p9_state,
+              .before_save = p9_before_save,
+              .after_load = p9_after_load},
 };
