@@ -19,7 +19,7 @@ static struct rig *rig(void)
     static struct rig r;
 
     if (!r.t) {
-        r.audio = audio_open("null", NULL);
+        r.audio = audio_open("null", -1, NULL);
         r.t = device_test_new(1 << 20);
         r.card = hda_rig_add(r.t, r.audio);
         r.saved[0].dev = r.card;

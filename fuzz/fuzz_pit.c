@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!t) {
         t = device_test_new(0);
         saved[0].dev = device_test_create(t, &pit_class, NULL);
-        device_set_pointer(saved[0].dev, "audio", audio_open("null", NULL), NULL);
+        device_set_pointer(saved[0].dev, "audio", audio_open("null", -1, NULL), NULL);
         device_test_attach(saved[0].dev);
     }
     struct device *dev = saved[0].dev;

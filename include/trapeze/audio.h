@@ -11,6 +11,7 @@
 #ifndef TRAPEZE_AUDIO_H
 #define TRAPEZE_AUDIO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,8 +33,12 @@ struct audio_voice {
     int32_t last[2]; /* frame that was put in */
 };
 
-/* "null", "wav=FILE". */
-struct audio *audio_open(const char *description, struct error *err);
+/*
+ * "null", "wav=FILE". "sdl" wants a program that plays (src/sound/) at the other end of player, a
+ * socket of whole packets, which is taken over; -1: there is none.
+ */
+struct audio *audio_open(const char *description, int player, struct error *err);
+bool audio_wants_player(const char *description);
 void audio_free(struct audio *audio); /* NULL is fine; no voice plays any more */
 /* -EINVAL: there is no such backend. */
 int audio_check(const char *description, struct error *err);

@@ -1027,8 +1027,10 @@ const struct cli_option cli_run_options[] = {
              "with the screen, the console, buttons and statistics; its address, with a secret, is "
              "printed to standard error. The packages novnc and node-xterm have the screen and the "
              "terminal"},
-    {"audio", 0, CLI_TEXT, AT(audio), "null|wav=FILE", .choices = run_audio_choices,
-     .help = "a sound card (Intel HD Audio), and where it and the PC speaker are heard: wav=FILE "
+    {"audio", 0, CLI_TEXT, AT(audio), "null|sdl|wav=FILE", .choices = run_audio_choices,
+     .help = "a sound card (Intel HD Audio), and where it and the PC speaker are heard: sdl is the "
+             "host's own "
+             "devices, wav=FILE "
              "is a file for players, in which the time is left out when nothing sounds "
              "(default: no card, and the speaker is silent)"},
     {"usb", 0, CLI_TEXT, AT(usb), "on|off", .choices = run_usb_choices, .only_choices = true,

@@ -196,6 +196,8 @@ void run_free_displays(struct run_displays *displays); /* before the machine */
 int run_become_window(int socket, const char *name, bool may_end, struct error *err);
 /* A process that does so, whose closing ends the machine. Returns its socket. */
 int run_start_window(const char *name, struct error *err);
+/* A socket to the program that plays sound (trapeze-sound), for audio_open(). -errno. */
+int run_start_player(struct error *err);
 
 /* ---- run_usb.c ---- */
 

@@ -15,7 +15,9 @@ void run_audio_choices(cli_put_choice *put, void *opaque)
 
 struct audio *run_open_audio(const char *text, struct error *err)
 {
-    struct audio *audio = audio_open(text, err);
+    bool wants_player = audio_wants_player(text);
+    int player = wants_player ? run_start_player(err) : -1;
+    struct audio *audio = wants_player && player < 0 ? NULL : audio_open(text, player, err);
 
     if (!audio)
         error_prefix(err, "--audio %s: ", text);

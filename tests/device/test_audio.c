@@ -32,7 +32,7 @@ static int set_up(void **state)
     strcpy(f.path, "/tmp/test-audio-XXXXXX");
     close(mkstemp(f.path));
     snprintf(description, sizeof(description), "wav=%s", f.path);
-    f.audio = audio_open(description, &err);
+    f.audio = audio_open(description, -1, &err);
     return f.audio ? 0 : -1;
 }
 
@@ -175,7 +175,7 @@ static void a_full_disk_is_no_end(void **state)
 
     (void)state;
     audio_free(f.audio);
-    f.audio = audio_open("wav=/dev/full", &err);
+    f.audio = audio_open("wav=/dev/full", -1, &err);
     audio_start(f.audio, &voice, AUDIO_HZ, 1);
     put_constant(&voice, 100, 3 * AUDIO_HZ);
     audio_stop(&voice);
@@ -191,7 +191,7 @@ static void backends_that_are_none_are_named(void **state)
     assert_int_equal(audio_check("wav", &err), -EINVAL);
     assert_int_equal(audio_check("null=1", &err), -EINVAL);
     assert_int_equal(audio_check("wave=x", &err), -EINVAL);
-    assert_null(audio_open("wav=/no/such/folder", &other));
+    assert_null(audio_open("wav=/no/such/folder", -1, &other));
     assert_non_null(strstr(other.text, "/no/such/folder"));
 }
 

@@ -35,7 +35,7 @@ static int set_up(void **state)
     strcpy(f.path, "/tmp/test-hda-XXXXXX");
     close(mkstemp(f.path));
     snprintf(description, sizeof(description), "wav=%s", f.path);
-    f.audio = audio_open(description, &err);
+    f.audio = audio_open(description, -1, &err);
     assert_non_null(f.audio);
     f.t = device_test_new(1 << 20);
     f.card = hda_rig_add(f.t, f.audio);

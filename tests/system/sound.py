@@ -30,11 +30,14 @@ def build_program(folder):
 
 
 def sounds(path):
-    """Frequency and milliseconds of each sound, which are apart by 20 ms of silence or more."""
     with wave.open(path) as file:
         if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (HZ, 2, 2):
             raise ValueError("another format")
-        samples = array.array("h", file.readframes(file.getnframes()))[::2]
+        return measure(array.array("h", file.readframes(file.getnframes()))[::2])
+
+
+def measure(samples):
+    """Frequency and milliseconds of each sound, which are apart by 20 ms of silence or more."""
     found, start, last, rises = [], None, 0, 0
     for at, value in enumerate(samples):
         if abs(value) > 1000:

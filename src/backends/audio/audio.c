@@ -29,6 +29,7 @@ static const struct audio_kind audio_null = {.name = "null", .summary = "nobody 
 static const struct audio_kind *const kinds[] = {
     &audio_null,
     &audio_wav,
+    &audio_player,
     NULL,
 };
 
@@ -71,24 +72,38 @@ int audio_check(const char *description, struct error *err)
     return find_kind(description, &argument, err) ? 0 : -EINVAL;
 }
 
-struct audio *audio_open(const char *description, struct error *err)
+bool audio_wants_player(const char *description)
+{
+    return strcmp(description, audio_player.name) == 0;
+}
+
+/* False with err. */
+static bool open_sink(struct audio *audio, const char *argument, int player, struct error *err)
+{
+    const struct audio_kind *kind = audio->kind;
+
+    if (!kind->write)
+        return true;
+    audio->sink =
+        kind == &audio_player ? audio_player_open(player, err) : kind->open(argument, err);
+    return audio->sink;
+}
+
+struct audio *audio_open(const char *description, int player, struct error *err)
 {
     const char *argument;
     const struct audio_kind *kind = find_kind(description, &argument, err);
     struct audio *audio = kind ? calloc(1, sizeof(*audio)) : NULL;
 
-    if (!audio) {
-        if (kind)
-            error_set(err, ENOMEM, "out of memory");
+    if (kind && !audio)
+        error_set(err, ENOMEM, "out of memory");
+    if (!audio)
         return NULL;
-    }
     audio->kind = kind;
-    audio->sink = kind->open ? kind->open(argument, err) : NULL;
-    if (kind->open && !audio->sink) {
-        free(audio);
-        return NULL;
-    }
-    return audio;
+    if (open_sink(audio, argument, player, err))
+        return audio;
+    free(audio);
+    return NULL;
 }
 
 /* ---- the mix ---- */
