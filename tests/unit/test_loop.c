@@ -383,6 +383,7 @@ static void calls_deferred_by_another_thread_arrive(void **state)
     thread = host_thread_start("deferrer", defer_many, f, &err);
     loop_run(f->loop);
     host_thread_join(thread);
+    f->finished = false; /* it may have been before the loop's first round */
     loop_once(f->loop, 0);
     assert_true(f->locked);
 }
