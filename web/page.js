@@ -1,4 +1,4 @@
-// page.js - the page of one machine: buttons, tabs, statistics
+// page.js - the page of one machine: buttons, tabs, clipboard, statistics
 import { Monitor, token } from "./connection.js";
 
 const POLL_MS = 1000;
@@ -130,7 +130,7 @@ async function startView(name) {
 
   try {
     const { start } = await import(view.module);
-    view.shown = start(element(name));
+    view.shown = start(element(name), (text) => { element("clipboard-text").value = text; });
     view.shown.focus();
   } catch (error) {
     const answer = await fetch(view.needs);
@@ -148,6 +148,17 @@ function choose(name) {
   views[name].started ??= startView(name);
   views[name].shown?.focus();
 }
+
+// ---- clipboard: it is the viewers'; the guest gets it typed ----
+
+element("clipboard-text").addEventListener("change", (event) => {
+  views.screen.shown?.clipboardPasteFrom(event.target.value);
+});
+
+element("type").addEventListener("click", () => {
+  const text = element("clipboard-text").value;
+  press("type", { text: text.replaceAll("{", "{{").replaceAll("\n", "{enter}").replaceAll("\t", "{tab}") });
+});
 
 for (const name of Object.keys(views))
   element(`show-${name}`).addEventListener("click", () => choose(name));

@@ -49,11 +49,15 @@ class Browser:
     def open(self, url):
         self.call("POST", "/url", {"url": url})
 
+    def tab(self):
+        """Which one is looked at."""
+        return self.call("GET", "/window")
+
     def new_tab(self):
-        """Returns what switches to the window before."""
-        before = self.call("GET", "/window")
-        self.call("POST", "/window", {"handle": self.call("POST", "/window/new", {"type": "tab"})["handle"]})
-        return lambda: self.call("POST", "/window", {"handle": before})
+        return self.call("POST", "/window/new", {"type": "tab"})["handle"]
+
+    def look_at(self, tab):
+        self.call("POST", "/window", {"handle": tab})
 
     def run(self, script, *arguments):
         return self.call("POST", "/execute/sync", {"script": script, "args": list(arguments)})

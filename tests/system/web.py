@@ -34,6 +34,7 @@ for (let n = 0; n < data.length; n += 4)
   text += String.fromCharCode(data[n], data[n + 1], data[n + 2]);
 return [canvas.width, canvas.height, btoa(text)];
 """
+VALUE = "return document.querySelector(arguments[0]).value"
 HEIGHT = "return document.querySelector(arguments[0])?.clientHeight ?? 0"
 PACKAGES = {"novnc": "novnc/core/rfb.js", "node-xterm": "nodejs/xterm/lib/xterm.css"}
 INIT = boot.GUEST_BEGIN + """insmod /evdev.ko
@@ -82,6 +83,21 @@ def see_menu(trapeze, folder, page):
     shown.wait_for_text("grub>")
     page.press("echo Where?/0")
     shown.wait_for_text(re.escape("grub> echo Where?/0"))
+    here, there = page.tab(), page.new_tab()
+    page.look_at(there)
+    page.open(url)
+    page.wait(is_same, deadline, "a second tab has not the picture of the screen")
+    page.look_at(here)
+    page.click("#clipboard summary")
+    page.click("#clipboard-text")
+    page.press(" # {copied")
+    page.click("#type")
+    shown.wait_for_text(re.escape("grub> echo Where?/0 # {copied"))
+    page.look_at(there)
+    page.wait(lambda: page.run(VALUE, "#clipboard-text") == " # {copied", deadline, "the clipboard is not shared")
+    page.look_at(here)
+    page.click("#clipboard summary")
+    page.click(CANVAS)
     page.press("{escape}")
     shown.wait_for_text("memory test")
     page.wait(is_same, deadline, "the canvas has not the picture of the menu")
@@ -162,12 +178,13 @@ def use_console(trapeze, folder, page):
     page.wait(reads("<42>"), deadline, "the terminal does not show the answer")
     console.write('echo "[$((7*7))]"\r')  # both may type
     page.wait(reads(r"\[49\]"), deadline, "the terminal does not show what was typed on the host's")
-    back = page.new_tab()
+    first, second = page.tab(), page.new_tab()
+    page.look_at(second)
     page.open(url)
     page.wait(reads(r"<42>[\s\S]*\[49\]"), deadline, "a second viewer does not see the past")
     page.wait(lambda: page.text("#statistics").startswith("CPU"), deadline, "there are no statistics")
     page.click("#pause")
-    back()
+    page.look_at(first)
     page.wait(lambda: page.text("#state") == "paused", deadline, "the other tab does not know that it is paused")
     page.click("#pause")
     page.wait(lambda: page.text("#state") == "running", deadline, "it does not go on")
