@@ -1,17 +1,11 @@
 /*
  * test_audio.c - the mixer with its sound file, and the PC speaker in it
  */
-#include "cmocka_all.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "wav_file.h"
 
 #include "base/bytes.h"
 #include "device_test.h"
 #include "devices/pit.h"
-#include "trapeze/audio.h"
 
 #define HEADER_BYTES 44
 
@@ -24,16 +18,10 @@ static struct {
 
 static int set_up(void **state)
 {
-    char description[64];
-    struct error err = {0};
-
     (void)state;
     memset(&f, 0, sizeof(f));
-    strcpy(f.path, "/tmp/test-audio-XXXXXX");
-    close(mkstemp(f.path));
-    snprintf(description, sizeof(description), "wav=%s", f.path);
-    f.audio = audio_open(description, -1, &err);
-    return f.audio ? 0 : -1;
+    f.audio = wav_file_make(f.path);
+    return 0;
 }
 
 static int tear_down(void **state)

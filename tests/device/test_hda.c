@@ -1,12 +1,7 @@
 /*
  * test_hda.c - the HD Audio controller and its codec, driven by a guest's driver
  */
-#include "cmocka_all.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "wav_file.h"
 
 #include "hda_rig.h"
 
@@ -27,16 +22,9 @@ static struct {
 
 static int set_up(void **state)
 {
-    char description[64];
-    struct error err = {0};
-
     (void)state;
     memset(&f, 0, sizeof(f));
-    strcpy(f.path, "/tmp/test-hda-XXXXXX");
-    close(mkstemp(f.path));
-    snprintf(description, sizeof(description), "wav=%s", f.path);
-    f.audio = audio_open(description, -1, &err);
-    assert_non_null(f.audio);
+    f.audio = wav_file_make(f.path);
     f.t = device_test_new(1 << 20);
     f.card = hda_rig_add(f.t, f.audio);
     for (unsigned n = 0; n < PCI_PIRQS; n++) {
