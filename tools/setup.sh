@@ -41,6 +41,7 @@ check binutils        link the guest tests
 check xvfb            an X server without a screen
 check xdotool         type and point at windows
 check x11-apps        take pictures of them
+check xclip           and their clipboard
 check openbox         give them their places
 check desktop-file-utils  check the desktop entry
 check tmux            a terminal that tests can read

@@ -362,7 +362,7 @@ const struct cli_verb cli_verbs[] = {
     },
     {
         .name = "device add",
-        .summary = "put a disk, network card or USB device into a running machine",
+        .summary = "put a disk, card or USB device into a running machine",
         .operands = "SOCKET|NAME",
         .description =
             "The machine runs with --name NAME or --monitor SOCKET and --hotplug N. "

@@ -43,6 +43,7 @@ static struct {
     bool is_visible, owes_ready;
     bool is_resized; /* by the person: the guest does not change it any more */
     bool is_grabbed, is_absolute, is_running, was_asked;
+    char *text; /* of the clipboard, that both sides have; NULL: none yet */
     unsigned buttons;
 } w;
 
@@ -192,6 +193,40 @@ static void take_state(uint32_t state)
     set_title();
 }
 
+/* ---- the clipboard ---- */
+
+/* The guest's, for the desktop. */
+static void take_text(uint32_t size)
+{
+    char *text = size <= CLIPBOARD_MAX ? malloc(size + 1) : NULL;
+
+    if (!text)
+        return;
+    memcpy(text, w.memory + WINDOW_TO_WINDOW, size);
+    text[size] = '\0';
+    free(w.text);
+    w.text = text;
+    SDL_SetClipboardText(text);
+}
+
+/* The desktop's, for the guest, while the window is in use. */
+static void offer_text(void)
+{
+    char *text = NULL;
+    size_t size;
+
+    if (SDL_GetWindowFlags(w.window) & SDL_WINDOW_INPUT_FOCUS && SDL_HasClipboardText())
+        text = SDL_GetClipboardText();
+    size = text ? strlen(text) : 0;
+    if (size && size <= CLIPBOARD_MAX && (!w.text || strcmp(text, w.text) != 0)) {
+        memcpy(w.memory + WINDOW_FROM_WINDOW, text, size);
+        tell(WINDOW_COPIED, (int32_t)size, 0);
+        free(w.text);
+        w.text = strdup(text);
+    }
+    SDL_free(text);
+}
+
 static void take_packet(const struct window_packet *packet)
 {
     switch (packet->kind) {
@@ -203,6 +238,9 @@ static void take_packet(const struct window_packet *packet)
         break;
     case WINDOW_STATE:
         take_state(packet->values[0]);
+        break;
+    case WINDOW_TEXT:
+        take_text(packet->values[0]);
         break;
     case WINDOW_FRAME:
         take_frame(packet->values);
@@ -327,6 +365,9 @@ static void take_window_event(const SDL_WindowEvent *event)
     case SDL_WINDOWEVENT_EXPOSED:
         draw();
         break;
+    case SDL_WINDOWEVENT_FOCUS_GAINED:
+        offer_text();
+        break;
     case SDL_WINDOWEVENT_FOCUS_LOST:
         w.buttons = 0;
         tell(WINDOW_RELEASE, 0, 0);
@@ -352,6 +393,9 @@ static bool take_event(const SDL_Event *event)
     switch (event->type) {
     case SDL_QUIT:
         return take_close();
+    case SDL_CLIPBOARDUPDATE:
+        offer_text();
+        return true;
     case SDL_WINDOWEVENT:
         take_window_event(&event->window);
         return true;
@@ -406,7 +450,7 @@ static bool say_hello(void)
 
     if (memory < 0 || ftruncate(memory, (off_t)WINDOW_MEMORY_BYTES))
         return false;
-    w.memory = mmap(NULL, WINDOW_MEMORY_BYTES, PROT_READ, MAP_SHARED, memory, 0);
+    w.memory = mmap(NULL, WINDOW_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     done = w.memory != MAP_FAILED && host_send(w.socket, &hello, sizeof(hello), memory) > 0;
     close(memory);
     return done;

@@ -161,7 +161,7 @@ static void say_hello(uint64_t size)
 
     assert_int_equal(ftruncate(file, (off_t)size), 0);
     if (size == WINDOW_MEMORY_BYTES)
-        memory = mmap(NULL, size, PROT_READ, MAP_SHARED, file, 0);
+        memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     say_with(WINDOW_HELLO, 0, 0, file);
     close(file);
 }
@@ -255,6 +255,42 @@ static void test_keys_and_pointer_arrive_and_are_let_go_when_it_goes(void **stat
     assert_int_equal(windows.count, 0);
 }
 
+static void hear_copy(void *opaque)
+{
+    size_t size;
+    const char *text = clipboard_text(machine_clipboard(t->machine), &size);
+    char copy[32];
+
+    (void)opaque;
+    snprintf(copy, sizeof(copy), "copied:%.*s", (int)size, text);
+    note(copy);
+}
+
+static void test_the_clipboard_is_shared(void **state)
+{
+    static const struct clipboard_ops ops = {.changed = hear_copy};
+    struct clipboard *clipboard = machine_clipboard(t->machine);
+    struct clipboard_peer peer = {.ops = &ops};
+
+    (void)state;
+    clipboard_join(clipboard, &peer);
+    say_hello(WINDOW_MEMORY_BYTES);
+    say(WINDOW_READY, 0, 0);
+    expect(WINDOW_SIZE, WIDTH, HEIGHT, 0, 0);
+    expect(WINDOW_STATE, WINDOW_IS_RUNNING, 0, 0, 0);
+    expect(WINDOW_FRAME, 0, 0, WIDTH, HEIGHT);
+    say(WINDOW_READY, 0, 0);
+    assert_int_equal(clipboard_copy(clipboard, &peer, "hello", 5), 0);
+    expect(WINDOW_TEXT, 5, 0, 0, 0);
+    assert_memory_equal(memory + WINDOW_TO_WINDOW, "hello", 5);
+    memcpy(memory + WINDOW_FROM_WINDOW, "world", 5);
+    say(WINDOW_COPIED, 5, 0);
+    assert_string_equal(log_text, "copied:world ");
+    clipboard_leave(clipboard, &peer);
+    assert_null(clipboard->peers->next); /* the window */
+    say(WINDOW_COPIED, UINT32_MAX, 0);
+}
+
 static void test_what_no_window_says_ends_it(void **state)
 {
     (void)state;
@@ -301,6 +337,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_pointer_of_the_card_is_sent, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_keys_and_pointer_arrive_and_are_let_go_when_it_goes,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_the_clipboard_is_shared, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_no_window_says_ends_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_window_that_cannot_be_says_why, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_card_goes, set_up, tear_down),

@@ -72,6 +72,7 @@ def use(terminal, command):
     terminal.keys(": before", "Enter")
     terminal.type(command + "; echo status $?")
     terminal.keys("Enter")
+    terminal.expect("trapeze: engine translator")  # what is said to standard error, for a moment
     terminal.expect(r"SeaBIOS \(version")
     terminal.expect(rf"┌─+┐\s+│\*{ENTRY}")
     colours = terminal.expect(rf"\*{ENTRY}", "-e")

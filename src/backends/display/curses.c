@@ -32,6 +32,7 @@
 #include "backends/char/internal.h"
 #include "backends/char/terminal.h"
 #include "backends/display/typist.h"
+#include "host/file.h"
 #include "host/loop.h"
 #include "trapeze/clock.h"
 #include "trapeze/display.h"
@@ -221,7 +222,7 @@ static void look_at_errors(struct curses *curses)
     char text[sizeof(curses->message)] = "", *line;
     ssize_t size;
 
-    if (errors_fd < 0 || fstat(errors_fd, &status) || status.st_size == curses->errors_seen)
+    if (errors_fd < 0 || host_fstat(errors_fd, &status) || status.st_size == curses->errors_seen)
         return;
     size =
         pread(errors_fd, text, sizeof(text) - 1,

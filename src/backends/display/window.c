@@ -3,7 +3,7 @@
  *
  * Theory of operation. The window says when it has time for a frame (WINDOW_READY). Then the screen
  * is refreshed 60 times a second, 10 times if nothing changed for a second, until something has
- * changed; that is copied into the memory that both see, and the window is told, in five packets
+ * changed; that is copied into the memory that both see, and the window is told, in six packets
  * at most. So no queue can grow, and a window that is hidden or stuck costs nothing.
  *
  * What comes from the window is not trusted: packets of another size and unknown kinds end it.
@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/file.h"
 #include "host/host.h"
 #include "host/loop.h"
 #include "trapeze/input.h"
@@ -38,6 +39,7 @@ struct window {
     struct screen *screen; /* NULL: it is not looked at */
     struct screen_viewer viewer;
     struct screen_surface surface;
+    struct clipboard_peer peer; /* has joined while there is a screen */
     int socket, timer_fd;
     struct loop_fd *reader, *timer;
     uint8_t *memory; /* NULL: it has not come */
@@ -45,7 +47,7 @@ struct window {
     unsigned quiet;
 
     /* What it has not been told. */
-    bool has_new_size, has_new_cursor;
+    bool has_new_size, has_new_cursor, has_new_text;
     uint32_t cursor[4], state;
     struct screen_rect changed; /* width 0: nothing */
     struct window *next;
@@ -103,7 +105,10 @@ static void on_cursor_changed(void *opaque, const struct screen_cursor *cursor)
 
 static void on_removed(void *opaque)
 {
-    ((struct window *)opaque)->screen = NULL;
+    struct window *window = opaque;
+
+    window->screen = NULL;
+    clipboard_leave(machine_clipboard(window->windows->machine), &window->peer);
 }
 
 static const struct screen_viewer_ops viewer_ops = {
@@ -133,6 +138,20 @@ static uint32_t state_of(const struct window *window)
            (input_has_absolute(machine_input(machine)) ? WINDOW_IS_ABSOLUTE : 0);
 }
 
+/* False: the window does not listen any more. */
+static bool send_text(const struct window *window)
+{
+    uint32_t values[4] = {0};
+    size_t size;
+    const char *text = clipboard_text(machine_clipboard(window->windows->machine), &size);
+
+    if (!window->has_new_text || !text)
+        return true;
+    memcpy(window->memory + WINDOW_TO_WINDOW, text, size);
+    values[0] = (uint32_t)size;
+    return send_packet(window, WINDOW_TEXT, values);
+}
+
 static void copy_changed(const struct window *window)
 {
     const struct screen_surface *surface = &window->surface;
@@ -154,15 +173,17 @@ static bool send_frame(struct window *window)
     uint32_t frame[4] = {rect->x, rect->y, rect->width, rect->height};
 
     state[0] = state_of(window);
-    if (!rect->width && !window->has_new_cursor && state[0] == window->state)
+    if (!rect->width && !window->has_new_cursor && !window->has_new_text &&
+        state[0] == window->state)
         return true;
     copy_changed(window);
     if ((window->has_new_size && !send_packet(window, WINDOW_SIZE, size)) ||
         (window->has_new_cursor && !send_packet(window, WINDOW_CURSOR, window->cursor)) ||
         (state[0] != window->state && !send_packet(window, WINDOW_STATE, state)) ||
-        !send_packet(window, WINDOW_FRAME, frame))
+        !send_text(window) || !send_packet(window, WINDOW_FRAME, frame))
         return false;
-    window->has_new_size = window->has_new_cursor = window->is_ready = false;
+    window->has_new_size = window->has_new_cursor = window->has_new_text = false;
+    window->is_ready = false;
     window->changed.width = 0;
     window->state = state[0];
     return true;
@@ -174,6 +195,23 @@ static void arm(const struct window *window, uint64_t ns)
 
     timerfd_settime(window->timer_fd, 0, &when, NULL);
 }
+
+static void look_soon(struct window *window)
+{
+    if (window->is_ready && window->quiet >= QUIET)
+        arm(window, REFRESH_NS);
+    window->quiet = 0;
+}
+
+static void on_copied(void *opaque)
+{
+    struct window *window = opaque;
+
+    window->has_new_text = true;
+    look_soon(window);
+}
+
+static const struct clipboard_ops clipboard_ops = {.changed = on_copied};
 
 static void on_time(void *opaque, unsigned events)
 {
@@ -200,7 +238,7 @@ static int open_screen(struct window *window, int fd, struct error *err)
     struct stat status;
     void *memory;
 
-    if (window->memory || fd < 0 || fstat(fd, &status) ||
+    if (window->memory || fd < 0 || host_fstat(fd, &status) ||
         (uint64_t)status.st_size < WINDOW_MEMORY_BYTES)
         return error_set(err, EINVAL, "it has no memory for the screen");
     if (!screen)
@@ -212,6 +250,8 @@ static int open_screen(struct window *window, int fd, struct error *err)
     if (screen_attach(screen, &window->viewer, err))
         return -ENOMEM;
     window->screen = screen;
+    window->has_new_text = true; /* if there is one */
+    clipboard_join(machine_clipboard(window->windows->machine), &window->peer);
     return 0;
 }
 
@@ -241,10 +281,13 @@ static void take_input(struct window *window, const struct window_packet *packet
     case WINDOW_RELEASE:
         input_release(input);
         break;
+    case WINDOW_COPIED: /* of more than fits, nothing */
+        clipboard_copy(machine_clipboard(window->windows->machine), &window->peer,
+                       (const char *)window->memory + WINDOW_FROM_WINDOW,
+                       values[0] <= CLIPBOARD_MAX ? values[0] : 0);
+        break;
     }
-    if (window->is_ready && window->quiet >= QUIET)
-        arm(window, REFRESH_NS);
-    window->quiet = 0;
+    look_soon(window);
 }
 
 /* False: it is of no kind that there is. */
@@ -264,7 +307,7 @@ static bool take_packet(struct window *window, const struct window_packet *packe
         windows->calls->end(windows->opaque);
         return true;
     default:
-        if (packet->kind < WINDOW_KEY || packet->kind > WINDOW_RELEASE)
+        if (packet->kind < WINDOW_KEY || packet->kind > WINDOW_COPIED)
             return false;
         take_input(window, packet);
         return true;
@@ -326,6 +369,7 @@ static void window_free(struct window *window)
     window->windows->count--;
     if (window->screen) {
         screen_detach(window->screen, &window->viewer);
+        clipboard_leave(machine_clipboard(window->windows->machine), &window->peer);
         input_release(machine_input(window->windows->machine));
     }
     loop_remove_fd(window->reader);
@@ -353,6 +397,7 @@ int windows_add(struct windows *windows, int socket, struct error *err)
     }
     window->windows = windows;
     window->viewer = (struct screen_viewer){.ops = &viewer_ops, .opaque = window};
+    window->peer = (struct clipboard_peer){.ops = &clipboard_ops, .opaque = window};
     window->socket = socket;
     window->state = UINT32_MAX;
     window->next = windows->first;

@@ -13,19 +13,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "trapeze/clipboard.h"
 #include "trapeze/display.h"
 #include "trapeze/error.h"
 
 /* The shared file: the pointer's pixels, then the screen's, as in struct screen_cursor and
- * struct screen_surface without room between rows. */
+ * struct screen_surface without room between rows; texts of the clipboard, each written by one. */
 #define WINDOW_CURSOR_BYTES (4u * SCREEN_CURSOR_MAX * SCREEN_CURSOR_MAX)
-#define WINDOW_MEMORY_BYTES (WINDOW_CURSOR_BYTES + 4ull * SCREEN_MAX_PIXELS)
+#define WINDOW_TO_WINDOW    (WINDOW_CURSOR_BYTES + 4ull * SCREEN_MAX_PIXELS)
+#define WINDOW_FROM_WINDOW  (WINDOW_TO_WINDOW + CLIPBOARD_MAX)
+#define WINDOW_MEMORY_BYTES (WINDOW_FROM_WINDOW + CLIPBOARD_MAX)
 
 enum window_kind {
     /* To the window; all that is new, then WINDOW_FRAME. */
     WINDOW_SIZE = 1, /* width, height: the screen is black, all is sent anew */
     WINDOW_CURSOR,   /* width, height, hot x and y; width 0: the guest shows none */
     WINDOW_STATE,    /* bits: WINDOW_IS_... */
+    WINDOW_TEXT,     /* bytes that were copied for the clipboard */
     WINDOW_FRAME,    /* x, y, width, height of what has changed; width 0: nothing */
 
     /* From the window. */
@@ -38,6 +42,7 @@ enum window_kind {
     WINDOW_BUTTONS,    /* enum input_button that are down */
     WINDOW_WHEEL,      /* up, right, signed */
     WINDOW_RELEASE,    /* of all keys and buttons */
+    WINDOW_COPIED,     /* bytes of a text that is on the desktop's clipboard */
     WINDOW_POWER_OFF,  /* press the machine's power button */
     WINDOW_END,        /* end the machine */
 };
