@@ -189,7 +189,7 @@ int cli_switch_show_run(const struct cli_verb *verb, char **words);
 int cli_switch_capture_run(const struct cli_verb *verb, char **words);
 extern const struct cli_option cli_switch_show_options[];
 
-/* ---- client.c: verbs that talk to a running machine ---- */
+/* ---- client.c, client_plug.c, client_screen.c: verbs that talk to a running machine ---- */
 
 int cli_list_run(const struct cli_verb *verb, char **words);
 int cli_open_run(const struct cli_verb *verb, char **words);
