@@ -111,6 +111,16 @@ static inline void begin_queues(struct virtio_driver *d, struct device_test *t,
     virtio_driver_start(d);
 }
 
+/* After a reset: a driver finds the device as at power-on, and starts it with queue 0 alone. */
+static inline void begin_again(struct virtio_driver *d, struct device_test *t,
+                               struct driver_queue *queue)
+{
+    virtio_driver_find(d, t, SLOT);
+    FUZZ_CLAIM(virtio_driver_negotiate(d, VIRTIO_F_VERSION_1));
+    driver_queue_set_up(queue, d, 0, 4);
+    virtio_driver_start(d);
+}
+
 static inline void notify_queue(struct device_test *t, unsigned queue)
 {
     test_write(t, 0xc0403000u + 4 * queue, 0, 2);

@@ -111,10 +111,7 @@ static void check_mended(struct rig *r)
     uint16_t id;
     uint32_t length = 0;
 
-    virtio_driver_find(&r->d, r->t, SLOT);
-    FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
-    driver_queue_set_up(&r->q, &r->d, 0, 4);
-    virtio_driver_start(&r->d);
+    begin_again(&r->d, r->t, &r->q);
     memcpy(r->t->ram.hva + DATA, "\x15\0\0\0\x64\1\0\0\0\1\0\x08\0009P2000.L", 21);
     driver_queue_add(&r->q, buffers, 2);
     driver_queue_kick(&r->q);

@@ -71,10 +71,7 @@ static void check_mended(struct rig *r)
     uint16_t id;
     uint32_t length;
 
-    virtio_driver_find(&r->d, r->t, SLOT);
-    FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
-    driver_queue_set_up(&r->q[0], &r->d, 0, 4);
-    virtio_driver_start(&r->d);
+    begin_again(&r->d, r->t, &r->q[0]);
     put_le32(ram + DATA, (DATA + 0x1000) >> 12);
     ram[DATA + 0x1000] = ram[DATA + 0x2000] = 1;
     driver_queue_add(&r->q[0], &list, 1);

@@ -82,10 +82,7 @@ static void check_mended(struct rig *r)
     uint16_t id;
     uint32_t length = 0;
 
-    virtio_driver_find(&r->d, r->t, SLOT);
-    FUZZ_CLAIM(virtio_driver_negotiate(&r->d, VIRTIO_F_VERSION_1));
-    driver_queue_set_up(&r->q, &r->d, 0, 4);
-    virtio_driver_start(&r->d);
+    begin_again(&r->d, r->t, &r->q);
     driver_queue_add(&r->q, &buffer, 1);
     driver_queue_kick(&r->q);
     FUZZ_CLAIM(driver_queue_take(&r->q, &id, &length) && length == 64);

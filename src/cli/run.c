@@ -896,10 +896,8 @@ const struct cli_option cli_run_options[] = {
          "keeps room that the guest gives back, lock=off shares FILE, aio=threads reads it without "
          "io_uring, cache=none goes past the host's page cache, writethrough makes each write "
          "safe, unsafe ignores flushes: a host that stops destroys the disk, throttle.iops=N and "
-         "bps=N (and "
-         "iops_rd, iops_wr, bps_rd, bps_wr) bound requests and bytes a second; ',,' stands for a "
-         "comma; "
-         "may be repeated"},
+         "bps=N (and iops_rd, iops_wr, bps_rd, bps_wr) bound requests and bytes a second; ',,' "
+         "stands for a comma; may be repeated"},
     {"cdrom", 0, CLI_TEXTS, AT(cdrom), "FILE[,P=VALUE]...", .file = true,
      .help = "a CD or DVD in a drive: an ISO image, or none ('trapeze media insert' puts one in); "
              "if=ahci or ide is how the guest sees the drive, "
@@ -1006,10 +1004,9 @@ const struct cli_option cli_run_options[] = {
      .help =
          "the graphics card: std is a VGA with linear modes up to 32 bits a pixel, memory=N its "
          "MiB, xres=N and yres=N what its monitor likes best; virtio is the same, and a "
-         "virtio-gpu, "
-         "which systems with its driver use, with the cursor drawn by viewers and the screen as "
-         "large as they like (default: std if the guest boots from firmware, else none; --device "
-         "virtio-gpu is a second one)"},
+         "virtio-gpu, which systems with its driver use, with the cursor drawn by viewers and the "
+         "screen as large as they like (default: std if the guest boots from firmware, else none; "
+         "--device virtio-gpu is a second one)"},
     {"display", 0, CLI_TEXTS, AT(display), "none|vnc[=ADDRESS][,P=VALUE]...|sdl|curses",
      .choices = run_display_choices,
      .help = "who looks at the screen: vnc lets viewers of VNC connect to ADDRESS, [HOST:]PORT or "
@@ -1018,9 +1015,8 @@ const struct cli_option cli_run_options[] = {
              "encrypt; sdl is a window (Ctrl-Alt-F: full screen, Ctrl-Alt-G: keep the keyboard and "
              "pointer, or let go, Ctrl-Alt-U: the guest's own size; closing it asks the guest to "
              "power off, and ends it the second time); curses shows text modes on this terminal, "
-             "which COM1 then has not, and "
-             "Ctrl-A is its escape key (Ctrl-A x leaves, Ctrl-A h tells more); may be repeated "
-             "(default: none)"},
+             "which COM1 then has not, and Ctrl-A is its escape key (Ctrl-A x leaves, Ctrl-A h "
+             "tells more); may be repeated (default: none)"},
     {"web", 0, CLI_OPTIONAL, AT(web), "[HOST:]PORT", .implied = RUN_WEB_ANYWHERE,
      .takes = run_is_web_address,
      .help = "serve a page there (default: the first port of 127.0.0.1 from 8080 on that is free) "
@@ -1029,10 +1025,8 @@ const struct cli_option cli_run_options[] = {
              "terminal"},
     {"audio", 0, CLI_TEXT, AT(audio), "null|sdl|wav=FILE", .choices = run_audio_choices,
      .help = "a sound card (Intel HD Audio), and where it and the PC speaker are heard: sdl is the "
-             "host's own "
-             "devices, wav=FILE "
-             "is a file for players, in which the time is left out when nothing sounds "
-             "(default: no card, and the speaker is silent)"},
+             "host's own devices, wav=FILE is a file for players, in which the time is left out "
+             "when nothing sounds (default: no card, and the speaker is silent)"},
     {"usb", 0, CLI_TEXT, AT(usb), "on|off", .choices = run_usb_choices, .only_choices = true,
      .help =
          "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "

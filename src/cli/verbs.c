@@ -399,8 +399,7 @@ const struct cli_verb cli_verbs[] = {
         .description =
             "FILE is an ISO image, as with 'trapeze run --cdrom', or a floppy's, as "
             "with --floppy; ',,' stands for a comma. DRIVE is the id of the drive, as 'trapeze "
-            "monitor "
-            "SOCKET devices' lists it, and can be left out if there is one. A guest "
+            "monitor SOCKET devices' lists it, and can be left out if there is one. A guest "
             "that has locked the drive, as systems do while they have a CD mounted, is "
             "asked to open it, and the CD goes in when it has; with --force at once. "
             "The machine runs with --name NAME or --monitor SOCKET and --cdrom or --floppy, "

@@ -8,7 +8,6 @@ driver then likes best. "storm": how many whole screens a second reach a viewer.
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -61,14 +60,8 @@ class Guest:
 
     def __init__(self, trapeze, folder, name, options=()):
         extra, modules = CASES[name]
-        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gpu_guest.c")
-        subprocess.run(["gcc", "-static", "-O2", "-o", f"{folder}/guest", source], check=True)
-        net.make_initramfs(f"{folder}/net.cpio", "generic", modules, INIT)
-        with open(f"{folder}/program.cpio", "wb") as out, open(f"{folder}/guest", "rb") as program:
-            out.write(net.entry("gpu", 0o100755, program.read()))
-            out.write(net.entry("TRAILER!!!", 0, b""))
         command = boot.command_for(trapeze, boot.case("generic", "", [], append="quiet rdinit=/net-init"))
-        command[command.index("--initrd") + 1] += f",{folder}/net.cpio,{folder}/program.cpio"
+        command = net.with_program(command, folder, "gpu", ["-O2"], "generic", modules, INIT)
         self.socket, self.deadline = os.path.join(folder, "vm.sock"), time.monotonic() + LIMIT_S
         self.console = boot.Console([*command, "--monitor", self.socket, *extra, *options], interactive=True)
         self.screen = screen.Screen(trapeze, self.console, self.socket, self.deadline)

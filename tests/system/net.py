@@ -105,6 +105,18 @@ def make_initramfs(target, guest, modules, init):
         out.write(entry("TRAILER!!!", 0, b""))
 
 
+def with_program(command, folder, program, options, guest, modules, init):
+    """command starts the guest with /net-init, modules, and /program, built from program_guest.c with options."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{program}_guest.c")
+    subprocess.run(["gcc", "-static", *options, "-o", f"{folder}/guest", source], check=True)
+    make_initramfs(f"{folder}/net.cpio", guest, modules, init)
+    with open(f"{folder}/program.cpio", "wb") as out, open(f"{folder}/guest", "rb") as file:
+        out.write(entry(program, 0o100755, file.read()))
+        out.write(entry("TRAILER!!!", 0, b""))
+    at = command.index("--initrd") + 1
+    return [*command[:at], f"{command[at]},{folder}/net.cpio,{folder}/program.cpio", *command[at + 1 :]]
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -100,14 +99,8 @@ def main():
     deadline = time.monotonic() + 600
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/the vm, one"
-        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vsock_guest.c")
-        subprocess.run(["gcc", "-static", "-O1", "-o", f"{folder}/guest", source], check=True)
-        net.make_initramfs(f"{folder}/net.cpio", "cloud", MODULES, INIT)
-        with open(f"{folder}/program.cpio", "wb") as out, open(f"{folder}/guest", "rb") as program:
-            out.write(net.entry("vsock", 0o100755, program.read()))
-            out.write(net.entry("TRAILER!!!", 0, b""))
         command = boot.command_for(trapeze, boot.case("cloud", "", [], append="quiet rdinit=/net-init"))
-        command[command.index("--initrd") + 1] += f",{folder}/net.cpio,{folder}/program.cpio"
+        command = net.with_program(command, folder, "vsock", ["-O1"], "cloud", MODULES, INIT)
         server = threading.Thread(target=echo_once, args=(listen(f"{path}_5000"),), daemon=True)
         server.start()
         console = boot.Console([*command, "--vsock", f"42,{path}", *CASES[name]], interactive=True)
