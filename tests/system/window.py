@@ -80,7 +80,7 @@ class Desktop:
         data = subprocess.run(["xwd", "-silent", "-id", str(window)], capture_output=True, check=True).stdout
         header = struct.unpack(">25I", data[:100])
         width, height, order, bits, stride = header[4], header[5], header[7], header[11], header[12]
-        assert bits == 32 and order == 0, header
+        assert bits == 32 and order == 0, f"{bits} bits, order {order}"
         at, rows = header[0] + 12 * header[19], []
         for y in range(height):
             row = data[at + stride * y : at + stride * y + 4 * width]
@@ -108,12 +108,13 @@ def share_clipboard(desktop, viewer, window):
     desktop.tool("windowactivate", "--sync", window)
     viewer.ask()
     while (kind := viewer.read(1)) != b"\3":  # updates come first
-        assert kind == b"\0", kind
+        assert kind == b"\0", f"message {kind}"
         for _ in range(struct.unpack(">xH", viewer.read(3))[0]):
             x, y, width, height, encoding = struct.unpack(">HHHHi", viewer.read(12))
-            assert encoding == vnc.RAW, encoding
+            assert encoding == vnc.RAW, f"encoding {encoding}"
             viewer.put(x, y, width, height, viewer.unpack(viewer.read(4 * width * height), False))
-    assert viewer.read(struct.unpack(">3xI", viewer.read(7))[0]) == b"from here"
+    text = viewer.read(struct.unpack(">3xI", viewer.read(7))[0])
+    assert text == b"from here", f"the viewer's clipboard has {text}"
 
 
 def see(desktop, console, shown, path):
@@ -166,14 +167,14 @@ def use(desktop, shown, window):
 def open_another(desktop, shown, window):
     listed = json.loads(subprocess.run([shown.trapeze, "list", "--json"], capture_output=True, check=True).stdout)
     mine = [machine for machine in listed if machine["name"] == NAME]
-    assert len(mine) == 1 and mine[0]["state"] == "running", listed
+    assert len(mine) == 1 and mine[0]["state"] == "running", f"listed are {listed}"
     other = subprocess.Popen([shown.trapeze, "open", NAME])
     (second,) = set(desktop.find(2)) - {window}
     rows = still(shown)
     desktop.wait("it shows something else", lambda: desktop.rows(second) == rows)
     desktop.tool("windowactivate", "--sync", second, "key", "alt+F4")
-    assert other.wait(20) == 0
-    assert desktop.windows() == [window]
+    assert (status := other.wait(20)) == 0, f"the other window's status is {status}"
+    desktop.wait("the other window is still there", lambda: desktop.windows() == [window])  # what looks may see it go
 
 
 def main():
