@@ -108,7 +108,6 @@ if step "gcc build" tools/build.sh build-gcc -Dwerror=true; then
     # shellcheck disable=SC2046 # one word a suite
     tests "gcc tests" build-gcc $(suites_in build-gcc unit device state guest differential control cli)
 fi
-CC=clang step "clang build" tools/build.sh build-clang -Dwerror=true
 if CC=clang step "address build" tools/build.sh build-address -Dwerror=true \
     -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false; then
     # shellcheck disable=SC2046 # one word a suite
