@@ -111,7 +111,7 @@ struct tlb_entry {
 #define TLB_GUARDED   16u /* may be written, if somebody looks whether code is hit */
 
 /*
- * Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (memory.c). The upper
+ * Where in linear memory large pages were seen, by hashed 2 MiB and 1 GiB (tlb.c). The upper
  * half of the address space has bits of its own: an operating system maps RAM by large pages there,
  * and INVLPG is mostly for small pages of programs.
  */
@@ -310,7 +310,7 @@ struct icpu {
     struct tlb_entry tlbs[TLB_KIND_COUNT][TLB_SIZE];
     struct near_page near[NEAR_PAGES];
     uint8_t near_used; /* some of them were set */
-    uint64_t no_page;  /* tag that answers nothing; a secret (memory.c) */
+    uint64_t no_page;  /* tag that answers nothing; a secret (tlb.c) */
     struct large_pages large_pages;
     /* Slots that a flush has to look at: [0] had a mapping that was not global, [1] a global one.
      */

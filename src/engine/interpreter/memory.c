@@ -14,11 +14,10 @@
  */
 #include "engine/interpreter/interpreter.h"
 #include "engine/interpreter/meter.h"
+#include "engine/interpreter/tlb.h"
 
-#include <assert.h>
 #include <stdatomic.h>
 
-#include "engine/translator/translator.h"
 #include "trapeze/machine.h"
 #include "x86/control.h"
 
@@ -92,279 +91,6 @@ static void walk_updated(void *opaque, uint64_t gpa)
 }
 
 const struct x86_walk_memory interp_walk_memory = {.entry = walk_entry, .updated = walk_updated};
-
-/* ---- flushing ---- */
-
-/* What an entry's ram has above its flags; code may be NULL. */
-static uint64_t tlb_ram(const struct icpu *c, const struct code_page *code)
-{
-    return code ? (uint64_t)(code - c->interpreter->code_pages) << 12 : GUEST_PAGE_MASK;
-}
-
-static uint64_t never(unsigned slot)
-{
-    uint64_t neighbour = slot ^ 1;
-
-    return (neighbour ^ neighbour >> 12) << 12; /* an address with that tlb_index() */
-}
-
-static void clear_tags(struct tlb_entry *e, unsigned slot)
-{
-    e->read = e->write = never(slot);
-    e->ram &= TLB_IN_LIST | TLB_IN_LIST << 1;
-}
-
-/* Entries become invalid. */
-static void note_invalid(struct icpu *c)
-{
-    c->tlb_epoch++;
-    for (unsigned n = 0; n < NEAR_PAGES && c->near_used; n++)
-        c->near[n].read = c->near[n].write = c->no_page;
-    c->near_used = 0;
-}
-
-/*
- * Any address is compared with a near page. So what answers nothing is a secret, and not canonical,
- * nor is what it leads to: who guesses these 49 bits ends the machine.
- */
-static void choose_no_page(struct icpu *c)
-{
-    host_random(&c->no_page, sizeof(c->no_page));
-    c->no_page = (c->no_page & ((1ull << 61) - GUEST_PAGE_SIZE)) | 1ull << 62;
-    c->near_used = 1;
-    note_invalid(c);
-}
-
-/* The low bits of the page's number, and which half of the address space it is in. */
-static unsigned hash_large(uint64_t linear, unsigned page_bits, unsigned bits)
-{
-    return (unsigned)((linear >> page_bits & ((1u << (bits - 1)) - 1)) |
-                      linear >> 63 << (bits - 1));
-}
-
-static unsigned hash_2m(uint64_t linear)
-{
-    return hash_large(linear, 21, LARGE_2M_BITS);
-}
-
-static unsigned hash_1g(uint64_t linear)
-{
-    return hash_large(linear, 30, LARGE_1G_BITS);
-}
-
-static void bit_set(uint64_t *map, unsigned n)
-{
-    map[n / 64] |= 1ull << (n % 64);
-}
-
-static bool bit_test(const uint64_t *map, unsigned n)
-{
-    return map[n / 64] >> (n % 64) & 1;
-}
-
-/* An entry for a part of a large page is made. */
-static void note_large_page(struct icpu *c, uint64_t linear, uint64_t page_size)
-{
-    uint64_t start = linear & ~(page_size - 1);
-
-    if (page_size == 1u << 30)
-        bit_set(c->large_pages.of_1g, hash_1g(start));
-    else
-        for (uint64_t part = 0; part < page_size; part += 2u << 20)
-            bit_set(c->large_pages.of_2m, hash_2m(start + part));
-}
-
-static bool may_be_in_large_page(const struct icpu *c, uint64_t linear)
-{
-    return bit_test(c->large_pages.of_1g, hash_1g(linear)) ||
-           bit_test(c->large_pages.of_2m, hash_2m(linear));
-}
-
-static void flush_jumps(struct icpu *c)
-{
-    for (unsigned n = 0; c->jumps_filled && n < JUMP_SIZE; n++)
-        c->jumps[n].key = ~0ull; /* no canonical RIP and mode give this: see mode_bits */
-    c->jumps_filled = false;
-}
-
-static void flush_fetches(struct icpu *c)
-{
-    for (unsigned n = 0; n < FETCH_SIZE; n++)
-        c->fetches[n].key = FETCH_NONE;
-}
-
-void interp_flush_jumps(struct icpu *c)
-{
-    flush_jumps(c);
-    flush_fetches(c);
-    if (c->translator)
-        translator_forget_mappings(c->translator, true);
-}
-
-/* Code that is mapped globally stays where it is. */
-static void flush_local_jumps(struct icpu *c)
-{
-    flush_jumps(c);
-    for (unsigned word = 0; word < FETCH_SIZE / 64; word++) {
-        for (uint64_t bits = c->local_fetches[word]; bits; bits &= bits - 1)
-            c->fetches[64 * word + (unsigned)__builtin_ctzll(bits)].key = FETCH_NONE;
-        c->local_fetches[word] = 0;
-    }
-    if (c->translator)
-        translator_forget_mappings(c->translator, false);
-}
-
-static void flush_page_jumps(struct icpu *c, uint64_t linear)
-{
-    flush_jumps(c);
-    c->fetches[(linear >> 12) & (FETCH_SIZE - 1)].key = FETCH_NONE;
-    if (c->translator)
-        translator_forget_page(c->translator, linear);
-}
-
-static void flush_gigabyte_jumps(struct icpu *c, uint64_t linear)
-{
-    flush_jumps(c);
-    flush_fetches(c);
-    if (c->translator)
-        translator_forget_gigabyte(c->translator, linear);
-}
-
-void interp_empty_tlb(struct icpu *c)
-{
-    choose_no_page(c);
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++) {
-        for (unsigned slot = 0; slot < TLB_SIZE; slot++) {
-            c->tlbs[kind][slot].ram = 0;
-            assert(tlb_index(never(slot)) != slot);
-            clear_tags(&c->tlbs[kind][slot], slot);
-        }
-        c->tlb_filled[0][kind].count = c->tlb_filled[1][kind].count = 0;
-    }
-    c->jumps_filled = true; /* none of them is valid yet */
-    interp_flush_jumps(c);
-}
-
-static void flush_filled(struct icpu *c, unsigned global, unsigned kind, bool global_too)
-{
-    struct tlb_filled *filled = &c->tlb_filled[global][kind];
-
-    for (unsigned n = 0; n < filled->count; n++) {
-        unsigned slot = filled->slots[n];
-        struct tlb_entry *e = &c->tlbs[kind][slot];
-
-        e->ram &= ~((uint64_t)TLB_IN_LIST << global);
-        if (global_too || !(e->ram & TLB_GLOBAL))
-            clear_tags(e, slot);
-    }
-    filled->count = 0;
-}
-
-static void flush_mappings(struct icpu *c, bool global_too)
-{
-    meter_count(c, global_too ? METER_TLB_FLUSHES : METER_TLB_LOCAL_FLUSHES);
-    note_invalid(c);
-    for (unsigned global = 0; global <= global_too; global++)
-        for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-            flush_filled(c, global, kind, global_too);
-    if (global_too) {
-        c->large_pages = (struct large_pages){0};
-        c->tlb_keys = 0;
-    }
-    if (global_too)
-        interp_flush_jumps(c);
-    else
-        flush_local_jumps(c);
-}
-
-void interp_flush_tlb(struct icpu *c, bool global_too)
-{
-    x86_walk_cache_forget(&c->walk_cache);
-    flush_mappings(c, global_too);
-}
-
-void interp_leave_space(struct icpu *c)
-{
-    flush_mappings(c, false);
-}
-
-/* Calls visit for each slot in use, some of them twice. */
-static void for_each_filled(struct icpu *c,
-                            void (*visit)(struct tlb_entry *e, unsigned slot, uint64_t which),
-                            uint64_t which)
-{
-    for (unsigned n = 0; n < 2 * TLB_KIND_COUNT; n++) {
-        const struct tlb_filled *filled = &c->tlb_filled[n & 1][n / 2];
-
-        for (unsigned k = 0; k < filled->count; k++)
-            visit(&c->tlbs[n / 2][filled->slots[k]], filled->slots[k], which);
-    }
-}
-
-/* Keys are folded into the entries. */
-void interp_pkru_changed(struct icpu *c, uint32_t before)
-{
-    for (unsigned key = 0; key < 16; key++)
-        if (c->tlb_keys >> key & 1 && (c->cpu.s.fpu.pkru ^ before) >> (2 * key) & 3) {
-            interp_flush_tlb(c, true);
-            return;
-        }
-}
-
-/* Entries without a tag need not be found. */
-static void clear_large_near(struct tlb_entry *e, unsigned slot, uint64_t linear)
-{
-    if ((e->ram & TLB_LARGE) &&
-        (in_same_gigabyte(e->read, linear) || in_same_gigabyte(e->write, linear)))
-        clear_tags(e, slot);
-}
-
-static void clear_write_tag(struct tlb_entry *e, unsigned slot, uint64_t ram)
-{
-    if (((e->ram ^ ram) & GUEST_PAGE_MASK) == 0)
-        e->write = never(slot);
-}
-
-static void clear_any_write_tag(struct tlb_entry *e, unsigned slot, uint64_t unused)
-{
-    (void)unused;
-    e->write = never(slot);
-}
-
-/*
- * A large page is in the TLB as many entries of 4 KiB, and INVLPG invalidates all of them (SDM vol.
- * 3, 4.10.4.1). Which ones belong together is not kept: all parts of large pages in the same GiB
- * are dropped.
- */
-void interp_flush_tlb_page(struct icpu *c, uint64_t linear)
-{
-    unsigned slot = tlb_index(linear);
-
-    meter_count(c, METER_TLB_PAGE_FLUSHES);
-    x86_walk_cache_forget(&c->walk_cache);
-    note_invalid(c);
-    for (unsigned kind = 0; kind < TLB_KIND_COUNT; kind++)
-        clear_tags(&c->tlbs[kind][slot], slot);
-    if (unlikely(may_be_in_large_page(c, linear))) {
-        for_each_filled(c, clear_large_near, linear);
-        flush_gigabyte_jumps(c, linear);
-    } else {
-        flush_page_jumps(c, linear);
-    }
-}
-
-void interp_drop_write_tags_of(struct icpu *c, const struct code_page *page)
-{
-    meter_count(c, METER_WRITE_TAGS_DROPPED);
-    note_invalid(c);
-    for_each_filled(c, clear_write_tag, tlb_ram(c, page));
-}
-
-void interp_drop_write_tags(struct icpu *c)
-{
-    note_invalid(c);
-    for_each_filled(c, clear_any_write_tag, 0);
-}
 
 /* ---- the local APIC's page ---- */
 
@@ -460,14 +186,14 @@ static void fill(struct icpu *c, struct tlb_entry *tlb, uint64_t linear, const s
              (p->walk.global ? TLB_GLOBAL : 0);
     if (p->walk.page_size > GUEST_PAGE_SIZE) {
         e->ram |= TLB_LARGE;
-        note_large_page(c, linear, p->walk.page_size);
+        tlb_note_large_page(c, linear, p->walk.page_size);
     }
-    e->read = p->walk.can_read ? page : never(slot);
+    e->read = p->walk.can_read ? page : tlb_never(slot);
     e->write = p->walk.can_write && p->range->region->kind == REGION_RAM && code &&
                        may_write(code) && !(c->block && block_is_from(c->block, code)) &&
                        writes_are_free(c, p)
                    ? page
-                   : never(slot);
+                   : tlb_never(slot);
     if (e->write != page && e->read == page && p->walk.can_write && code &&
         p->range->region->kind == REGION_RAM)
         e->ram |= TLB_GUARDED;
@@ -1044,7 +770,7 @@ static uint32_t fill_fetch(struct icpu *c, uint64_t linear)
     f->page = f->host ? code_page_at(c->interpreter, r, f->gpa) : NULL;
     f->global = walk.global;
     if (!walk.global)
-        bit_set(c->local_fetches, (unsigned)(f - c->fetches));
+        bitmap_set(c->local_fetches, (unsigned)(f - c->fetches));
     f->key = jump_key(c, linear & GUEST_PAGE_MASK);
     return 0;
 }
