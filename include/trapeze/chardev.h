@@ -35,6 +35,8 @@ struct chardev_ops {
     size_t (*send)(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
     /* The front end can receive again after it could not. May be NULL. */
     void (*accept_input)(struct chardev *chardev);
+    /* A program in the guest has opened or closed the front end, which is a port. May be NULL. */
+    void (*opened)(struct chardev *chardev, bool is_open);
     /* Of a terminal. False: it is none. May be NULL. */
     bool (*window)(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows);
     void (*free)(struct chardev *chardev);
@@ -79,6 +81,7 @@ void chardev_connect(struct chardev *chardev, const struct chardev_frontend *fro
 /* chardev may be NULL: bytes are dropped and count as sent. */
 size_t chardev_send(struct chardev *chardev, const uint8_t *data, size_t size_bytes);
 void chardev_accept_input(struct chardev *chardev);
+void chardev_set_open(struct chardev *chardev, bool is_open);
 /* The size of a terminal in characters; false, and nothing is stored: it has none. */
 bool chardev_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows);
 

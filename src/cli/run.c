@@ -53,7 +53,8 @@ struct run_options {
     uint64_t memory_bytes, cpus, code_cache_bytes, pause_at, digest, digest_from, hotplug;
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
-    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *usb, *web, *audio;
+    const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *usb, *web, *audio,
+        *clipboard;
 };
 
 struct run {
@@ -186,20 +187,28 @@ static bool wants_vga(const struct run *run)
     return run_has_vga(run->options.vga, &none, vga_is_default(run));
 }
 
-/* Whoever looks at the screen types and points, too; a terminal has only keys. */
+/* Whoever looks at the screen types, points and copies, too; a terminal has only keys. */
+static bool is_used(const struct run *run)
+{
+    return run_has_pointer(&run->options.display) || run->options.web;
+}
+
 static bool wants_usb(const struct run *run)
 {
-    const char *usb = run->options.usb;
+    return run->options.usb ? strcmp(run->options.usb, "on") == 0 : is_used(run);
+}
 
-    return usb ? strcmp(usb, "on") == 0
-               : run_has_pointer(&run->options.display) || run->options.web;
+static bool wants_clipboard(const struct run *run)
+{
+    return run->options.clipboard ? strcmp(run->options.clipboard, "on") == 0 : is_used(run);
 }
 
 static int add_devices(struct run *run, struct error *err)
 {
     if (run->virtio_console && run_add_console(run->machine, run->virtio_console, err))
         return -EINVAL;
-    if (run_add_serial_ports(&run->serial_ports, run->machine, &run->options.port, err))
+    if (run_add_serial_ports(&run->serial_ports, run->machine, &run->options.port,
+                             wants_clipboard(run), err))
         return -EINVAL;
     if (wants_balloon(run) && run_add_device(run->machine, "virtio-balloon", err))
         return -EINVAL;
@@ -760,6 +769,7 @@ static int print_config(struct run *run, struct error *err)
     options->firmware = run->media.firmware_name;
     options->balloon = wants_balloon(run) ? "on" : "off";
     options->usb = wants_usb(run) ? "on" : "off";
+    options->clipboard = wants_clipboard(run) ? "on" : "off";
     if (!options->vga)
         options->vga = wants_vga(run) ? "std" : "none";
     if (run_default_network(&options->net, &options->publish, !run->media.kernel) &&
@@ -1032,6 +1042,11 @@ const struct cli_option cli_run_options[] = {
          "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "
          "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd, "
          "usb-mouse and usb-hub are single ones, --disk FILE,if=usb is a stick)"},
+    {"clipboard", 0, CLI_TEXT, AT(clipboard), "on|off", .choices = run_clipboard_choices,
+     .only_choices = true,
+     .help = "what is copied in the guest is there for those who look at the screen, and the other "
+             "way round, as text; the guest needs the package spice-vdagent (default: on if "
+             "somebody looks at the screen, else off)"},
 
     {"Control", .kind = CLI_HEADING},
     {"monitor", 'M', CLI_TEXT, AT(monitor), "SOCKET", .file = true,

@@ -74,9 +74,10 @@ struct run_serial_ports {
     size_t count;
 };
 
-/* Words of --port, "NAME=unix:PATH" or "NAME=BACKEND". */
+void run_clipboard_choices(cli_put_choice *put, void *opaque);
+/* Words of --port, "NAME=unix:PATH" or "NAME=BACKEND"; and the agent's port. */
 int run_add_serial_ports(struct run_serial_ports *ports, struct machine *machine,
-                         const struct cli_texts *texts, struct error *err);
+                         const struct cli_texts *texts, bool has_clipboard, struct error *err);
 int run_check_serial_port(const char *text, struct error *err); /* -EINVAL: it is none */
 void run_free_serial_ports(struct run_serial_ports *ports);
 /* The terminal hvc0. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/agent.h"
 #include "devices/devices.h"
 #include "devices/virtio/console.h"
 #include "trapeze/chardev.h"
@@ -83,22 +84,43 @@ static int add_port(struct run_serial_ports *ports, struct device *dev, struct l
     return virtio_console_add_port(dev, port.name, *chardev, err);
 }
 
+void run_clipboard_choices(cli_put_choice *put, void *opaque)
+{
+    put(opaque, "on", "by a port for the agent in the guest (spice-vdagent)");
+    put(opaque, "off", "only those who look at the screen share it");
+}
+
+/* The port over which the guest's agent has the clipboard. */
+static int add_clipboard(struct device *ports, struct machine *machine, struct error *err)
+{
+    struct device *agent = device_new(machine, &agent_class, NULL, err);
+
+    if (!agent || device_attach(agent, err))
+        return -EINVAL;
+    return virtio_console_add_port(ports, AGENT_PORT_NAME, agent_chardev(agent), err);
+}
+
 int run_add_serial_ports(struct run_serial_ports *ports, struct machine *machine,
-                         const struct cli_texts *texts, struct error *err)
+                         const struct cli_texts *texts, bool has_clipboard, struct error *err)
 {
     struct device *dev;
 
-    if (!texts->count)
+    if (!texts->count && !has_clipboard)
         return 0;
-    if (texts->count > VIRTIO_CONSOLE_MAX_PORTS)
-        return error_set(err, E2BIG, "%zu ports are too many; up to %d can be given", texts->count,
-                         VIRTIO_CONSOLE_MAX_PORTS);
+    if (texts->count + has_clipboard > VIRTIO_CONSOLE_MAX_PORTS)
+        return error_set(err, E2BIG, "%zu ports are too many; up to %d can be given%s",
+                         texts->count, VIRTIO_CONSOLE_MAX_PORTS - has_clipboard,
+                         has_clipboard ? " beside the clipboard's" : "");
     dev = device_new(machine, &virtio_console_class, "ports", err);
     for (size_t n = 0; dev && n < texts->count; n++)
         if (add_port(ports, dev, machine_loop(machine), texts->items[n], err)) {
             error_prefix(err, "--port %s: ", texts->items[n]);
             return -EINVAL;
         }
+    if (dev && has_clipboard && add_clipboard(dev, machine, err)) {
+        error_prefix(err, "--clipboard on: ");
+        return -EINVAL;
+    }
     return dev ? device_attach(dev, err) : -EINVAL;
 }
 

@@ -144,6 +144,12 @@ void chardev_accept_input(struct chardev *chardev)
         chardev->tap->accept_input(chardev->tap->opaque);
 }
 
+void chardev_set_open(struct chardev *chardev, bool is_open)
+{
+    if (chardev->ops->opened)
+        chardev->ops->opened(chardev, is_open);
+}
+
 bool chardev_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows)
 {
     return chardev && chardev->ops->window && chardev->ops->window(chardev, out_columns, out_rows);

@@ -261,6 +261,14 @@ static void say_all(struct virtio_console *s)
     virtqueue_notify(&s->virtio.queues[CONTROL_RECEIVE]);
 }
 
+static void set_open(struct console_port *port, bool is_open)
+{
+    if (port->is_open == is_open)
+        return;
+    port->is_open = is_open;
+    chardev_set_open(port->chardev, is_open);
+}
+
 static void hear(struct virtio_console *s, const uint8_t message[MESSAGE_BYTES])
 {
     struct console_port *port = find_port(s, get_le32(message));
@@ -275,7 +283,7 @@ static void hear(struct virtio_console *s, const uint8_t message[MESSAGE_BYTES])
         port->messages |= SAY_NAME | (port->chardev->connected ? SAY_OPEN : 0);
     }
     if (event == EVENT_PORT_OPEN && port)
-        port->is_open = value;
+        set_open(port, value);
 }
 
 static void hear_all(struct virtio_console *s)
@@ -365,7 +373,8 @@ static void console_forget(struct virtio_device *virtio)
     for (unsigned id = 0; id <= s->port_count; id++) {
         struct console_port *port = &s->ports[id];
 
-        port->is_ready = port->is_open = port->is_connected = false;
+        set_open(port, false);
+        port->is_ready = port->is_connected = false;
         port->messages = 0;
         port->sent_bytes = 0;
     }
