@@ -16,6 +16,8 @@ from debian import DISK, LOGIN
 
 # What eject(1) does: udev has locked the drive.
 EJECT = "perl -e 'sysopen(F, \"/dev/sr0\", 2048) && ioctl(F, 0x5329, 0) && ioctl(F, 0x5309, 0) && print \"ejec\", \"ted\\n\"'"
+# Mounting does, too; but if that is what learns that the disc is another, Linux takes the refusal for success.
+LOCK = "perl -e 'sysopen(F, \"/dev/sr0\", 2048) && ioctl(F, 0x5329, 1) && print \"loc\", \"ked\\n\"'"
 LOCKED = "has locked the drive, and was asked"
 
 
@@ -66,6 +68,7 @@ def main():
         is_in("two")
         machine.shell(f"umount /mnt; {EJECT}", "ejected")
         machine.shell(hotplug.wait_loop("mount -r /dev/sr0 /mnt 2>/dev/null"), "it-is")  # which closes the tray
+        machine.shell(LOCK, "locked")
         media("eject", said=LOCKED)
         media("insert", "nbd://127.0.0.1:1/two", said="only a file", status=1)
         media("insert", os.path.join(folder, "three.iso"), said="No such file", status=1)
