@@ -29,15 +29,6 @@ static struct rig rigs[2], *r; /* a console, ports */
 
 /* ---- a backend ---- */
 
-static size_t backend_send(struct chardev *chardev, const uint8_t *data, size_t size)
-{
-    size_t taken = size < r->room ? size : r->room;
-
-    (void)chardev, (void)data;
-    r->room -= taken;
-    return taken;
-}
-
 static void backend_accept_input(struct chardev *chardev)
 {
     static const uint8_t data[64];
@@ -49,6 +40,16 @@ static void backend_accept_input(struct chardev *chardev)
         r->input -= size;
         chardev_deliver(chardev, data, size);
     }
+}
+
+static size_t backend_send(struct chardev *chardev, const uint8_t *data, size_t size)
+{
+    size_t taken = size < r->room ? size : r->room;
+
+    (void)data;
+    r->room -= taken;
+    backend_accept_input(chardev); /* it may answer at once */
+    return taken;
 }
 
 static bool backend_window(struct chardev *chardev, uint16_t *out_columns, uint16_t *out_rows)

@@ -422,6 +422,44 @@ static void ports_are_opened_at_both_ends(void **state)
     expect_message(1, 6, 1, "");
 }
 
+/* As the guest's agent is, and a socket whose other end is gone. */
+static size_t answer_send(struct chardev *chardev, const uint8_t *data, size_t size)
+{
+    fake_send(chardev, data, size);
+    if (chardev_room(chardev))
+        chardev_deliver(chardev, (const uint8_t *)"answer", 6);
+    chardev_set_connected(chardev, false);
+    return size;
+}
+
+static void backends_answer_at_once(void **state)
+{
+    static const struct chardev_ops ops = {.name = "answer", .send = answer_send};
+
+    (void)state;
+    announce();
+    tell(1, 6, 1);
+    f.fake[0].chardev.ops = &ops;
+    for (unsigned n = 0; n < 3; n++) /* so that chains of the two queues have other numbers */
+        add(4, ROOM + 16 * n, 16, true);
+    memset(ram(ROOM + 64), 0xee, 64);
+    add(2, ROOM + 64, 64, true);
+    for (unsigned n = 0; n < 3; n++) {
+        uint16_t id;
+        uint32_t length;
+
+        print(5, "question");
+        assert_true(driver_queue_take(&f.q[5], &id, &length));
+        assert_int_equal(id, 0); /* the transmitted one */
+        assert_int_equal(taken(4), 6);
+        assert_memory_equal(ram(ROOM + 16 * n), "answer", 6);
+    }
+    assert_int_equal(taken(2), 8);
+    assert_int_equal(get_le16(ram(ROOM + 64 + 4)), 6);
+    assert_memory_equal(f.fake[0].sent, "questionquestionquestion", 24);
+    assert_false(driver_is_broken(&f.d));
+}
+
 static void messages_that_make_no_sense_are_refused(void **state)
 {
     (void)state;
@@ -508,6 +546,7 @@ int main(void)
         TEST(a_pause_puts_both_ways_off, open_console),
         TEST(ports_are_announced, open_ports),
         TEST(ports_are_opened_at_both_ends, open_ports),
+        TEST(backends_answer_at_once, open_ports),
         TEST(messages_that_make_no_sense_are_refused, open_ports),
         TEST(a_message_needs_room, open_ports),
         TEST(ports_have_names_of_their_own, open_ports),

@@ -88,7 +88,8 @@ struct virtio_console {
     struct console_port ports[1 + VIRTIO_CONSOLE_MAX_PORTS];
 
     bool is_paused;
-    struct virtio_chain chain; /* too big for the stack */
+    /* Too big for the stack. Backends answer while they are sent something. */
+    struct virtio_chain out_chain, in_chain;
 };
 
 static struct virtio_console *console_of(struct device *dev)
@@ -117,12 +118,12 @@ static size_t can_receive(void *opaque)
     struct virtio_console *s = port->console;
     struct virtqueue *queue = queue_of(port, RECEIVE);
 
-    if (s->is_paused || (port->id && !port->is_open) || !virtqueue_pop(queue, &s->chain))
+    if (s->is_paused || (port->id && !port->is_open) || !virtqueue_pop(queue, &s->in_chain))
         return 0;
-    virtqueue_unpop(queue, s->chain.descriptors);
-    if (!s->chain.in_bytes)
+    virtqueue_unpop(queue, s->in_chain.descriptors);
+    if (!s->in_chain.in_bytes)
         virtio_break(&s->virtio, "a buffer without room");
-    return (size_t)s->chain.in_bytes;
+    return (size_t)s->in_chain.in_bytes;
 }
 
 static void receive(void *opaque, const uint8_t *data, size_t size)
@@ -131,10 +132,10 @@ static void receive(void *opaque, const uint8_t *data, size_t size)
     struct virtio_console *s = port->console;
     struct virtqueue *queue = queue_of(port, RECEIVE);
 
-    while (size && virtqueue_pop(queue, &s->chain)) {
-        size_t written = virtio_chain_write(&s->chain, 0, data, size);
+    while (size && virtqueue_pop(queue, &s->in_chain)) {
+        size_t written = virtio_chain_write(&s->in_chain, 0, data, size);
 
-        virtqueue_push(queue, &s->chain, written);
+        virtqueue_push(queue, &s->in_chain, written);
         data += written;
         size -= written;
     }
@@ -146,7 +147,7 @@ static void receive(void *opaque, const uint8_t *data, size_t size)
 /* Hand the chain on from sent_bytes on. False: not all of it was taken, or it was enough. */
 static bool send_chain(struct console_port *port, size_t *left)
 {
-    const struct virtio_chain *chain = &port->console->chain;
+    const struct virtio_chain *chain = &port->console->out_chain;
     uint8_t data[PART_BYTES];
 
     while (*left) {
@@ -185,17 +186,17 @@ static void transmit(struct console_port *port)
     size_t left = BYTES_PER_KICK;
     unsigned chains = 0;
 
-    while (chains < CHAINS_PER_KICK && virtqueue_pop(queue, &s->chain)) {
-        if (s->chain.out_bytes > UINT32_MAX) {
+    while (chains < CHAINS_PER_KICK && virtqueue_pop(queue, &s->out_chain)) {
+        if (s->out_chain.out_bytes > UINT32_MAX) {
             virtio_break(&s->virtio, "more than 4 GiB to write at once");
             return;
         }
         if (!send_chain(port, &left)) {
-            virtqueue_unpop(queue, s->chain.descriptors);
+            virtqueue_unpop(queue, s->out_chain.descriptors);
             break;
         }
         port->sent_bytes = 0;
-        virtqueue_push(queue, &s->chain, 0);
+        virtqueue_push(queue, &s->out_chain, 0);
         chains++;
     }
     virtqueue_notify(queue);
@@ -237,14 +238,14 @@ static bool say(struct console_port *port, uint8_t what)
     uint8_t message[MESSAGE_BYTES + VIRTIO_CONSOLE_MAX_NAME];
     unsigned size = make_message(port, what, message);
 
-    if (!virtqueue_pop(queue, &s->chain))
+    if (!virtqueue_pop(queue, &s->in_chain))
         return false;
-    if (s->chain.in_bytes < size) {
+    if (s->in_chain.in_bytes < size) {
         virtio_break(&s->virtio, "no room for a message");
         return false;
     }
-    virtio_chain_write(&s->chain, 0, message, size);
-    virtqueue_push(queue, &s->chain, size);
+    virtio_chain_write(&s->in_chain, 0, message, size);
+    virtqueue_push(queue, &s->in_chain, size);
     if (what == SAY_OPEN)
         port->is_connected = port->chardev->connected;
     return true;
@@ -292,13 +293,13 @@ static void hear_all(struct virtio_console *s)
     uint8_t message[MESSAGE_BYTES];
     unsigned chains = 0;
 
-    while (chains < CHAINS_PER_KICK && virtqueue_pop(queue, &s->chain)) {
-        if (virtio_chain_read(&s->chain, 0, message, sizeof(message)) != sizeof(message)) {
+    while (chains < CHAINS_PER_KICK && virtqueue_pop(queue, &s->out_chain)) {
+        if (virtio_chain_read(&s->out_chain, 0, message, sizeof(message)) != sizeof(message)) {
             virtio_break(&s->virtio, "a message that is too short");
             return;
         }
         hear(s, message);
-        virtqueue_push(queue, &s->chain, 0);
+        virtqueue_push(queue, &s->out_chain, 0);
         chains++;
     }
     virtqueue_notify(queue);
