@@ -298,14 +298,15 @@ static int open_tcp(const char *address, bool passive, struct error *err)
     return fd;
 }
 
-static int connect_unix(const char *path, struct error *err)
+/* flags: SOCK_NONBLOCK, or 0. */
+static int connect_unix(const char *path, int flags, struct error *err)
 {
     struct sockaddr_un un;
     int fd;
 
     if (fill_unix(&un, path, err))
         return -EINVAL;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
     if (fd < 0)
         return error_set(err, errno, "socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0) {
@@ -321,7 +322,7 @@ int stream_connect(const char *address, struct error *err)
 {
     const char *path = unix_path(address);
 
-    return path ? connect_unix(path, err) : open_tcp(address, false, err);
+    return path ? connect_unix(path, 0, err) : open_tcp(address, false, err);
 }
 
 /* ---- servers ---- */
@@ -337,13 +338,13 @@ static int remove_dead_socket(const char *path, struct error *err)
         return 0;
     if (!S_ISSOCK(st.st_mode))
         return error_set(err, EEXIST, "there is already a file of this name, and no socket");
-    fd = connect_unix(path, &ignored);
-    if (fd >= 0) {
+    fd = connect_unix(path, SOCK_NONBLOCK, &ignored);
+    if (fd >= 0)
         close(fd);
+    if (fd >= 0 || fd == -EAGAIN) /* its queue is full */
         return error_set(
             err, EADDRINUSE,
             "something listens on this socket already: another process, or another option");
-    }
     unlink(path);
     return 0;
 }

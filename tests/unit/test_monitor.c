@@ -555,6 +555,21 @@ static void the_socket_is_for_its_owner_only(void **state)
     close_fixture(&f);
 }
 
+/* One with a full queue is not waited for. */
+static void a_socket_in_use_is_left_alone(void **state)
+{
+    struct fixture f;
+    struct error err = {0};
+
+    open_fixture(&f, 1);
+    for (unsigned n = 0; n < 300; n++) { /* nobody accepts */
+        assert_null(monitor_new(f.m.machine, f.path, &err));
+        assert_non_null(strstr(err.text, "listens on this socket already"));
+    }
+    assert_int_equal(access(f.path, F_OK), 0);
+    close_fixture(&f);
+}
+
 static void several_clients_are_answered_in_order(void **state)
 {
     struct fixture f;
@@ -775,7 +790,7 @@ static void texts_and_chords_are_typed(void **state)
     fd = connect_client(&f);
     expect_answer(&f, fd, "{\"command\":\"type\",\"text\":\"a{entr}\"}", "did you mean 'enter'?");
     expect_answer(&f, fd, "{\"command\":\"type\",\"text\":\"\\u00e4\"}",
-                  "no character of a US keyboard");
+                  "no character of the guest's keyboard");
     expect_answer(&f, fd, "{\"command\":\"type\",\"text\":\"aB{{{esc}\"}", "\"milliseconds\":120");
     expect_answer(&f, fd, "{\"command\":\"key\",\"keys\":\"ctrl-c\"}", "\"milliseconds\":");
     for (unsigned n = 0; n < 1000 && !strstr(typed, "-e0"); n++)
@@ -1019,6 +1034,7 @@ int main(void)
         cmocka_unit_test(words_become_requests),
         cmocka_unit_test(replies_print_for_people),
         cmocka_unit_test(the_socket_is_for_its_owner_only),
+        cmocka_unit_test(a_socket_in_use_is_left_alone),
         cmocka_unit_test(several_clients_are_answered_in_order),
         cmocka_unit_test(events_are_for_those_who_ask),
         cmocka_unit_test(devices_come_and_go),
