@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct key_layout;
 struct machine;
 
 enum input_button {
@@ -30,6 +31,13 @@ enum input_led { INPUT_LED_SCROLL = 1u << 0, INPUT_LED_NUM = 1u << 1, INPUT_LED_
 /* ---- for viewers ---- */
 
 struct input *machine_input(struct machine *machine);
+
+/*
+ * The layout that the guest's keyboard has, for viewers that are told characters; NULL is that of a
+ * US keyboard. Stays the caller's.
+ */
+void input_set_layout(struct input *input, const struct key_layout *layout);
+const struct key_layout *input_layout(const struct input *input);
 
 /*
  * A key goes down or up. usage is from the keyboard page of the USB HID Usage Tables: 0x04 is A,
@@ -86,6 +94,7 @@ struct input {
     unsigned buttons;
     bool has_place; /* x and y are where the pointer was */
     uint32_t x, y, width, height;
+    const struct key_layout *layout;
 };
 
 #endif

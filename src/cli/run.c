@@ -18,6 +18,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "backends/display/layout.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "cli/machines.h"
@@ -32,6 +33,7 @@
 #include "trapeze/audio.h"
 #include "trapeze/chardev.h"
 #include "trapeze/device.h"
+#include "trapeze/input.h"
 #include "trapeze/machine.h"
 #include "trapeze/vsock.h"
 #include "x86/features.h"
@@ -54,7 +56,7 @@ struct run_options {
     bool rng, paused, counted, no_reboot, perf_map, snapshot, dry_run;
     const char *listing, *stats, *sandbox, *smm, *nvram, *cloud_init, *config, *boot;
     const char *uuid, *serial_number, *balloon, *console, *vsock, *vga, *usb, *web, *audio,
-        *clipboard;
+        *clipboard, *keyboard_layout;
 };
 
 struct run {
@@ -68,6 +70,7 @@ struct run {
     struct machine *machine;
     struct chardev *serial[MAX_SERIAL], *debug_console, *virtio_console;
     struct audio *audio;
+    struct key_layout *layout; /* NULL: of a US keyboard */
     struct run_serial_ports serial_ports;
     struct run_media media;
     struct run_seed seed;
@@ -441,7 +444,10 @@ static int new_machine(struct run *run, struct error *err)
     if (!config.engine || wall_start(options, &config.wall_start_ns, err))
         return -EINVAL;
     run->machine = machine_new(&config, err);
-    return run->machine ? 0 : -EINVAL;
+    if (!run->machine)
+        return -EINVAL;
+    input_set_layout(machine_input(run->machine), run->layout);
+    return 0;
 }
 
 static bool wants_smm(const struct run *run)
@@ -632,6 +638,7 @@ static void take_down(struct run *run)
     for (unsigned i = 0; i < MAX_SERIAL; i++)
         chardev_free(run->serial[i]);
     audio_free(run->audio);
+    key_layout_free(run->layout);
     chardev_free(run->debug_console);
     chardev_free(run->virtio_console);
     run_free_serial_ports(&run->serial_ports);
@@ -734,6 +741,10 @@ static int check_options(struct run *run, struct error *err)
     }
     if (run_check_web(options->web, err))
         return -EINVAL;
+    if (key_layout_open(options->keyboard_layout, &run->layout, err)) {
+        error_prefix(err, "--keyboard-layout: ");
+        return -EINVAL;
+    }
     if (options->audio && audio_check(options->audio, err)) {
         error_prefix(err, "--audio: ");
         return -EINVAL;
@@ -1042,6 +1053,11 @@ const struct cli_option cli_run_options[] = {
          "a USB controller (xHCI) with a tablet, which follows the host's pointer, and a keyboard "
          "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd, "
          "usb-mouse and usb-hub are single ones, --disk FILE,if=usb is a stick)"},
+    {"keyboard-layout", 0, CLI_TEXT, AT(keyboard_layout), "LAYOUT[:VARIANT]", .initial = "us",
+     .choices = run_layout_choices,
+     .help = "what is on the keys of the guest's keyboard, as the guest has been told, for who "
+             "types characters: 'trapeze type', viewers of VNC, the terminal of --display curses; "
+             "named as in X (default: us)"},
     {"clipboard", 0, CLI_TEXT, AT(clipboard), "on|off", .choices = run_clipboard_choices,
      .only_choices = true,
      .help = "what is copied in the guest is there for those who look at the screen, and the other "

@@ -202,6 +202,7 @@ int run_start_player(struct error *err);
 
 /* ---- run_usb.c ---- */
 
+void run_layout_choices(cli_put_choice *put, void *opaque); /* some of them */
 void run_usb_choices(cli_put_choice *put, void *opaque);
 /* Does a device of this class sit on USB? */
 bool run_is_usb(const char *class_name);

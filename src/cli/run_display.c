@@ -32,6 +32,43 @@ void run_vga_choices(cli_put_choice *put, void *opaque)
     put(opaque, "none", "no graphics card");
 }
 
+void run_layout_choices(cli_put_choice *put, void *opaque)
+{
+    static const struct {
+        const char *name, *summary;
+    } layouts[] = {
+        {"us", "US"},
+        {"gb", "United Kingdom"},
+        {"de", "German"},
+        {"ch", "Swiss German"},
+        {"ch:fr", "Swiss French"},
+        {"fr", "French"},
+        {"be", "Belgian"},
+        {"es", "Spanish"},
+        {"latam", "Latin American"},
+        {"it", "Italian"},
+        {"pt", "Portuguese"},
+        {"br", "Brazilian"},
+        {"dk", "Danish"},
+        {"no", "Norwegian"},
+        {"se", "Swedish"},
+        {"fi", "Finnish"},
+        {"nl", "Dutch"},
+        {"pl", "Polish"},
+        {"cz", "Czech"},
+        {"hu", "Hungarian"},
+        {"tr", "Turkish"},
+        {"ru", "Russian"},
+        {"ua", "Ukrainian"},
+        {"gr", "Greek"},
+        {"us:intl", "US with dead keys"},
+        {"us:dvorak", "Dvorak"},
+    };
+
+    for (size_t n = 0; n < sizeof(layouts) / sizeof(layouts[0]); n++)
+        put(opaque, layouts[n].name, layouts[n].summary);
+}
+
 void run_display_choices(cli_put_choice *put, void *opaque)
 {
     put(opaque, "none", "nobody; 'trapeze screenshot' takes pictures");

@@ -466,7 +466,8 @@ const struct cli_verb cli_verbs[] = {
         .summary = "type a text on a running machine's keyboard",
         .operands = "SOCKET|NAME TEXT",
         .description =
-            "Types TEXT as on a US keyboard, and ends when that is done. {enter}, {f10} or "
+            "Types TEXT as on the guest's keyboard (trapeze run --keyboard-layout), and ends when "
+            "that is done. {enter}, {f10} or "
             "{ctrl-c} "
             "in it are keys, as 'trapeze key' names them, and {{ is a brace. The machine runs with "
             "--name NAME or --monitor SOCKET.",

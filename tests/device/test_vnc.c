@@ -7,7 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "backends/display/keys.h"
+#include "backends/display/layout.h"
 #include "trapeze/input.h"
 #include "vnc_rig.h"
 
@@ -277,6 +277,42 @@ static void characters_come_out_on_a_us_keyboard(void **state)
     assert_false(is_watched);
 }
 
+#ifdef HAVE_XKBCOMMON
+static void characters_come_out_on_the_guests_keyboard(void **state)
+{
+    struct key_layout *layout;
+
+    (void)state;
+    assert_int_equal(key_layout_open("de", &layout, NULL), 0);
+    come_in();
+    input_set_layout(machine_input(t->machine), layout);
+    key('@', true);
+    key('@', false);
+    assert_string_equal(typed, "+e6+14-e6-14");
+    typed[0] = '\0'; /* Shift, AltGr, and a key that needs neither */
+    key(0xffe1, true);
+    key('@', true);
+    key('@', false);
+    key('-', true);
+    key('-', false);
+    key(0xffe1, false);
+    assert_string_equal(typed, "+e1-e1+e6+14-e6+e1-14-e1+38+e1-38-e1");
+    typed[0] = '\0'; /* a dead key, and the one behind it is held */
+    key(0xe9, true);
+    assert_string_equal(typed, "+2e-2e+08");
+    key(0xe9, false);
+    assert_string_equal(typed, "+2e-2e+08-08");
+    typed[0] = '\0'; /* a shortcut */
+    key(0xffe3, true);
+    key('z', true);
+    assert_string_equal(typed, "+e0+1c");
+    shutdown(fd, SHUT_RDWR);
+    let_run();
+    input_set_layout(machine_input(t->machine), NULL);
+    key_layout_free(layout);
+}
+#endif
+
 static void scan_codes_are_keys(void **state)
 {
     uint8_t message[12] = {255, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xc8};
@@ -294,14 +330,14 @@ static void names_of_keys(void **state)
     struct error err = {0};
 
     (void)state;
-    assert_int_equal(keys_of_chord("Ctrl-Alt-Delete", 15, usages, &err), 3);
+    assert_int_equal(keys_of_chord(NULL, "Ctrl-Alt-Delete", 15, usages, &err), 3);
     assert_memory_equal(usages, "\xe0\xe2\x4c", 3);
-    assert_int_equal(keys_of_chord("ctrl--", 6, usages, &err), 2);
+    assert_int_equal(keys_of_chord(NULL, "ctrl--", 6, usages, &err), 2);
     assert_int_equal(usages[1], 0x2d);
-    assert_int_equal(keys_of_chord("entr", 4, usages, &err), -22);
+    assert_int_equal(keys_of_chord(NULL, "entr", 4, usages, &err), -22);
     assert_non_null(strstr(err.text, "did you mean 'enter'"));
     for (unsigned n = 0; key_name(n); n++)
-        assert_int_equal(keys_of_chord(key_name(n), strlen(key_name(n)), usages, NULL), 1);
+        assert_int_equal(keys_of_chord(NULL, key_name(n), strlen(key_name(n)), usages, NULL), 1);
     for (unsigned c = ' '; c < 0x7f; c++)
         assert_true(key_of_character(c, &stroke));
     assert_false(key_of_character(0xe4, &stroke));
@@ -391,6 +427,9 @@ int main(void)
         TEST(viewers_are_told_of_another_size),
         TEST(formats_are_checked),
         TEST(characters_come_out_on_a_us_keyboard),
+#ifdef HAVE_XKBCOMMON
+        TEST(characters_come_out_on_the_guests_keyboard),
+#endif
         TEST(scan_codes_are_keys),
         TEST(names_of_keys),
         TEST(a_password_is_asked_for),

@@ -88,6 +88,16 @@ static struct input_device *choose_pointer(struct input *input)
 
 /* ---- for viewers ---- */
 
+void input_set_layout(struct input *input, const struct key_layout *layout)
+{
+    input->layout = layout;
+}
+
+const struct key_layout *input_layout(const struct input *input)
+{
+    return input->layout;
+}
+
 void input_key(struct input *input, uint8_t usage, bool pressed)
 {
     const struct input_device *keyboard = choose_keyboard(input);

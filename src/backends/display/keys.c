@@ -38,7 +38,7 @@ static const struct key {
     {"super", 0xe3, 0xdb, 0, 0, 0xffeb},
     {"rightctrl", 0xe4, 0x9d, 0, 0, 0xffe4},
     {"rightshift", KEY_RIGHT_SHIFT, 0x36, 0, 0, 0xffe2},
-    {"altgr", 0xe6, 0xb8, 0, 0, 0xffea},
+    {"altgr", KEY_ALTGR, 0xb8, 0, 0, 0xffea},
     {"rightsuper", 0xe7, 0xdc, 0, 0, 0xffec},
     {"menu", 0x65, 0xdd, 0, 0, 0xff67},
     {"f1", 0x3a, 0x3b, 0, 0, 0xffbe},
@@ -153,7 +153,7 @@ bool key_of_character(uint32_t character, struct key_stroke *out)
 
         if (!character || (character != (uint8_t)key->plain && character != (uint8_t)key->shifted))
             continue;
-        out->usage = key->usage;
+        *out = (struct key_stroke){.usage = key->usage};
         if (character == (uint8_t)key->plain)
             out->shift = is_letter ? KEY_SHIFT_LOWER : key->shifted ? KEY_SHIFT_UP : KEY_SHIFT_ANY;
         else
@@ -174,7 +174,7 @@ bool key_of_keysym(uint32_t keysym, struct key_stroke *out)
             keysym = other_keysyms[n].same_as;
     for (const struct key *key = keys; key < keys + KEY_COUNT; key++)
         if (key->keysym && key->keysym == keysym) {
-            *out = (struct key_stroke){key->usage, KEY_SHIFT_ANY};
+            *out = (struct key_stroke){.usage = key->usage, .shift = KEY_SHIFT_ANY};
             return true;
         }
     return false;
@@ -193,7 +193,7 @@ const char *key_name(unsigned n)
     return n < KEY_COUNT ? keys[n].name : NULL;
 }
 
-static int find_key(const char *name, uint8_t *out, struct error *err)
+int key_of_name(const char *name, uint8_t *out, struct error *err)
 {
     const char *names[KEY_COUNT + 1] = {0}, *nearest;
 
@@ -215,29 +215,4 @@ static int find_key(const char *name, uint8_t *out, struct error *err)
         "down, left, right, print, pause, ctrl, shift, alt, altgr, super, menu, minus, "
         "comma, kp0 and so on",
         name, nearest ? " (did you mean '" : "", nearest ? nearest : "", nearest ? "'?);" : ";");
-}
-
-int keys_of_chord(const char *text, size_t length, uint8_t out[KEYS_MAX_CHORD], struct error *err)
-{
-    int count = 0;
-    char name[33];
-
-    while (length) {
-        const char *dash = length > 1 ? memchr(text + 1, '-', length - 1) : NULL;
-        size_t size = dash ? (size_t)(dash - text) : length;
-        struct key_stroke stroke;
-
-        if (count == KEYS_MAX_CHORD)
-            return error_set(err, EINVAL, "up to %d keys can be pressed together", KEYS_MAX_CHORD);
-        snprintf(name, sizeof(name), "%.*s", (int)(size < 32 ? size : 32), text);
-        if (size == 1 && key_of_character((uint8_t)*text, &stroke) && stroke.shift <= KEY_SHIFT_UP)
-            out[count++] = stroke.usage;
-        else if (find_key(name, &out[count], err) == 0)
-            count++;
-        else
-            return -EINVAL;
-        text += size + (dash != NULL);
-        length -= size + (dash != NULL);
-    }
-    return count ? count : error_set(err, EINVAL, "no key is named");
 }

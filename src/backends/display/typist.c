@@ -9,7 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "backends/display/keys.h"
+#include "backends/display/layout.h"
 #include "host/loop.h"
 #include "trapeze/display.h"
 #include "trapeze/input.h"
@@ -154,10 +154,16 @@ static int add_key(struct typist *typist, uint8_t usage, bool pressed, struct er
     return add(typist, &(struct step){.kind = STEP_KEY, .usage = usage, .pressed = pressed}, err);
 }
 
+static const struct key_layout *layout_of(const struct typist *typist)
+{
+    return input_layout(machine_input(typist->machine));
+}
+
 static int add_chord(struct typist *typist, const char *text, size_t length, struct error *err)
 {
     uint8_t usages[KEYS_MAX_CHORD];
-    int count = keys_of_chord(text, length, usages, err), result = count < 0 ? count : 0;
+    int count = keys_of_chord(layout_of(typist), text, length, usages, err),
+        result = count < 0 ? count : 0;
 
     for (int n = 0; !result && n < count; n++)
         result = add_key(typist, usages[n], true, err);
@@ -166,27 +172,57 @@ static int add_chord(struct typist *typist, const char *text, size_t length, str
     return result;
 }
 
-static int add_character(struct typist *typist, char character, struct error *err)
+/* Modifiers go down in this order and up in the other. */
+static int add_stroke(struct typist *typist, const struct key_stroke *stroke, struct error *err)
 {
-    struct key_stroke stroke;
-    bool shift;
+    bool shift = stroke->shift == KEY_SHIFT_DOWN || stroke->shift == KEY_SHIFT_UPPER;
+    uint8_t usages[3];
+    int count = 0, result = 0;
+
+    if (shift)
+        usages[count++] = KEY_LEFT_SHIFT;
+    if (stroke->altgr)
+        usages[count++] = KEY_ALTGR;
+    usages[count++] = stroke->usage;
+    for (int n = 0; !result && n < count; n++)
+        result = add_key(typist, usages[n], true, err);
+    for (int n = count; !result && n > 0; n--)
+        result = add_key(typist, usages[n - 1], false, err);
+    return result;
+}
+
+static int add_character(struct typist *typist, uint32_t character, struct error *err)
+{
+    struct key_stroke strokes[KEYS_MAX_STROKES];
+    unsigned count = keys_of_character(layout_of(typist), character, strokes);
     int result = 0;
 
-    if (!key_of_character((uint8_t)character, &stroke))
+    if (!count)
         return error_set(err, EINVAL,
-                         "byte 0x%02x is no character of a US keyboard; keys are written like "
-                         "{enter}",
-                         (uint8_t)character);
-    shift = stroke.shift == KEY_SHIFT_DOWN || stroke.shift == KEY_SHIFT_UPPER;
-    if (shift)
-        result = add_key(typist, KEY_LEFT_SHIFT, true, err);
-    if (!result)
-        result = add_key(typist, stroke.usage, true, err);
-    if (!result)
-        result = add_key(typist, stroke.usage, false, err);
-    if (!result && shift)
-        result = add_key(typist, KEY_LEFT_SHIFT, false, err);
+                         "U+%04X is no character of the guest's keyboard (trapeze run "
+                         "--keyboard-layout); keys are written like {enter}",
+                         character);
+    for (unsigned n = 0; !result && n < count; n++)
+        result = add_stroke(typist, &strokes[n], err);
     return result;
+}
+
+/* The next character of UTF-8 and how many bytes it has; a byte that begins none is itself. */
+static uint32_t next_character(const char *text, size_t *out_size)
+{
+    uint8_t first = (uint8_t)*text;
+    size_t size = first < 0xc2 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 1;
+    uint32_t character = size == 1 ? first : first & (0x7fu >> size);
+
+    for (size_t n = 1; n < size; n++) {
+        if (((uint8_t)text[n] & 0xc0) != 0x80) {
+            *out_size = 1;
+            return first;
+        }
+        character = character << 6 | (text[n] & 0x3f);
+    }
+    *out_size = size;
+    return character;
 }
 
 static int add_text(struct typist *typist, const char *text, struct error *err)
@@ -195,6 +231,7 @@ static int add_text(struct typist *typist, const char *text, struct error *err)
 
     while (!result && *text) {
         const char *brace = *text == '{' && text[1] != '{' ? strchr(text, '}') : NULL;
+        size_t size;
 
         if (brace) {
             result = add_chord(typist, text + 1, (size_t)(brace - text - 1), err);
@@ -202,8 +239,8 @@ static int add_text(struct typist *typist, const char *text, struct error *err)
         } else if (*text == '{' && text[1] != '{') {
             result = error_set(err, EINVAL, "a key's name ends with '}'; '{{' is a brace");
         } else {
-            result = add_character(typist, *text, err);
-            text += *text == '{' ? 2 : 1;
+            result = add_character(typist, next_character(text, &size), err);
+            text += *text == '{' ? 2 : size;
         }
     }
     return result;

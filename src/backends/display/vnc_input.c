@@ -2,12 +2,12 @@
  * vnc_input.c - keys and pointer of a viewer of VNC
  *
  * Viewers say which characters were typed (keysyms), in any layout of their own. Those that are on
- * a US keyboard are typed as there, with Shift pressed or let go of if it has to be. Where a viewer
- * knows scan codes (QEMU's extension), the guest gets the key itself.
+ * the guest's keyboard are typed as there, with Shift and AltGr pressed or let go of if they have
+ * to be. Where a viewer knows scan codes (QEMU's extension), the guest gets the key itself.
  */
 #include <string.h>
 
-#include "backends/display/keys.h"
+#include "backends/display/layout.h"
 #include "backends/display/vnc_internal.h"
 #include "trapeze/input.h"
 #include "trapeze/machine.h"
@@ -53,15 +53,29 @@ static void press_stroke(struct vnc_client *client, const struct key_stroke *str
     bool shift = stroke->shift == KEY_SHIFT_DOWN ||
                  stroke->shift == (caps ? KEY_SHIFT_LOWER : KEY_SHIFT_UPPER);
 
-    if (stroke->shift == KEY_SHIFT_ANY || has_command_key(client) || shift == (left || right)) {
+    if (has_command_key(client) ||
+        ((stroke->shift == KEY_SHIFT_ANY || shift == (left || right)) && !stroke->altgr)) {
         vnc_client_press(client, stroke->usage, true);
         return;
     }
     vnc_client_press(client, KEY_LEFT_SHIFT, shift);
     vnc_client_press(client, KEY_RIGHT_SHIFT, false);
+    vnc_client_press(client, KEY_ALTGR, stroke->altgr);
     vnc_client_press(client, stroke->usage, true);
+    vnc_client_press(client, KEY_ALTGR, false);
     vnc_client_press(client, KEY_LEFT_SHIFT, left);
     vnc_client_press(client, KEY_RIGHT_SHIFT, right);
+}
+
+/* The last key is held as long as the viewer's. */
+static void press_strokes(struct vnc_client *client, const struct key_stroke *strokes,
+                          unsigned count)
+{
+    for (unsigned n = 0; n < count; n++) {
+        press_stroke(client, &strokes[n]);
+        if (n + 1 < count)
+            vnc_client_press(client, strokes[n].usage, false);
+    }
 }
 
 static struct vnc_held *find_held(struct vnc_client *client, uint32_t keysym)
@@ -83,21 +97,25 @@ static void hold(struct vnc_client *client, uint32_t keysym, uint8_t usage)
 
 void vnc_client_key(struct vnc_client *client, uint32_t keysym, bool pressed)
 {
+    const struct key_layout *layout = input_layout(machine_input(client->vnc->machine));
     struct vnc_held *held = find_held(client, keysym);
-    struct key_stroke stroke;
+    struct key_stroke strokes[KEYS_MAX_STROKES];
+    unsigned count;
 
     if (keysym == KEYSYM_ALTGR || keysym == KEYSYM_MODE)
         return; /* it chose the character, which comes */
     if (held && !pressed) {
         vnc_client_press(client, held->usage, false);
         held->usage = 0;
-    } else if (!held && key_of_keysym(keysym, &stroke)) {
-        if (!pressed) {
-            vnc_client_press(client, stroke.usage, false);
-            return;
-        }
-        press_stroke(client, &stroke);
-        hold(client, keysym, stroke.usage);
+    }
+    if (held)
+        return;
+    count = keys_of_keysym(layout, keysym, strokes);
+    if (count && !pressed) {
+        vnc_client_press(client, strokes[count - 1].usage, false);
+    } else if (count) {
+        press_strokes(client, strokes, count);
+        hold(client, keysym, strokes[count - 1].usage);
     }
 }
 
