@@ -253,18 +253,27 @@ static void give_up_after(const struct client_connection *connection, long secon
     setsockopt(connection->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
-/* A machine that listens: what it says of itself. */
+/* What a machine says of itself. NULL: nothing, for a while. */
+static json_t *ask_status(const struct client_connection *connection, struct error *err)
+{
+    json_t *request = json_pack("{s:s}", "command", "status"), *status = NULL;
+
+    give_up_after(connection, ANSWER_WAIT_S);
+    if (!client_send(connection, request, err))
+        status = client_read(connection, err);
+    json_decref(request);
+    return status;
+}
+
 static void add_machine(void *opaque, const char *name, const char *summary)
 {
     struct client_connection connection = {.fd = -1};
-    json_t *request = json_pack("{s:s}", "command", "status"), *status = NULL, *entry;
+    json_t *status = NULL, *entry;
     struct error err = {0};
 
     (void)summary;
     if (!client_open(&connection, name, &err)) {
-        give_up_after(&connection, ANSWER_WAIT_S);
-        if (!client_send(&connection, request, &err))
-            status = client_read(&connection, &err);
+        status = ask_status(&connection, &err);
         entry = json_pack("{s:s}", "name", name);
         json_object_set_new(entry, "state", json_string("does not answer"));
         json_object_del(status, "ok");
@@ -272,22 +281,34 @@ static void add_machine(void *opaque, const char *name, const char *summary)
         json_array_append_new(opaque, entry);
     }
     json_decref(status);
-    json_decref(request);
     client_close(&connection);
+}
+
+/* Where its screen is to be seen, beside a window; "" if nowhere. */
+static const char *viewers_text(const json_t *status, char *out, size_t size)
+{
+    const json_t *viewers = json_object_get(status, "viewers");
+    const char *vnc = json_string_value(json_object_get(viewers, "vnc"));
+    const char *web = json_string_value(json_object_get(viewers, "web"));
+
+    snprintf(out, size, "%s%s%s%s", vnc ? ", VNC on " : "", vnc ? vnc : "",
+             web ? ", web page " : "", web ? web : "");
+    return out;
 }
 
 static void print_machine(const json_t *machine)
 {
     const json_t *bytes = json_object_get(machine, "memory_bytes");
-    char text[160];
+    const char *state = json_string_value(json_object_get(machine, "state"));
+    char viewers[600], text[800];
 
-    snprintf(text, sizeof(text), "%s", json_string_value(json_object_get(machine, "state")));
+    snprintf(text, sizeof(text), "%s", state);
     if (bytes)
-        snprintf(text, sizeof(text), "%s, %lld MiB, %lld processors, %s",
-                 json_string_value(json_object_get(machine, "state")),
+        snprintf(text, sizeof(text), "%s, %lld MiB, %lld processors, %s%s", state,
                  (long long)json_integer_value(bytes) >> 20,
                  (long long)json_integer_value(json_object_get(machine, "cpus")),
-                 json_string_value(json_object_get(machine, "engine")));
+                 json_string_value(json_object_get(machine, "engine")),
+                 viewers_text(machine, viewers, sizeof(viewers)));
     cli_print_row(stdout, 0, 18, json_string_value(json_object_get(machine, "name")), text);
 }
 
@@ -342,6 +363,29 @@ static int open_window(struct client_connection *connection, const char *socket,
     return result;
 }
 
+/* What there is instead of a window, on a host without a desktop. */
+static int refuse_window(struct client_connection *connection, const char *socket,
+                         struct error *err)
+{
+    json_t *status = client_open(connection, socket, err) ? NULL : ask_status(connection, err);
+    char viewers[600];
+
+    if (status && !*viewers_text(status, viewers, sizeof(viewers)))
+        snprintf(viewers, sizeof(viewers),
+                 ", and run it with --display vnc or --web to see it from another host");
+    if (status)
+        error_set(err, ENOTSUP,
+                  "no desktop is here for a window (neither DISPLAY nor WAYLAND_DISPLAY is set)%s",
+                  viewers);
+    json_decref(status);
+    return -ENOTSUP;
+}
+
+static bool has_desktop(void)
+{
+    return getenv("DISPLAY") || getenv("WAYLAND_DISPLAY") || getenv("SDL_VIDEODRIVER");
+}
+
 int cli_open_run(const struct cli_verb *verb, char **words)
 {
     struct cli_texts operands;
@@ -354,7 +398,7 @@ int cli_open_run(const struct cli_verb *verb, char **words)
         return cli_misused(verb, &err);
     if (parsed == CLI_ANSWERED)
         return CLI_DONE;
-    open_window(&connection, operands.items[0], &err);
+    (has_desktop() ? open_window : refuse_window)(&connection, operands.items[0], &err);
     status = cli_failed(verb, &err);
     client_close(&connection);
     cli_texts_free(&operands);

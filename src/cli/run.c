@@ -618,6 +618,9 @@ static int start(struct run *run, struct error *err)
                      run->virtio_console ? run->virtio_console : run->serial[0], run->options.web,
                      err))
         return -EINVAL;
+    if (run->monitor)
+        monitor_set_viewers(run->monitor, run->displays.vnc ? run->displays.vnc_place : NULL,
+                            run->web ? web_url(run->web) : NULL);
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (is_pluggable(&run->options))
         run_know_name_servers(run->loop);

@@ -171,7 +171,8 @@ struct run_displays {
     struct vnc *vnc;
     struct curses *curses;
     struct windows windows;
-    int window_socket; /* of the one that was started; -1: none */
+    int window_socket;   /* of the one that was started; -1: none */
+    char vnc_place[192]; /* as viewers of VNC take it; empty: none */
 };
 
 /* Words of --display: "none", "vnc[=ADDRESS][,P=VALUE]...", "sdl", "curses". -EINVAL: no such

@@ -191,21 +191,19 @@ bool run_is_loopback(const char *address)
     return false;
 }
 
-static void say_address(const struct vnc *vnc, const char *address, bool is_safe)
+/* As viewers take it. */
+static void write_place(const struct vnc *vnc, const char *address, char *out, size_t size)
 {
     const char *colon = strrchr(address, ':');
 
     if (!vnc_port(vnc))
-        log_info("screen: VNC on %s; 'vncviewer %s' shows it", address,
-                 strncmp(address, "unix:", 5) ? address : address + 5);
+        snprintf(out, size, "%s", strncmp(address, "unix:", 5) ? address : address + 5);
     else
-        log_info("screen: VNC; 'vncviewer %.*s::%u' shows it", colon ? (int)(colon - address) : 9,
+        snprintf(out, size, "%.*s::%u", colon ? (int)(colon - address) : 9,
                  colon ? address : "127.0.0.1", vnc_port(vnc));
-    if (!is_safe && !run_is_loopback(address))
-        log_warn("whoever reaches %s can use the machine: password=FILE asks for one", address);
 }
 
-static int open_vnc(struct vnc **out, struct machine *machine, const char *display,
+static int open_vnc(struct run_displays *out, struct machine *machine, const char *display,
                     struct error *err)
 {
     struct display_options options = {0};
@@ -217,16 +215,20 @@ static int open_vnc(struct vnc **out, struct machine *machine, const char *displ
         return 0;
     result = *properties ? properties_parse(vnc_properties, &options, properties, err) : 0;
     if (!result) {
-        *out = vnc_new(machine,
-                       &(struct vnc_config){.address = address[0] ? address : NULL,
-                                            .password_file = options.password,
-                                            .tls_cert = options.tls_cert,
-                                            .tls_key = options.tls_key},
-                       err);
-        result = *out ? 0 : -EINVAL;
+        out->vnc = vnc_new(machine,
+                           &(struct vnc_config){.address = address[0] ? address : NULL,
+                                                .password_file = options.password,
+                                                .tls_cert = options.tls_cert,
+                                                .tls_key = options.tls_key},
+                           err);
+        result = out->vnc ? 0 : -EINVAL;
     }
-    if (!result)
-        say_address(*out, address, options.password != NULL);
+    if (!result) {
+        write_place(out->vnc, address, out->vnc_place, sizeof(out->vnc_place));
+        log_info("screen: VNC; 'vncviewer %s' shows it", out->vnc_place);
+        if (!options.password && !run_is_loopback(address))
+            log_warn("whoever reaches %s can use the machine: password=FILE asks for one", address);
+    }
     properties_done(vnc_properties, &options);
     return result;
 }
@@ -272,7 +274,7 @@ int run_open_displays(struct run_displays *out, struct machine *machine,
     for (size_t i = 0; i < displays->count; i++) {
         const char *display = displays->items[i];
 
-        if (open_vnc(&out->vnc, machine, display, err) ||
+        if (open_vnc(out, machine, display, err) ||
             open_curses(&out->curses, machine, display, console, err) ||
             (strcmp(display, "sdl") == 0 && open_window(out, machine, err))) {
             error_prefix(err, "--display %s: ", display);

@@ -286,6 +286,13 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
     return monitor;
 }
 
+void monitor_set_viewers(struct monitor *monitor, const char *vnc, const char *web)
+{
+    json_decref(monitor->viewers);
+    monitor->viewers = json_pack("{s:o*, s:o*}", "vnc", vnc ? monitor_string(vnc) : NULL, "web",
+                                 web ? monitor_string(web) : NULL);
+}
+
 int monitor_listen(struct monitor *monitor, const char *path, struct error *err)
 {
     monitor->other_server =
@@ -313,5 +320,6 @@ void monitor_free(struct monitor *monitor)
     }
     windows_done(&monitor->windows);
     typist_free(monitor->typist);
+    json_decref(monitor->viewers);
     free(monitor);
 }

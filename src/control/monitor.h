@@ -48,6 +48,10 @@ void monitor_set_hotplug(struct monitor *monitor, const struct monitor_hotplug *
 /* A device has gone: clients that want events are told. */
 void monitor_device_removed(struct monitor *monitor, const char *id);
 
+/* Where viewers find the screen, for the status: of VNC "HOST::PORT" or a path, and the URL of the
+ * page. NULL: nowhere. Copied. */
+void monitor_set_viewers(struct monitor *monitor, const char *vnc, const char *web);
+
 /* Listen on another unix socket, too. */
 int monitor_listen(struct monitor *monitor, const char *path, struct error *err);
 

@@ -58,6 +58,7 @@ struct monitor {
     struct tray *trays;
     struct typist *typist;  /* NULL: nothing was typed yet */
     struct windows windows; /* that clients brought */
+    json_t *viewers;        /* monitor_set_viewers() */
 };
 
 /* One command being carried out. */

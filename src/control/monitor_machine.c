@@ -179,6 +179,8 @@ int monitor_run_status(struct call *call, struct error *err)
     call_set(call, "counted", json_boolean(config->counted));
     call_set(call, "virtual_ns",
              json_integer((json_int_t)clock_now_ns(machine_clocks(machine), CLOCK_ID_VIRTUAL)));
+    if (call->client && json_object_size(call->client->monitor->viewers))
+        call_set(call, "viewers", json_incref(call->client->monitor->viewers));
     if (machine_get_state(machine) == MACHINE_STOPPED) {
         call_set(call, "stop_reason", json_string(stop_reason_name(machine_stop_reason(machine))));
         call_set(call, "status", json_integer(machine_stop_status(machine)));

@@ -164,10 +164,14 @@ def use(desktop, shown, window):
     subprocess.run([shown.trapeze, "monitor", NAME, "resume"], check=True, stdout=subprocess.DEVNULL)
 
 
-def open_another(desktop, shown, window):
+def open_another(desktop, shown, window, path):
     listed = json.loads(subprocess.run([shown.trapeze, "list", "--json"], capture_output=True, check=True).stdout)
     mine = [machine for machine in listed if machine["name"] == NAME]
     assert len(mine) == 1 and mine[0]["state"] == "running", f"listed are {listed}"
+    assert mine[0]["viewers"]["vnc"] == path, f"listed are {listed}"
+    bare = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "SDL_VIDEODRIVER")}
+    done = subprocess.run([shown.trapeze, "open", NAME], env=bare, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1 and f"VNC on {path}" in done.stderr.decode(), f"without a desktop: {done}"
     other = subprocess.Popen([shown.trapeze, "open", NAME])
     (second,) = set(desktop.find(2)) - {window}
     rows = still(shown)
@@ -193,7 +197,7 @@ def main():
             console, shown = screen.start(trapeze, folder, "window", options, desktop.deadline)
             window = see(desktop, console, shown, path)
             use(desktop, shown, window)
-            open_another(desktop, shown, window)
+            open_another(desktop, shown, window, path)
             desktop.tool("windowactivate", "--sync", window, "key", "alt+F4")
             desktop.expect_title(window, "asked to power off")
             desktop.tool("key", "alt+F4")

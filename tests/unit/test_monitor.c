@@ -648,6 +648,24 @@ static void expect_answer(struct fixture *f, int fd, const char *request, const 
         fail_msg("%s: no '%s'", request, answer);
 }
 
+static void viewers_are_told_of(void **state)
+{
+    struct fixture f;
+    int fd;
+
+    open_fixture(&f, 1);
+    fd = connect_client(&f);
+    send_text(fd, "{\"command\":\"status\"}\n");
+    assert_null(strstr(read_line(&f, fd), "viewers"));
+    monitor_set_viewers(f.monitor, "127.0.0.1::5900", NULL);
+    expect_answer(&f, fd, "{\"command\":\"status\"}", "\"viewers\":{\"vnc\":\"127.0.0.1::5900\"}");
+    monitor_set_viewers(f.monitor, NULL, "http://localhost/#1");
+    expect_answer(&f, fd, "{\"command\":\"status\"}",
+                  "\"viewers\":{\"web\":\"http://localhost/#1\"}");
+    close(fd);
+    close_fixture(&f);
+}
+
 /* The letter that the image begins with. */
 static int change_one(void *opaque, const char *id, const char *text, bool by_force,
                       const char **out_id, bool *out_asked, struct error *err)
@@ -1035,6 +1053,7 @@ int main(void)
         cmocka_unit_test(replies_print_for_people),
         cmocka_unit_test(the_socket_is_for_its_owner_only),
         cmocka_unit_test(a_socket_in_use_is_left_alone),
+        cmocka_unit_test(viewers_are_told_of),
         cmocka_unit_test(several_clients_are_answered_in_order),
         cmocka_unit_test(events_are_for_those_who_ask),
         cmocka_unit_test(devices_come_and_go),
