@@ -13,14 +13,23 @@
 #include "base/bytes.h"
 #include "base/pieces.h"
 
-#define UNKNOWN_BYTES 4096u        /* where the kernel does not say: no disk wants more */
+#define LARGEST_BYTES 4096u        /* no disk wants more */
+#define USUAL_BYTES   512u         /* what most take */
 #define BUFFER_BYTES  (256u << 10) /* copied at once; whole blocks */
+
+/* Where the kernel does not say (before 6.1), or must not be asked (the sandbox): it is tried. */
+static bool takes_usual_blocks(int fd)
+{
+    static _Alignas(LARGEST_BYTES) uint8_t block[2 * USUAL_BYTES];
+
+    return pread(fd, block + USUAL_BYTES, USUAL_BYTES, USUAL_BYTES) >= 0;
+}
 
 void direct_init(struct direct *direct, int fd)
 {
     struct statx what;
 
-    *direct = (struct direct){.block_bytes = UNKNOWN_BYTES, .memory_bytes = UNKNOWN_BYTES};
+    *direct = (struct direct){0};
     pthread_mutex_init(&direct->lock, NULL);
     pthread_cond_init(&direct->changed, NULL);
 #ifdef STATX_DIOALIGN
@@ -28,8 +37,11 @@ void direct_init(struct direct *direct, int fd)
         what.stx_mask & STATX_DIOALIGN && what.stx_dio_offset_align) {
         direct->block_bytes = what.stx_dio_offset_align;
         direct->memory_bytes = what.stx_dio_mem_align;
+        return;
     }
 #endif
+    direct->block_bytes = direct->memory_bytes =
+        takes_usual_blocks(fd) ? USUAL_BYTES : LARGEST_BYTES;
 }
 
 void direct_done(struct direct *direct)
@@ -194,7 +206,7 @@ static int copy_all(const struct direct *direct, int fd, const struct block_requ
                     bool is_container)
 {
     uint8_t *buffer = NULL;
-    int result = -posix_memalign((void **)&buffer, UNKNOWN_BYTES, BUFFER_BYTES);
+    int result = -posix_memalign((void **)&buffer, LARGEST_BYTES, BUFFER_BYTES);
     struct window w;
 
     for (uint64_t done = 0; done < request->size_bytes && !result; done += w.used_bytes) {
