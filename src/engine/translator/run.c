@@ -55,15 +55,27 @@ bool translator_can_run(const struct icpu *c)
 }
 
 /*
- * Without a look at events, which attend() takes? An interrupt that could not be taken when it was
- * announced does not ask for attention again: IRET, POPF and the like have to be followed by one.
+ * Would attend() take something? An interrupt that could not be taken when it was announced does
+ * not ask for attention again: IRET, POPF and the like have to be followed by a look. One that
+ * still cannot is no reason to leave: code that runs with interrupts disabled while one waits (what
+ * firmware starts, for seconds) would never be linked.
  */
+static bool has_event(const struct icpu *c)
+{
+    const struct x86_state *s = &c->cpu.s;
+    uint32_t events = atomic_load_explicit(&c->vcpu->events, memory_order_relaxed);
+
+    if (!(s->rflags & X86_FLAG_IF))
+        events &= ~(uint32_t)VCPU_EVENT_INTERRUPT;
+    if (s->smm.active)
+        events &= ~(uint32_t)(VCPU_EVENT_INIT | VCPU_EVENT_SMI);
+    return events || (s->pending.nmi_pending && !s->pending.nmi_blocked);
+}
+
 static bool may_go_on(const struct icpu *c)
 {
     return !atomic_load_explicit(&c->attention, memory_order_relaxed) && !interp_needs_step(c) &&
-           !atomic_load_explicit(&c->vcpu->events, memory_order_relaxed) &&
-           !c->cpu.s.pending.nmi_pending && c->cpu.s.activity == X86_ACTIVE &&
-           translator_can_run(c);
+           !has_event(c) && c->cpu.s.activity == X86_ACTIVE && translator_can_run(c);
 }
 
 /* A change leads through refresh(). */
