@@ -64,6 +64,7 @@ check ovmf            start it by UEFI
 check openssh-client  log in to a guest
 check nbdkit          NBD servers with errors
 check qemu-utils      compare images with those of QEMU
+check gvncviewer      take pictures by a viewer of VNC that is not ours
 check novnc           show the screen in the web page
 check node-xterm      show the console in it
 check chromium        look at it

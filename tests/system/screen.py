@@ -33,8 +33,29 @@ STILL = "(printf '\\033[?25l\\033[2J\\033[H\\033[1;33;44m a screen \\033[0m\\n';
 SIZE = "cat /sys/class/graphics/fb0/virtual_size /sys/class/graphics/fb0/bits_per_pixel | tr '\\n' ,; echo size"
 
 
+def unfilter(kind, row, above, size):
+    """A row of so many bytes a pixel as it was before PNG's filter, below the row above (zeroes if there is none)."""
+    if kind == 1:
+        for n in range(size, len(row)):
+            row[n] = (row[n] + row[n - size]) & 0xFF
+    elif kind == 2:
+        for n, up in enumerate(above):
+            row[n] = (row[n] + up) & 0xFF
+    elif kind == 3:
+        for n, up in enumerate(above):
+            row[n] = (row[n] + ((row[n - size] if n >= size else 0) + up) // 2) & 0xFF
+    elif kind == 4:
+        for n, up in enumerate(above):
+            left, corner = (row[n - size], above[n - size]) if n >= size else (0, 0)
+            guess = left + up - corner
+            best = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))
+            row[n] = (row[n] + best[2]) & 0xFF
+    else:
+        assert kind == 0, kind
+
+
 class Picture:
-    """A PNG file as trapeze writes it: RGB, no filters."""
+    """A PNG file of RGB or RGBA, 8 bits each, that is not interlaced. The picture is kept as rows of 3 bytes a pixel."""
 
     def __init__(self, data):
         assert data[:8] == b"\x89PNG\r\n\x1a\n", "not a PNG file"
@@ -45,11 +66,20 @@ class Picture:
             assert struct.unpack(">I", data[at + 8 + size : at + 12 + size])[0] == zlib.crc32(name + body)
             if name == b"IHDR":
                 self.width, self.height = struct.unpack(">II", body[:8])
+                pixel = {b"\x08\2\0\0\0": 3, b"\x08\6\0\0\0": 4}[body[8:]]
             elif name == b"IDAT":
                 packed += body
             at += 12 + size
-        rows, stride = zlib.decompress(packed), 3 * self.width + 1
-        self.rows = [rows[stride * y + 1 : stride * (y + 1)] for y in range(self.height)]
+        data, stride, above = zlib.decompress(packed), pixel * self.width, bytes(pixel * self.width)
+        assert len(data) == (stride + 1) * self.height
+        self.rows = []
+        for at in range(0, len(data), stride + 1):
+            row = bytearray(data[at + 1 : at + 1 + stride])
+            unfilter(data[at], row, above, pixel)
+            above = bytes(row)
+            if pixel == 4:
+                del row[3::4]
+            self.rows.append(bytes(row))
 
     def frame_buffer(self):
         """The same as a frame buffer of 32 bits a pixel."""
