@@ -1,5 +1,5 @@
 #!/bin/sh
-# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|secure|cds|fio]
+# guest.sh - get a test guest into the cache: guest.sh [cloud|generic|i386|vmlinux|initramfs|debian|desktop|installer|secure|cds|fio]
 #
 # cloud, generic  Debian's amd64 kernels linux-image-cloud-amd64 and linux-image-amd64
 # i386            Debian's linux-image-686-pae
@@ -10,6 +10,10 @@
 # cds             what CDs are made of: Debian's memtest86+, ipxe, isolinux and syslinux-common
 #
 # debian          a disk with Debian, as "trapeze image build debian" makes it; TRAPEZE is the program
+#
+# desktop         the same with X, openbox and the browser Dillo
+#
+# installer       Debian's installer for text screens, as a folder to start from by PXE: pxelinux.0 and what it loads
 #
 # secure          Debian's signed shim and GRUB for UEFI (no kernel: the folder holds shimx64.efi, grubx64.efi)
 #
@@ -36,19 +40,21 @@ case $kind in
 cloud | vmlinux) meta=linux-image-cloud-amd64 arch=amd64 ;;
 generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
-initramfs | secure | cds | fio) meta='' arch=amd64 ;;
-debian) ;;
-*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, secure, cds, fio" ;;
+initramfs | installer | secure | cds | fio) meta='' arch=amd64 ;;
+debian) options='' ;;
+desktop) options='--no-cloud-init -p xserver-xorg-core,xserver-xorg-input-libinput,xinit,openbox,dillo,fonts-dejavu-core' ;;
+*) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, desktop, installer, secure, cds, fio" ;;
 esac
 
 # The disk goes with the script that made it.
-if [ "$kind" = debian ]; then
-    folder=$cache/debian
-    made_by=$(cksum <"$here/../share/image/debian.sh")
+if [ "$kind" = debian ] || [ "$kind" = desktop ]; then
+    folder=$cache/$kind
+    made_by=$(cksum <"$here/../share/image/debian.sh")$options
     mkdir -p "$folder"
     if [ ! -f "$folder/disk.qcow2" ] || [ "$(cat "$folder/made-by" 2>/dev/null)" != "$made_by" ]; then
         say "making a Debian disk (some minutes)"
-        "${TRAPEZE:-$here/../build/trapeze}" image build debian "$folder/new.qcow2" --force --password trapeze >&2
+        # shellcheck disable=SC2086 # one word an option
+        "${TRAPEZE:-$here/../build/trapeze}" image build debian "$folder/new.qcow2" --force --password trapeze $options >&2
         mv "$folder/new.qcow2" "$folder/disk.qcow2"
         echo "$made_by" >"$folder/made-by"
     fi
@@ -173,6 +179,21 @@ if [ "$kind" = cds ]; then
         unpack "$package" "$cache/cds/$package"
     done
     echo "$cache/cds"
+    exit 0
+fi
+
+if [ "$kind" = installer ]; then
+    folder=$cache/installer package=debian-installer-12-netboot-amd64
+    if [ ! -d "$folder" ]; then
+        from=$(apt_for $package)
+        say "downloading $package"
+        download "$from" $package
+        mkdir "$work/text"
+        dpkg-deb --fsys-tarfile "$work"/${package}_*.deb |
+            tar -x -C "$work/text" --strip-components=8 ./usr/lib/debian-installer/images/12/amd64/text
+        mv "$work/text" "$folder"
+    fi
+    echo "$folder"
     exit 0
 fi
 
