@@ -179,7 +179,7 @@ def main():
     options, needs, see = CASES[name]
     missing = [path for path in ("/usr/share/seabios/bios-256k.bin", *needs) if not os.path.exists(path)]
     if missing:
-        web.skip(f"{missing[0]} is not there; run tools/guests.sh")
+        web.skip(f"{missing[0]} is not there; tools/guest.sh gets cds, debian and installer")
     if not capture.is_there() or not browser.is_there():
         web.skip("install gvncviewer, chromium and chromium-driver")
     for package, file in web.PACKAGES.items():

@@ -28,12 +28,14 @@ int main(int argc, char **argv)
     int screen = DefaultScreen(display);
     unsigned width = DisplayWidth(display, screen), height = DisplayHeight(display, screen);
     XSetWindowAttributes attributes = {.override_redirect = True};
-    Window window = XCreateWindow(display, RootWindow(display, screen), 0, 0, width, height, 0, CopyFromParent,
-                                  InputOutput, CopyFromParent, CWOverrideRedirect, &attributes);
+    Window window =
+        XCreateWindow(display, RootWindow(display, screen), 0, 0, width, height, 0, CopyFromParent,
+                      InputOutput, CopyFromParent, CWOverrideRedirect, &attributes);
     XMapRaised(display, window);
     uint32_t *pixels = malloc(4ul * width * height);
-    XImage *image = XCreateImage(display, DefaultVisual(display, screen), DefaultDepth(display, screen), ZPixmap, 0,
-                                 (char *)pixels, width, height, 32, 0);
+    XImage *image =
+        XCreateImage(display, DefaultVisual(display, screen), DefaultDepth(display, screen),
+                     ZPixmap, 0, (char *)pixels, width, height, 32, 0);
     if (!pixels || !image)
         return 1;
     unsigned frames = 0;
