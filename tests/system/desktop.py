@@ -146,8 +146,12 @@ class Desktop:
         except queue.Empty:
             return self.fail(why)
         time.sleep(2)  # the page is loaded again
+        self.click(self.left + 50, self.top + HEIGHT + 50)  # on nothing: a pointer that is drawn is not on the picture then
         self.find_picture()
         return heard
+
+    def click(self, x, y):
+        subprocess.run([self.trapeze, "click", self.screen.socket, str(x), str(y)], check=True)
 
     def check_pointer(self, who, click):
         """click(x, y) lands there."""
@@ -170,15 +174,12 @@ class Desktop:
 
 
 def use_commands(desktop):
-    def click(x, y):
-        subprocess.run([desktop.trapeze, "click", desktop.screen.socket, str(x), str(y)], check=True)
-
     def write(text):
         keys = text.replace("{", "{{") + "{enter}"
         subprocess.run([desktop.trapeze, "type", desktop.screen.socket, keys], check=True)
 
-    desktop.check_pointer("trapeze click", click)
-    desktop.check_keyboard("trapeze type", click, write)
+    desktop.check_pointer("trapeze click", desktop.click)
+    desktop.check_keyboard("trapeze type", desktop.click, write)
 
 
 def use_viewer(desktop):
