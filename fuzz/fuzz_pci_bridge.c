@@ -114,8 +114,10 @@ static void access_registers(struct rig *r, struct fuzz_input *in)
 
 static void save(struct rig *r, uint8_t what)
 {
-    device_test_round_trip(r->t, what & 0x80 ? r->port : r->bridge);
-    r->pressed = false; /* a port's reset forgets it */
+    bool is_port = what & 0x80;
+
+    device_test_round_trip(r->t, is_port ? r->port : r->bridge);
+    r->pressed = r->pressed && !is_port; /* its reset forgets it */
 }
 
 /* True: the rest of the input is a saved state. */

@@ -2,8 +2,7 @@
 """desktop.py TRAPEZE CASE - a desktop: X, openbox and the browser Dillo, on the disk of "tools/guest.sh desktop"
 
 The browser shows a page of a server on the host. A picture on it is on the screen pixel by pixel; clicks into that, by "trapeze
-click", by our own viewer of VNC and by TigerVNC's, come to the server with the place where they landed; so do words that
-are typed into a field. Then what an idle desktop costs, and how many whole screens a second reach a viewer. CASES has the options.
+click" and by a viewer of VNC, come to the server with the place where they landed; so do words that are typed into a field. Then what an idle desktop costs, and how many whole screens a second reach a viewer. CASES has the options.
 Skipped (status 77) without the disk, or a compiler.
 """
 import http.server
