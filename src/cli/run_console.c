@@ -90,20 +90,17 @@ void run_clipboard_choices(cli_put_choice *put, void *opaque)
     put(opaque, "off", "only those who look at the screen share it");
 }
 
-/* The port over which the guest's agent has the clipboard. */
-static int add_clipboard(struct device *ports, struct machine *machine, struct error *err)
+static struct device *new_agent(struct machine *machine, struct error *err)
 {
     struct device *agent = device_new(machine, &agent_class, NULL, err);
 
-    if (!agent || device_attach(agent, err))
-        return -EINVAL;
-    return virtio_console_add_port(ports, AGENT_PORT_NAME, agent_chardev(agent), err);
+    return agent && !device_attach(agent, err) ? agent : NULL;
 }
 
 int run_add_serial_ports(struct run_serial_ports *ports, struct machine *machine,
                          const struct cli_texts *texts, bool has_clipboard, struct error *err)
 {
-    struct device *dev;
+    struct device *dev, *agent = NULL;
 
     if (!texts->count && !has_clipboard)
         return 0;
@@ -111,13 +108,16 @@ int run_add_serial_ports(struct run_serial_ports *ports, struct machine *machine
         return error_set(err, E2BIG, "%zu ports are too many; up to %d can be given%s",
                          texts->count, VIRTIO_CONSOLE_MAX_PORTS - has_clipboard,
                          has_clipboard ? " beside the clipboard's" : "");
+    /* Before its port, which therefore goes before it. */
+    if (has_clipboard && !(agent = new_agent(machine, err)))
+        return -ENOMEM;
     dev = device_new(machine, &virtio_console_class, "ports", err);
     for (size_t n = 0; dev && n < texts->count; n++)
         if (add_port(ports, dev, machine_loop(machine), texts->items[n], err)) {
             error_prefix(err, "--port %s: ", texts->items[n]);
             return -EINVAL;
         }
-    if (dev && has_clipboard && add_clipboard(dev, machine, err)) {
+    if (dev && agent && virtio_console_add_port(dev, AGENT_PORT_NAME, agent_chardev(agent), err)) {
         error_prefix(err, "--clipboard on: ");
         return -EINVAL;
     }
