@@ -140,6 +140,19 @@ static inline void fuzz_load_state(struct fuzz_input *in, struct device *dev)
         dev->class->resume(dev);
 }
 
+/* The rest of the input, as a saved state; else the device's own state, there and back. Nothing of
+ * the device is under way. */
+static inline void fuzz_change_state(struct fuzz_input *in, struct device_test *t,
+                                     struct device *dev, bool hostile)
+{
+    if (!hostile) {
+        device_test_round_trip(t, dev);
+        return;
+    }
+    FUZZ_LOCKED(t, fuzz_load_state(in, dev));
+    in->left = 0;
+}
+
 /* Wait until nothing of the device is under way. */
 static inline void fuzz_pause(struct device_test *t, struct device *dev)
 {

@@ -181,13 +181,9 @@ static void access_config(struct rig *r, struct fuzz_input *in, uint8_t what)
 static void change_state(struct rig *r, struct fuzz_input *in, uint8_t what)
 {
     drain(r);
-    if (what & 0x80) {
+    if (what & 0x80)
         r->is_honest = false;
-        FUZZ_LOCKED(r->t, fuzz_load_state(in, r->nvme));
-        in->left = 0;
-    } else {
-        device_test_round_trip(r->t, r->nvme);
-    }
+    fuzz_change_state(in, r->t, r->nvme, what & 0x80);
 }
 
 static void step(struct rig *r, struct fuzz_input *in)

@@ -95,12 +95,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         FUZZ_LOCKED(r->t, r->dev->class->quiesce(r->dev));
         break;
     default:
-        if (what & 0x80) {
-            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->dev));
-            in->left = 0;
-        } else {
-            device_test_round_trip(r->t, r->dev);
-        }
+        fuzz_change_state(in, r->t, r->dev, what & 0x80);
         break;
     }
 }

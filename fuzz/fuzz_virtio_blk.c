@@ -212,12 +212,7 @@ static void step(struct rig *r, struct fuzz_input *in)
     default:
         drain(r);
         r->is_honest = false;
-        if (what & 0x80) {
-            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->blk));
-            in->left = 0;
-        } else {
-            device_test_round_trip(r->t, r->blk);
-        }
+        fuzz_change_state(in, r->t, r->blk, what & 0x80);
         break;
     }
 }

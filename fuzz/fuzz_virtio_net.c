@@ -136,12 +136,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         FUZZ_LOCKED(r->t, r->card->class->resume(r->card));
         break;
     default:
-        if (what & 0x80) {
-            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->card));
-            in->left = 0;
-        } else {
-            device_test_round_trip(r->t, r->card);
-        }
+        fuzz_change_state(in, r->t, r->card, what & 0x80);
         break;
     }
 }

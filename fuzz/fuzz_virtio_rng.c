@@ -66,12 +66,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         device_test_advance_ns(r->t, 1000);
         break;
     default:
-        if (what & 0x80) {
-            FUZZ_LOCKED(r->t, fuzz_load_state(in, r->rng));
-            in->left = 0;
-        } else {
-            device_test_round_trip(r->t, r->rng);
-        }
+        fuzz_change_state(in, r->t, r->rng, what & 0x80);
         break;
     }
 }

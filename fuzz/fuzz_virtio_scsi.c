@@ -132,13 +132,9 @@ static void fill_data(struct rig *r, struct fuzz_input *in)
 static void change_state(struct rig *r, struct fuzz_input *in, bool hostile)
 {
     drain(r);
-    if (hostile) {
+    if (hostile)
         r->is_honest = false;
-        FUZZ_LOCKED(r->t, fuzz_load_state(in, r->hba));
-        in->left = 0;
-    } else {
-        device_test_round_trip(r->t, r->hba);
-    }
+    fuzz_change_state(in, r->t, r->hba, hostile);
 }
 
 static void step(struct rig *r, struct fuzz_input *in)

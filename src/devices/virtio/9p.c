@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/spares.h"
 #include "devices/devices.h"
 #include "trapeze/machine.h"
 #include "trapeze/share.h"
@@ -35,7 +36,6 @@ static_assert(VIRTIO_MAX_PIECES <= SHARE_MAX_PIECES, "a chain is a request");
 struct p9_request {
     struct share_request share;
     struct virtio_9p *p9;
-    struct p9_request *next; /* in p9->spare */
     struct virtio_chain chain;
 };
 
@@ -48,7 +48,7 @@ struct virtio_9p {
 
     struct state_buffer open; /* share_save() */
 
-    struct p9_request *spare;
+    struct spare *spares; /* requests that nobody uses */
 };
 
 static struct virtio_9p *p9_of(struct virtio_device *virtio)
@@ -60,12 +60,8 @@ static struct virtio_9p *p9_of(struct virtio_device *virtio)
 
 static struct p9_request *take_request(struct virtio_9p *s)
 {
-    struct p9_request *r = s->spare;
+    struct p9_request *r = spares_take(&s->spares, sizeof(*r));
 
-    if (r)
-        s->spare = r->next;
-    else
-        r = malloc(sizeof(*r));
     if (r)
         r->p9 = s;
     return r;
@@ -73,8 +69,7 @@ static struct p9_request *take_request(struct virtio_9p *s)
 
 static void give_back(struct p9_request *r)
 {
-    r->next = r->p9->spare;
-    r->p9->spare = r;
+    spares_give_back(&r->p9->spares, r);
 }
 
 /* There is no server any more. */
@@ -187,12 +182,7 @@ static void p9_detach(struct device *dev)
 
     virtio_pci_detach(&s->pci);
     free(s->open.data);
-    while (s->spare) {
-        struct p9_request *r = s->spare;
-
-        s->spare = r->next;
-        free(r);
-    }
+    spares_free(&s->spares);
 }
 
 static void p9_reset(struct device *dev)

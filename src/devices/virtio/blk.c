@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/spares.h"
 #include "devices/devices.h"
 #include "trapeze/block.h"
 #include "trapeze/machine.h"
@@ -69,7 +70,6 @@ struct blk_request {
     struct block_request block;
     struct virtio_blk *blk;
     struct virtqueue *queue;
-    struct blk_request *next;                  /* in blk->spare */
     bool flush_after;                          /* the guest wants no write cache */
     struct io_piece pieces[VIRTIO_MAX_PIECES]; /* of the data */
     struct virtio_chain chain;
@@ -87,8 +87,8 @@ struct virtio_blk {
     /* Guest-visible state. */
     bool writeback; /* as the guest sets it: it flushes, or wants each write on the disk */
 
-    bool kicking; /* interrupts wait until the whole queue was looked at */
-    struct blk_request *spare;
+    bool kicking;         /* interrupts wait until the whole queue was looked at */
+    struct spare *spares; /* requests that nobody uses */
 };
 
 static struct virtio_blk *blk_of(struct virtio_device *virtio)
@@ -100,12 +100,8 @@ static struct virtio_blk *blk_of(struct virtio_device *virtio)
 
 static struct blk_request *take_request(struct virtio_blk *s)
 {
-    struct blk_request *r = s->spare;
+    struct blk_request *r = spares_take(&s->spares, sizeof(*r));
 
-    if (r)
-        s->spare = r->next;
-    else
-        r = malloc(sizeof(*r));
     if (r)
         r->blk = s;
     return r;
@@ -113,8 +109,7 @@ static struct blk_request *take_request(struct virtio_blk *s)
 
 static void give_back(struct blk_request *r)
 {
-    r->next = r->blk->spare;
-    r->blk->spare = r;
+    spares_give_back(&r->blk->spares, r);
 }
 
 /* The status is the last byte that the guest can be given, so all of them count as written. */
@@ -371,12 +366,7 @@ static void blk_detach(struct device *dev)
     struct virtio_blk *s = blk_of_device(dev);
 
     virtio_transport_detach(dev);
-    while (s->spare) {
-        struct blk_request *r = s->spare;
-
-        s->spare = r->next;
-        free(r);
-    }
+    spares_free(&s->spares);
 }
 
 static void blk_reset(struct device *dev)

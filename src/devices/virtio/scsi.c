@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/spares.h"
 #include "devices/devices.h"
 #include "devices/scsi/scsi.h"
 #include "devices/virtio/transport_pci.h"
@@ -82,7 +83,7 @@ struct hba_request {
     struct scsi_request scsi;
     struct virtio_scsi *hba;
     struct virtqueue *queue;
-    struct hba_request *next, **at; /* in hba->tasks; next: in hba->spare */
+    struct hba_request *next, **at; /* in hba->tasks */
     uint64_t tag;
     struct virtio_chain chain;
 };
@@ -103,7 +104,7 @@ struct virtio_scsi {
     bool kicking;              /* interrupts wait until the whole queue was looked at */
     struct hba_request *tasks; /* under way */
     enum response canceled_as;
-    struct hba_request *spare;
+    struct spare *spares; /* requests that nobody uses */
 };
 
 static struct virtio_scsi *hba_of(struct virtio_device *virtio)
@@ -124,12 +125,8 @@ static enum place place_of(const uint8_t lun[LUN_BYTES])
 
 static struct hba_request *take_request(struct virtio_scsi *s)
 {
-    struct hba_request *r = s->spare;
+    struct hba_request *r = spares_take(&s->spares, sizeof(*r));
 
-    if (r)
-        s->spare = r->next;
-    else
-        r = malloc(sizeof(*r));
     if (r)
         r->hba = s;
     return r;
@@ -137,8 +134,7 @@ static struct hba_request *take_request(struct virtio_scsi *s)
 
 static void give_back(struct hba_request *r)
 {
-    r->next = r->hba->spare;
-    r->hba->spare = r;
+    spares_give_back(&r->hba->spares, r);
 }
 
 /* written_bytes: of data, behind response and sense. */
@@ -482,12 +478,7 @@ static void hba_detach(struct device *dev)
     struct virtio_scsi *s = hba_of_device(dev);
 
     virtio_pci_detach(&s->pci);
-    while (s->spare) {
-        struct hba_request *r = s->spare;
-
-        s->spare = r->next;
-        free(r);
-    }
+    spares_free(&s->spares);
 }
 
 static void hba_reset(struct device *dev)
