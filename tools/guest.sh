@@ -42,7 +42,7 @@ generic) meta=linux-image-amd64 arch=amd64 ;;
 i386) meta=linux-image-686-pae arch=i386 ;;
 initramfs | installer | secure | cds | fio) meta='' arch=amd64 ;;
 debian) options='' ;;
-desktop) options='--no-cloud-init -p xserver-xorg-core,xserver-xorg-input-libinput,xinit,openbox,dillo,fonts-dejavu-core' ;;
+desktop) options='--no-cloud-init -p xserver-xorg-core,xserver-xorg-input-libinput,xinit,openbox,dillo,fonts-dejavu-core,spice-vdagent,xclip' ;;
 *) fail "'$kind' is not a guest; there are cloud, generic, i386, vmlinux, initramfs, debian, desktop, installer, secure, cds, fio" ;;
 esac
 

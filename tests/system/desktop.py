@@ -2,7 +2,8 @@
 """desktop.py TRAPEZE CASE - a desktop: X, openbox and the browser Dillo, on the disk of "tools/guest.sh desktop"
 
 The browser shows a page of a server on the host. A picture on it is on the screen pixel by pixel; clicks into that, by "trapeze
-click" and by a viewer of VNC, come to the server with the place where they landed; so do words that are typed into a field. Then what an idle desktop costs, and how many whole screens a second reach a viewer. CASES has the options.
+click" and by a viewer of VNC, come to the server with the place where they landed; so do words that are typed into a field. A viewer and the guest paste what the other has copied. Then what an idle desktop costs, and how many
+whole screens a second reach a viewer. CASES has the options.
 Skipped (status 77) without the disk, or a compiler.
 """
 import http.server
@@ -198,6 +199,25 @@ def use_viewer(desktop):
     viewer.socket.close()
 
 
+def use_clipboard(desktop):
+    """Through Debian's own agent. Its server would ask logind who sits at the screen, whose X this is not."""
+    viewer, mine, theirs = vnc.Viewer(("127.0.0.1", desktop.port), vnc.TIGHT), "a viewer's: \xfc", "the guest's: \xe9"
+    desktop.do("systemctl -q stop spice-vdagentd.socket; rm -f /run/spice-vdagentd/*; spice-vdagentd -X; echo served$?", r"served0\r")
+    desktop.do("export LANG=C.UTF-8 DISPLAY=:0; spice-vdagent; echo ran$?", r"ran0\r")
+    viewer.settle(3)  # they have told what they can do
+    viewer.copy(mine)
+    viewer.settle(1)
+    desktop.do("xclip -o -selection clipboard | od -An -tx1", re.escape(mine.encode().hex(" ")) + r"\r")
+    escaped = "".join(f"\\x{byte:02x}" for byte in theirs.encode())
+    desktop.do(f"printf '{escaped}' | xclip -i -selection clipboard; echo copied$?", r"copied0\r")
+    while viewer.copied != theirs and time.monotonic() < desktop.deadline:
+        viewer.update()
+    if viewer.copied != theirs:
+        desktop.fail(f"of '{theirs}', which was copied in the guest, '{viewer.copied}' arrives")
+    print(f"{desktop.name}: '{mine}' is pasted in the guest, '{theirs}' by a viewer")
+    viewer.socket.close()
+
+
 def measure_idle(desktop):
     for count, goal in GOALS.items():
         viewers = [vnc.Viewer(("127.0.0.1", desktop.port), vnc.TIGHT) for _ in range(count)]
@@ -245,6 +265,7 @@ def main():
         desktop = Desktop(trapeze, folder, name)
         use_commands(desktop)
         use_viewer(desktop)
+        use_clipboard(desktop)
         measure_idle(desktop)
         count_frames(desktop)
         boot.check_console(desktop.console)  # not later: virtio-gpu's driver complains when Linux takes its device away

@@ -18,6 +18,7 @@ import boot
 import cd
 import screen
 
+CUT_TEXT = 3
 RAW, TIGHT, ZRLE, DESKTOP_SIZE, CURSOR, SCAN_CODES, ANY_SIZE = 0, 7, 16, -223, -239, -258, -308
 DOWN, UP, SHIFT, ESCAPE = 0xFF54, 0xFF52, 0xFFE1, 0xFF1B
 LIMIT_S = 300
@@ -37,7 +38,7 @@ class Viewer:
         self.inflate = zlib.decompressobj()
         self.tight_streams = [zlib.decompressobj() for _ in range(3)]
         self.updates, self.has_scan_codes = 0, False
-        self.cursor, self.size_answer = None, None
+        self.cursor, self.size_answer, self.copied = None, None, None
         assert self.read(12) == b"RFB 003.008\n"
         self.socket.sendall(b"RFB 003.008\n")
         types = self.read(self.read(1)[0])
@@ -145,8 +146,11 @@ class Viewer:
         self.put(left, top, width, height, pixels)
 
     def update(self):
-        """Wait for one, and ask for the next."""
+        """Wait for one, and ask for the next; or for a text that was copied."""
         kind, count = struct.unpack(">BxH", self.read(4))
+        if kind == CUT_TEXT:
+            self.copied = self.read(struct.unpack(">I", self.read(4))[0]).decode("latin-1")
+            return
         assert kind == 0, kind
         for _ in range(count):
             x, y, width, height, encoding = struct.unpack(">HHHHi", self.read(12))
@@ -176,6 +180,10 @@ class Viewer:
 
     def wish(self, width, height):
         self.socket.sendall(struct.pack(">BxHHBxIHHHHI", 251, width, height, 1, 0, 0, 0, width, height, 0))
+
+    def copy(self, text):
+        data = text.encode("latin-1")
+        self.socket.sendall(struct.pack(">BxxxI", 6, len(data)) + data)
 
     def settle(self, quiet_s=1.0):
         """Take updates until there have been none for a while."""
