@@ -69,9 +69,7 @@ static int tear_down(void **state)
 
 static void start(uint64_t features)
 {
-    assert_true(virtio_driver_negotiate(&f.d, V1 | features));
-    driver_queue_set_up(&f.q, &f.d, 0, 16);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, V1 | features, &f.q, 1, 16);
     assert_int_equal(driver_status(&f.d), 0x0f);
 }
 

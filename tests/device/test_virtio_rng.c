@@ -25,9 +25,7 @@ static int set_up(void **state)
     f.rng = device_test_add(f.t, &virtio_rng_class, "addr=3");
     device_test_start(f.t);
     virtio_driver_find(&f.d, f.t, SLOT);
-    assert_true(virtio_driver_negotiate(&f.d, VIRTIO_F_VERSION_1));
-    driver_queue_set_up(&f.q, &f.d, 0, 128);
-    virtio_driver_start(&f.d);
+    virtio_driver_begin(&f.d, VIRTIO_F_VERSION_1, &f.q, 1, 128);
     return 0;
 }
 
