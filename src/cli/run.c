@@ -514,6 +514,7 @@ static int start(struct run *run, struct error *err)
         return -EINVAL;
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || add_ports(run, err) ||
+        (run->options.usb && run_add_usb_controllers(run->machine, run->options.usb, err)) ||
         run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
         run_add_shares(&run->shares, run->machine, err) ||
         run_add_vsock(run->vsock, run->machine, run->options.vsock, err) || add_devices(run, err) ||
@@ -595,7 +596,8 @@ static int print_config(struct run *run, struct error *err)
     options->engine = engine->name;
     options->firmware = run->media.firmware_name;
     options->balloon = run_wants_balloon(&run->options, &run->media) ? "on" : "off";
-    options->usb = run_wants_usb(&run->options) ? "on" : "off";
+    if (!options->usb)
+        options->usb = run_wants_usb(&run->options) ? "on" : "off";
     options->clipboard = run_wants_clipboard(&run->options) ? "on" : "off";
     if (!options->vga)
         options->vga = run_wants_vga(&run->options, &run->media) ? "std" : "none";

@@ -207,7 +207,9 @@ void run_layout_choices(cli_put_choice *put, void *opaque); /* some of them */
 void run_usb_choices(cli_put_choice *put, void *opaque);
 /* Does a device of this class sit on USB? */
 bool run_is_usb(const char *class_name);
-/* There is a controller, or one is added. */
+/* What has to be there before devices: --usb as it was written; xHCI can come later. */
+int run_add_usb_controllers(struct machine *machine, const char *name, struct error *err);
+/* There is a controller, or one of xHCI is added. */
 int run_need_usb(struct machine *machine, struct error *err);
 /* A tablet and a keyboard. */
 int run_add_usb(struct machine *machine, struct error *err);

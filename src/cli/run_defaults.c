@@ -49,7 +49,7 @@ static bool is_used(const struct run_options *options)
 
 bool run_wants_usb(const struct run_options *options)
 {
-    return is_on(options->usb, is_used(options));
+    return options->usb ? strcmp(options->usb, "off") != 0 : is_used(options);
 }
 
 bool run_wants_clipboard(const struct run_options *options)

@@ -37,6 +37,7 @@ extern const struct device_class pit_class;
 extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
+extern const struct device_class uhci_class;
 extern const struct device_class usb_hub_class;
 extern const struct device_class usb_kbd_class;
 extern const struct device_class usb_mouse_class;

@@ -27,6 +27,11 @@ enum string_index { STRING_MAKER = 1, STRING_NAME = 2, STRING_SERIAL = 3 };
 #define ENGLISH    0x0409u
 #define ALL_SPEEDS 0x000eu /* full, high, super */
 
+unsigned usb_control_packet_bytes(const struct usb_description *d)
+{
+    return d->speed == USB_SUPER ? 512 : d->speed == USB_HIGH ? 64 : 8;
+}
+
 static size_t put_device(const struct usb_description *d, uint8_t *out)
 {
     bool is_super = d->speed == USB_SUPER;
@@ -36,7 +41,7 @@ static size_t put_device(const struct usb_description *d, uint8_t *out)
     put_le16(out + 2, is_super ? 0x0300 : 0x0200);
     out[4] = d->device_class;
     out[6] = d->device_protocol;
-    out[7] = is_super ? 9 : d->speed == USB_HIGH ? 64 : 8; /* of endpoint 0; super: an exponent */
+    out[7] = is_super ? 9 /* an exponent */ : (uint8_t)usb_control_packet_bytes(d);
     put_le16(out + 8, d->vendor);
     put_le16(out + 10, d->product);
     put_le16(out + 12, d->release);

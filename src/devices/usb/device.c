@@ -1,7 +1,8 @@
 /*
  * device.c - what all USB devices have in common: standard requests, data, ports
  *
- * USB 2.0, chapter 9; USB 3.2, 9.4. Addresses are given by the controller.
+ * USB 2.0, chapter 9; USB 3.2, 9.4. The xHCI controller gives addresses itself; what others tell a
+ * device is its address from the status stage on.
  */
 #include <errno.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/guest_ram.h"
 #include "devices/devices.h"
+#include "devices/usb/uhci.h"
 #include "devices/usb/usb.h"
 #include "devices/usb/xhci.h"
 #include "trapeze/machine.h"
@@ -40,6 +42,7 @@ enum feature {
 #define STATUS_POWER  0x01u /* of its own */
 #define STATUS_WAKEUP 0x02u
 #define HUBS_MAX      5u /* one behind the other */
+#define ADDRESS_MAX   127u
 
 /* ---- data ---- */
 
@@ -203,7 +206,10 @@ static enum usb_status standard(struct usb_device *usb, const struct usb_setup *
         return setup->index || !usb->configuration ? USB_STALL : USB_DONE;
     case SET_INTERFACE:
         return setup->index || setup->value || !usb->configuration ? USB_STALL : USB_DONE;
-    case SET_ADDRESS: /* the controller did so */
+    case SET_ADDRESS:
+        if (setup->value > ADDRESS_MAX)
+            return USB_STALL;
+        usb->address = (uint8_t)setup->value;
         return USB_DONE;
     case SET_SEL:
     case SET_ISOCH_DELAY:
@@ -252,11 +258,25 @@ void usb_stopped(struct usb_device *usb, uint8_t endpoint)
         usb->ops->stopped(usb, endpoint);
 }
 
+void usb_all_stopped(struct usb_device *usb)
+{
+    const struct usb_bus *bus = usb_bus_of(&usb->dev);
+
+    for (unsigned n = 0; n < usb->description->endpoint_count; n++)
+        usb_stopped(usb, usb->description->endpoints[n].address);
+    for (unsigned n = 0; bus && n < bus->count; n++)
+        if (bus->ports[n].device)
+            usb_all_stopped(bus->ports[n].device);
+}
+
 void usb_power_on(struct usb_device *usb)
 {
     usb->configuration = 0;
     usb->may_wake = false;
     usb->stalled[0] = usb->stalled[1] = 0;
+    usb->address = 0;
+    usb->asked_ns = 0;
+    usb->request.stage = 0;
 }
 
 void usb_reset(struct usb_device *usb)
@@ -267,18 +287,39 @@ void usb_reset(struct usb_device *usb)
 
 /* ---- ports ---- */
 
+/* Whose ports are found by their class. */
+static const struct {
+    const struct device_class *class;
+    struct usb_bus *(*bus)(struct device *dev);
+} controllers[] = {
+    {&xhci_class, xhci_bus},
+    {&uhci_class, uhci_bus},
+};
+#define CONTROLLERS (sizeof(controllers) / sizeof(controllers[0]))
+
+static unsigned kind_of(const struct device *dev)
+{
+    unsigned kind = 0;
+
+    while (kind < CONTROLLERS && controllers[kind].class != dev->class)
+        kind++;
+    return kind;
+}
+
 struct usb_bus *usb_bus_of(struct device *controller)
 {
+    unsigned kind = kind_of(controller);
+
     if (controller->class == &usb_hub_class)
         return usb_hub_bus(controller);
-    return controller->class == &xhci_class ? xhci_bus(controller) : NULL;
+    return kind < CONTROLLERS ? controllers[kind].bus(controller) : NULL;
 }
 
 struct device *usb_find_controller(struct machine *machine)
 {
     struct device *dev = machine_first_device(machine);
 
-    while (dev && dev->class != &xhci_class)
+    while (dev && kind_of(dev) == CONTROLLERS)
         dev = dev->next;
     return dev;
 }
@@ -303,55 +344,85 @@ static unsigned depth_of(const struct device *dev)
     return dev ? depth : HUBS_MAX + 1; /* a hub that is nowhere leads to nobody */
 }
 
-static struct usb_port *find_port_of(const struct usb_device *usb, struct device *controller)
+static struct usb_port *find_port_of(const struct usb_device *usb, struct device *controller,
+                                     enum usb_speed speed)
 {
     const struct usb_bus *bus = usb_bus_of(controller);
-    bool is_super = usb->description->speed == USB_SUPER;
 
     if (depth_of(controller) + (usb->ops->below != NULL) > HUBS_MAX)
         return NULL;
     for (unsigned n = 0; bus && controller->attached && n < bus->count; n++) {
         struct usb_port *port = &bus->ports[n];
 
-        if (port->is_super == is_super && !port->device &&
+        if (port->speeds >> speed & 1 && !port->device && !(port->twin && port->twin->device) &&
             (!usb->place || usb->place == port->number))
             return port;
     }
     return NULL;
 }
 
-static struct usb_port *find_port(const struct usb_device *usb, struct error *err)
+/* The first that is free, among those on which the device is as fast as can be. */
+static struct usb_port *find_port(const struct usb_device *usb)
 {
-    struct device *dev = machine_first_device(usb->dev.machine);
     struct usb_port *port = NULL;
 
-    for (; dev && !port; dev = dev->next)
-        if (!*usb->bus || !strcmp(usb->bus, dev->id))
-            port = find_port_of(usb, dev);
-    if (port)
-        return port;
+    for (const struct usb_description *d = usb->fastest; d && !port; d = d->slower) {
+        struct device *dev = machine_first_device(usb->dev.machine);
+
+        for (; dev && !port; dev = dev->next)
+            if (!*usb->bus || !strcmp(usb->bus, dev->id))
+                port = find_port_of(usb, dev, d->speed);
+    }
+    return port;
+}
+
+/* The highest speed that the device and its port have in common; what is behind a hub follows. */
+static void choose_speed(struct usb_device *usb)
+{
+    const struct usb_bus *bus = usb_bus_of(&usb->dev);
+
+    usb->description = usb->fastest;
+    while (!(usb->port->speeds >> usb->description->speed & 1))
+        usb->description = usb->description->slower;
+    for (unsigned n = 0; bus && n < bus->count; n++) {
+        bus->ports[n].speeds = usb->description->speed == USB_HIGH ? USB_SPEEDS_2 : USB_SPEEDS_1;
+        if (bus->ports[n].device)
+            choose_speed(bus->ports[n].device);
+    }
+}
+
+static int no_port(const struct usb_device *usb, struct error *err)
+{
     if (!usb_find_controller(usb->dev.machine))
         error_set(err, ENODEV, "there is no USB controller; --device xhci is one");
     else if (usb->place)
         error_set(err, EBUSY, "port %u is taken, or does not exist", usb->place);
     else
-        error_set(err, ENOSPC, "all ports for a device of its speed are taken");
-    return NULL;
+        error_set(err, ENOSPC,
+                  "all USB ports for a device of its speed are taken; --device usb-hub has more");
+    return -ENODEV;
+}
+
+void usb_move(struct usb_device *usb, struct usb_port *to)
+{
+    usb->port->device = NULL;
+    usb->port = to;
+    to->device = usb;
+    choose_speed(usb);
 }
 
 int usb_attach(struct usb_device *usb, struct error *err)
 {
-    usb->port = find_port(usb, err);
-    if (!usb->port && usb->description->slower) {
-        *err = (struct error){0};
-        usb->description = usb->description->slower;
-        usb->port = find_port(usb, err);
-    }
-    if (!usb->port)
-        return -ENODEV;
+    struct usb_port *port = find_port(usb);
+
+    usb->description = usb->fastest;
+    if (!port)
+        return no_port(usb, err);
+    usb->port = port;
+    port->device = usb;
+    choose_speed(usb);
     usb->dev.class->reset(&usb->dev);
-    usb->port->device = usb;
-    usb->port->ops->connected(usb->port);
+    port->ops->connected(port);
     return 0;
 }
 
@@ -364,6 +435,8 @@ void usb_detach(struct usb_device *usb)
     usb->port = NULL;
     port->device = NULL;
     port->ops->disconnected(port);
+    if (port->twin && port->twin->ops->twin_left)
+        port->twin->ops->twin_left(port->twin);
 }
 
 void usb_wake(struct usb_device *usb, uint8_t endpoint)
@@ -376,5 +449,6 @@ const struct state_field usb_device_state[] = {
     STATE_U8_MAX(struct usb_device, configuration, 1),
     STATE_BOOL(struct usb_device, may_wake),
     STATE_U16S(struct usb_device, stalled),
+    STATE_U8_MAX(struct usb_device, address, ADDRESS_MAX),
     STATE_END,
 };

@@ -256,7 +256,9 @@ static void hid_stopped(struct usb_device *usb, uint8_t endpoint)
 
 static bool is_listening(void *opaque)
 {
-    return ((struct hid *)opaque)->is_polled;
+    const struct hid *h = opaque;
+
+    return h->is_polled && usb_is_asked(&h->usb);
 }
 
 static void key_arrived(void *opaque, uint8_t usage, bool pressed)
@@ -591,7 +593,7 @@ static int hid_attach(struct device *dev, struct error *err, enum hid_kind kind)
     int status;
 
     h->model = &models[kind];
-    h->usb.description = &h->model->usb;
+    h->usb.fastest = &h->model->usb;
     h->usb.ops = &hid_ops;
     h->usb.serial = dev->id;
     h->input = (struct input_device){.ops = h->model->input, .opaque = h};
@@ -671,6 +673,11 @@ static const struct state_field hid_state[] = {
     STATE_END,
 };
 
+static const struct state_group hid_groups[] = {
+    USB_REQUEST_GROUP,
+    {.name = NULL},
+};
+
 #define HID_CLASS(class_name, text, how)                                                           \
     {                                                                                              \
         .name = (class_name), .summary = (text), .bus = BUS_PLATFORM,                              \
@@ -678,7 +685,8 @@ static const struct state_field hid_state[] = {
         .reset = hid_power_on, .detach = hid_detach, .state = {                                    \
             .version = 1,                                                                          \
             .oldest = 1,                                                                           \
-            .fields = hid_state                                                                    \
+            .fields = hid_state,                                                                   \
+            .groups = hid_groups                                                                   \
         }                                                                                          \
     }
 

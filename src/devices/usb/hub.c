@@ -1,7 +1,7 @@
 /*
- * hub.c - USB hub of High Speed with eight ports
+ * hub.c - USB hub of High Speed, or of Full Speed where nothing is faster, with eight ports
  *
- * USB 2.0, chapter 11. Devices of any speed below Super sit on it, other hubs too, five deep at
+ * USB 2.0, chapter 11. Devices of any speed up to its own sit on it, other hubs too, five deep at
  * most (what a route string has room for). Ports have power switches of their own. There is one
  * transaction translator, which does nothing that software could see.
  *
@@ -278,21 +278,15 @@ static const struct usb_device_ops ops = {
     .below = below,
 };
 
-static const struct usb_description description = {
-    .speed = USB_HIGH,
-    .vendor = USB_VENDOR_HUB,
-    .product = USB_PRODUCT_HUB,
-    .release = 0x0100,
-    .maker = "Trapeze",
-    .name = "USB hub",
-    .device_class = 9,
-    .device_protocol = 1, /* one transaction translator */
-    .class = 9,
-    .can_wake = true,
-    .has_power = true,
-    .endpoint_count = 1,
-    .endpoints = {{.address = CHANGE_IN, .type = 3, .max_packet = 2, .interval = 12}},
-};
+#define HUB_USB(of_speed, protocol, period)                                                        \
+    .speed = (of_speed), .vendor = USB_VENDOR_HUB, .product = USB_PRODUCT_HUB, .release = 0x0100,  \
+    .maker = "Trapeze", .name = "USB hub", .device_class = 9, .device_protocol = (protocol),       \
+    .class = 9, .can_wake = true, .has_power = true, .endpoint_count = 1,                          \
+    .endpoints = {{.address = CHANGE_IN, .type = 3, .max_packet = 2, .interval = (period)}}
+
+static const struct usb_description hub_on_usb1 = {HUB_USB(USB_FULL, 0, 255)};
+static const struct usb_description hub_description = {
+    HUB_USB(USB_HIGH, 1 /* transaction translator */, 12), .slower = &hub_on_usb1};
 
 /* ---- lifecycle and state ---- */
 
@@ -309,7 +303,7 @@ static int attach(struct device *dev, struct error *err)
         hub->ports[n] =
             (struct usb_port){.controller = dev, .ops = &port_ops, .number = (uint8_t)(n + 1)};
     hub->bus = (struct usb_bus){hub->ports, HUB_PORTS};
-    hub->usb.description = &description;
+    hub->usb.fastest = &hub_description;
     hub->usb.ops = &ops;
     hub->usb.serial = dev->id;
     return usb_attach(&hub->usb, err);
@@ -355,6 +349,11 @@ static const struct property properties[] = {
     PROPERTY_END,
 };
 
+static const struct state_group groups[] = {
+    USB_REQUEST_GROUP,
+    {.name = NULL},
+};
+
 static const struct state_field state[] = {
     USB_STATE(struct hub, usb),
     STATE_U16S(struct hub, status),
@@ -371,5 +370,6 @@ const struct device_class usb_hub_class = {
     .attach = attach,
     .reset = reset,
     .detach = detach,
-    .state = {.version = 1, .oldest = 1, .fields = state, .after_load = after_load},
+    .state =
+        {.version = 1, .oldest = 1, .fields = state, .groups = groups, .after_load = after_load},
 };

@@ -75,8 +75,8 @@ static void settle(struct xhci *s, unsigned n)
     if (!port->device)
         return;
     *status |= CONNECTED | (uint32_t)port->device->description->speed << SPEED_SHIFT;
-    set_link(status, port->is_super ? LINK_U0 : LINK_POLLING);
-    if (port->is_super)
+    set_link(status, usb_is_super(port) ? LINK_U0 : LINK_POLLING);
+    if (usb_is_super(port))
         *status |= ENABLED;
 }
 
@@ -131,7 +131,7 @@ void xhci_init_ports(struct xhci *s)
             .controller = &s->function.dev,
             .ops = &port_ops,
             .number = (uint8_t)(is_super ? n + 1 : n + 1 - XHCI_SUPER_PORTS),
-            .is_super = is_super,
+            .speeds = is_super ? USB_SPEEDS_3 : USB_SPEEDS_2,
         };
     }
     s->bus = (struct usb_bus){s->ports, XHCI_PORTS};
@@ -164,7 +164,7 @@ static void reset_port(struct xhci *s, unsigned n, bool is_warm)
     settle(s, n);
     s->port_status[n] |= ENABLED;
     set_link(&s->port_status[n], LINK_U0);
-    change(s, n, RESET_CHANGE | (is_warm && s->ports[n].is_super ? WARM_CHANGE : 0));
+    change(s, n, RESET_CHANGE | (is_warm && usb_is_super(&s->ports[n]) ? WARM_CHANGE : 0));
 }
 
 static void resume_port(struct xhci *s, unsigned n)
@@ -187,7 +187,7 @@ static void write_link(struct xhci *s, unsigned n, unsigned link)
 {
     uint32_t *status = &s->port_status[n];
     unsigned before = link_of(*status);
-    bool is_super = s->ports[n].is_super;
+    bool is_super = usb_is_super(&s->ports[n]);
 
     if (link == LINK_RX_DETECT && is_super && before == LINK_DISABLED) {
         settle(s, n);
@@ -214,7 +214,7 @@ static void write_status(struct xhci *s, unsigned n, uint32_t value)
 
     *status = (*status & ~writable & ~(value & CHANGES)) | (value & writable);
     if (value & ENABLED && *status & ENABLED) { /* 1 switches it off */
-        if (s->ports[n].is_super) {
+        if (usb_is_super(&s->ports[n])) {
             disable_super(status);
         } else {
             *status &= ~ENABLED;
@@ -222,7 +222,7 @@ static void write_status(struct xhci *s, unsigned n, uint32_t value)
         }
     }
     if (value & (RESET | WARM_RESET)) {
-        if (value & RESET || s->ports[n].is_super)
+        if (value & RESET || usb_is_super(&s->ports[n]))
             reset_port(s, n, value & WARM_RESET);
     } else if (value & LINK_STROBE) {
         write_link(s, n, link_of(value));
@@ -261,7 +261,7 @@ bool xhci_ports_are_consistent(const struct xhci *s)
     for (unsigned n = 0; n < XHCI_PORTS; n++) {
         const struct usb_device *usb = s->ports[n].device;
         uint32_t status = s->port_status[n];
-        bool is_off = link_of(status) == LINK_DISABLED && s->ports[n].is_super;
+        bool is_off = link_of(status) == LINK_DISABLED && usb_is_super(&s->ports[n]);
 
         if (!(status & CONNECTED) != (!usb || is_off) ||
             (status & ENABLED && !(status & CONNECTED)))

@@ -278,7 +278,9 @@ static const struct usb_device_ops stick_ops = {
     .endpoints = {{.address = BULK_IN, .type = 2, .max_packet = (packet), .burst = (bursts)},      \
                   {.address = BULK_OUT, .type = 2, .max_packet = (packet), .burst = (bursts)}}
 
-static const struct usb_description stick_on_usb2 = {STICK_USB(USB_HIGH, 512, 0)};
+static const struct usb_description stick_on_usb1 = {STICK_USB(USB_FULL, 64, 0)};
+static const struct usb_description stick_on_usb2 = {STICK_USB(USB_HIGH, 512, 0),
+                                                     .slower = &stick_on_usb1};
 static const struct usb_description stick_description = {STICK_USB(USB_SUPER, 1024, 15),
                                                          .slower = &stick_on_usb2};
 
@@ -293,7 +295,7 @@ static int stick_attach(struct device *dev, struct error *err)
     if (strlen(s->serial) > SCSI_MAX_SERIAL)
         return error_set(err, EINVAL, "%s: serial=%s is longer than %u characters", dev->id,
                          s->serial, SCSI_MAX_SERIAL);
-    s->usb.description = &stick_description;
+    s->usb.fastest = &stick_description;
     s->usb.ops = &stick_ops;
     s->usb.serial = *s->serial ? s->serial : dev->id;
     s->disk = (struct scsi_disk){.drive = s->drive, .serial = s->usb.serial, .is_removable = true};
@@ -399,6 +401,7 @@ static const struct state_field buffer_state[] = {
 };
 
 static const struct state_group stick_groups[] = {
+    USB_REQUEST_GROUP,
     {.name = "data", .needed = needs_buffer, .fields = buffer_state},
     {.name = NULL},
 };

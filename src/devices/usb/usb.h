@@ -11,6 +11,9 @@
  * transfer happens at once or not yet; none is ever under way, which keeps reset, unplugging and
  * saved states simple.
  *
+ * Controllers that know only packets (UHCI, EHCI) call usb_packet(), which puts control transfers
+ * together; what is on the other endpoints is a stream, of which a packet is a small transfer.
+ *
  * USB 2.0, chapters 8 and 9; USB 3.2, chapter 9.
  *
  * All calls with the machine lock held.
@@ -41,6 +44,12 @@
 #define USB_PRODUCT_HUB     0x55aau
 
 enum usb_speed { USB_FULL = 1, USB_LOW = 2, USB_HIGH = 3, USB_SUPER = 4 };
+/* Of ports: a bit for each speed. */
+#define USB_SPEEDS_1 (1u << USB_FULL | 1u << USB_LOW)
+#define USB_SPEEDS_2 (USB_SPEEDS_1 | 1u << USB_HIGH)
+#define USB_SPEEDS_3 (1u << USB_SUPER)
+
+enum usb_pid { USB_PID_OUT = 0xe1, USB_PID_IN = 0x69, USB_PID_SETUP = 0x2d };
 
 enum usb_status {
     USB_DONE,
@@ -88,7 +97,7 @@ struct usb_description {
     bool can_wake;                        /* the host, from suspend */
     bool has_power;                       /* of its own */
     uint8_t power;                        /* of the bus; 2 mA each; Super Speed: 8 mA */
-    const struct usb_description *slower; /* on a port of USB 2; NULL: it cannot be there */
+    const struct usb_description *slower; /* on a port that is slower; NULL: it cannot be there */
     uint8_t endpoint_count;
     struct usb_endpoint_description endpoints[USB_MAX_ENDPOINTS];
 };
@@ -120,17 +129,25 @@ struct usb_port_ops {
     void (*disconnected)(struct usb_port *port); /* port->device is NULL */
     /* route: ports of hubs behind this one that lead to the device, as of usb_follow(). */
     void (*wake)(struct usb_port *port, uint32_t route, uint8_t endpoint);
+    /* The device that was on the twin has been unplugged. NULL: it has no twin. */
+    void (*twin_left)(struct usb_port *port);
 };
 
 struct usb_port {
     struct device *controller; /* or hub */
     const struct usb_port_ops *ops;
     struct usb_device *device; /* NULL: none */
+    struct usb_port *twin;     /* the same socket, of another controller; NULL: there is none */
     uint8_t number;            /* among those of its kind, from 1 on */
-    bool is_super;             /* for USB_SUPER; else for all others */
+    uint8_t speeds;            /* that it has */
 };
 
-/* The ports of a controller, or a hub. */
+static inline bool usb_is_super(const struct usb_port *port)
+{
+    return port->speeds == USB_SPEEDS_3;
+}
+
+/* The ports of a controller, or a hub, that devices can be plugged into. */
 struct usb_bus {
     struct usb_port *ports;
     unsigned count;
@@ -143,21 +160,35 @@ struct device *usb_find_controller(struct machine *machine);
 
 /* ---- a device ---- */
 
+/* A control transfer of which some packets are still to come. */
+struct usb_request {
+    uint8_t stage;       /* enum usb_stage, of packet.c */
+    uint8_t setup[8];    /* its first packet */
+    uint16_t size, done; /* bytes of data; of them, moved */
+    uint8_t data[USB_CONTROL_BYTES];
+};
+
 struct usb_device {
     struct device dev;
 
     /* Configuration. */
     char *bus;     /* property: id of the controller or hub; "": the first that has a free port */
     uint8_t place; /* property: number of the port; 0: the first that is free */
-    const struct usb_description *description;
+    const struct usb_description *fastest;
     const struct usb_device_ops *ops;
     const char *serial;
+
+    /* Where it is; controllers decide, and keep it in their state. */
     struct usb_port *port;
+    const struct usb_description *description; /* of the speed that it has there */
+    uint64_t asked_ns; /* when it last had a packet; 0: none yet; not state */
 
     /* Guest-visible state. */
     uint8_t configuration; /* 0: none was chosen */
     bool may_wake;         /* the host, from suspend */
     uint16_t stalled[2];   /* endpoints, a bit each: out, in */
+    uint8_t address;       /* 0: none was given; xHCI has its own */
+    struct usb_request request;
 };
 
 static inline struct usb_device *usb_device_of(struct device *dev)
@@ -178,8 +209,15 @@ static inline struct usb_device *usb_device_of(struct device *dev)
 
 extern const struct state_field usb_device_state[];
 #define USB_STATE(st, f) STATE_STRUCT(st, f, usb_device_state)
+/* A group of all of them. */
+extern const struct state_field usb_request_state[];
+bool usb_has_request(const void *object);
+#define USB_REQUEST_GROUP                                                                          \
+    {                                                                                              \
+        .name = "request", .needed = usb_has_request, .fields = usb_request_state                  \
+    }
 
-/* description, ops and serial are set. Connect it; before or while the machine runs. */
+/* fastest, ops and serial are set. Connect it; before or while the machine runs. */
 int usb_attach(struct usb_device *usb, struct error *err);
 /* Also after a usb_attach that failed or never was. */
 void usb_detach(struct usb_device *usb);
@@ -196,6 +234,10 @@ enum usb_status usb_control(struct usb_device *usb, const struct usb_setup *setu
 /* endpoint: its address. */
 enum usb_status usb_transfer(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
 void usb_stopped(struct usb_device *usb, uint8_t endpoint);
+/* All of its endpoints, and of those behind it. */
+void usb_all_stopped(struct usb_device *usb);
+/* Its socket leads to another controller now. Nobody is told. */
+void usb_move(struct usb_device *usb, struct usb_port *to);
 
 /*
  * Through hubs: a port in four bits, the one next to usb first (a route string, USB 3.2, 8.9).
@@ -204,12 +246,26 @@ void usb_stopped(struct usb_device *usb, uint8_t endpoint);
 #define USB_ROUTE_MAX 0xfffffu
 struct usb_device *usb_follow(struct usb_device *usb, uint32_t route);
 
+/* ---- packet.c ---- */
+
+/* As usb_transfer(), of a controller that deals in packets. */
+enum usb_status usb_packet(struct usb_device *usb, enum usb_pid pid, uint8_t number,
+                           struct usb_data *data);
+/* The largest packet of an endpoint; 0: it has no such. */
+unsigned usb_packet_bytes(const struct usb_device *usb, uint8_t endpoint);
+/* False: it had packets, but none for some time: its driver has gone without a word. */
+bool usb_is_asked(const struct usb_device *usb);
+/* Who has that address: usb, one behind it that can be reached, or NULL. */
+struct usb_device *usb_by_address(struct usb_device *usb, uint8_t address);
+
 /* ---- hub.c ---- */
 
 struct usb_bus *usb_hub_bus(struct device *dev);
 
 /* ---- descriptors.c ---- */
 
+/* The largest packet of endpoint 0. */
+unsigned usb_control_packet_bytes(const struct usb_description *description);
 /* Its bytes, USB_CONTROL_BYTES at most; 0: there is none such. */
 size_t usb_descriptor(const struct usb_device *usb, uint8_t type, uint8_t index, uint8_t *out);
 
