@@ -258,6 +258,12 @@ void usb_stopped(struct usb_device *usb, uint8_t endpoint)
         usb->ops->stopped(usb, endpoint);
 }
 
+void usb_suspended(struct usb_device *usb)
+{
+    if (usb->ops->suspended)
+        usb->ops->suspended(usb);
+}
+
 void usb_all_stopped(struct usb_device *usb)
 {
     const struct usb_bus *bus = usb_bus_of(&usb->dev);

@@ -150,8 +150,10 @@ static enum usb_status set_port(struct hub *hub, unsigned n, unsigned feature)
         }
         return USB_DONE;
     case PORT_SUSPEND:
-        if (*status & ENABLED)
+        if (*status & ENABLED) {
             *status |= SUSPENDED;
+            usb_suspended(hub->ports[n].device);
+        }
         return USB_DONE;
     case PORT_INDICATOR:
         return USB_DONE;
@@ -248,15 +250,28 @@ static enum usb_status control(struct usb_device *usb, const struct usb_setup *s
     }
 }
 
-static enum usb_status transfer(struct usb_device *usb, uint8_t endpoint, struct usb_data *data)
+/* Ports that have changed, a bit each from 1 on. */
+static uint16_t changed_ports(const struct hub *hub)
 {
-    const struct hub *hub = hub_of(usb);
-    uint8_t message[2];
     uint16_t changed = 0;
 
-    (void)endpoint; /* there is one */
     for (unsigned n = 0; n < HUB_PORTS; n++)
         changed = (uint16_t)(changed | (hub->changes[n] ? 2u << n : 0));
+    return changed;
+}
+
+static void suspended(struct usb_device *usb)
+{
+    if (changed_ports(hub_of(usb)))
+        usb_wake(usb, CHANGE_IN);
+}
+
+static enum usb_status transfer(struct usb_device *usb, uint8_t endpoint, struct usb_data *data)
+{
+    uint16_t changed = changed_ports(hub_of(usb));
+    uint8_t message[2];
+
+    (void)endpoint; /* there is one */
     if (!changed)
         return USB_NAK;
     put_le16(message, changed);
@@ -275,6 +290,7 @@ static const struct usb_device_ops ops = {
     .reset = reset_ports,
     .control = control,
     .transfer = transfer,
+    .suspended = suspended,
     .below = below,
 };
 

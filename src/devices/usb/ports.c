@@ -199,6 +199,8 @@ static void write_link(struct xhci *s, unsigned n, unsigned link)
         return;
     } else if (link == LINK_U3 || (link == LINK_RESUME && !is_super && before == LINK_U3)) {
         set_link(status, link);
+        if (link == LINK_U3)
+            usb_suspended(s->ports[n].device);
     } else if (link == LINK_U0) {
         set_link(status, LINK_U0);
         if (before == LINK_U3 || before == LINK_RESUME)

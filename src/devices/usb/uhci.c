@@ -93,7 +93,8 @@ static void reset_registers(struct uhci *s)
 
 static void write_command(struct uhci *s, uint16_t value)
 {
-    bool was_running = s->command & UHCI_CMD_RUN, runs;
+    bool was_running = s->command & UHCI_CMD_RUN, was_suspended = s->command & UHCI_CMD_SUSPEND;
+    bool runs;
 
     if (value & (UHCI_CMD_RESET | UHCI_CMD_GRESET)) {
         uhci_stop_devices(s);
@@ -112,6 +113,8 @@ static void write_command(struct uhci *s, uint16_t value)
         usb_frames_finish(&s->frames);
         halt(s);
     }
+    if (s->command & UHCI_CMD_SUSPEND && !was_suspended)
+        uhci_bus_suspended(s);
 }
 
 /* ---- registers ---- */

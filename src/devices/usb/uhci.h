@@ -81,6 +81,8 @@ void uhci_init_ports(struct uhci *s);
 void uhci_reset_ports(struct uhci *s);
 /* Devices are reset, too. */
 void uhci_reset_bus(struct uhci *s);
+/* All of them at once. */
+void uhci_bus_suspended(struct uhci *s);
 /* Nothing is asked of devices any more. */
 void uhci_stop_devices(struct uhci *s);
 uint16_t uhci_read_port(const struct uhci *s, unsigned n);

@@ -86,6 +86,13 @@ void uhci_reset_bus(struct uhci *s)
             usb_reset(s->ports[n].device);
 }
 
+void uhci_bus_suspended(struct uhci *s)
+{
+    for (unsigned n = 0; n < UHCI_PORTS; n++)
+        if (s->ports[n].device)
+            usb_suspended(s->ports[n].device);
+}
+
 void uhci_stop_devices(struct uhci *s)
 {
     for (unsigned n = 0; n < UHCI_PORTS; n++)
@@ -130,6 +137,8 @@ void uhci_write_port(struct uhci *s, unsigned n, uint16_t value)
     if (usb && before & UHCI_PORT_ENABLED && !(after & UHCI_PORT_ENABLED))
         usb_all_stopped(usb);
     s->port_status[n] = after;
+    if (after & ~before & UHCI_PORT_SUSPEND)
+        usb_suspended(usb);
 }
 
 struct usb_device *uhci_device(struct uhci *s, uint8_t address)

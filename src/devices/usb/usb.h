@@ -116,6 +116,8 @@ struct usb_device_ops {
     enum usb_status (*transfer)(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
     /* The host takes back what waits. May be NULL. */
     void (*stopped)(struct usb_device *usb, uint8_t endpoint);
+    /* The port is suspended now; what has come before is worth waking the host for. May be NULL. */
+    void (*suspended)(struct usb_device *usb);
     /* Of a hub: the device on a port that is enabled, or NULL. */
     struct usb_device *(*below)(struct usb_device *usb, unsigned number);
 };
@@ -234,6 +236,8 @@ enum usb_status usb_control(struct usb_device *usb, const struct usb_setup *setu
 /* endpoint: its address. */
 enum usb_status usb_transfer(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
 void usb_stopped(struct usb_device *usb, uint8_t endpoint);
+/* Its port, or the whole bus, is suspended. It may wake the host at once. */
+void usb_suspended(struct usb_device *usb);
 /* All of its endpoints, and of those behind it. */
 void usb_all_stopped(struct usb_device *usb);
 /* Its socket leads to another controller now. Nobody is told. */
