@@ -225,11 +225,11 @@ const struct cli_option cli_run_options[] = {
      .help = "a sound card (Intel HD Audio), and where it and the PC speaker are heard: sdl is the "
              "host's own devices, wav=FILE is a file for players, in which the time is left out "
              "when nothing sounds (default: no card, and the speaker is silent)"},
-    {"usb", 0, CLI_TEXT, AT(usb), "on|off|xhci|uhci", .choices = run_usb_choices,
+    {"usb", 0, CLI_TEXT, AT(usb), "on|off|xhci|ehci|uhci", .choices = run_usb_choices,
      .only_choices = true,
      .help =
          "a USB controller with a tablet, which follows the host's pointer, and a keyboard; on is "
-         "xhci, uhci is for systems that do not know that "
+         "xhci, ehci and uhci are for systems that do not know that "
          "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd, "
          "usb-mouse and usb-hub are single ones, --disk FILE,if=usb is a stick)"},
     {"keyboard-layout", 0, CLI_TEXT, AT(keyboard_layout), "LAYOUT[:VARIANT]", .initial = "us",

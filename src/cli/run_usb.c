@@ -15,12 +15,15 @@
 static const struct usb_kind {
     const char *name, *summary;
     unsigned uhci_count;
+    bool has_ehci; /* as the last function */
 } kinds[] = {
-    {"on", "an xHCI controller with a tablet and a keyboard", 0},
-    {"xhci", "the same", 0},
-    {"uhci", "UHCI controllers (USB 1.1, six ports) with them, for old systems", 3},
+    {"on", "an xHCI controller with a tablet and a keyboard", 0, false},
+    {"xhci", "the same", 0, false},
+    {"ehci", "an EHCI controller (USB 2, six ports) with them, and UHCI companions", 3, true},
+    {"uhci", "UHCI controllers (USB 1.1, six ports) with them, for old systems", 3, false},
 };
-#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+#define LAST_FUNCTION 7u
+#define KINDS         (sizeof(kinds) / sizeof(kinds[0]))
 
 void run_usb_choices(cli_put_choice *put, void *opaque)
 {
@@ -74,7 +77,8 @@ int run_add_usb_controllers(struct machine *machine, const char *name, struct er
             return -EINVAL;
         first = first ? first : dev;
     }
-    return 0;
+    return kind->has_ehci && !add_function(machine, "ehci", first, LAST_FUNCTION, err) ? -EINVAL
+                                                                                       : 0;
 }
 
 int run_need_usb(struct machine *machine, struct error *err)

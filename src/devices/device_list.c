@@ -14,6 +14,7 @@ const struct device_class *const device_classes[] = {
     &debug_console_class,
     &debug_exit_class,
     &e1000_class,
+    &ehci_class,
     &floppy_class,
     &floppy_drive_class,
     &fw_cfg_class,

@@ -18,6 +18,7 @@ extern const struct device_class debug_exit_class;
 extern const struct device_class e1000_class;
 extern const struct device_class floppy_class;
 extern const struct device_class floppy_drive_class;
+extern const struct device_class ehci_class;
 extern const struct device_class fw_cfg_class;
 extern const struct device_class hda_class;
 extern const struct device_class hpet_class;

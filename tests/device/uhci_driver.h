@@ -16,25 +16,25 @@
 #include "devices/usb/uhci.h"
 #include "trapeze/pci.h"
 
-#define UHCI_ECAM           0xe0000000ull
-#define UHCI_SLOT           3u
-#define UHCI_IO             0xc000u
+#define UHCI_ECAM      0xe0000000ull
+#define UHCI_SLOT      3u
+#define UHCI_IO        0xc000u
 
 /* Where things are in RAM. */
-#define UHCI_LIST           0x10000u
-#define UHCI_QUEUE          0x11000u /* the one that all frames lead to; others behind it, 16 bytes each */
-#define UHCI_TDS            0x20000u /* 32 bytes each */
-#define UHCI_DATA           0x80000u
-#define UHCI_SETUP          0x7f000u /* the packet that begins a control transfer */
+#define UHCI_LIST      0x10000u
+#define UHCI_QUEUE     0x11000u /* the one that all frames lead to; others behind it, 16 bytes each */
+#define UHCI_TDS       0x20000u /* 32 bytes each */
+#define UHCI_DATA      0x80000u
+#define UHCI_SETUP     0x7f000u /* the packet that begins a control transfer */
 
-#define UHCI_END            1u
-#define UHCI_QH             2u
-#define UHCI_DEPTH          4u
-#define UHCI_ACTIVE         (1u << 23)
-#define UHCI_IOC            (1u << 24)
-#define UHCI_SPD            (1u << 29)
-#define UHCI_TRIES          (3u << 27)
-#define UHCI_TD_ERRORS      0x007e0000u
+#define UHCI_END       1u
+#define UHCI_QH        2u
+#define UHCI_DEPTH     4u
+#define UHCI_ACTIVE    (1u << 23)
+#define UHCI_IOC       (1u << 24)
+#define UHCI_SPD       (1u << 29)
+#define UHCI_TRIES     (3u << 27)
+#define UHCI_TD_ERRORS 0x007e0000u
 #ifndef UHCI_FRAMES_AT_MOST /* that a transfer is waited for */
 #define UHCI_FRAMES_AT_MOST 2000u
 #endif

@@ -18,7 +18,7 @@ STICK_BYTES = 16 << 20
 OLD = b"from the host\n" * 5000
 NEW = "".join(f"{n}\n" for n in range(1, 50001)).encode()
 # What people's devices and a stick are found as, in Mbit/s: on the controller, behind a hub.
-SPEEDS = {"xhci": (12, 5000, 480), "uhci": (12, 12, 12)}
+SPEEDS = {"xhci": (12, 5000, 480), "ehci": (12, 480, 480), "uhci": (12, 12, 12)}
 # Each after those that it needs.
 MODULES = """crct10dif_common crc-t10dif crct10dif_generic crc64 crc64_rocksoft_generic crc64-rocksoft t10-pi scsi_common
  scsi_mod sd_mod usb-common usbcore xhci-hcd xhci-pci ehci-hcd ehci-pci uhci-hcd hid hid-generic usbhid evdev usb-storage""".split()

@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/guest_ram.h"
 #include "devices/devices.h"
+#include "devices/usb/ehci.h"
 #include "devices/usb/uhci.h"
 #include "devices/usb/usb.h"
 #include "devices/usb/xhci.h"
@@ -299,6 +300,7 @@ static const struct {
     struct usb_bus *(*bus)(struct device *dev);
 } controllers[] = {
     {&xhci_class, xhci_bus},
+    {&ehci_class, ehci_bus},
     {&uhci_class, uhci_bus},
 };
 #define CONTROLLERS (sizeof(controllers) / sizeof(controllers[0]))

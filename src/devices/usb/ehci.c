@@ -17,16 +17,16 @@
 #include "devices/devices.h"
 #include "devices/usb/ehci.h"
 
-#define PCI_CLASS_EHCI      0x0c0320
-#define PCI_RELEASE         0x60u /* of USB */
-#define PCI_FRAME_LENGTH    0x61u
-#define FRAME_LENGTH        0x20u
+#define PCI_CLASS_EHCI     0x0c0320
+#define PCI_RELEASE        0x60u /* of USB */
+#define PCI_FRAME_LENGTH   0x61u
+#define FRAME_LENGTH       0x20u
 
-#define REGISTER_BYTES      0x400u
-#define OPERATIONAL         0x20u
-#define VERSION             0x0100u
-#define HCCPARAMS           0x0002u /* the frame list has other sizes */
-#define PORTS_OF_COMPANION  2u
+#define REGISTER_BYTES     0x400u
+#define OPERATIONAL        0x20u
+#define VERSION            0x0100u
+#define HCCPARAMS          0x0002u /* the frame list has other sizes */
+#define PORTS_OF_COMPANION 2u
 
 enum ehci_register {
     REG_CAPLENGTH = 0x00,
@@ -85,11 +85,13 @@ static void reset_registers(struct ehci *s)
 {
     usb_frames_stop(&s->frames);
     s->command = CMD_INITIAL;
-    s->status = s->interrupts = 0;
+    s->interrupts = 0;
     s->periodic_list = s->async_list = 0;
-    s->frames.number = s->frames.idle = 0;
+    s->frames.number = s->frames.idle = s->last_frame = 0;
     s->frames.begins_ns = 0;
     ehci_reset_ports(s);
+    s->status = 0; /* of ports, too */
+    ehci_update_interrupts(s);
 }
 
 /* Without a schedule frames are only counted. */
@@ -184,7 +186,7 @@ static void write_register(struct ehci *s, uint64_t offset, uint32_t value)
         break;
     case REG_FRAME:
         if (!(s->command & EHCI_CMD_RUN))
-            s->frames.number = (value & FRAME_MASK) / 8;
+            s->frames.number = s->last_frame = (value & FRAME_MASK) / 8;
         break;
     case REG_PERIODIC:
         s->periodic_list = value & PERIODIC_MASK;
@@ -289,6 +291,8 @@ static int after_load(void *object, struct error *err)
     if (!(s->command & EHCI_CMD_RUN) != !timer_is_armed(&s->frames.timer))
         return error_set(err, EINVAL, "%s: it cannot run and be halted", s->function.dev.id);
     s->command &= CMD_WRITABLE;
+    s->periodic_list &= PERIODIC_MASK;
+    s->async_list &= ASYNC_MASK;
     ehci_ports_loaded(s);
     choose_pace(s);
     s->function.intx_level = intx_level(s);
@@ -310,6 +314,7 @@ static const struct state_field state[] = {
     STATE_BOOL(struct ehci, is_configured),
     STATE_U32S(struct ehci, port_status),
     STATE_STRUCT(struct ehci, frames, usb_frames_state),
+    STATE_U32(struct ehci, last_frame),
     STATE_END,
 };
 

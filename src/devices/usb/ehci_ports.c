@@ -10,10 +10,9 @@
 #include "devices/usb/ehci.h"
 #include "devices/usb/uhci.h"
 
-#define CHANGES       (EHCI_PORT_CHANGE | EHCI_PORT_OFF)
-#define KEPT_CHOICES  (EHCI_PORT_INDICATOR | EHCI_PORT_TEST | EHCI_PORT_WAKE)
-#define OF_DEVICE                                                                                  \
-    (EHCI_PORT_ENABLED | EHCI_PORT_RESUME | EHCI_PORT_SUSPEND | EHCI_PORT_RESET)
+#define CHANGES      (EHCI_PORT_CHANGE | EHCI_PORT_OFF)
+#define KEPT_CHOICES (EHCI_PORT_INDICATOR | EHCI_PORT_TEST | EHCI_PORT_WAKE)
+#define OF_DEVICE    (EHCI_PORT_ENABLED | EHCI_PORT_RESUME | EHCI_PORT_SUSPEND | EHCI_PORT_RESET)
 
 /* Something came, went or woke. */
 static void change(struct ehci *s, unsigned n, uint32_t what)
@@ -50,16 +49,24 @@ static bool move(struct ehci *s, unsigned n)
     return true;
 }
 
-/* Who owns the port has changed. */
-static void route(struct ehci *s, unsigned n)
+static void set_owner(struct ehci *s, unsigned n, bool is_companion)
+{
+    s->port_status[n] &= ~EHCI_PORT_COMPANION;
+    if (is_companion && s->ports[n].twin)
+        s->port_status[n] |= EHCI_PORT_COMPANION;
+}
+
+/* The port goes to somebody else: one sees the device leave, the other sees it come. */
+static void give(struct ehci *s, unsigned n, bool is_companion)
 {
     struct usb_port *own = &s->ports[n];
 
+    set_owner(s, n, is_companion);
     if (!move(s, n))
         return;
     usb_reset(own->device ? own->device : own->twin->device);
-    own->ops->disconnected(own);
-    own->twin->ops->disconnected(own->twin);
+    settle(s, n);
+    own->twin->ops->connected(own->twin);
 }
 
 static void plugged(struct usb_port *port)
@@ -142,32 +149,21 @@ void ehci_lose_companions(struct ehci *s)
             s->ports[n].twin->twin = NULL;
 }
 
-static void set_owner(struct ehci *s, unsigned n, bool is_companion)
-{
-    s->port_status[n] &= ~EHCI_PORT_COMPANION;
-    if (is_companion && s->ports[n].twin)
-        s->port_status[n] |= EHCI_PORT_COMPANION;
-}
-
 void ehci_configure(struct ehci *s, bool is_configured)
 {
     if (s->is_configured == is_configured)
         return;
     s->is_configured = is_configured;
-    for (unsigned n = 0; n < EHCI_PORTS; n++) {
-        set_owner(s, n, !is_configured);
-        route(s, n);
-    }
+    for (unsigned n = 0; n < EHCI_PORTS; n++)
+        give(s, n, !is_configured);
 }
 
 void ehci_reset_ports(struct ehci *s)
 {
     s->is_configured = false;
     for (unsigned n = 0; n < EHCI_PORTS; n++) {
-        s->port_status[n] = 0;
-        set_owner(s, n, true);
-        if (move(s, n))
-            s->ports[n].twin->ops->connected(s->ports[n].twin);
+        give(s, n, true);
+        s->port_status[n] &= EHCI_PORT_COMPANION;
         if (s->ports[n].device)
             s->port_status[n] |= EHCI_PORT_CHANGE;
     }
@@ -232,10 +228,10 @@ void ehci_write_port(struct ehci *s, unsigned n, uint32_t value)
     if (usb && before & EHCI_PORT_ENABLED && !(after & EHCI_PORT_ENABLED))
         usb_all_stopped(usb);
     s->port_status[n] = after | (before & EHCI_PORT_COMPANION);
-    if ((before ^ value) & EHCI_PORT_COMPANION && s->is_configured) {
-        set_owner(s, n, value & EHCI_PORT_COMPANION);
-        route(s, n);
-    }
+    if (after & ~before & EHCI_PORT_SUSPEND)
+        usb_suspended(usb);
+    if ((before ^ value) & EHCI_PORT_COMPANION && s->is_configured)
+        give(s, n, value & EHCI_PORT_COMPANION);
 }
 
 struct usb_device *ehci_device(struct ehci *s, uint8_t address)

@@ -17,18 +17,20 @@
  * FSTNs are passed over. Memory is never late; what is not RAM is an error of the host system, at
  * which the controller halts. A qTD with more bytes than pages is a data buffer error.
  */
+#include <stdatomic.h>
+
 #include "base/bytes.h"
 #include "devices/devices.h"
 #include "devices/usb/ehci.h"
 
-#define FRAME_TRANSFERS   64u
-#define FRAME_LINKS       512u
-#define LIST_ENTRIES      1024u
+#define FRAME_TRANSFERS 64u
+#define FRAME_LINKS     512u
+#define LIST_ENTRIES    1024u
 
-#define LINK_END          0x1u
-#define LINK_TYPE         0x6u
-#define LINK_QUEUE        0x2u
-#define LINK_MASK         0xffffffe0u
+#define LINK_END        0x1u
+#define LINK_TYPE       0x6u
+#define LINK_QUEUE      0x2u
+#define LINK_MASK       0xffffffe0u
 
 /* Of a QH (3.6), in words. */
 enum queue_word {
@@ -42,30 +44,32 @@ enum queue_word {
     QH_BUFFERS,
     QH_WORDS = 12,
 };
-#define QH_INACTIVATE     0x00000080u /* of QH_ENDPOINT */
-#define QH_OWN_TOGGLE     0x00004000u /* each qTD says the toggle */
-#define QH_HEAD           0x00008000u
-#define QH_START_MASK     0x000000ffu /* of QH_HUB */
-#define SPEED_HIGH        2u
+#define QH_INACTIVATE   0x00000080u /* of QH_ENDPOINT */
+#define QH_OWN_TOGGLE   0x00004000u /* each qTD says the toggle */
+#define QH_HEAD         0x00008000u
+#define QH_RELOAD_SHIFT 28          /* of the count of NAKs */
+#define QH_START_MASK   0x000000ffu /* of QH_HUB */
+#define SPEED_HIGH      2u
 
 /* Of a qTD (3.5), in words. */
 enum td_word { TD_NEXT, TD_ALTERNATE, TD_TOKEN, TD_BUFFERS, TD_WORDS = 8 };
-#define TOKEN_STATUS      0x000000ffu
-#define TOKEN_ACTIVE      0x00000080u
-#define TOKEN_HALTED      0x00000040u
-#define TOKEN_BUFFER      0x00000020u
-#define TOKEN_BABBLE      0x00000010u
-#define TOKEN_TRANSACTION 0x00000008u
-#define TOKEN_PID_SHIFT   8
-#define TOKEN_TRIES_SHIFT 10
-#define TOKEN_PAGE_SHIFT  12
-#define TOKEN_IOC         0x00008000u
-#define TOKEN_SIZE_SHIFT  16
-#define TOKEN_SIZE_MASK   0x7fffu
-#define TOKEN_TOGGLE      0x80000000u
-#define PAGES             5u
-#define PAGE_MASK         0xfffff000u
-#define ALTERNATE_COUNT   0x0000001eu /* of NAKs, in the overlay */
+#define TOKEN_STATUS          0x000000ffu
+#define TOKEN_ACTIVE          0x00000080u
+#define TOKEN_HALTED          0x00000040u
+#define TOKEN_BUFFER          0x00000020u
+#define TOKEN_BABBLE          0x00000010u
+#define TOKEN_TRANSACTION     0x00000008u
+#define TOKEN_PID_SHIFT       8
+#define TOKEN_TRIES_SHIFT     10
+#define TOKEN_PAGE_SHIFT      12
+#define TOKEN_IOC             0x00008000u
+#define TOKEN_SIZE_SHIFT      16
+#define TOKEN_SIZE_MASK       0x7fffu
+#define TOKEN_TOGGLE          0x80000000u
+#define PAGES                 5u
+#define PAGE_MASK             0xfffff000u
+#define ALTERNATE_COUNT       0x0000001eu /* of NAKs, in the overlay */
+#define ALTERNATE_COUNT_SHIFT 1
 
 struct queue {
     uint32_t gpa;
@@ -75,6 +79,7 @@ struct queue {
 struct walk {
     struct ehci *s;
     unsigned links, transfers;
+    bool is_later; /* than the first round of the frame */
     bool moved;
 };
 
@@ -110,20 +115,53 @@ static void write_back(struct walk *w, struct queue *q)
         write_words(w, (q->words[QH_CURRENT] & LINK_MASK) + 4 * TD_TOKEN, &q->words[QH_TOKEN], 1);
 }
 
+/* False: it is not active. A driver on another CPU writes the token last, so it is read first. */
+static bool read_active(struct walk *w, uint32_t gpa, uint32_t td[TD_WORDS])
+{
+    uint32_t token;
+
+    if (!read_words(w, gpa + 4 * TD_TOKEN, &token, 1) || !(token & TOKEN_ACTIVE))
+        return false;
+    atomic_thread_fence(memory_order_acquire);
+    return read_words(w, gpa, td, TD_WORDS);
+}
+
+/* How often it may answer NAK in a frame, where the overlay has it; 0: without a limit. */
+static uint32_t naks_of(const struct queue *q)
+{
+    return q->words[QH_ENDPOINT] >> QH_RELOAD_SHIFT << ALTERNATE_COUNT_SHIFT;
+}
+
+/* Has it an answer left in this round? The first of a frame begins to count (4.9). */
+static bool may_answer(const struct walk *w, struct queue *q)
+{
+    if (!w->is_later)
+        q->words[QH_ALTERNATE] = (q->words[QH_ALTERNATE] & ~ALTERNATE_COUNT) | naks_of(q);
+    return !naks_of(q) || q->words[QH_ALTERNATE] & ALTERNATE_COUNT;
+}
+
+static void count_nak(struct walk *w, struct queue *q)
+{
+    if (!naks_of(q))
+        return;
+    q->words[QH_ALTERNATE] -= 1u << ALTERNATE_COUNT_SHIFT;
+    write_words(w, q->gpa + 4 * QH_ALTERNATE, &q->words[QH_ALTERNATE], 1);
+}
+
 /* Copy the next qTD to the overlay (4.10.2). False: there is none that is active. */
 static bool advance(struct walk *w, struct queue *q)
 {
     bool is_short = q->words[QH_TOKEN] >> TOKEN_SIZE_SHIFT & TOKEN_SIZE_MASK;
     uint32_t next = is_short && !(q->words[QH_ALTERNATE] & LINK_END) ? q->words[QH_ALTERNATE]
-                                                                    : q->words[QH_NEXT];
+                                                                     : q->words[QH_NEXT];
     uint32_t td[TD_WORDS], toggle = q->words[QH_TOKEN] & TOKEN_TOGGLE;
 
     if (next & LINK_END || q->words[QH_ENDPOINT] & QH_INACTIVATE ||
-        !read_words(w, next & LINK_MASK, td, TD_WORDS) || !(td[TD_TOKEN] & TOKEN_ACTIVE))
+        !read_active(w, next & LINK_MASK, td))
         return false;
     q->words[QH_CURRENT] = next & LINK_MASK;
     q->words[QH_NEXT] = td[TD_NEXT];
-    q->words[QH_ALTERNATE] = td[TD_ALTERNATE] & ~ALTERNATE_COUNT;
+    q->words[QH_ALTERNATE] = (td[TD_ALTERNATE] & ~ALTERNATE_COUNT) | naks_of(q);
     q->words[QH_TOKEN] = q->words[QH_ENDPOINT] & QH_OWN_TOGGLE
                              ? td[TD_TOKEN]
                              : (td[TD_TOKEN] & ~TOKEN_TOGGLE) | toggle;
@@ -148,8 +186,7 @@ static void time_out(struct walk *w, struct queue *q)
     uint32_t before = q->words[QH_TOKEN];
     unsigned tries = before >> TOKEN_TRIES_SHIFT & 3;
 
-    q->words[QH_TOKEN] =
-        (before | TOKEN_TRANSACTION) - (tries ? 1u << TOKEN_TRIES_SHIFT : 0);
+    q->words[QH_TOKEN] = (before | TOKEN_TRANSACTION) - (tries ? 1u << TOKEN_TRIES_SHIFT : 0);
     if (tries == 1)
         fail(w, q, 0);
     else if (q->words[QH_TOKEN] != before)
@@ -263,8 +300,8 @@ static bool transfer(struct walk *w, struct queue *q)
         io_pieces_written(list->pieces, list->count, device_memory(&w->s->function.dev),
                           data.done_bytes);
     if (status == USB_NAK)
-        return false;
-    if (status == USB_DONE)
+        count_nak(w, q);
+    else if (status == USB_DONE)
         finish(w, q, (uint32_t)data.done_bytes, pid == USB_PID_IN);
     else
         fail(w, q, status == USB_BABBLE ? TOKEN_BABBLE : 0);
@@ -284,7 +321,7 @@ static void run_queue(struct walk *w, struct queue *q, unsigned most)
             return;
         if (!(q->words[QH_TOKEN] & TOKEN_ACTIVE) && !advance(w, q))
             return;
-        if (!transfer(w, q))
+        if (!may_answer(w, q) || !transfer(w, q))
             return;
     }
 }
@@ -353,6 +390,7 @@ static bool run_async(struct ehci *s)
                 break;
             s->async_list = q.gpa;
             any |= w.moved;
+            w.is_later = w.links;
             w.moved = false;
         }
         w.links++;
@@ -362,11 +400,22 @@ static bool run_async(struct ehci *s)
     return any || w.moved;
 }
 
+/* Frames that were lost are counted, too. */
+static void count_frame(struct ehci *s)
+{
+    uint32_t entries = list_entries(s);
+
+    if (s->frames.number / entries != s->last_frame / entries)
+        s->status |= EHCI_STS_ROLLOVER;
+    s->last_frame = s->frames.number;
+}
+
 bool ehci_run_frame(struct device *dev)
 {
     struct ehci *s = ehci_of(dev);
     bool moved = false;
 
+    count_frame(s);
     if (pci_is_master(&s->function)) {
         moved = run_periodic(s);
         moved |= run_async(s);
@@ -375,8 +424,6 @@ bool ehci_run_frame(struct device *dev)
         s->command &= ~EHCI_CMD_DOORBELL;
         s->status |= EHCI_STS_ADVANCED;
     }
-    if ((s->frames.number + 1) % list_entries(s) == 0)
-        s->status |= EHCI_STS_ROLLOVER;
     ehci_update_interrupts(s);
     return moved;
 }

@@ -4,13 +4,14 @@
 #include "devices/usb/frames.h"
 
 #define IDLE_FRAMES 32u /* with nothing to do, until it is time to be lazy */
-#define LAZY_FRAMES 8u  /* that are run together then */
+#define LAZY_FRAMES 8u  /* that are run together then, if the controller does not say */
 #define LATE_FRAMES 16u /* more are lost */
 
 /* The begin of the next frame, or of the last of some that wait for each other. */
 static void arm(struct usb_frames *frames)
 {
-    uint64_t at_ns = frames->begins_ns, step_ns = LAZY_FRAMES * USB_FRAME_NS;
+    uint64_t at_ns = frames->begins_ns;
+    uint64_t step_ns = (frames->pace ? frames->pace : LAZY_FRAMES) * USB_FRAME_NS;
 
     if (frames->idle >= IDLE_FRAMES)
         at_ns = (at_ns + step_ns - 1) / step_ns * step_ns;

@@ -26,6 +26,7 @@ struct usb_frames {
     struct device *controller;
     /* Run the frame frames->number. True: something has moved. It may call usb_frames_stop(). */
     bool (*run)(struct device *controller);
+    uint32_t pace; /* frames that are run together when nothing moves; 0: a few; rebuilt on load */
 
     /* Guest-visible state. */
     struct timer timer; /* armed: the controller runs */

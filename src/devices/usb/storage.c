@@ -347,9 +347,10 @@ static void stick_boot_path(struct device *dev, char *out, size_t size)
     const struct usb_port *port = usb_device_of(dev)->port;
     char behind[128], rest[sizeof(behind)];
 
+    port = usb_fastest_port(port);
     snprintf(behind, sizeof(behind), "/storage@%x/channel@0/disk@0,0", port->number);
     for (; port->controller->class == &usb_hub_class; strcpy(behind, rest)) {
-        port = usb_device_of(port->controller)->port;
+        port = usb_fastest_port(usb_device_of(port->controller)->port);
         snprintf(rest, sizeof(rest), "/hub@%x%.100s", port->number, behind);
     }
     pci_boot_path(pci_function_of(port->controller), "usb", behind, out, size);

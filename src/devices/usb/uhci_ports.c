@@ -73,6 +73,14 @@ void uhci_init_ports(struct uhci *s)
     s->bus = (struct usb_bus){s->ports, UHCI_PORTS};
 }
 
+struct usb_port *uhci_share_ports(struct device *dev)
+{
+    struct uhci *s = uhci_of(dev);
+
+    s->bus.count = 0;
+    return s->ports;
+}
+
 void uhci_reset_ports(struct uhci *s)
 {
     for (unsigned n = 0; n < UHCI_PORTS; n++)

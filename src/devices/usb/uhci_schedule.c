@@ -14,6 +14,8 @@
  * A NAK is written down once. Memory is never late, so there are no data buffer errors; what is
  * not RAM is an error of the host system, at which the controller halts.
  */
+#include <stdatomic.h>
+
 #include "base/bytes.h"
 #include "devices/usb/uhci.h"
 
@@ -190,13 +192,17 @@ static enum td_end run_td(struct walk *w, struct td *td)
     return TD_STAYS;
 }
 
+/* A driver on another CPU writes the status last, so it is read first. */
 static bool read_td(struct walk *w, uint32_t link, struct td *td)
 {
-    uint32_t words[4];
+    uint32_t gpa = link & LINK_MASK, status, words[4];
 
-    if (!read_words(w, link & LINK_MASK, words, 4))
+    if (!read_words(w, gpa + 4, &status, 1))
         return false;
-    *td = (struct td){link & LINK_MASK, words[0], words[1], words[2], words[3]};
+    atomic_thread_fence(memory_order_acquire);
+    if (!read_words(w, gpa, words, 4))
+        return false;
+    *td = (struct td){gpa, words[0], status, words[2], words[3]};
     return true;
 }
 

@@ -149,6 +149,12 @@ static inline bool usb_is_super(const struct usb_port *port)
     return port->speeds == USB_SPEEDS_3;
 }
 
+/* Where firmware that drives all controllers finds what is on it. */
+static inline const struct usb_port *usb_fastest_port(const struct usb_port *port)
+{
+    return port->twin && port->twin->speeds > port->speeds ? port->twin : port;
+}
+
 /* The ports of a controller, or a hub, that devices can be plugged into. */
 struct usb_bus {
     struct usb_port *ports;
