@@ -132,12 +132,7 @@ static void change_state(struct rig *r, struct fuzz_input *in, uint8_t what)
     struct device *dev = r->devices[(what >> 4 & 7) % DEVICES];
 
     fuzz_pause(r->t, r->devices[2]);
-    if (what & 0x80) {
-        FUZZ_LOCKED(r->t, fuzz_load_state(in, dev));
-        in->left = 0;
-    } else {
-        device_test_round_trip(r->t, dev);
-    }
+    fuzz_change_state(in, r->t, dev, what & 0x80);
 }
 
 static void step(struct rig *r, struct fuzz_input *in)

@@ -487,6 +487,30 @@ static void a_suspended_bus_sees_what_comes(void **state)
     assert_true(f.intx.level);
 }
 
+/* A hub whose changes nobody has read does not sleep. */
+static void a_hub_with_changes_wakes_the_bus(void **state)
+{
+    (void)state;
+    device_free(f.stick);
+    device_test_add(f.t, &usb_hub_class, NULL);
+    device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
+    assert_true(uhci_open(&f.d, STICK_PORT, STICK));
+    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0, 3, 1, 0, 0), NULL), 0); /* it may */
+    clear_status();
+    test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN | UHCI_CMD_SUSPEND);
+    assert_int_equal(status(), 0);
+    test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN);
+    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x23, 3, 8, 3, 0), NULL), 0);
+    clear_status();
+    test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN | UHCI_CMD_SUSPEND);
+    assert_int_equal(status(), UHCI_STS_RESUME);
+    test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN);
+    clear_status();
+    uhci_set_port(&f.d, STICK_PORT, UHCI_PORT_ENABLED | UHCI_PORT_SUSPEND);
+    assert_int_equal(uhci_port(&f.d, STICK_PORT), 0x10d5);
+    assert_int_equal(status(), UHCI_STS_RESUME);
+}
+
 static void a_stick_is_read_and_written(void **state)
 {
     static const uint8_t read10[10] = {0x28, 0, 0, 0, 0, 8, 0, 0, 8};
@@ -622,6 +646,7 @@ int main(void)
         TEST(keys_arrive_and_wake_it),
         TEST(a_suspended_port_wakes_the_host),
         TEST(a_suspended_bus_sees_what_comes),
+        TEST(a_hub_with_changes_wakes_the_bus),
         TEST(a_stick_is_read_and_written),
         TEST(a_hub_is_one_of_full_speed),
         TEST(control_transfers_are_put_together),
