@@ -345,6 +345,19 @@ static void without_companions_there_is_only_high_speed(void **state)
     device_free(keyboard);
 }
 
+/* In a slot with two EHCI controllers the first has all companions. */
+static void a_companion_is_that_of_one(void **state)
+{
+    struct device *other = device_test_add(f.t, &ehci_class, "addr=3.6");
+
+    (void)state;
+    assert_int_equal(ehci_of(other)->companions, 0);
+    assert_int_equal(ehci_of(f.ehci)->companions, 2);
+    start_companion();
+    ehci_set_port(&f.d, STICK_PORT, EHCI_PORT_COMPANION);
+    assert_true(uhci_open(&f.u, STICK_PORT, STICK));
+}
+
 /* ---- transfers ---- */
 
 static void devices_describe_themselves(void **state)
@@ -724,6 +737,7 @@ int main(void)
         TEST(owners_are_saved),
         TEST(a_port_is_reset_suspended_and_switched_off),
         TEST(without_companions_there_is_only_high_speed),
+        TEST(a_companion_is_that_of_one),
         TEST(devices_describe_themselves),
         TEST(nobody_is_tried_three_times),
         TEST(stalls_babble_and_bad_buffers_halt_the_queue),

@@ -122,23 +122,30 @@ void ehci_init_ports(struct ehci *s)
     s->bus = (struct usb_bus){s->ports, EHCI_PORTS};
 }
 
+/* Its ports are the next ones of s, too; not if they are another controller's. */
+static void add_companion(struct ehci *s, struct device *uhci)
+{
+    struct usb_port *twins = uhci_share_ports(uhci), *ports = &s->ports[s->companions * UHCI_PORTS];
+
+    if (!twins)
+        return;
+    for (unsigned n = 0; n < UHCI_PORTS; n++) {
+        ports[n].twin = &twins[n];
+        ports[n].speeds = USB_SPEEDS_2;
+        twins[n].twin = &ports[n];
+    }
+    s->companions++;
+}
+
 void ehci_find_companions(struct ehci *s)
 {
     const struct pci_function *own = &s->function;
 
-    for (unsigned number = 0; number < own->number; number++) {
-        struct pci_function *other = own->bus->functions[own->slot << 3 | number];
-        struct usb_port *twins, *ports = &s->ports[s->companions * UHCI_PORTS];
+    for (unsigned n = 0; n < own->number && s->companions < EHCI_PORTS / UHCI_PORTS; n++) {
+        struct pci_function *other = own->bus->functions[own->slot << 3 | n];
 
-        if (!other || other->dev.class != &uhci_class || s->companions == EHCI_PORTS / UHCI_PORTS)
-            continue;
-        twins = uhci_share_ports(&other->dev);
-        for (unsigned n = 0; n < UHCI_PORTS; n++) {
-            ports[n].twin = &twins[n];
-            ports[n].speeds = USB_SPEEDS_2;
-            twins[n].twin = &ports[n];
-        }
-        s->companions++;
+        if (other && other->dev.class == &uhci_class)
+            add_companion(s, &other->dev);
     }
 }
 

@@ -87,7 +87,10 @@ void uhci_bus_suspended(struct uhci *s);
 void uhci_stop_devices(struct uhci *s);
 uint16_t uhci_read_port(const struct uhci *s, unsigned n);
 void uhci_write_port(struct uhci *s, unsigned n, uint16_t value);
-/* Its ports, which are another controller's as well from now on; devices are plugged into those. */
+/*
+ * Its ports, which are another controller's as well from now on; devices are plugged into those.
+ * NULL: they are somebody's already.
+ */
 struct usb_port *uhci_share_ports(struct device *dev);
 /* NULL: nobody that can be reached has this address. */
 struct usb_device *uhci_device(struct uhci *s, uint8_t address);

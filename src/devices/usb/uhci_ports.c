@@ -77,6 +77,8 @@ struct usb_port *uhci_share_ports(struct device *dev)
 {
     struct uhci *s = uhci_of(dev);
 
+    if (!s->bus.count)
+        return NULL;
     s->bus.count = 0;
     return s->ports;
 }
