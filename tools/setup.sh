@@ -24,6 +24,7 @@ build liburing-dev    read and write disks by io_uring
 build libgnutls28-dev  encrypt VNC
 build nettle-dev      check passwords of VNC
 build libsdl2-dev     show machines in windows
+build libusb-1.0-0-dev  give guests USB devices of the host
 build libxkbcommon-dev  type on keyboards of other layouts
 build libncurses-dev  show text modes on the terminal
 build libarchive-dev  make disks for cloud-init

@@ -17,13 +17,26 @@
 
 /* ---- what the machine may not open ---- */
 
+/* A device of the host is told by its place, as the machine may not look for it. */
+static int open_device(json_t *request, const char *device, struct error *err)
+{
+    char *text;
+
+    if (run_hand_over_device(device, &text, err))
+        return -EINVAL;
+    json_object_set_new(request, "device", json_string(text));
+    free(text);
+    return 0;
+}
+
 /* Open here what a request makes the machine open. */
-static int open_for(const json_t *request, bool is_floppy, struct host_given *out,
-                    struct error *err)
+static int open_for(json_t *request, bool is_floppy, struct host_given *out, struct error *err)
 {
     const char *disk = json_string_value(json_object_get(request, "disk"));
     const char *net = json_string_value(json_object_get(request, "net"));
     const char *medium = json_string_value(json_object_get(request, "file"));
+    const char *device = json_string_value(json_object_get(request, "device"));
+    const char *command = json_string_value(json_object_get(request, "command"));
     int result = 0;
 
     if (!request)
@@ -35,6 +48,8 @@ static int open_for(const json_t *request, bool is_floppy, struct host_given *ou
         result = run_hand_over_network(net, err);
     else if (medium)
         result = (is_floppy ? run_hand_over_floppy : run_hand_over_cd)(medium, err);
+    else if (device && !strcmp(command, "device-add"))
+        result = open_device(request, device, err);
     host_record(NULL);
     return result;
 }
@@ -86,8 +101,8 @@ const struct cli_option cli_device_add_options[] = {
      .argument = "KIND[,P=VALUE]...", .help = "a network card, as with 'trapeze run --net'"},
     {"device", .letter = 'd', .kind = CLI_TEXT, .offset = offsetof(struct device_options, device),
      .argument = "NAME[,P=VALUE]...", .choices = cli_device_choices,
-     .help =
-         "a USB device, as with 'trapeze run --device': usb-kbd, usb-mouse, usb-tablet, usb-hub"},
+     .help = "a USB device, as with 'trapeze run --device': usb-kbd, usb-mouse, usb-tablet, "
+             "usb-hub, usb-host"},
     {"json", .kind = CLI_FLAG, .offset = offsetof(struct device_options, json),
      .help = "print the answer as it comes: JSON"},
     {.kind = CLI_END},

@@ -27,6 +27,7 @@
 #include "control/gdbstub.h"
 #include "control/monitor.h"
 #include "control/web.h"
+#include "devices/usb/usb.h"
 #include "host/host.h"
 #include "host/loop.h"
 #include "machine/pc.h"
@@ -35,6 +36,7 @@
 #include "trapeze/device.h"
 #include "trapeze/input.h"
 #include "trapeze/machine.h"
+#include "trapeze/usb_host.h"
 #include "trapeze/vsock.h"
 
 #define MAX_INITRDS 64
@@ -533,6 +535,8 @@ static int start(struct run *run, struct error *err)
     log_info("engine %s%s", machine_config(run->machine)->engine->name, run->engine_note);
     if (is_pluggable(&run->options))
         run_know_name_servers(run->loop);
+    if (run->monitor && usb_find_controller(run->machine))
+        usb_host_prepare(run->loop);
     if (drop_rights(run, err))
         return -EPERM;
     return machine_start(run->machine, err);
@@ -545,6 +549,7 @@ static void take_down(struct run *run)
     run_free_displays(&run->displays);
     web_free(run->web);
     machine_free(run->machine);
+    usb_host_finish();
     gdbstub_free(run->gdbstub);
     monitor_free(run->monitor);
     for (unsigned i = 0; i < PC_SERIAL_COUNT; i++)

@@ -54,6 +54,8 @@ const struct device_class *run_find_class(const char *text, struct error *err);
 int run_add_device(struct machine *machine, const char *text, struct error *err);
 /* On a USB port of a running machine, until device_free(). NULL with err. */
 struct device *run_plug_usb(struct machine *machine, const char *text, struct error *err);
+/* As run_hand_over_disk(). *out_text: what the machine is to be told; the caller's to free. */
+int run_hand_over_device(const char *text, char **out_text, struct error *err);
 /* One of them ends with ",help": its properties were printed. */
 bool run_answer_device_help(const struct cli_texts *devices);
 /* Take "NAME=VALUE" out of a property list, in place; key is "NAME=". VALUE's copy in out, or NULL.

@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/devices.h"
 #include "machine/pc.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
+#include "trapeze/usb_host.h"
 
 /* "rtc,help" */
 static bool wants_device_help(const char *text)
@@ -61,6 +63,12 @@ const char *run_take_text(char *properties, const char *key, char *out, size_t o
     return NULL;
 }
 
+/* "usb-host,id=46f4:0001": which of the host's; else what it is called here. */
+static bool is_host_product(const struct device_class *class, const char *id)
+{
+    return class == &usb_host_class && id && strchr(id, ':');
+}
+
 /* NULL with err. */
 static struct device *add_device(struct machine *machine, const struct device_class *class,
                                  const char *text, struct error *err)
@@ -73,10 +81,13 @@ static struct device *add_device(struct machine *machine, const struct device_cl
 
     if (class && properties) {
         const char *chosen_id = run_take_property(properties, "id=", id);
+        const char *product = is_host_product(class, chosen_id) ? chosen_id : NULL;
 
-        dev = device_new(machine, class, chosen_id, err);
+        dev = device_new(machine, class, product ? NULL : chosen_id, err);
         result = dev ? 0 : -EINVAL;
-        if (dev && *properties)
+        if (dev && product)
+            result = device_set(dev, "product", product, err);
+        if (!result && *properties)
             result = properties_parse(class->properties, dev, properties, err);
         if (result == 0)
             result = device_attach(dev, err);
@@ -112,6 +123,30 @@ struct device *run_plug_usb(struct machine *machine, const char *text, struct er
         return NULL;
     }
     return add_device(machine, class, text, err);
+}
+
+int run_hand_over_device(const char *text, char **out_text, struct error *err)
+{
+    const struct device_class *class = run_find_class(text, err);
+    char *rest = class ? strdup(text) : NULL, at[64] = "", product[32] = "", id[32], place[32];
+    int result = rest ? 0 : error_set(err, EINVAL, "out of memory");
+
+    if (rest && class == &usb_host_class) {
+        run_take_text(rest, "at=", at, sizeof(at));
+        run_take_property(rest, "product=", product);
+        if (is_host_product(class, run_take_property(rest, "id=", id)))
+            snprintf(product, sizeof(product), "%s", id);
+        result = usb_host_hand_over(product, at, place, sizeof(place), err);
+        free(rest);
+        rest = NULL;
+        if (!result && asprintf(&rest, "%s,at=%s", text, place) < 0)
+            result = error_set(err, ENOMEM, "out of memory");
+    }
+    if (!result)
+        *out_text = rest;
+    else
+        error_prefix(err, "--device %s: ", text);
+    return result;
 }
 
 bool run_answer_device_help(const struct cli_texts *devices)

@@ -37,6 +37,7 @@ const struct device_class *const device_classes[] = {
     &rtc_class,
     &uart16550_class,
     &uhci_class,
+    &usb_host_class,
     &usb_hub_class,
     &usb_kbd_class,
     &usb_mouse_class,

@@ -39,6 +39,7 @@ extern const struct device_class port92_class;
 extern const struct device_class rtc_class;
 extern const struct device_class uart16550_class;
 extern const struct device_class uhci_class;
+extern const struct device_class usb_host_class;
 extern const struct device_class usb_hub_class;
 extern const struct device_class usb_kbd_class;
 extern const struct device_class usb_mouse_class;

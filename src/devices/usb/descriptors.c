@@ -29,6 +29,8 @@ enum string_index { STRING_MAKER = 1, STRING_NAME = 2, STRING_SERIAL = 3 };
 
 unsigned usb_control_packet_bytes(const struct usb_description *d)
 {
+    if (d->control_packet)
+        return d->control_packet;
     return d->speed == USB_SUPER ? 512 : d->speed == USB_HIGH ? 64 : 8;
 }
 

@@ -227,14 +227,15 @@ enum usb_status usb_control(struct usb_device *usb, const struct usb_setup *setu
 {
     uint8_t buffer[USB_CONTROL_BYTES];
     bool is_in = setup->type & USB_IN, is_standard = !(setup->type & 0x60);
+    bool is_ours = is_standard && (!usb->ops->takes_standard || setup->request == SET_ADDRESS);
     enum usb_status status;
     size_t size = 0;
 
     if (!is_in &&
         (setup->length > sizeof(buffer) || usb_take(data, buffer, setup->length) != setup->length))
         return USB_STALL;
-    status = is_standard ? standard(usb, setup, buffer, &size)
-                         : usb->ops->control(usb, setup, buffer, &size);
+    status = is_ours ? standard(usb, setup, buffer, &size)
+                     : usb->ops->control(usb, setup, buffer, &size);
     if (status != USB_DONE || !is_in)
         return status;
     return usb_send(data, buffer, size < setup->length ? size : setup->length);
@@ -269,6 +270,7 @@ void usb_all_stopped(struct usb_device *usb)
 {
     const struct usb_bus *bus = usb_bus_of(&usb->dev);
 
+    usb_stopped(usb, 0);
     for (unsigned n = 0; n < usb->description->endpoint_count; n++)
         usb_stopped(usb, usb->description->endpoints[n].address);
     for (unsigned n = 0; bus && n < bus->count; n++)
@@ -399,10 +401,26 @@ static void choose_speed(struct usb_device *usb)
     }
 }
 
+/* Is there a port, free or not, that it can be plugged into? */
+static bool has_speed(const struct usb_device *usb)
+{
+    for (struct device *dev = machine_first_device(usb->dev.machine); dev; dev = dev->next) {
+        const struct usb_bus *bus = usb_bus_of(dev);
+
+        for (const struct usb_description *d = usb->fastest; d; d = d->slower)
+            for (unsigned n = 0; bus && n < bus->count; n++)
+                if (bus->ports[n].speeds >> d->speed & 1)
+                    return true;
+    }
+    return false;
+}
+
 static int no_port(const struct usb_device *usb, struct error *err)
 {
     if (!usb_find_controller(usb->dev.machine))
         error_set(err, ENODEV, "there is no USB controller; --device xhci is one");
+    else if (!has_speed(usb))
+        error_set(err, ENODEV, "no USB port is fast enough for it; --usb xhci has such");
     else if (usb->place)
         error_set(err, EBUSY, "port %u is taken, or does not exist", usb->place);
     else

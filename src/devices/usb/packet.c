@@ -2,8 +2,9 @@
  * packet.c - devices as controllers see them that deal in packets, UHCI and EHCI
  *
  * USB 2.0, 8.5.3: a control transfer is a SETUP packet, packets of data, and an empty one in the
- * other direction. A request for data is answered when it comes in, all others with their status
- * stage, so that a device gets its address after it has answered to the old one.
+ * other direction. A request for data is answered when it comes in, or as soon as the device can,
+ * all others with their status stage, so that a device gets its address after it has answered to
+ * the old one.
  *
  * Packets do not get lost, so data toggles are not compared.
  */
@@ -16,6 +17,7 @@ enum usb_stage {
     STAGE_DATA_IN,  /* which the host may end at any time by its OUT */
     STAGE_DATA_OUT, /* size bytes of data */
     STAGE_STALLED,  /* until the next SETUP */
+    STAGE_ASKED,    /* for data, and the device has not answered yet */
 };
 #define SETUP_BYTES       8u
 #define ASKED_AT_LEAST_NS NANOSECONDS_PER_SECOND
@@ -35,18 +37,30 @@ static enum usb_status run_request(struct usb_device *usb)
     return status;
 }
 
+static enum usb_status ask(struct usb_device *usb)
+{
+    enum usb_status status = run_request(usb);
+
+    usb->request.stage = status == USB_DONE  ? STAGE_DATA_IN
+                         : status == USB_NAK ? STAGE_ASKED
+                                             : STAGE_STALLED;
+    return status;
+}
+
 static enum usb_status take_setup(struct usb_device *usb, struct usb_data *data)
 {
     struct usb_request *r = &usb->request;
     unsigned length;
 
+    if (r->stage == STAGE_ASKED || r->stage == STAGE_DATA_OUT)
+        usb_stopped(usb, 0);
     r->stage = STAGE_STALLED;
     r->size = r->done = 0;
     if (data->size_bytes != SETUP_BYTES || usb_take(data, r->setup, SETUP_BYTES) != SETUP_BYTES)
         return USB_STALL;
     length = get_le16(r->setup + 6);
     if (r->setup[0] & USB_IN) {
-        r->stage = run_request(usb) == USB_DONE ? STAGE_DATA_IN : STAGE_STALLED;
+        ask(usb);
     } else if (length <= sizeof(r->data)) {
         r->size = (uint16_t)length;
         r->stage = STAGE_DATA_OUT;
@@ -58,9 +72,11 @@ static enum usb_status take_setup(struct usb_device *usb, struct usb_data *data)
 static enum usb_status give(struct usb_device *usb, struct usb_data *data)
 {
     struct usb_request *r = &usb->request;
+    enum usb_status status = r->stage == STAGE_ASKED ? ask(usb) : USB_DONE;
     bool is_whole = r->done >= r->size;
-    enum usb_status status;
 
+    if (status != USB_DONE)
+        return status;
     switch (r->stage) {
     case STAGE_DATA_IN:
         if (!is_whole)
@@ -68,7 +84,8 @@ static enum usb_status give(struct usb_device *usb, struct usb_data *data)
         return USB_DONE;
     case STAGE_DATA_OUT:
         status = is_whole ? run_request(usb) : USB_STALL;
-        usb->request.stage = status == USB_DONE ? STAGE_NONE : STAGE_STALLED;
+        if (status != USB_NAK)
+            r->stage = status == USB_DONE ? STAGE_NONE : STAGE_STALLED;
         return status;
     default:
         return USB_STALL;
@@ -141,7 +158,7 @@ bool usb_has_request(const void *object)
 }
 
 static const struct state_field request_fields[] = {
-    STATE_U8_MAX(struct usb_request, stage, STAGE_STALLED),
+    STATE_U8_MAX(struct usb_request, stage, STAGE_ASKED),
     STATE_BYTES(struct usb_request, setup),
     STATE_U16_MAX(struct usb_request, size, USB_CONTROL_BYTES),
     STATE_U16_MAX(struct usb_request, done, USB_CONTROL_BYTES),

@@ -9,7 +9,7 @@
  * device that has nothing to send, or no room, answers USB_NAK: the transfer stays in the guest's
  * memory, and when things have changed the device calls usb_wake() and is asked again. So a
  * transfer happens at once or not yet; none is ever under way, which keeps reset, unplugging and
- * saved states simple.
+ * saved states simple. Requests on endpoint 0 are no exception.
  *
  * Controllers that know only packets (UHCI, EHCI) call usb_packet(), which puts control transfers
  * together; what is on the other endpoints is a stream, of which a packet is a small transfer.
@@ -28,8 +28,8 @@
 #include "trapeze/device.h"
 #include "trapeze/io_piece.h"
 
-#define USB_CONTROL_BYTES   1024u /* data of a control transfer that devices take and give */
-#define USB_MAX_ENDPOINTS   3u    /* of an interface */
+#define USB_CONTROL_BYTES   4096u /* data of a control transfer that devices take and give */
+#define USB_MAX_ENDPOINTS   30u
 #define USB_IN              0x80u /* of endpoint addresses and request types */
 
 /*
@@ -97,6 +97,7 @@ struct usb_description {
     bool can_wake;                        /* the host, from suspend */
     bool has_power;                       /* of its own */
     uint8_t power;                        /* of the bus; 2 mA each; Super Speed: 8 mA */
+    uint8_t control_packet;               /* of endpoint 0; 0: what is usual at its speed */
     const struct usb_description *slower; /* on a port that is slower; NULL: it cannot be there */
     uint8_t endpoint_count;
     struct usb_endpoint_description endpoints[USB_MAX_ENDPOINTS];
@@ -108,13 +109,15 @@ struct usb_device_ops {
     /* The bus is reset, or a configuration was chosen: as after power-on, but what it shows. */
     void (*reset)(struct usb_device *usb);
     /*
-     * A request that is not standard. data: usb_setup.length bytes from the host (up to
-     * USB_CONTROL_BYTES), or room for USB_CONTROL_BYTES; *out_bytes then says how many there are.
+     * A request that is not standard, or any but SET_ADDRESS. data: usb_setup.length bytes from the
+     * host (up to USB_CONTROL_BYTES), or room for USB_CONTROL_BYTES; *out_bytes then says how many
+     * there are.
      */
+    bool takes_standard;
     enum usb_status (*control)(struct usb_device *usb, const struct usb_setup *setup, uint8_t *data,
                                size_t *out_bytes);
     enum usb_status (*transfer)(struct usb_device *usb, uint8_t endpoint, struct usb_data *data);
-    /* The host takes back what waits. May be NULL. */
+    /* The host takes back what waits, also on endpoint 0. May be NULL. */
     void (*stopped)(struct usb_device *usb, uint8_t endpoint);
     /* The port is suspended now; what has come before is worth waking the host for. May be NULL. */
     void (*suspended)(struct usb_device *usb);

@@ -29,6 +29,7 @@
 #include <linux/filter.h>
 #include <linux/if_tun.h>
 #include <linux/seccomp.h>
+#include <linux/usbdevice_fs.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -106,11 +107,22 @@ static const struct rule rules[] = {
     CALL_IF(ioctl, 1, ALL, TCSETSF), CALL_IF(ioctl, 1, ALL, TIOCGPGRP),
     CALL_IF(ioctl, 1, ALL, TIOCGWINSZ), CALL_IF(ioctl, 1, ALL, FIONREAD),
     CALL_IF(ioctl, 1, ALL, FIONBIO), CALL_IF(ioctl, 1, ALL, TUNSETIFF),
-    CALL_IF(ioctl, 1, ALL, TUNSETVNETHDRSZ), CALL_IF(ioctl, 1, ALL, TUNSETOFFLOAD), CALL(ppoll),
-    CALL(epoll_ctl), CALL(epoll_create1), CALL(eventfd2), CALL(timerfd_create),
-    CALL(timerfd_gettime), CALL(accept4), CALL(sendto), CALL(sendmsg), CALL(recvfrom),
-    CALL(recvmsg), CALL(shutdown), CALL(getsockopt), CALL(setsockopt), CALL(getsockname),
-    CALL(getpeername),
+    CALL_IF(ioctl, 1, ALL, TUNSETVNETHDRSZ), CALL_IF(ioctl, 1, ALL, TUNSETOFFLOAD),
+    /* ... USB devices of the host ... */
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_SUBMITURB), CALL_IF(ioctl, 1, ALL, USBDEVFS_REAPURBNDELAY),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_DISCARDURB), CALL_IF(ioctl, 1, ALL, USBDEVFS_CONTROL),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_CLEAR_HALT), CALL_IF(ioctl, 1, ALL, USBDEVFS_RESET),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_SETINTERFACE),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_SETCONFIGURATION),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_CLAIMINTERFACE),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_RELEASEINTERFACE),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_DISCONNECT_CLAIM), CALL_IF(ioctl, 1, ALL, USBDEVFS_GETDRIVER),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_IOCTL), /* to their drivers, and away from them */
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_CONNECTINFO), CALL_IF(ioctl, 1, ALL, USBDEVFS_GET_CAPABILITIES),
+    CALL_IF(ioctl, 1, ALL, USBDEVFS_GET_SPEED), CALL(ppoll), CALL(epoll_ctl), CALL(epoll_create1),
+    CALL(eventfd2), CALL(timerfd_create), CALL(timerfd_gettime), CALL(accept4), CALL(sendto),
+    CALL(sendmsg), CALL(recvfrom), CALL(recvmsg), CALL(shutdown), CALL(getsockopt),
+    CALL(setsockopt), CALL(getsockname), CALL(getpeername),
 
     /* threads and signals of this process */
     CALL_IF(clone, 0, THREAD, THREAD), CALL(set_robust_list),
