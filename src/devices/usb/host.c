@@ -568,8 +568,8 @@ static int attach(struct device *dev, struct error *err)
     host_describe_endpoints(&s->settings, &s->own);
     isochronous = host_count_isochronous(&s->settings);
     if (isochronous)
-        log_warn("%s: %u of its endpoints are isochronous, for sound or video, and will not work",
-                 dev->id, isochronous);
+        log_warn("%s: its isochronous endpoints, for sound or video, will not work (%u)", dev->id,
+                 isochronous);
     s->usb.fastest = &s->own;
     s->usb.ops = &ops;
     return usb_attach(&s->usb, err);
