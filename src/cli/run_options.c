@@ -231,7 +231,8 @@ const struct cli_option cli_run_options[] = {
          "a USB controller with a tablet, which follows the host's pointer, and a keyboard; on is "
          "xhci, ehci and uhci are for systems that do not know that "
          "(default: on if somebody looks at the screen, else off; --device usb-tablet, usb-kbd, "
-         "usb-mouse and usb-hub are single ones, --disk FILE,if=usb is a stick)"},
+         "usb-mouse and usb-hub are single ones, --disk FILE,if=usb is a stick, --device "
+         "usb-host,id=VENDOR:PRODUCT or usb-host,at=BUS-PORT is a device of the host)"},
     {"keyboard-layout", 0, CLI_TEXT, AT(keyboard_layout), "LAYOUT[:VARIANT]", .initial = "us",
      .choices = run_layout_choices,
      .help = "what is on the keys of the guest's keyboard, as the guest has been told, for who "

@@ -368,7 +368,8 @@ const struct cli_verb cli_verbs[] = {
             "The machine runs with --name NAME or --monitor SOCKET and --hotplug N. "
             "Prints the id of "
             "the device, which 'trapeze device remove' takes. A USB stick "
-            "(--disk FILE,if=usb) or another USB device (--device usb-mouse) needs no slot, "
+            "(--disk FILE,if=usb) or another USB device (--device usb-mouse, or one of the host: "
+            "--device usb-host,id=VENDOR:PRODUCT) needs no slot, "
             "but a USB controller, and goes at once.",
         .options = cli_device_add_options,
         .min_operands = 1,
