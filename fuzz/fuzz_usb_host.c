@@ -41,7 +41,7 @@ static void take_descriptors(struct rig *r, struct fuzz_input *in)
     if (fuzz_take(in, 1) & 1)
         size = fuzz_take(in, 1) % (size + 1);
     fake_init(&r->host, r->t, 480, r->descriptors, size);
-    r->host.configuration = (uint8_t)fuzz_take(in, 1) % 4;
+    r->host.host.configuration = (uint8_t)fuzz_take(in, 1) % 4;
 }
 
 static void set_pause(struct rig *r, bool is_paused)
@@ -112,6 +112,13 @@ static void add_data(struct rig *r, struct fuzz_input *in, uint8_t what)
         xhci_add_normal(&r->d, SLOT, take_dci(what), DATA, (uint32_t)fuzz_take(in, 2));
 }
 
+static void unplug(struct rig *r)
+{
+    if (r->host.host.gone)
+        fake_unplug(&r->host);
+    r->host.host.gone = NULL;
+}
+
 static void end_transfer(struct rig *r, struct fuzz_input *in, uint8_t what)
 {
     enum usb_host_result result = (enum usb_host_result)(what >> 4) % (USB_HOST_GONE + 1);
@@ -121,6 +128,8 @@ static void end_transfer(struct rig *r, struct fuzz_input *in, uint8_t what)
         n++;
     if (n < FAKE_TRANSFERS)
         fake_end(&r->host, n, result, NULL, (size_t)fuzz_take(in, 2));
+    if (result == USB_HOST_GONE)
+        unplug(r);
 }
 
 static void add_command(struct rig *r, uint8_t what)
@@ -160,7 +169,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         break;
     case 7:
         if (r->host.change)
-            fake_end_change(&r->host, (enum usb_host_result)(what >> 4) % (USB_HOST_GONE + 1));
+            fake_end_change(&r->host, (enum usb_host_result)(what >> 4) % USB_HOST_CANCELLED);
         break;
     case 8:
         add_command(r, what);
@@ -170,22 +179,20 @@ static void step(struct rig *r, struct fuzz_input *in)
         break;
     case 10:
         set_silent(r, what & 0x10);
-        r->host.answer = (enum usb_host_result)(what >> 5) % (USB_HOST_GONE + 1);
+        r->host.answer = (enum usb_host_result)(what >> 5) % USB_HOST_CANCELLED;
         break;
     case 11:
-        r->host.change_answer = (enum usb_host_result)(what >> 4) % (USB_HOST_GONE + 1);
+        r->host.change_answer = (enum usb_host_result)(what >> 4) % USB_HOST_CANCELLED;
         break;
     case 12:
         set_pause(r, what & 0x10);
         break;
     case 13:
-        r->host.submit_code = what & 0x10 ? -ENODEV : what & 0x20 ? -EIO : 0;
+        r->host.submit_code = what & 0x10 ? -EIO : 0;
         break;
     case 14:
-        if (what & 0x10 && r->host.host.gone) {
-            fake_unplug(&r->host);
-            r->host.host.gone = NULL;
-        }
+        if (what & 0x10)
+            unplug(r);
         break;
     default:
         device_test_loop(r->t);

@@ -58,6 +58,10 @@ def plug(machine, stick, serial):
     machine.client("device", "add", machine.socket, "--disk", f"{stick},if=usb,serial={serial}")
 
 
+def refuse(machine, which, why, as_user=""):
+    machine.shell(f"{as_user}{START.split(' --device')[0]} --device usb-host,{which} 2>&1 | tr -d '\\r\\n'; echo", why)
+
+
 def check_stick(machine):
     machine.wait("test -b /dev/sda")
     machine.shell("cat /sys/bus/usb/devices/*/product | sort", r"USB stick")
@@ -78,6 +82,9 @@ def main():
         machine.expect("ready> ")
         plug(machine, stick, "STICK-1")
         machine.wait("test -b /dev/sda")
+        refuse(machine, "id=1234:5678", r"no such USB device, but [^;]*id=46f4:0001,at=\S+ \(Trapeze USB stick\)")
+        refuse(machine, "at=", r"several devices of the host are meant: \S.*; ")
+        refuse(machine, "id=46f4:0001", r"Permission denied; 'sudo setfacl", "start-stop-daemon -S -c 1000 -x ")
         machine.shell("/inner/give & mkdir -p /tmp; echo be'gun'", "begun")
         machine.console.write(START + "\r")
         machine.expect(r"engine \w+[^>]*ready> ")
@@ -96,6 +103,7 @@ def main():
         machine.shell("tar tf /dev/sda", r"\snew\s")
         machine.console.write("poweroff -f\r")
         machine.expect(rf"{boot.OFF}[^>]*ready> ")  # the outer shell's
+        machine.shell("echo sta'tus' $?", r"status 0\s")
         machine.shell("cat /tmp/given", "usb-host")
         machine.wait("test -b /dev/sda")
         machine.shell("tar tf /dev/sda", r"\snew\s")
