@@ -21,6 +21,7 @@ MEMORY = "1536M"
 INNER = "/inner/lib/ld-linux-x86-64.so.2 --library-path /inner/lib /inner/trapeze"
 START = f"{INNER} run --kernel /inner/vmlinuz --initrd /inner/initramfs.cpio --initrd /inner/modules.cpio -m 256M " \
         "--append 'console=ttyS0 quiet rdinit=/shell' --monitor /tmp/vm.sock --device usb-host,id=46f4:0001"
+AS_USER = "start-stop-daemon -S -c user -x " + START.replace(" ", " -- ", 1)
 # What waits in the outer machine until the stick has gone and come.
 GIVE = f"""#!/bin/busybox sh
 has_stick() {{ grep -q 46f4 /sys/bus/usb/devices/*/idVendor 2>/dev/null; }}
@@ -58,8 +59,8 @@ def plug(machine, stick, serial):
     machine.client("device", "add", machine.socket, "--disk", f"{stick},if=usb,serial={serial}")
 
 
-def refuse(machine, which, why, as_user=""):
-    machine.shell(f"{as_user}{START.split(' --device')[0]} --device usb-host,{which} 2>&1 | tr -d '\\r\\n'; echo", why)
+def refuse(machine, which, why, command=START):
+    machine.shell(f"{command.split(' --device')[0]} --device usb-host,{which} 2>&1 | tr -d '\\r\\n'; echo", why)
 
 
 def check_stick(machine):
@@ -84,7 +85,8 @@ def main():
         machine.wait("test -b /dev/sda")
         refuse(machine, "id=1234:5678", r"no such USB device, but [^;]*id=46f4:0001,at=\S+ \(Trapeze USB stick\)")
         refuse(machine, "at=", r"several devices of the host are meant: \S.*; ")
-        refuse(machine, "id=46f4:0001", r"Permission denied; 'sudo setfacl", "start-stop-daemon -S -c 1000 -x ")
+        machine.shell("mkdir -p /etc; echo user:x:1000:1000::/:/bin/sh >/etc/passwd; echo ma'de'", "made")
+        refuse(machine, "id=46f4:0001", r"Permission denied; 'sudo setfacl", AS_USER)
         machine.shell("/inner/give & mkdir -p /tmp; echo be'gun'", "begun")
         machine.console.write(START + "\r")
         machine.expect(r"engine \w+[^>]*ready> ")
