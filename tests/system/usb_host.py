@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """usb_host.py TRAPEZE - a machine in a machine gets a USB device of its host
 
-The outer machine has a stick and runs this very trapeze, with the libraries that it needs, whose guest gets the stick: Debian's kernel
-reads a file from it and writes another. The stick is pulled out, and plugged in again: the outer machine hands it to the inner one, which
+The outer machine has a stick and a keyboard, and runs this very trapeze, with the libraries that it needs, whose guest gets both: Debian's
+kernel hears keys, reads a file from the stick and writes another. The stick is pulled out, and plugged in again: the outer machine hands it to the inner one, which
 is in its sandbox. When that has ended the outer kernel has its stick back. Skipped (status 77) without the generic kernel, or where
 trapeze was built without libusb.
 """
@@ -20,7 +20,7 @@ import usb
 MEMORY = "1536M"
 INNER = "/inner/lib/ld-linux-x86-64.so.2 --library-path /inner/lib /inner/trapeze"
 START = f"{INNER} run --kernel /inner/vmlinuz --initrd /inner/initramfs.cpio --initrd /inner/modules.cpio -m 256M " \
-        "--append 'console=ttyS0 quiet rdinit=/shell' --monitor /tmp/vm.sock --device usb-host,id=46f4:0001"
+        "--append 'console=ttyS0 quiet rdinit=/shell' --monitor /tmp/vm.sock --device usb-host,id=46f4:0001 --device usb-host,at=1-2"
 AS_USER = "start-stop-daemon -S -c user -x " + START.replace(" ", " -- ", 1)
 # What waits in the outer machine until the stick has gone and come.
 GIVE = f"""#!/bin/busybox sh
@@ -92,6 +92,7 @@ def main():
         machine.expect(r"engine \w+[^>]*ready> ")
         check_stick(machine)
         machine.shell("cat /sys/bus/usb/devices/*/serial", "STICK-1")
+        usb.type_keys(machine)
         machine.shell("tar xf /dev/sda -C /root && wc -c </root/old", rf"\s{len(usb.OLD)}\s")
         machine.shell("seq 50000 >/root/new && tar cf /dev/sda -C /root new && sync && echo writ'ten'", "written")
         machine.client("device", "remove", machine.socket, "usb-storage")
