@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 
+#include "ehci_driver.h"
 #include "uhci_driver.h"
 #include "usb_host_rig.h"
 #include "xhci_driver.h"
@@ -630,6 +631,36 @@ static void uhci_drives_it_too(void **state)
     device_test_free(t);
 }
 
+static void ehci_has_ports_for_it(void **state)
+{
+    struct device_test *t = device_test_new(RAM_BYTES);
+    struct fake_host host;
+    struct uhci_driver d;
+    struct ehci_driver e;
+    unsigned size;
+
+    (void)state;
+    device_test_add(t, &pci_host_class, "ecam=0xe0000000");
+    device_test_add(t, &uhci_class, "addr=3.0");
+    device_test_add(t, &ehci_class, "addr=3.7");
+    fake_init(&host, t, 480, fake_descriptors, sizeof(fake_descriptors));
+    fake_add(&host);
+    device_test_start(t);
+    uhci_driver_start(&d, t);
+    uhci_reset_port(&d, 1);
+    assert_int_not_equal(uhci_control(&d, 0, uhci_setup(0x80, 6, 0x100, 0, 18), NULL), 0);
+    assert_int_equal(host.requests, 0); /* it is the companion's now */
+    test_outw(t, UHCI_IO_COMMAND, 0);
+    ehci_driver_start(&e, t);
+    ehci_reset_port(&e, 1);
+    assert_int_equal(ehci_control(&e, 0, ehci_setup(0x80, 6, 0x100, 0, 18), &size), 0);
+    assert_int_equal(size, 18);
+    assert_memory_equal(ehci_ram(&e, EHCI_DATA), fake_descriptors, 18);
+    fake_unplug(&host);
+    device_test_free(t);
+    assert_int_equal(host.closes, 1);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -659,6 +690,7 @@ int main(void)
         cmocka_unit_test(super_speed_has_its_port),
         cmocka_unit_test(descriptors_that_make_no_sense_are_not_there),
         cmocka_unit_test(uhci_drives_it_too),
+        cmocka_unit_test(ehci_has_ports_for_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

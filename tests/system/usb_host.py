@@ -83,7 +83,7 @@ def main():
         machine.expect("ready> ")
         plug(machine, stick, "STICK-1")
         machine.wait("test -b /dev/sda")
-        refuse(machine, "id=1234:5678", r"no such USB device, but [^;]*id=46f4:0001,at=\S+ \(Trapeze USB stick\)")
+        refuse(machine, "id=1234:5678", r"no such USB device, but .*id=46f4:0001,at=\S+ \(Trapeze USB stick\)")
         refuse(machine, "at=", r"several devices of the host are meant: \S.*; ")
         machine.shell("mkdir -p /etc; echo user:x:1000:1000::/:/bin/sh >/etc/passwd; echo ma'de'", "made")
         refuse(machine, "id=46f4:0001", r"Permission denied; 'sudo setfacl", AS_USER)

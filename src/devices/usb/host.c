@@ -75,6 +75,7 @@ struct host_device {
      * known here.
      */
     struct usb_description own;
+    struct usb_description slow; /* what it is on a companion of EHCI: not more than there */
     struct host_settings settings;
     struct usb_setup setup; /* of the request that the control pipe has */
     struct pipe pipes[PIPES];
@@ -416,6 +417,8 @@ static enum usb_status control(struct usb_device *usb, const struct usb_setup *s
     struct pipe *p = &s->pipes[CONTROL];
     enum usb_status status;
 
+    if (usb->description != &s->own)
+        return USB_STALL;
     if (!is_same(&s->setup, setup))
         drop(p);
     if (s->is_gone || p->phase == PHASE_BUSY || s->change_phase != CHANGE_NONE)
@@ -531,6 +534,24 @@ static const struct usb_device_ops ops = {
 
 /* ---- lifecycle ---- */
 
+/*
+ * Ports of EHCI are their companions' until its driver takes them; one of High Speed waits there.
+ * Nobody would take it away from a controller that is no companion.
+ */
+static int attach_fast(struct host_device *s, struct error *err)
+{
+    int result;
+
+    if (s->own.speed == USB_HIGH) {
+        s->slow = (struct usb_description){.speed = USB_FULL};
+        s->own.slower = &s->slow;
+    }
+    result = usb_attach(&s->usb, err);
+    if (!result && !(usb_fastest_port(s->usb.port)->speeds >> s->own.speed & 1))
+        result = error_set(err, ENODEV, "no USB port is fast enough for it; --usb xhci has such");
+    return result;
+}
+
 static void leave(struct host_device *s)
 {
     log_warn("%s: the host's device was unplugged", s->usb.dev.id);
@@ -572,7 +593,7 @@ static int attach(struct device *dev, struct error *err)
                  isochronous);
     s->usb.fastest = &s->own;
     s->usb.ops = &ops;
-    return usb_attach(&s->usb, err);
+    return attach_fast(s, err);
 }
 
 static void detach(struct device *dev)
