@@ -222,6 +222,9 @@ static void formats_are_checked(void **state)
     assert_int_equal(format.skip, 1);
     text[10] = 25; /* beyond the pixel */
     assert_false(vnc_format_set(&format, text));
+    memset(text + 4, 0, 2); /* no red at all, which is there just as little */
+    text[10] = 32;
+    assert_false(vnc_format_set(&format, text));
     memcpy(text, vnc_format_default, sizeof(text));
     text[3] = 0; /* a colour map */
     assert_false(vnc_format_set(&format, text));

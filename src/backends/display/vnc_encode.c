@@ -70,7 +70,7 @@ bool vnc_format_set(struct vnc_format *format, const uint8_t text[VNC_FORMAT_BYT
         unsigned max = get_be16(text + 4 + 2 * n), shift = text[10 + n];
         unsigned end = shift + (max ? 32u - (unsigned)__builtin_clz(max) : 0);
 
-        if (end > bits || max & (max + 1))
+        if (end > bits || shift >= bits || max & (max + 1))
             return false;
         low = shift < low ? shift : low;
         high = end > high ? end : high;
