@@ -6,9 +6,7 @@
  * input of people, a stick that comes and goes, and saved states. Claims: states survive a round
  * trip; whatever happened, a reset makes the controller one that opens a device.
  */
-#include "devices/devices.h"
-#include "fuzz_device.h"
-#include "trapeze/input.h"
+#include "fuzz_usb.h"
 #define EHCI_FRAMES_AT_MOST 50u
 #define UHCI_FRAMES_AT_MOST 50u
 #include "ehci_driver.h"
@@ -79,13 +77,13 @@ static bool open_device(struct rig *r, uint8_t what)
 
     ehci_driver_start(&r->d, r->t);
     if (!ehci_open(&r->d, 1, HUB) ||
-        ehci_control(&r->d, HUB, ehci_setup(0x23, 3, 8, (uint16_t)port, 0), NULL) ||
-        ehci_control(&r->d, HUB, ehci_setup(0x23, 3, 4, (uint16_t)port, 0), NULL))
+        ehci_control(&r->d, HUB, usb_driver_setup(0x23, 3, 8, (uint16_t)port, 0), NULL) ||
+        ehci_control(&r->d, HUB, usb_driver_setup(0x23, 3, 4, (uint16_t)port, 0), NULL))
         return false;
     if (port != STICK_PORT)
         ehci_behind(&r->d, HUB, port, EHCI_FULL_SPEED);
-    return !ehci_control(&r->d, 0, ehci_setup(0, 5, (uint16_t)(HUB + port), 0, 0), NULL) &&
-           !ehci_control(&r->d, (uint8_t)(HUB + port), ehci_setup(0, 9, 1, 0, 0), NULL);
+    return !ehci_control(&r->d, 0, usb_driver_setup(0, 5, (uint16_t)(HUB + port), 0, 0), NULL) &&
+           !ehci_control(&r->d, (uint8_t)(HUB + port), usb_driver_setup(0, 9, 1, 0, 0), NULL);
 }
 
 /* A control transfer that is well-formed; what it asks for is not. */
@@ -141,37 +139,13 @@ static void access_config(struct rig *r, struct fuzz_input *in, uint8_t what)
                fuzz_take(in, 4), 4);
 }
 
-static void take_input(struct rig *r, struct fuzz_input *in, uint8_t what)
-{
-    struct input *input = machine_input(r->t->machine);
-    uint8_t value = (uint8_t)fuzz_take(in, 1);
-
-    if (what & 0x80)
-        FUZZ_LOCKED(r->t, input_key(input, value, what & 0x40));
-    else if (what & 0x40)
-        FUZZ_LOCKED(r->t, input_buttons(input, value & 0x1f));
-    else
-        FUZZ_LOCKED(r->t, input_pointer_moved(input, (int8_t)value * 9, value));
-}
-
-/* "bus=usb-hub" or a port of the controllers; where it is free. */
-static void add_stick(struct rig *r, const char *properties)
-{
-    struct device *stick = device_test_create(r->t, &usb_storage_class, properties);
-    struct error err = {0};
-
-    FUZZ_CLAIM(device_set_pointer(stick, "drive", r->disk, &err) == 0);
-    device_test_attach(stick);
-    r->devices[STICK_PLACE] = stick;
-}
-
 static void move_stick(struct rig *r, uint8_t what)
 {
     static const char *const places[4] = {"bus=usb-hub,port=3", "bus=ehci,port=2",
                                           "bus=ehci,port=5", "bus=usb-hub,port=3"};
 
     device_free(r->devices[STICK_PLACE]);
-    add_stick(r, places[what >> 4 & 3]);
+    r->devices[STICK_PLACE] = fuzz_add_stick(r->t, r->disk, places[what >> 4 & 3]);
 }
 
 static void change_state(struct rig *r, struct fuzz_input *in, uint8_t what)
@@ -215,7 +189,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         ehci_fill_list(&r->d, take_link(in));
         break;
     case 11:
-        take_input(r, in, what);
+        fuzz_use_input(in, r->t, what);
         break;
     case 12:
         device_test_advance_ns(r->t, fuzz_take_ns(in, 16));
@@ -249,7 +223,7 @@ static struct rig *rig(void)
         device_test_start(r.t);
     }
     device_free(r.devices[STICK_PLACE]);
-    add_stick(&r, "bus=usb-hub,port=3");
+    r.devices[STICK_PLACE] = fuzz_add_stick(r.t, r.disk, "bus=usb-hub,port=3");
     device_test_reset(r.t);
     memset(r.t->ram.hva, 0, r.t->ram.size_bytes);
     ehci_driver_map(&r.d, r.t);

@@ -6,9 +6,7 @@
  * Claims: states survive a round trip; whatever happened, a reset makes the controller one that
  * opens a device.
  */
-#include "devices/devices.h"
-#include "fuzz_device.h"
-#include "trapeze/input.h"
+#include "fuzz_usb.h"
 #define UHCI_FRAMES_AT_MOST 50u
 #include "uhci_driver.h"
 
@@ -68,10 +66,10 @@ static bool open_device(struct rig *r, uint8_t what)
 
     uhci_driver_start(&r->d, r->t);
     return uhci_open(&r->d, 1, 1) &&
-           !uhci_control(&r->d, 1, uhci_setup(0x23, 3, 8, (uint16_t)port, 0), NULL) &&
-           !uhci_control(&r->d, 1, uhci_setup(0x23, 3, 4, (uint16_t)port, 0), NULL) &&
-           !uhci_control(&r->d, 0, uhci_setup(0, 5, (uint16_t)(1 + port), 0, 0), NULL) &&
-           !uhci_control(&r->d, (uint8_t)(1 + port), uhci_setup(0, 9, 1, 0, 0), NULL);
+           !uhci_control(&r->d, 1, usb_driver_setup(0x23, 3, 8, (uint16_t)port, 0), NULL) &&
+           !uhci_control(&r->d, 1, usb_driver_setup(0x23, 3, 4, (uint16_t)port, 0), NULL) &&
+           !uhci_control(&r->d, 0, usb_driver_setup(0, 5, (uint16_t)(1 + port), 0, 0), NULL) &&
+           !uhci_control(&r->d, (uint8_t)(1 + port), usb_driver_setup(0, 9, 1, 0, 0), NULL);
 }
 
 /* A control transfer that is well-formed; what it asks for is not. */
@@ -112,19 +110,6 @@ static void access_registers(struct rig *r, struct fuzz_input *in, uint8_t what)
         test_inl(r->t, port & 0xfffc);
         break;
     }
-}
-
-static void take_input(struct rig *r, struct fuzz_input *in, uint8_t what)
-{
-    struct input *input = machine_input(r->t->machine);
-    uint8_t value = (uint8_t)fuzz_take(in, 1);
-
-    if (what & 0x80)
-        FUZZ_LOCKED(r->t, input_key(input, value, what & 0x40));
-    else if (what & 0x40)
-        FUZZ_LOCKED(r->t, input_buttons(input, value & 0x1f));
-    else
-        FUZZ_LOCKED(r->t, input_pointer_moved(input, (int8_t)value * 9, value));
 }
 
 static void change_state(struct rig *r, struct fuzz_input *in, uint8_t what)
@@ -168,7 +153,7 @@ static void step(struct rig *r, struct fuzz_input *in)
         uhci_fill_list(&r->d, take_link(in));
         break;
     case 11:
-        take_input(r, in, what);
+        fuzz_use_input(in, r->t, what);
         break;
     case 12:
     case 13:
@@ -187,17 +172,13 @@ static void step(struct rig *r, struct fuzz_input *in)
 static struct rig *rig(void)
 {
     static struct rig r;
-    struct error err = {0};
 
     if (!r.t) {
         r.t = device_test_new(RAM_BYTES);
         device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
         r.devices[0] = device_test_add(r.t, &uhci_class, "addr=3");
         r.devices[1] = device_test_add(r.t, &usb_hub_class, NULL);
-        r.devices[2] = device_test_create(r.t, &usb_storage_class, "bus=usb-hub");
-        FUZZ_CLAIM(
-            device_set_pointer(r.devices[2], "drive", fuzz_disk(r.t->loop, DISK_BYTES), &err) == 0);
-        device_test_attach(r.devices[2]);
+        r.devices[2] = fuzz_add_stick(r.t, fuzz_disk(r.t->loop, DISK_BYTES), "bus=usb-hub");
         r.devices[3] = device_test_add(r.t, &usb_kbd_class, "bus=usb-hub");
         r.devices[4] = device_test_add(r.t, &usb_mouse_class, "bus=usb-hub");
         device_test_start(r.t);

@@ -98,7 +98,7 @@ static void add_control(struct rig *r, struct fuzz_input *in)
 
     if (!ring->gpa)
         return;
-    xhci_add(&r->d, ring, xhci_setup(type, number, value, index, length), 8,
+    xhci_add(&r->d, ring, usb_driver_setup(type, number, value, index, length), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT);
     if (length)
         xhci_add(&r->d, ring, DATA, length, XHCI_DATA << 10 | (type & USB_IN ? XHCI_TRB_IN : 0));

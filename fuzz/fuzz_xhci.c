@@ -5,9 +5,7 @@
  * are well-formed and malformed, input of people, and saved states. Claims: states survive a round
  * trip; whatever happened, a reset makes the controller one that reads a descriptor.
  */
-#include "devices/devices.h"
-#include "fuzz_device.h"
-#include "trapeze/input.h"
+#include "fuzz_usb.h"
 #include "xhci_driver.h"
 
 #define RAM_BYTES  (1u << 20)
@@ -59,8 +57,8 @@ static void open_behind_hub(struct rig *r, unsigned hub_slot)
 {
     unsigned slot;
 
-    xhci_control(&r->d, hub_slot, xhci_setup(0x23, 3, 8, 1, 0), 0); /* power */
-    xhci_control(&r->d, hub_slot, xhci_setup(0x23, 3, 4, 1, 0), 0); /* reset */
+    xhci_control(&r->d, hub_slot, usb_driver_setup(0x23, 3, 8, 1, 0), 0); /* power */
+    xhci_control(&r->d, hub_slot, usb_driver_setup(0x23, 3, 4, 1, 0), 0); /* reset */
     slot = xhci_address(&r->d, HUB_PORT, 1);
     FUZZ_CLAIM(slot && xhci_choose(&r->d, slot) == XHCI_SUCCESS);
     FUZZ_CLAIM(xhci_configure(&r->d, slot, 3, 7) == XHCI_SUCCESS);
@@ -260,16 +258,12 @@ static void step(struct rig *r, struct fuzz_input *in)
 static struct rig *rig(void)
 {
     static struct rig r;
-    struct error err = {0};
 
     if (!r.t) {
         r.t = device_test_new(RAM_BYTES);
         device_test_add(r.t, &pci_host_class, "ecam=0xe0000000");
         r.devices[0] = device_test_add(r.t, &xhci_class, "addr=3");
-        r.devices[1] = device_test_create(r.t, &usb_storage_class, NULL);
-        FUZZ_CLAIM(
-            device_set_pointer(r.devices[1], "drive", fuzz_disk(r.t->loop, DISK_BYTES), &err) == 0);
-        device_test_attach(r.devices[1]);
+        r.devices[1] = fuzz_add_stick(r.t, fuzz_disk(r.t->loop, DISK_BYTES), NULL);
         r.devices[2] = device_test_add(r.t, &usb_kbd_class, NULL);
         r.devices[3] = device_test_add(r.t, &usb_tablet_class, NULL);
         r.devices[4] = device_test_add(r.t, &usb_mouse_class, NULL);

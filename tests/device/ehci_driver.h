@@ -15,6 +15,7 @@
 #include "device_test.h"
 #include "devices/usb/ehci.h"
 #include "trapeze/pci.h"
+#include "usb_driver.h"
 
 #define EHCI_ECAM       0xe0000000ull
 #define EHCI_SLOT       3u
@@ -247,13 +248,6 @@ static inline uint32_t ehci_move(struct ehci_driver *d, enum ehci_pid pid, uint8
     return ehci_errors(d, count);
 }
 
-static inline uint64_t ehci_setup(uint8_t type, uint8_t request, uint16_t value, uint16_t index,
-                                  uint16_t length)
-{
-    return type | (uint64_t)request << 8 | (uint64_t)value << 16 | (uint64_t)index << 32 |
-           (uint64_t)length << 48;
-}
-
 /* A control transfer, its data at EHCI_DATA; what is short goes on with the status stage. */
 static inline uint32_t ehci_control(struct ehci_driver *d, uint8_t address, uint64_t setup,
                                     unsigned *out_bytes)
@@ -281,8 +275,8 @@ static inline uint32_t ehci_control(struct ehci_driver *d, uint8_t address, uint
 static inline bool ehci_open(struct ehci_driver *d, unsigned port, uint8_t address)
 {
     ehci_reset_port(d, port);
-    return !ehci_control(d, 0, ehci_setup(0, 5, address, 0, 0), NULL) &&
-           !ehci_control(d, address, ehci_setup(0, 9, 1, 0, 0), NULL);
+    return !ehci_control(d, 0, usb_driver_setup(0, 5, address, 0, 0), NULL) &&
+           !ehci_control(d, address, usb_driver_setup(0, 9, 1, 0, 0), NULL);
 }
 
 /* From now on somebody is spoken to whom the translator of a hub reaches; hub 0: nobody such. */
@@ -302,20 +296,14 @@ static inline unsigned ehci_scsi(struct ehci_driver *d, uint8_t address, const u
     const uint8_t *csw = cbw + 0x40;
     uint32_t errors;
 
-    memset(cbw, 0, 31);
-    put_le32(cbw, 0x43425355);
-    put_le32(cbw + 4, 0x1234);
-    put_le32(cbw + 8, length);
-    cbw[12] = is_in ? 0x80 : 0;
-    cbw[14] = (uint8_t)cdb_bytes;
-    memcpy(cbw + 15, cdb, cdb_bytes);
-    errors = ehci_move(d, EHCI_OUT, address, 2, EHCI_DATA, 31);
+    usb_driver_put_cbw(cbw, cdb, cdb_bytes, length, is_in);
+    errors = ehci_move(d, EHCI_OUT, address, 2, EHCI_DATA, USB_CBW_BYTES);
     if (!errors && length)
         errors = ehci_move(d, is_in ? EHCI_IN : EHCI_OUT, address, is_in ? 1 : 2,
                            EHCI_DATA + 0x1000, length);
     if (!errors)
-        errors = ehci_move(d, EHCI_IN, address, 1, EHCI_DATA + 0x40, 13);
-    return errors || get_le32(csw) != 0x53425355 ? 0xff : csw[12];
+        errors = ehci_move(d, EHCI_IN, address, 1, EHCI_DATA + 0x40, USB_CSW_BYTES);
+    return errors ? 0xff : usb_driver_csw_status(csw);
 }
 
 #endif

@@ -321,7 +321,7 @@ static void a_port_is_reset_suspended_and_switched_off(void **state)
     assert_true(ehci_open(&f.d, STICK_PORT, STICK));
     ehci_set_port(&f.d, STICK_PORT, 0);
     assert_int_equal(ehci_port(&f.d, STICK_PORT), HERE | LINE_J);
-    assert_int_equal(ehci_control(&f.d, STICK, ehci_setup(0x80, 8, 0, 0, 1), NULL),
+    assert_int_equal(ehci_control(&f.d, STICK, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
                      EHCI_HALTED | EHCI_TIMEOUT);
 }
 
@@ -367,17 +367,17 @@ static void devices_describe_themselves(void **state)
     (void)state;
     ehci_reset_port(&f.d, STICK_PORT);
     clear_status();
-    assert_int_equal(ehci_control(&f.d, 0, ehci_setup(0x80, 6, 0x100, 0, 64), &size), 0);
+    assert_int_equal(ehci_control(&f.d, 0, usb_driver_setup(0x80, 6, 0x100, 0, 64), &size), 0);
     assert_int_equal(size, 18); /* it was short, and the status stage came next */
     assert_int_equal(get_le32(ram(EHCI_DATA)), 0x02000112);
     assert_int_equal(ram(EHCI_DATA)[7], 64);
     assert_int_equal(status(), EHCI_STS_INT);
     assert_true(f.intx.level);
-    assert_int_equal(ehci_control(&f.d, 0, ehci_setup(0, 5, STICK, 0, 0), NULL), 0);
-    assert_int_equal(ehci_control(&f.d, STICK, ehci_setup(0x80, 6, 0x200, 0, 255), &size), 0);
+    assert_int_equal(ehci_control(&f.d, 0, usb_driver_setup(0, 5, STICK, 0, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, STICK, usb_driver_setup(0x80, 6, 0x200, 0, 255), &size), 0);
     assert_int_equal(size, 32);
     assert_int_equal(get_le16(ram(EHCI_DATA) + 18 + 4), 512); /* packets of high speed */
-    assert_int_equal(ehci_control(&f.d, 0, ehci_setup(0x80, 8, 0, 0, 1), NULL),
+    assert_int_equal(ehci_control(&f.d, 0, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
                      EHCI_HALTED | EHCI_TIMEOUT);
 }
 
@@ -415,7 +415,7 @@ static void stalls_babble_and_bad_buffers_halt_the_queue(void **state)
     (void)state;
     assert_true(ehci_open(&f.d, STICK_PORT, STICK));
     clear_status();
-    assert_int_equal(ehci_control(&f.d, STICK, ehci_setup(0x80, 6, 0x5500, 0, 8), NULL),
+    assert_int_equal(ehci_control(&f.d, STICK, usb_driver_setup(0x80, 6, 0x5500, 0, 8), NULL),
                      EHCI_HALTED);
     assert_int_equal(status(), EHCI_STS_ERROR);
     assert_int_equal(overlay() & 0xc00, 0xc00);        /* that was no lack of answers */
@@ -541,17 +541,19 @@ static struct device *add_hub(void)
 
 static void power(unsigned port)
 {
-    assert_int_equal(ehci_control(&f.d, HUB, ehci_setup(0x23, 3, 8, (uint16_t)port, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, HUB, usb_driver_setup(0x23, 3, 8, (uint16_t)port, 0), NULL),
+                     0);
 }
 
 /* A device on a port of the hub gets an address. */
 static void open_behind(unsigned port, uint32_t speed, uint8_t address)
 {
     power(port);
-    assert_int_equal(ehci_control(&f.d, HUB, ehci_setup(0x23, 3, 4, (uint16_t)port, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, HUB, usb_driver_setup(0x23, 3, 4, (uint16_t)port, 0), NULL),
+                     0);
     ehci_behind(&f.d, HUB, port, speed);
-    assert_int_equal(ehci_control(&f.d, 0, ehci_setup(0, 5, address, 0, 0), NULL), 0);
-    assert_int_equal(ehci_control(&f.d, address, ehci_setup(0, 9, 1, 0, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, 0, usb_driver_setup(0, 5, address, 0, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, address, usb_driver_setup(0, 9, 1, 0, 0), NULL), 0);
 }
 
 /* An interrupt transfer, which the list leads to through what is passed over. */
@@ -594,7 +596,7 @@ static void slow_devices_are_reached_through_the_hub(void **state)
     mouse = device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
     add_stick("bus=usb-hub,port=4");
     power(3);
-    assert_int_equal(ehci_control(&f.d, HUB, ehci_setup(0xa3, 0, 0, 3, 4), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, HUB, usb_driver_setup(0xa3, 0, 0, 3, 4), NULL), 0);
     assert_int_equal(get_le32(ram(EHCI_DATA)), 0x00010101); /* full speed */
     open_behind(3, EHCI_FULL_SPEED, KEYBOARD);
     begin(EHCI_IN, KEYBOARD, 1, 5, 0);
@@ -607,15 +609,15 @@ static void slow_devices_are_reached_through_the_hub(void **state)
     assert_int_equal(ehci_td_token(&f.d, 0) & 0xff, 0);
     assert_int_equal(ram(DATA)[0], 1);
     ehci_behind(&f.d, HUB, 4, EHCI_FULL_SPEED); /* that is not where it is */
-    assert_int_equal(ehci_control(&f.d, KEYBOARD, ehci_setup(0x80, 8, 0, 0, 1), NULL),
+    assert_int_equal(ehci_control(&f.d, KEYBOARD, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
                      EHCI_HALTED | EHCI_TIMEOUT);
     ehci_behind(&f.d, 0, 0, 0);
-    assert_int_equal(ehci_control(&f.d, KEYBOARD, ehci_setup(0x80, 8, 0, 0, 1), NULL),
+    assert_int_equal(ehci_control(&f.d, KEYBOARD, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
                      EHCI_HALTED | EHCI_TIMEOUT);
     power(4);
-    assert_int_equal(ehci_control(&f.d, HUB, ehci_setup(0x23, 3, 4, 4, 0), NULL), 0);
-    assert_int_equal(ehci_control(&f.d, 0, ehci_setup(0, 5, STICK, 0, 0), NULL), 0);
-    assert_int_equal(ehci_control(&f.d, STICK, ehci_setup(0x80, 6, 0x100, 0, 18), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, HUB, usb_driver_setup(0x23, 3, 4, 4, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, 0, usb_driver_setup(0, 5, STICK, 0, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, STICK, usb_driver_setup(0x80, 6, 0x100, 0, 18), NULL), 0);
     assert_int_equal(ram(EHCI_DATA)[7], 64); /* high speed */
     device_test_round_trip(f.t, hub);
     device_test_round_trip(f.t, mouse);
@@ -635,7 +637,7 @@ static void a_suspended_hub_wakes_the_host(void **state)
     assert_int_equal(status(), 0); /* it may not */
     ehci_set_port(&f.d, STICK_PORT, EHCI_PORT_ENABLED | EHCI_PORT_RESUME);
     ehci_set_port(&f.d, STICK_PORT, EHCI_PORT_ENABLED);
-    assert_int_equal(ehci_control(&f.d, HUB, ehci_setup(0, 3, 1, 0, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, HUB, usb_driver_setup(0, 3, 1, 0, 0), NULL), 0);
     clear_status();
     ehci_set_port(&f.d, STICK_PORT, EHCI_PORT_ENABLED | EHCI_PORT_SUSPEND);
     assert_int_equal(ehci_port(&f.d, STICK_PORT),
@@ -643,7 +645,7 @@ static void a_suspended_hub_wakes_the_host(void **state)
     assert_int_equal(status(), EHCI_STS_PORT);
     assert_true(f.intx.level);
     ehci_set_port(&f.d, STICK_PORT, EHCI_PORT_ENABLED);
-    assert_int_equal(ehci_control(&f.d, HUB, ehci_setup(0x23, 1, 16, 3, 0), NULL), 0);
+    assert_int_equal(ehci_control(&f.d, HUB, usb_driver_setup(0x23, 1, 16, 3, 0), NULL), 0);
     clear_status();
     ehci_set_port(&f.d, STICK_PORT, EHCI_PORT_ENABLED | EHCI_PORT_SUSPEND);
     assert_int_equal(status(), 0);

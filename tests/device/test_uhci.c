@@ -167,7 +167,7 @@ static void each_frame_has_its_place_in_the_list(void **state)
     uhci_fill_list(&f.d, UHCI_END);
     test_outw(f.t, UHCI_IO_COMMAND, 0);
     test_outw(f.t, UHCI_IO_FRAME, 0x400); /* of 11 bits the lower 10 count */
-    put_le64(ram(UHCI_SETUP), uhci_setup(0x80, 6, 0x100, 0, 18));
+    put_le64(ram(UHCI_SETUP), usb_driver_setup(0x80, 6, 0x100, 0, 18));
     uhci_add(&f.d, USB_PID_SETUP, KEYBOARD, 0, UHCI_SETUP, 8, 0);
     put_le32(ram(UHCI_LIST + 4 * 200), uhci_td(0)); /* a TD without a queue */
     f.d.tds = 0;
@@ -231,19 +231,21 @@ static void devices_describe_themselves(void **state)
 
     (void)state;
     uhci_reset_port(&f.d, STICK_PORT);
-    assert_int_equal(uhci_control(&f.d, 0, uhci_setup(0x80, 6, 0x100, 0, 64), &size), 0);
+    assert_int_equal(uhci_control(&f.d, 0, usb_driver_setup(0x80, 6, 0x100, 0, 64), &size), 0);
     assert_int_equal(size, 18);
     assert_int_equal(get_le32(ram(UHCI_DATA)), 0x02000112);
     assert_int_equal(ram(UHCI_DATA)[7], 8);
-    assert_int_equal(uhci_control(&f.d, 0, uhci_setup(0, 5, STICK, 0, 0), NULL), 0);
-    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x80, 6, 0x200, 0, 255), &size), 0);
+    assert_int_equal(uhci_control(&f.d, 0, usb_driver_setup(0, 5, STICK, 0, 0), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0x80, 6, 0x200, 0, 255), &size), 0);
     assert_int_equal(size, 32);
     assert_int_equal(get_le16(ram(UHCI_DATA) + 18 + 4), 64); /* packets of full speed */
-    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x80, 6, 0x302, 0x409, 255), &size), 0);
+    assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0x80, 6, 0x302, 0x409, 255), &size),
+                     0);
     assert_int_equal(size, 2 + 2 * strlen("USB stick"));
-    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x80, 6, 0x100, 0, 8), &size), 0);
+    assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0x80, 6, 0x100, 0, 8), &size), 0);
     assert_int_equal(size, 8);
-    assert_int_equal(uhci_control(&f.d, 0, uhci_setup(0x80, 8, 0, 0, 1), NULL), TIMEOUT | STALLED);
+    assert_int_equal(uhci_control(&f.d, 0, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
+                     TIMEOUT | STALLED);
 }
 
 /* ---- transfers ---- */
@@ -283,7 +285,7 @@ static void a_short_packet_ends_the_queue(void **state)
     (void)state;
     assert_true(uhci_open(&f.d, STICK_PORT, STICK));
     clear_status();
-    put_le64(ram(UHCI_SETUP), uhci_setup(0x80, 6, 0x100, 0, 18));
+    put_le64(ram(UHCI_SETUP), usb_driver_setup(0x80, 6, 0x100, 0, 18));
     uhci_add(&f.d, USB_PID_SETUP, STICK, 0, UHCI_SETUP, 8, 0);
     for (unsigned n = 0; n < 4; n++)
         uhci_add(&f.d, USB_PID_IN, STICK, 0, DATA + 8 * n, 8, UHCI_SPD);
@@ -311,11 +313,11 @@ static void stalls_and_babble_are_told(void **state)
 
     (void)state;
     assert_true(uhci_open(&f.d, KEYBOARD_PORT, KEYBOARD));
-    assert_int_equal(uhci_control(&f.d, KEYBOARD, uhci_setup(0x80, 6, 0x5500, 0, 8), NULL),
+    assert_int_equal(uhci_control(&f.d, KEYBOARD, usb_driver_setup(0x80, 6, 0x5500, 0, 8), NULL),
                      STALLED);
     assert_int_equal(status(), UHCI_STS_INT | UHCI_STS_ERROR);
     clear_status();
-    assert_int_equal(uhci_control(&f.d, KEYBOARD, uhci_setup(0, 9, 7, 0, 0), NULL), STALLED);
+    assert_int_equal(uhci_control(&f.d, KEYBOARD, usb_driver_setup(0, 9, 7, 0, 0), NULL), STALLED);
     uhci_move(&f.d, USB_PID_OUT, KEYBOARD, 3, DATA, 8, 8, &errors); /* no such endpoint */
     assert_int_equal(errors, STALLED);
     begin(USB_PID_IN, KEYBOARD, 1, 4, 0); /* too small for a report */
@@ -331,7 +333,7 @@ static void breadth_is_one_packet_a_queue(void **state)
 {
     (void)state;
     assert_true(uhci_open(&f.d, STICK_PORT, STICK));
-    put_le64(ram(UHCI_SETUP), uhci_setup(0x80, 6, 0x100, 0, 18));
+    put_le64(ram(UHCI_SETUP), usb_driver_setup(0x80, 6, 0x100, 0, 18));
     uhci_add(&f.d, USB_PID_SETUP, STICK, 0, UHCI_SETUP, 8, 0);
     for (unsigned n = 0; n < 3; n++)
         uhci_add(&f.d, USB_PID_IN, STICK, 0, DATA + 8 * n, 8, 0);
@@ -352,7 +354,7 @@ static void a_loop_uses_the_rest_of_the_frame(void **state)
 {
     (void)state;
     assert_true(uhci_open(&f.d, STICK_PORT, STICK));
-    put_le64(ram(UHCI_SETUP), uhci_setup(0x80, 6, 0x100, 0, 18));
+    put_le64(ram(UHCI_SETUP), usb_driver_setup(0x80, 6, 0x100, 0, 18));
     uhci_add(&f.d, USB_PID_SETUP, STICK, 0, UHCI_SETUP, 8, 0);
     for (unsigned n = 0; n < 3; n++)
         uhci_add(&f.d, USB_PID_IN, STICK, 0, DATA + 8 * n, 8, 0);
@@ -454,7 +456,7 @@ static void a_suspended_port_wakes_the_host(void **state)
     assert_true(uhci_open(&f.d, KEYBOARD_PORT, KEYBOARD));
     begin(USB_PID_IN, KEYBOARD, 1, 8, 0);
     uhci_wait(&f.d, 2);
-    assert_int_equal(uhci_control(&f.d, KEYBOARD, uhci_setup(0, 3, 1, 0, 0), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, KEYBOARD, usb_driver_setup(0, 3, 1, 0, 0), NULL), 0);
     begin(USB_PID_IN, KEYBOARD, 1, 8, 0);
     uhci_wait(&f.d, 2);
     uhci_set_port(&f.d, KEYBOARD_PORT, UHCI_PORT_ENABLED | UHCI_PORT_SUSPEND);
@@ -495,12 +497,13 @@ static void a_hub_with_changes_wakes_the_bus(void **state)
     device_test_add(f.t, &usb_hub_class, NULL);
     device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
     assert_true(uhci_open(&f.d, STICK_PORT, STICK));
-    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0, 3, 1, 0, 0), NULL), 0); /* it may */
+    assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0, 3, 1, 0, 0), NULL),
+                     0); /* it may */
     clear_status();
     test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN | UHCI_CMD_SUSPEND);
     assert_int_equal(status(), 0);
     test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN);
-    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x23, 3, 8, 3, 0), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0x23, 3, 8, 3, 0), NULL), 0);
     clear_status();
     test_outw(f.t, UHCI_IO_COMMAND, UHCI_CMD_RUN | UHCI_CMD_SUSPEND);
     assert_int_equal(status(), UHCI_STS_RESUME);
@@ -548,14 +551,15 @@ static void a_hub_is_one_of_full_speed(void **state)
     device_test_attach(f.stick);
     assert_true(uhci_open(&f.d, STICK_PORT, STICK));
     for (unsigned port = 3; port <= 4; port++) {
-        assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x23, 3, 8, port, 0), NULL), 0);
-        assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0xa3, 0, 0, port, 4), NULL), 0);
+        assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0x23, 3, 8, port, 0), NULL), 0);
+        assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0xa3, 0, 0, port, 4), NULL), 0);
         assert_int_equal(get_le32(ram(UHCI_DATA)), 0x00010101); /* not high speed */
     }
-    assert_int_equal(uhci_control(&f.d, 0, uhci_setup(0x80, 8, 0, 0, 1), NULL), TIMEOUT | STALLED);
-    assert_int_equal(uhci_control(&f.d, STICK, uhci_setup(0x23, 3, 4, 3, 0), NULL), 0);
-    assert_int_equal(uhci_control(&f.d, 0, uhci_setup(0, 5, BEHIND_HUB, 0, 0), NULL), 0);
-    assert_int_equal(uhci_control(&f.d, BEHIND_HUB, uhci_setup(0, 9, 1, 0, 0), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, 0, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
+                     TIMEOUT | STALLED);
+    assert_int_equal(uhci_control(&f.d, STICK, usb_driver_setup(0x23, 3, 4, 3, 0), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, 0, usb_driver_setup(0, 5, BEHIND_HUB, 0, 0), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, BEHIND_HUB, usb_driver_setup(0, 9, 1, 0, 0), NULL), 0);
     begin(USB_PID_IN, STICK, 1, 2, 0); /* ports that have changed */
     uhci_wait(&f.d, 1);
     assert_int_equal(ram(DATA)[0], 1 << 3 | 1 << 4);
@@ -570,7 +574,7 @@ static void a_hub_is_one_of_full_speed(void **state)
     device_test_round_trip(f.t, hub);
     device_test_round_trip(f.t, mouse);
     device_free(mouse);
-    assert_int_equal(uhci_control(&f.d, BEHIND_HUB, uhci_setup(0x80, 8, 0, 0, 1), NULL),
+    assert_int_equal(uhci_control(&f.d, BEHIND_HUB, usb_driver_setup(0x80, 8, 0, 0, 1), NULL),
                      TIMEOUT | STALLED);
 }
 
@@ -582,8 +586,8 @@ static void control_transfers_are_put_together(void **state)
     (void)state;
     assert_true(uhci_open(&f.d, KEYBOARD_PORT, KEYBOARD));
     ram(UHCI_DATA)[0] = 0x02;
-    assert_int_equal(uhci_control(&f.d, KEYBOARD, uhci_setup(0x21, 9, 0x200, 0, 1), NULL), 0);
-    put_le64(ram(UHCI_SETUP), uhci_setup(0x21, 9, 0x200, 0, 20));
+    assert_int_equal(uhci_control(&f.d, KEYBOARD, usb_driver_setup(0x21, 9, 0x200, 0, 1), NULL), 0);
+    put_le64(ram(UHCI_SETUP), usb_driver_setup(0x21, 9, 0x200, 0, 20));
     uhci_add(&f.d, USB_PID_SETUP, KEYBOARD, 0, UHCI_SETUP, 8, 0);
     uhci_add(&f.d, USB_PID_OUT, KEYBOARD, 0, UHCI_DATA, 8, 0);
     uhci_submit(&f.d);
@@ -603,7 +607,7 @@ static void control_transfers_are_put_together(void **state)
     begin(USB_PID_SETUP, KEYBOARD, 1, 8, 0);
     uhci_wait(&f.d, 1);
     assert_true(uhci_td_status(&f.d, 0) & STALLED);
-    assert_int_equal(uhci_control(&f.d, KEYBOARD, uhci_setup(0x80, 8, 0, 0, 1), NULL), 0);
+    assert_int_equal(uhci_control(&f.d, KEYBOARD, usb_driver_setup(0x80, 8, 0, 0, 1), NULL), 0);
     assert_int_equal(ram(UHCI_DATA)[0], 1);
 }
 

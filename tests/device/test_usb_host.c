@@ -83,7 +83,7 @@ static void open_device(void)
 
 static unsigned request(uint8_t type, uint8_t number, uint16_t value, uint16_t index)
 {
-    return xhci_control(&f.d, SLOT, xhci_setup(type, number, value, index, 0), 0);
+    return xhci_control(&f.d, SLOT, usb_driver_setup(type, number, value, index, 0), 0);
 }
 
 static unsigned command(unsigned type, unsigned dci)
@@ -117,10 +117,10 @@ static void what_it_says_of_itself_reaches_the_guest(void **state)
     (void)state;
     assert_int_equal(portsc() & 0x3c00, 3u << 10); /* High Speed */
     assert_int_equal(xhci_open(&f.d, PORT), SLOT);
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0x80, 6, 0x100, 0, 18), DATA),
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0x80, 6, 0x100, 0, 18), DATA),
                      XHCI_SUCCESS);
     assert_memory_equal(ram(DATA), fake_descriptors, 18);
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0x80, 6, 0x200, 0, 255), DATA),
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0x80, 6, 0x200, 0, 255), DATA),
                      XHCI_SUCCESS);
     assert_memory_equal(ram(DATA), fake_descriptors + 18, sizeof(fake_descriptors) - 18);
     assert_int_equal(f.host.last.kind, USB_HOST_RESET); /* the host had used it */
@@ -138,7 +138,8 @@ static void configurations_are_chosen_by_the_host(void **state)
     assert_int_equal(request(0, 9, 2, 0), XHCI_SUCCESS);
     assert_int_equal(f.host.last.kind, USB_HOST_CONFIGURATION);
     assert_int_equal(f.host.last.value, 2);
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0x80, 8, 0, 0, 1), DATA), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0x80, 8, 0, 0, 1), DATA),
+                     XHCI_SUCCESS);
     assert_int_equal(*ram(DATA), 2);
     assert_int_equal(xhci_configure(&f.d, SLOT, 10, 2), XHCI_SUCCESS); /* out, 5 */
     xhci_add_normal(&f.d, SLOT, 10, DATA, 3);
@@ -153,14 +154,17 @@ static void vendors_requests_go_both_ways(void **state)
     (void)state;
     open_device();
     memcpy(ram(DATA), "question", 8);
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0x40, 7, 8, 9, 8), DATA), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0x40, 7, 8, 9, 8), DATA),
+                     XHCI_SUCCESS);
     assert_memory_equal(f.host.data, "question", 8);
-    assert_int_equal(get_le64(f.host.setup), xhci_setup(0x40, 7, 8, 9, 8));
+    assert_int_equal(get_le64(f.host.setup), usb_driver_setup(0x40, 7, 8, 9, 8));
     memcpy(f.host.data, "an answer", 9);
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0xc0, 7, 8, 9, 9), DATA), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0xc0, 7, 8, 9, 9), DATA),
+                     XHCI_SUCCESS);
     assert_memory_equal(ram(DATA), "an answer", 9);
     f.host.answer = USB_HOST_STALLED;
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0xc0, 7, 8, 9, 9), DATA), XHCI_STALL);
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0xc0, 7, 8, 9, 9), DATA),
+                     XHCI_STALL);
 }
 
 static void a_request_waits_for_its_answer(void **state)
@@ -168,7 +172,7 @@ static void a_request_waits_for_its_answer(void **state)
     (void)state;
     open_device();
     f.host.is_silent = true;
-    xhci_add(&f.d, &f.d.endpoints[SLOT][1], xhci_setup(0x40, 1, 2, 3, 0), 8,
+    xhci_add(&f.d, &f.d.endpoints[SLOT][1], usb_driver_setup(0x40, 1, 2, 3, 0), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], 0, 0, XHCI_STATUS << 10 | XHCI_TRB_IOC | XHCI_TRB_IN);
     xhci_ring(&f.d, SLOT, 1);
@@ -187,7 +191,7 @@ static void a_request_that_is_taken_back_is_forgotten(void **state)
     (void)state;
     open_device();
     f.host.is_silent = true;
-    xhci_add(&f.d, &f.d.endpoints[SLOT][1], xhci_setup(0xc0, 1, 2, 3, 4), 8,
+    xhci_add(&f.d, &f.d.endpoints[SLOT][1], usb_driver_setup(0xc0, 1, 2, 3, 4), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT | 3u << 16);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], DATA, 4, XHCI_DATA << 10 | XHCI_TRB_IN);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], 0, 0, XHCI_STATUS << 10 | XHCI_TRB_IOC);
@@ -200,7 +204,8 @@ static void a_request_that_is_taken_back_is_forgotten(void **state)
     assert_int_equal(fake_find(&f.host, 0), FAKE_TRANSFERS);
     f.host.is_silent = false;
     memcpy(f.host.data, "new", 4);
-    assert_int_equal(xhci_control(&f.d, SLOT, xhci_setup(0xc0, 1, 2, 3, 4), DATA), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, SLOT, usb_driver_setup(0xc0, 1, 2, 3, 4), DATA),
+                     XHCI_SUCCESS);
     assert_memory_equal(ram(DATA), "new", 4);
 }
 
@@ -378,7 +383,7 @@ static void a_change_waits_for_transfers_and_holds_new_ones(void **state)
     open_device();
     xhci_add_normal(&f.d, SLOT, DCI_BULK, DATA, 64);
     f.host.is_silent = true;
-    xhci_add(&f.d, &f.d.endpoints[SLOT][1], xhci_setup(1, 11, 0, 0, 0), 8,
+    xhci_add(&f.d, &f.d.endpoints[SLOT][1], usb_driver_setup(1, 11, 0, 0, 0), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], 0, 0, XHCI_STATUS << 10 | XHCI_TRB_IOC | XHCI_TRB_IN);
     xhci_ring(&f.d, SLOT, 1);
@@ -429,7 +434,7 @@ static void a_reset_comes_behind_the_change_before(void **state)
     (void)state;
     open_device();
     f.host.is_silent = true;
-    xhci_add(&f.d, &f.d.endpoints[SLOT][1], xhci_setup(0, 9, 2, 0, 0), 8,
+    xhci_add(&f.d, &f.d.endpoints[SLOT][1], usb_driver_setup(0, 9, 2, 0, 0), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], 0, 0, XHCI_STATUS << 10 | XHCI_TRB_IOC | XHCI_TRB_IN);
     xhci_ring(&f.d, SLOT, 1);
@@ -578,7 +583,7 @@ static void lengths_that_are_too_long_are_cut(void **state)
     assert_true(fake_end_next(&f.host, 0x02, USB_HOST_DONE, NULL, 100000));
     assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SUCCESS);
     f.host.is_silent = true;
-    xhci_add(&f.d, &f.d.endpoints[SLOT][1], xhci_setup(0xc0, 1, 2, 3, 0xffff), 8,
+    xhci_add(&f.d, &f.d.endpoints[SLOT][1], usb_driver_setup(0xc0, 1, 2, 3, 0xffff), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT | 3u << 16);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], DATA, 0xffff, XHCI_DATA << 10 | XHCI_TRB_IN);
     xhci_add(&f.d, &f.d.endpoints[SLOT][1], 0, 0, XHCI_STATUS << 10 | XHCI_TRB_IOC);
@@ -605,7 +610,7 @@ static void uhci_drives_it_too(void **state)
     device_test_start(t);
     uhci_driver_start(&d, t);
     uhci_reset_port(&d, 1);
-    put_le64(uhci_ram(&d, UHCI_SETUP), uhci_setup(0x80, 6, 0x200, 0, 105));
+    put_le64(uhci_ram(&d, UHCI_SETUP), usb_driver_setup(0x80, 6, 0x200, 0, 105));
     uhci_move(&d, USB_PID_SETUP, 0, 0, UHCI_SETUP, 8, 8, &errors);
     assert_int_equal(errors, 0);
     size = uhci_move(&d, USB_PID_IN, 0, 0, UHCI_DATA, 105, 64, &errors); /* its packets' size */
@@ -617,7 +622,7 @@ static void uhci_drives_it_too(void **state)
     assert_true(uhci_finish(&d));
     assert_true(uhci_open(&d, 1, 7)); /* its configuration is a change */
     memcpy(host.data, "by packets", 10);
-    assert_int_equal(uhci_control(&d, 7, uhci_setup(0xc0, 1, 0, 0, 8), &size), 0);
+    assert_int_equal(uhci_control(&d, 7, usb_driver_setup(0xc0, 1, 0, 0, 8), &size), 0);
     assert_memory_equal(uhci_ram(&d, UHCI_DATA), "by packe", 8);
     uhci_add(&d, USB_PID_IN, 7, 1, UHCI_DATA, 64, UHCI_SPD);
     uhci_submit(&d);
@@ -627,7 +632,7 @@ static void uhci_drives_it_too(void **state)
     assert_int_equal(uhci_moved(uhci_td_status(&d, 0)), 4);
     assert_memory_equal(uhci_ram(&d, UHCI_DATA), "data", 4);
     host.answer = USB_HOST_STALLED;
-    assert_true(uhci_control(&d, 7, uhci_setup(0xc0, 1, 0, 0, 8), &size) != 0);
+    assert_true(uhci_control(&d, 7, usb_driver_setup(0xc0, 1, 0, 0, 8), &size) != 0);
     device_test_free(t);
 }
 
@@ -648,12 +653,12 @@ static void ehci_has_ports_for_it(void **state)
     device_test_start(t);
     uhci_driver_start(&d, t);
     uhci_reset_port(&d, 1);
-    assert_int_not_equal(uhci_control(&d, 0, uhci_setup(0x80, 6, 0x100, 0, 18), NULL), 0);
+    assert_int_not_equal(uhci_control(&d, 0, usb_driver_setup(0x80, 6, 0x100, 0, 18), NULL), 0);
     assert_int_equal(host.requests, 0); /* it is the companion's now */
     test_outw(t, UHCI_IO_COMMAND, 0);
     ehci_driver_start(&e, t);
     ehci_reset_port(&e, 1);
-    assert_int_equal(ehci_control(&e, 0, ehci_setup(0x80, 6, 0x100, 0, 18), &size), 0);
+    assert_int_equal(ehci_control(&e, 0, usb_driver_setup(0x80, 6, 0x100, 0, 18), &size), 0);
     assert_int_equal(size, 18);
     assert_memory_equal(ehci_ram(&e, EHCI_DATA), fake_descriptors, 18);
     fake_unplug(&host);

@@ -262,21 +262,22 @@ static void descriptors_are_read(void **state)
     uint8_t *data = ram(DATA);
 
     (void)state;
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x100, 0, 18), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0x100, 0, 18), DATA),
                      XHCI_SUCCESS);
     assert_int_equal(data[0], 18);
     assert_int_equal(get_le16(data + 2), 0x300);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x200, 0, 255), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0x200, 0, 255), DATA),
                      XHCI_SUCCESS);
     assert_int_equal(get_le16(data + 2), 9 + 9 + 2 * 13);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x303, 0x409, 255), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0x303, 0x409, 255), DATA),
                      XHCI_SUCCESS);
     assert_memory_equal(data, "\6\3S\0001\0", 6);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0xf00, 0, 64), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0xf00, 0, 64), DATA),
                      XHCI_SUCCESS);
     assert_int_equal(get_le16(data + 2), 22);
     assert_int_equal(xhci_choose(&f.d, slot), XHCI_SUCCESS);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 8, 0, 0, 1), DATA), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 8, 0, 0, 1), DATA),
+                     XHCI_SUCCESS);
     assert_int_equal(data[0], 1);
 }
 
@@ -286,17 +287,18 @@ static void what_a_device_does_not_know_stalls(void **state)
     unsigned endpoint = 1u << 16 | slot << 24;
 
     (void)state;
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x600, 0, 10), DATA), XHCI_STALL);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0x600, 0, 10), DATA),
+                     XHCI_STALL);
     assert_int_equal(get_le32(ram(XHCI_OUTPUT + 0x1020)) & 7, XHCI_EP_HALTED);
     assert_int_equal(xhci_command(&f.d, 0, XHCI_RESET_ENDPOINT << 10 | endpoint, NULL),
                      XHCI_SUCCESS);
     assert_int_equal(xhci_command(&f.d, xhci_init_endpoint(&f.d, slot, 1),
                                   XHCI_SET_DEQUEUE << 10 | endpoint, NULL),
                      XHCI_SUCCESS);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x100, 0, 8), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0x100, 0, 8), DATA),
                      XHCI_SUCCESS);
     /* a data stage that the request does not have */
-    xhci_add(&f.d, &f.d.endpoints[slot][1], xhci_setup(0x80, 6, 0x100, 0, 8), 8,
+    xhci_add(&f.d, &f.d.endpoints[slot][1], usb_driver_setup(0x80, 6, 0x100, 0, 8), 8,
              XHCI_SETUP << 10 | XHCI_TRB_IDT);
     xhci_add(&f.d, &f.d.endpoints[slot][1], DATA, 8, XHCI_DATA << 10);
     xhci_ring(&f.d, slot, 1);
@@ -352,7 +354,7 @@ static void keys_become_reports(void **state)
         report(slot, 8);
     assert_memory_equal(report(slot, 8), "\0\0\1\1\1\1\1\1", 8);
     ram(DATA)[0] = 2;
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x21, 9, 0x200, 0, 1), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x21, 9, 0x200, 0, 1), DATA),
                      XHCI_SUCCESS);
     assert_int_equal(input_leds(input()), INPUT_LED_CAPS);
 }
@@ -380,7 +382,8 @@ static void an_idle_keyboard_repeats_its_report(void **state)
     struct xhci_event event;
 
     (void)state;
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x21, 10, 0x500, 0, 0), 0), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x21, 10, 0x500, 0, 0), 0),
+                     XHCI_SUCCESS);
     xhci_add_normal(&f.d, slot, 3, DATA, 8);
     device_test_advance_ns(f.t, 19000000);
     assert_false(xhci_take(&f.d, &event));
@@ -422,7 +425,8 @@ static void the_mouse_moves_in_steps(void **state)
     assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SHORT_PACKET);
     assert_memory_equal(ram(DATA), "\0\177\373\0\0", 5);
     assert_memory_equal(report(slot, 5), "\0\177\0\0\0", 5);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x21, 11, 0, 0, 0), 0), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x21, 11, 0, 0, 0), 0),
+                     XHCI_SUCCESS);
     device_test_round_trip(f.t, f.mouse);
     assert_memory_equal(report(slot, 3), "\0\56\0", 3);
 }
@@ -434,7 +438,7 @@ static void a_suspended_device_wakes_the_host(void **state)
 
     (void)state;
     xhci_add_normal(&f.d, slot, 3, DATA, 8);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0, 3, 1, 0, 0), 0), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0, 3, 1, 0, 0), 0), XHCI_SUCCESS);
     test_write(f.t, XHCI_PORTSC(KEYBOARD_PORT), 0x00220200, 4);
     test_write(f.t, XHCI_PORTSC(KEYBOARD_PORT), 0x00010260, 4); /* U3 */
     while (xhci_take(&f.d, &event))
@@ -550,7 +554,8 @@ static void commands_that_fail_keep_their_sense(void **state)
     xhci_send_cbw(&f.d, slot, read_10, 10, 0xffffffff, false);
     assert_int_equal(xhci_finish(&f.d, NULL), XHCI_SUCCESS);
     assert_int_equal(xhci_move(&f.d, slot, 4, DATA, 0x10000, NULL), XHCI_SUCCESS);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x21, 0xff, 0, 0, 0), 0), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x21, 0xff, 0, 0, 0), 0),
+                     XHCI_SUCCESS);
     assert_int_equal(xhci_scsi(&f.d, slot, inquiry, 6, DATA, 36, true, NULL), 0);
 }
 
@@ -562,7 +567,8 @@ static void what_is_no_command_wedges_it(void **state)
     (void)state;
     assert_int_equal(xhci_move(&f.d, slot, 4, DATA, 31, NULL), XHCI_STALL);
     assert_int_equal(xhci_move(&f.d, slot, 3, DATA, 13, NULL), XHCI_STALL);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x21, 0xff, 0, 0, 0), 0), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x21, 0xff, 0, 0, 0), 0),
+                     XHCI_SUCCESS);
     for (unsigned dci = 3; dci <= 4; dci++) {
         unsigned endpoint = dci << 16 | slot << 24;
 
@@ -572,7 +578,7 @@ static void what_is_no_command_wedges_it(void **state)
                                       XHCI_SET_DEQUEUE << 10 | endpoint, NULL),
                          XHCI_SUCCESS);
         assert_int_equal(
-            xhci_control(&f.d, slot, xhci_setup(2, 1, 0, dci == 3 ? 0x81 : 0x02, 0), 0),
+            xhci_control(&f.d, slot, usb_driver_setup(2, 1, 0, dci == 3 ? 0x81 : 0x02, 0), 0),
             XHCI_SUCCESS);
     }
     assert_int_equal(xhci_scsi(&f.d, slot, inquiry, 6, DATA, 36, true, NULL), 0);
@@ -617,7 +623,7 @@ static void memory_that_is_not_there_is_an_error(void **state)
 
 static void set_port(unsigned slot, bool on, unsigned feature, unsigned port)
 {
-    uint64_t setup = xhci_setup(0x23, on ? 3 : 1, (uint16_t)feature, (uint16_t)port, 0);
+    uint64_t setup = usb_driver_setup(0x23, on ? 3 : 1, (uint16_t)feature, (uint16_t)port, 0);
 
     assert_int_equal(xhci_control(&f.d, slot, setup, 0), XHCI_SUCCESS);
 }
@@ -625,8 +631,9 @@ static void set_port(unsigned slot, bool on, unsigned feature, unsigned port)
 /* Status, and changes in the upper half. */
 static uint32_t port_status(unsigned slot, unsigned port)
 {
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0xa3, 0, 0, (uint16_t)port, 4), DATA),
-                     XHCI_SUCCESS);
+    assert_int_equal(
+        xhci_control(&f.d, slot, usb_driver_setup(0xa3, 0, 0, (uint16_t)port, 4), DATA),
+        XHCI_SUCCESS);
     return get_le32(ram(DATA));
 }
 
@@ -648,7 +655,7 @@ static void hubs_lead_to_what_is_behind_them(void **state)
     mouse = device_test_add(f.t, &usb_mouse_class, "bus=usb-hub,port=3");
     keyboard = device_test_add(f.t, &usb_kbd_class, "bus=usb-hub-2,port=2");
     outer_slot = open_hid(HUB_PORT);
-    assert_int_equal(xhci_control(&f.d, outer_slot, xhci_setup(0xa0, 6, 0x2900, 0, 15), DATA),
+    assert_int_equal(xhci_control(&f.d, outer_slot, usb_driver_setup(0xa0, 6, 0x2900, 0, 15), DATA),
                      XHCI_SUCCESS);
     assert_memory_equal(ram(DATA), "\13\51\10\11\0", 5);
     assert_int_equal(port_status(outer_slot, 3), 0);
@@ -705,7 +712,8 @@ static void a_port_that_is_not_enabled_leads_nowhere(void **state)
     assert_int_equal(xhci_address(&f.d, HUB_PORT, 3), 0); /* no power */
     set_port(slot, true, POWER, 3);
     assert_int_equal(xhci_address(&f.d, HUB_PORT, 3), 0); /* no reset */
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0xa3, 0, 0, 9, 4), DATA), XHCI_STALL);
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0xa3, 0, 0, 9, 4), DATA),
+                     XHCI_STALL);
 }
 
 static void a_suspended_device_behind_a_hub_wakes_its_port(void **state)
@@ -718,7 +726,8 @@ static void a_suspended_device_behind_a_hub_wakes_its_port(void **state)
     slot = open_hid(HUB_PORT);
     open_port(slot, 3);
     mouse_slot = choose_hid(xhci_address(&f.d, HUB_PORT, 3));
-    assert_int_equal(xhci_control(&f.d, mouse_slot, xhci_setup(0, 3, 1, 0, 0), 0), XHCI_SUCCESS);
+    assert_int_equal(xhci_control(&f.d, mouse_slot, usb_driver_setup(0, 3, 1, 0, 0), 0),
+                     XHCI_SUCCESS);
     xhci_add_normal(&f.d, mouse_slot, 3, DATA, 8);
     xhci_ring(&f.d, mouse_slot, 3);
     set_port(slot, true, 2, 3);
@@ -759,7 +768,7 @@ static void a_stick_on_a_hub_is_slower(void **state)
     hub_slot = open_hid(HUB_PORT);
     open_port(hub_slot, 1);
     slot = xhci_address(&f.d, HUB_PORT, 1);
-    assert_int_equal(xhci_control(&f.d, slot, xhci_setup(0x80, 6, 0x200, 0, 255), DATA),
+    assert_int_equal(xhci_control(&f.d, slot, usb_driver_setup(0x80, 6, 0x200, 0, 255), DATA),
                      XHCI_SUCCESS);
     assert_int_equal(get_le16(ram(DATA + 2)), 9 + 9 + 2 * 7);
     assert_int_equal(get_le16(ram(DATA + 18 + 4)), 512);

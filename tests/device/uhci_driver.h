@@ -15,6 +15,7 @@
 #include "device_test.h"
 #include "devices/usb/uhci.h"
 #include "trapeze/pci.h"
+#include "usb_driver.h"
 
 #define UHCI_ECAM      0xe0000000ull
 #define UHCI_SLOT      3u
@@ -201,13 +202,6 @@ static inline unsigned uhci_move(struct uhci_driver *d, enum usb_pid pid, uint8_
     return total;
 }
 
-static inline uint64_t uhci_setup(uint8_t type, uint8_t request, uint16_t value, uint16_t index,
-                                  uint16_t length)
-{
-    return type | (uint64_t)request << 8 | (uint64_t)value << 16 | (uint64_t)index << 32 |
-           (uint64_t)length << 48;
-}
-
 /* A control transfer by packets of 8 bytes, its data at UHCI_DATA. Errors as of uhci_move(). */
 static inline uint32_t uhci_control(struct uhci_driver *d, uint8_t address, uint64_t setup,
                                     unsigned *out_bytes)
@@ -234,8 +228,8 @@ static inline uint32_t uhci_control(struct uhci_driver *d, uint8_t address, uint
 static inline bool uhci_open(struct uhci_driver *d, unsigned port, uint8_t address)
 {
     uhci_reset_port(d, port);
-    return !uhci_control(d, 0, uhci_setup(0, 5, address, 0, 0), NULL) &&
-           !uhci_control(d, address, uhci_setup(0, 9, 1, 0, 0), NULL);
+    return !uhci_control(d, 0, usb_driver_setup(0, 5, address, 0, 0), NULL) &&
+           !uhci_control(d, address, usb_driver_setup(0, 9, 1, 0, 0), NULL);
 }
 
 /* ---- the bulk-only transport, of an opened stick ---- */
@@ -248,20 +242,14 @@ static inline unsigned uhci_scsi(struct uhci_driver *d, uint8_t address, const u
     const uint8_t *csw = cbw + 0x40;
     uint32_t errors;
 
-    memset(cbw, 0, 31);
-    put_le32(cbw, 0x43425355);
-    put_le32(cbw + 4, 0x1234);
-    put_le32(cbw + 8, length);
-    cbw[12] = is_in ? 0x80 : 0;
-    cbw[14] = (uint8_t)cdb_bytes;
-    memcpy(cbw + 15, cdb, cdb_bytes);
-    uhci_move(d, USB_PID_OUT, address, 2, UHCI_DATA, 31, 64, &errors);
+    usb_driver_put_cbw(cbw, cdb, cdb_bytes, length, is_in);
+    uhci_move(d, USB_PID_OUT, address, 2, UHCI_DATA, USB_CBW_BYTES, 64, &errors);
     if (!errors && length)
         uhci_move(d, is_in ? USB_PID_IN : USB_PID_OUT, address, is_in ? 1 : 2, UHCI_DATA + 0x1000,
                   length, 64, &errors);
     if (!errors)
-        uhci_move(d, USB_PID_IN, address, 1, UHCI_DATA + 0x40, 13, 64, &errors);
-    return errors || get_le32(csw) != 0x53425355 ? 0xff : csw[12];
+        uhci_move(d, USB_PID_IN, address, 1, UHCI_DATA + 0x40, USB_CSW_BYTES, 64, &errors);
+    return errors ? 0xff : usb_driver_csw_status(csw);
 }
 
 #endif

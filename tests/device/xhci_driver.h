@@ -14,6 +14,7 @@
 #include "device_test.h"
 #include "devices/usb/xhci.h"
 #include "trapeze/pci.h"
+#include "usb_driver.h"
 
 #define XHCI_ECAM         0xe0000000ull
 #define XHCI_SLOT         3u
@@ -278,17 +279,10 @@ static inline unsigned xhci_control(struct xhci_driver *d, unsigned slot, uint64
     return xhci_finish(d, NULL);
 }
 
-static inline uint64_t xhci_setup(uint8_t type, uint8_t request, uint16_t value, uint16_t index,
-                                  uint16_t length)
-{
-    return type | (uint64_t)request << 8 | (uint64_t)value << 16 | (uint64_t)index << 32 |
-           (uint64_t)length << 48;
-}
-
 /* Configuration 1. */
 static inline unsigned xhci_choose(struct xhci_driver *d, unsigned slot)
 {
-    return xhci_control(d, slot, xhci_setup(0, 9, 1, 0, 0), 0);
+    return xhci_control(d, slot, usb_driver_setup(0, 9, 1, 0, 0), 0);
 }
 
 /* ---- the bulk-only transport; endpoints 3 (in) and 4 (out) are configured ---- */
@@ -298,14 +292,8 @@ static inline void xhci_send_cbw(struct xhci_driver *d, unsigned slot, const uin
 {
     uint8_t *cbw = d->t->ram.hva + XHCI_DATA_AREA;
 
-    memset(cbw, 0, 31);
-    put_le32(cbw, 0x43425355);
-    put_le32(cbw + 4, 0x1234);
-    put_le32(cbw + 8, length);
-    cbw[12] = is_in ? 0x80 : 0;
-    cbw[14] = (uint8_t)cdb_bytes;
-    memcpy(cbw + 15, cdb, cdb_bytes);
-    xhci_add_normal(d, slot, 4, XHCI_DATA_AREA, 31);
+    usb_driver_put_cbw(cbw, cdb, cdb_bytes, length, is_in);
+    xhci_add_normal(d, slot, 4, XHCI_DATA_AREA, USB_CBW_BYTES);
 }
 
 /* One command with its data at gpa. The status of its CSW; 0xff: there was none. */
@@ -320,12 +308,11 @@ static inline unsigned xhci_scsi(struct xhci_driver *d, unsigned slot, const uin
         return 0xff;
     if (length && xhci_move(d, slot, is_in ? 3 : 4, gpa, length, NULL) != XHCI_SUCCESS)
         return 0xff;
-    if (xhci_move(d, slot, 3, XHCI_DATA_AREA + 0x40, 13, NULL) != XHCI_SUCCESS ||
-        get_le32(csw) != 0x53425355 || get_le32(csw + 4) != 0x1234)
+    if (xhci_move(d, slot, 3, XHCI_DATA_AREA + 0x40, USB_CSW_BYTES, NULL) != XHCI_SUCCESS)
         return 0xff;
     if (out_residue)
         *out_residue = get_le32(csw + 8);
-    return csw[12];
+    return usb_driver_csw_status(csw);
 }
 
 /* A stick on that port, ready for xhci_scsi(). 0: it did not work. */
