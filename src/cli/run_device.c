@@ -125,26 +125,35 @@ struct device *run_plug_usb(struct machine *machine, const char *text, struct er
     return add_device(machine, class, text, err);
 }
 
+/* The same, at the place where it is found here. */
+static int hand_over_host_device(const char *text, char **out_text, struct error *err)
+{
+    char *rest = strdup(text), at[64] = "", product[32] = "", id[32], place[32];
+    int result;
+
+    if (!rest)
+        return error_set(err, ENOMEM, "out of memory");
+    run_take_text(rest, "at=", at, sizeof(at));
+    run_take_property(rest, "product=", product);
+    if (is_host_product(&usb_host_class, run_take_property(rest, "id=", id)))
+        snprintf(product, sizeof(product), "%s", id);
+    free(rest);
+    result = usb_host_hand_over(product, at, place, sizeof(place), err);
+    if (!result && asprintf(out_text, "%s,at=%s", text, place) < 0)
+        result = error_set(err, ENOMEM, "out of memory");
+    return result;
+}
+
 int run_hand_over_device(const char *text, char **out_text, struct error *err)
 {
     const struct device_class *class = run_find_class(text, err);
-    char *rest = class ? strdup(text) : NULL, at[64] = "", product[32] = "", id[32], place[32];
-    int result = rest ? 0 : error_set(err, EINVAL, "out of memory");
+    int result = class ? 0 : -EINVAL;
 
-    if (rest && class == &usb_host_class) {
-        run_take_text(rest, "at=", at, sizeof(at));
-        run_take_property(rest, "product=", product);
-        if (is_host_product(class, run_take_property(rest, "id=", id)))
-            snprintf(product, sizeof(product), "%s", id);
-        result = usb_host_hand_over(product, at, place, sizeof(place), err);
-        free(rest);
-        rest = NULL;
-        if (!result && asprintf(&rest, "%s,at=%s", text, place) < 0)
-            result = error_set(err, ENOMEM, "out of memory");
-    }
-    if (!result)
-        *out_text = rest;
-    else
+    if (class == &usb_host_class)
+        result = hand_over_host_device(text, out_text, err);
+    else if (class && !(*out_text = strdup(text)))
+        result = error_set(err, ENOMEM, "out of memory");
+    if (result)
         error_prefix(err, "--device %s: ", text);
     return result;
 }
