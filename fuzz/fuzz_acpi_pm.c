@@ -1,11 +1,21 @@
 /*
  * fuzz_acpi_pm.c - random accesses, power button, events and times at the ACPI fixed hardware
  *
- * Claims: the SCI is up exactly while an enabled event is there in ACPI mode; the timer never
- * runs backwards; the state survives a round trip.
+ * Claims: the SCI is up exactly while an enabled event is there in ACPI mode; what was woken does
+ * not sleep; the state survives a round trip.
  */
 #include "devices/acpi_pm.h"
 #include "fuzz_device.h"
+
+static void press(struct device *dev, uint8_t what)
+{
+    if (what & 1)
+        acpi_pm_press_power_button(dev);
+    if (what & 2)
+        acpi_pm_press_sleep_button(dev);
+    if (what & 4)
+        acpi_pm_alarm_sink(dev, 0, what & 8);
+}
 
 static void step(struct device_test *t, struct device *dev, struct fuzz_input *in)
 {
@@ -24,10 +34,15 @@ static void step(struct device_test *t, struct device *dev, struct fuzz_input *i
         bus_port_read(t->machine, port, size);
         break;
     case 3:
-        FUZZ_LOCKED(t, acpi_pm_press_power_button(dev));
+        FUZZ_LOCKED(t, press(dev, (uint8_t)fuzz_take(in, 1)));
         break;
     case 4:
         FUZZ_LOCKED(t, acpi_pm_raise_gpe(dev, (unsigned)fuzz_take(in, 1)));
+        break;
+    case 5:
+        FUZZ_LOCKED(t, acpi_pm_wake(dev));
+        device_test_loop(t);
+        FUZZ_CLAIM(!acpi_pm_is_asleep(dev) || machine_stop_reason(t->machine));
         break;
     default:
         device_test_advance_ns(t, fuzz_take_ns(in, 22));
@@ -47,12 +62,16 @@ static bool event_is_there(struct device_test *t)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Two machines for all inputs, because building one takes longer than an input. */
+/* Two machines for all inputs that do not end them: building one takes longer than an input. */
 static void rig(bool timer_24_bit, struct device_test **out_t, struct device **out_dev)
 {
     static struct device_test *machines[2];
     static struct device *devices[2];
 
+    if (machines[timer_24_bit] && machine_stop_reason(machines[timer_24_bit]->machine)) {
+        device_test_free(machines[timer_24_bit]);
+        machines[timer_24_bit] = NULL;
+    }
     if (!machines[timer_24_bit]) {
         machines[timer_24_bit] = device_test_new(0);
         devices[timer_24_bit] = device_test_add(machines[timer_24_bit], &acpi_pm_class,

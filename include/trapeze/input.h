@@ -61,6 +61,13 @@ void input_buttons(struct input *input, unsigned buttons); /* all that are down 
 /* Notches of the wheel; away from the user and to the right are positive. */
 void input_wheel(struct input *input, int32_t up, int32_t right);
 
+/*
+ * wake is called before a key or button goes down; it says whether the machine slept and is being
+ * woken, by which the key is used up.
+ */
+typedef bool input_wake_fn(void *opaque);
+void input_set_wake(struct input *input, input_wake_fn *wake, void *opaque);
+
 /* ---- for devices of the guest ---- */
 
 struct input_device_ops {
@@ -95,6 +102,8 @@ struct input {
     bool has_place; /* x and y are where the pointer was */
     uint32_t x, y, width, height;
     const struct key_layout *layout;
+    input_wake_fn *wake; /* NULL: nothing sleeps */
+    void *wake_opaque;
 };
 
 #endif

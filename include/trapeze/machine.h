@@ -87,6 +87,16 @@ const char *machine_pause_reason(const struct machine *machine);
  */
 void machine_request_reset(struct machine *machine);
 void machine_reset(struct machine *machine);
+/*
+ * Suspend to RAM (ACPI 6.4, 16.1.3). From the request to sleep on the processors have no power;
+ * devices still run, and power management's sees what shall wake the machine. The request to wake
+ * is a reset of devices and processors, whatever no_reboot says, and machine_is_waking() tells
+ * devices meanwhile that what a board keeps then is not to be lost. Any thread; the main loop does
+ * it.
+ */
+void machine_request_sleep(struct machine *machine);
+void machine_request_wake(struct machine *machine);
+bool machine_is_waking(const struct machine *machine); /* machine lock held */
 /* End the machine; the first request wins. Any thread. status is the process's exit status. */
 void machine_request_stop(struct machine *machine, enum stop_reason reason, int status);
 
@@ -99,7 +109,7 @@ enum stop_reason machine_stop_reason(const struct machine *machine);
 int machine_stop_status(const struct machine *machine);
 const char *stop_reason_name(enum stop_reason reason);
 
-/* Called on every change of state, machine lock held. */
+/* Called on every change of state, and behind every reset, sleep and wake; machine lock held. */
 typedef void machine_observer_fn(void *opaque, struct machine *machine, enum machine_state state);
 int machine_observe(struct machine *machine, machine_observer_fn *fn, void *opaque);
 /* A vCPU stopped for the debugger: called on the main loop with all vCPUs parked. */

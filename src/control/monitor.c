@@ -21,6 +21,7 @@
 #include "devices/ata/ata.h"
 #include "devices/virtio/balloon.h"
 #include "host/loop.h"
+#include "machine/pc.h"
 #include "trapeze/device.h"
 #include "trapeze/machine.h"
 
@@ -164,13 +165,24 @@ static void broadcast(struct monitor *monitor, const json_t *event)
             client_send(client, event);
 }
 
-static void on_machine_state(void *opaque, struct machine *machine, enum machine_state state)
+static void tell_of_sleep(void *opaque)
 {
     struct monitor *monitor = opaque;
+    bool asleep = pc_is_asleep(monitor->machine);
+    json_t *event = json_pack("{s:s, s:b}", "event", "sleep", "asleep", asleep);
+
+    monitor->sleep_has_news = false;
+    if (event && asleep != monitor->told_asleep)
+        broadcast(monitor, event);
+    monitor->told_asleep = asleep;
+    json_decref(event);
+}
+
+static void tell_of_state(struct monitor *monitor, enum machine_state state)
+{
+    struct machine *machine = monitor->machine;
     json_t *event;
 
-    if (monitor_is_pausing_briefly() || !monitor->clients)
-        return;
     event = json_pack("{s:s, s:s}", "event", "state", "state", machine_state_name(state));
     if (event && state == MACHINE_STOPPED) {
         json_object_set_new(event, "reason",
@@ -182,6 +194,20 @@ static void on_machine_state(void *opaque, struct machine *machine, enum machine
     if (event)
         broadcast(monitor, event);
     json_decref(event);
+}
+
+/* A reset, a sleep or a wake is no change of state. */
+static void on_machine_state(void *opaque, struct machine *machine, enum machine_state state)
+{
+    struct monitor *monitor = opaque;
+
+    if (pc_is_asleep(machine) != monitor->told_asleep && !monitor->sleep_has_news)
+        monitor->sleep_has_news = loop_defer(machine_loop(machine), tell_of_sleep, monitor) == 0;
+    if (monitor_is_pausing_briefly() || state == monitor->told_state)
+        return;
+    monitor->told_state = state;
+    if (monitor->clients)
+        tell_of_state(monitor, state);
 }
 
 static void tell_of_balloon(void *opaque)
@@ -271,6 +297,7 @@ struct monitor *monitor_new(struct machine *machine, const char *address, struct
         return NULL;
     }
     monitor->machine = machine;
+    monitor->told_state = machine_get_state(machine);
     monitor->windows =
         (struct windows){.machine = machine, .calls = &monitor_window_calls, .opaque = machine};
     if (address)

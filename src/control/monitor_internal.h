@@ -14,6 +14,7 @@
 #include "backends/display/window.h"
 #include "control/monitor.h"
 #include "host/given.h"
+#include "trapeze/machine.h"
 
 struct device;
 
@@ -55,6 +56,9 @@ struct monitor {
     const struct monitor_hotplug *hotplug; /* NULL: nothing can be plugged */
     void *hotplug_opaque;
     bool balloon_has_news; /* clients will be told */
+    bool sleep_has_news;   /* likewise */
+    bool told_asleep;      /* what clients were told last, as the next */
+    enum machine_state told_state;
     struct tray *trays;
     struct typist *typist;  /* NULL: nothing was typed yet */
     struct windows windows; /* that clients brought */
@@ -111,6 +115,8 @@ int monitor_run_resume(struct call *call, struct error *err);
 int monitor_run_stop(struct call *call, struct error *err);
 int monitor_run_reset(struct call *call, struct error *err);
 int monitor_run_powerdown(struct call *call, struct error *err);
+int monitor_run_sleep(struct call *call, struct error *err);
+int monitor_run_wake(struct call *call, struct error *err);
 int monitor_run_statistics(struct call *call, struct error *err);
 int monitor_run_inspect(struct call *call, struct error *err);
 int monitor_run_devices(struct call *call, struct error *err);

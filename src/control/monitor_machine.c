@@ -170,6 +170,8 @@ int monitor_run_status(struct call *call, struct error *err)
     (void)err;
     call_set(call, "name", monitor_string(config->name ? config->name : "vm"));
     call_set(call, "state", json_string(machine_state_name(machine_get_state(machine))));
+    if (pc_is_asleep(machine))
+        call_set(call, "asleep", json_true());
     if (machine_pause_reason(machine))
         call_set(call, "pause_reason", monitor_string(machine_pause_reason(machine)));
     call_set(call, "engine", json_string(config->engine->name));
@@ -276,6 +278,26 @@ int monitor_run_powerdown(struct call *call, struct error *err)
     if (call_expect_alive(call, err))
         return -ESHUTDOWN;
     pc_press_power_button(call->machine);
+    return 0;
+}
+
+int monitor_run_sleep(struct call *call, struct error *err)
+{
+    if (call_expect_alive(call, err))
+        return -ESHUTDOWN;
+    pc_press_sleep_button(call->machine);
+    return 0;
+}
+
+int monitor_run_wake(struct call *call, struct error *err)
+{
+    if (call_expect_alive(call, err))
+        return -ESHUTDOWN;
+    if (!pc_is_asleep(call->machine))
+        return error_set(err, EINVAL,
+                         "the guest is not suspended to RAM; 'powerdown' presses the power button, "
+                         "which ends other kinds of sleep");
+    pc_wake(call->machine);
     return 0;
 }
 

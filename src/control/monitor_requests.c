@@ -82,6 +82,8 @@ static const struct command commands[] = {
     {"reset", "reset processors and devices", .run = monitor_run_reset},
     {"powerdown", "press the power button for a moment; the guest decides",
      .run = monitor_run_powerdown},
+    {"sleep", "press the sleep button for a moment; the guest decides", .run = monitor_run_sleep},
+    {"wake", "wake a guest that is suspended to RAM", .run = monitor_run_wake},
     {"devices", "list the machine's devices", .run = monitor_run_devices},
     {"inspect",
      "print the guest-visible state of a device or processor, or of all",

@@ -1,20 +1,24 @@
 /*
- * acpi_pm.c - ACPI fixed hardware: power management timer, power button, soft off
+ * acpi_pm.c - ACPI fixed hardware: power management timer, buttons, RTC alarm, S3 and S5
  *
  * ACPI Specification 6.4, section 4.8: PM1a event and control registers, the PM timer,
  * one GPE block, and the SMI command port with the two values that switch between
  * legacy and ACPI mode (the switch is done here, whatever SMM does). The layout of the
  * ports is that of an Intel ICH9 (PMBASE + 0x00, 0x04, 0x08, 0x20).
+ * Sleep after section 16.1.3; what is kept by a wake is what ICH9 has in its RTC and resume wells,
+ * and SCI_EN, which firmware would have to set again.
  *
  * Theory of operation. The timer is derived from virtual time. Its status bit is set each
  * time the counter's top bit toggles; carry_count holds the count at which that
  * happens next after the bit was last cleared, so that nothing runs while nobody has
  * asked for the interrupt. The SCI is a level: any enabled status bit in ACPI mode.
  *
- * Left out: sleep states other than S5, the sleep button, the RTC alarm's status bit, the
- * global lock, bus master wake, TCO registers, SMIs but for the command port's. Without SMM
- * SMI_EN shows that port in use. The reset register at 0xcf9 is in pci_host.c, because port 0xcf8
- * is there.
+ * Asleep, an enabled event (but for the timer's) or a button wakes the machine, also one that is
+ * there before it falls asleep.
+ *
+ * Left out: sleep states other than S3 and S5, the global lock, bus master wake, TCO registers,
+ * SMIs but for the command port's. Without SMM SMI_EN shows that port in use. The reset register at
+ * 0xcf9 is in pci_host.c, because port 0xcf8 is there.
  *
  * Threads: called with the machine lock held. Guest memory: not touched.
  */
@@ -48,9 +52,9 @@ enum pm_offset {
 #define PM1_SLEEP_BUTTON 0x0200u
 #define PM1_RTC          0x0400u
 #define PM1_WAKE         0x8000u
-#define PM1_STATUS_MASK  (PM1_TIMER | PM1_GLOBAL_LOCK | PM1_POWER_BUTTON | PM1_WAKE)
-#define PM1_ENABLE_MASK                                                                            \
-    (PM1_TIMER | PM1_GLOBAL_LOCK | PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC)
+#define PM1_WAKE_EVENTS  (PM1_POWER_BUTTON | PM1_SLEEP_BUTTON | PM1_RTC)
+#define PM1_ENABLE_MASK  (PM1_TIMER | PM1_GLOBAL_LOCK | PM1_WAKE_EVENTS)
+#define PM1_STATUS_MASK  (PM1_ENABLE_MASK | PM1_WAKE)
 
 #define PM1_SCI_ENABLE   0x0001u
 #define PM1_BUS_MASTER   0x0002u
@@ -81,6 +85,7 @@ struct acpi_pm {
     uint8_t gpe_status[GPE_BYTES], gpe_enable[GPE_BYTES];
     uint8_t apm_command, apm_status;
     uint8_t smi_enable, smi_status; /* the low bytes, which hold all that is there */
+    bool asleep;                    /* in S3 */
 
     struct timer carry; /* rebuilt on load: armed while the timer's interrupt is enabled */
 };
@@ -141,14 +146,30 @@ static bool pm_gpe_active(const struct acpi_pm *s)
     return false;
 }
 
+static bool pm_sci_level(struct acpi_pm *s)
+{
+    bool event = (pm_status(s) & s->enable) || pm_gpe_active(s);
+
+    return event && (s->control & PM1_SCI_ENABLE);
+}
+
+static void pm_wake(struct acpi_pm *s)
+{
+    if (!s->asleep)
+        return;
+    s->status |= PM1_WAKE;
+    machine_request_wake(s->dev.machine);
+}
+
 static void pm_update(struct acpi_pm *s)
 {
     uint16_t status = pm_status(s);
-    bool event = (status & s->enable) || pm_gpe_active(s);
-    bool level = event && (s->control & PM1_SCI_ENABLE);
+    bool level = pm_sci_level(s);
 
     if (level != s->sci.level)
         irq_set(&s->sci, level);
+    if ((status & s->enable & PM1_WAKE_EVENTS) || pm_gpe_active(s))
+        pm_wake(s);
     if ((s->enable & PM1_TIMER) && !(status & PM1_TIMER))
         timer_arm(&s->carry, pm_deadline_ns(s->carry_count));
     else
@@ -160,11 +181,41 @@ static void pm_carry(void *opaque)
     pm_update(opaque);
 }
 
+/* Buttons wake the machine whether they are enabled or not (4.8.2.2.1). */
+static void pm_press(struct acpi_pm *s, uint16_t button)
+{
+    s->status |= button;
+    pm_wake(s);
+    pm_update(s);
+}
+
 void acpi_pm_press_power_button(struct device *dev)
 {
-    struct acpi_pm *s = acpi_pm_of(dev);
+    pm_press(acpi_pm_of(dev), PM1_POWER_BUTTON);
+}
 
-    s->status |= PM1_POWER_BUTTON;
+void acpi_pm_press_sleep_button(struct device *dev)
+{
+    pm_press(acpi_pm_of(dev), PM1_SLEEP_BUTTON);
+}
+
+bool acpi_pm_is_asleep(struct device *dev)
+{
+    return acpi_pm_of(dev)->asleep;
+}
+
+void acpi_pm_wake(struct device *dev)
+{
+    pm_wake(acpi_pm_of(dev));
+}
+
+void acpi_pm_alarm_sink(void *opaque, unsigned number, bool level)
+{
+    struct acpi_pm *s = acpi_pm_of(opaque);
+
+    (void)number;
+    if (level)
+        s->status |= PM1_RTC;
     pm_update(s);
 }
 
@@ -211,10 +262,14 @@ static uint64_t pm_read(struct device *dev, uint64_t offset, unsigned size)
 
 static void pm_sleep(struct acpi_pm *s, unsigned type)
 {
-    if (type == ACPI_SLEEP_TYPE_S5)
+    if (type == ACPI_SLEEP_TYPE_S5) {
         machine_request_stop(s->dev.machine, STOP_GUEST_POWEROFF, 0);
-    else
+    } else if (type != ACPI_SLEEP_TYPE_S3) {
         log_guest("acpi-pm: sleep type %u is not there", type);
+    } else if (!s->asleep) {
+        s->asleep = true;
+        machine_request_sleep(s->dev.machine);
+    }
 }
 
 static void pm_write_status(struct acpi_pm *s, uint16_t ones)
@@ -359,18 +414,23 @@ static void pm_reset(struct device *dev)
 {
     struct acpi_pm *s = acpi_pm_of(dev);
 
+    s->apm_command = s->apm_status = 0;
+    s->smi_enable = s->smi_status = 0;
+    s->asleep = false;
+    if (machine_is_waking(dev->machine))
+        return;
     s->status = s->enable = s->control = 0;
     memset(s->gpe_status, 0, sizeof(s->gpe_status));
     memset(s->gpe_enable, 0, sizeof(s->gpe_enable));
-    s->apm_command = s->apm_status = 0;
-    s->smi_enable = s->smi_status = 0;
     pm_clear_timer_status(s);
     timer_cancel(&s->carry);
 }
 
 static void pm_reset_done(struct device *dev)
 {
-    irq_set(&acpi_pm_of(dev)->sci, false);
+    struct acpi_pm *s = acpi_pm_of(dev);
+
+    irq_set(&s->sci, pm_sci_level(s));
 }
 
 /* The line's level came with the state; only the timer is set up again. */
@@ -398,17 +458,24 @@ static const struct device_output pm_outputs[] = {
 };
 
 static const struct state_field pm_state[] = {
-    STATE_LINE(struct acpi_pm, sci),         STATE_U16(struct acpi_pm, status),
-    STATE_U16(struct acpi_pm, enable),       STATE_U16(struct acpi_pm, control),
-    STATE_U64(struct acpi_pm, carry_count),  STATE_BYTES(struct acpi_pm, gpe_status),
-    STATE_BYTES(struct acpi_pm, gpe_enable), STATE_U8(struct acpi_pm, apm_command),
-    STATE_U8(struct acpi_pm, apm_status),    STATE_U8(struct acpi_pm, smi_enable),
-    STATE_U8(struct acpi_pm, smi_status),    STATE_END,
+    STATE_LINE(struct acpi_pm, sci),
+    STATE_U16(struct acpi_pm, status),
+    STATE_U16(struct acpi_pm, enable),
+    STATE_U16(struct acpi_pm, control),
+    STATE_U64(struct acpi_pm, carry_count),
+    STATE_BYTES(struct acpi_pm, gpe_status),
+    STATE_BYTES(struct acpi_pm, gpe_enable),
+    STATE_U8(struct acpi_pm, apm_command),
+    STATE_U8(struct acpi_pm, apm_status),
+    STATE_U8(struct acpi_pm, smi_enable),
+    STATE_U8(struct acpi_pm, smi_status),
+    STATE_BOOL(struct acpi_pm, asleep),
+    STATE_END,
 };
 
 const struct device_class acpi_pm_class = {
     .name = "acpi-pm",
-    .summary = "ACPI power management: timer, power button, power off",
+    .summary = "ACPI power management: timer, buttons, alarm, sleep, power off",
     .bus = BUS_PLATFORM,
     .instance_size = sizeof(struct acpi_pm),
     .properties = pm_properties,

@@ -26,15 +26,28 @@
 #define ACPI_ENABLE_VALUE     0x02 /* written to the SMI command port */
 #define ACPI_DISABLE_VALUE    0x03
 #define ACPI_RESET_VALUE      0x0e
-#define ACPI_SLEEP_TYPE_S5    0 /* SLP_TYP of power off; others are ignored */
+#define ACPI_SLEEP_TYPE_S5    0 /* SLP_TYP of power off */
+#define ACPI_SLEEP_TYPE_S3    1 /* of suspend to RAM; others are ignored */
 #define ACPI_SCI_IRQ          9 /* level, active high */
 #define ACPI_PM_TIMER_HZ      3579545u
 #define ACPI_GPE_COUNT        (ACPI_GPE0_SIZE / 2 * 8)
 
 extern const struct device_class acpi_pm_class;
 
-/* As if somebody pressed the power button for a moment. Machine lock held. */
+/*
+ * As if somebody pressed the power or the sleep button for a moment, which also wakes a machine
+ * that sleeps. Machine lock held.
+ */
 void acpi_pm_press_power_button(struct device *dev);
+void acpi_pm_press_sleep_button(struct device *dev);
+
+/* Suspended to RAM, till the reset that wakes it or any other. Machine lock held. */
+bool acpi_pm_is_asleep(struct device *dev);
+/* Wake it for a reason that has no bit in PM1; no effect unless it sleeps. Machine lock held. */
+void acpi_pm_wake(struct device *dev);
+
+/* The RTC's alarm: its rising edge is what counts. */
+void acpi_pm_alarm_sink(void *opaque, unsigned number, bool level);
 
 /*
  * The machine has System Management Mode: raise is called when a write to the command port is an

@@ -347,13 +347,21 @@ static void host_detach(struct device *dev)
         log_error("pci-host: %s", err.text);
 }
 
+/*
+ * Shadow RAM stays as it is when the machine wakes: by what SeaBIOS left there it knows that it ran
+ * before.
+ */
 static void host_reset(struct device *dev)
 {
     struct pci_host *s = pci_host_of(dev);
+    uint8_t *pam = s->function.config + HOST_PAM, kept[PCI_HOST_PAM_BYTES];
 
     s->config_address = 0;
     s->reset_control = 0;
+    memcpy(kept, pam, sizeof(kept));
     pci_bus_reset(&s->bus);
+    if (machine_is_waking(dev->machine))
+        memcpy(pam, kept, sizeof(kept));
 }
 
 static void host_reset_done(struct device *dev)

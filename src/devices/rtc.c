@@ -28,46 +28,50 @@
 
 #include "base/log.h"
 #include "trapeze/device.h"
+#include "trapeze/machine.h"
 
-#define REG_SECONDS       0x00u
-#define REG_SECONDS_ALARM 0x01u
-#define REG_MINUTES       0x02u
-#define REG_MINUTES_ALARM 0x03u
-#define REG_HOURS         0x04u
-#define REG_HOURS_ALARM   0x05u
-#define REG_WEEKDAY       0x06u
-#define REG_DAY           0x07u
-#define REG_MONTH         0x08u
-#define REG_YEAR          0x09u
-#define REG_A             0x0au
-#define REG_B             0x0bu
-#define REG_C             0x0cu
-#define REG_D             0x0du
-#define REG_CENTURY       0x32u
+#define REG_SECONDS          0x00u
+#define REG_SECONDS_ALARM    0x01u
+#define REG_MINUTES          0x02u
+#define REG_MINUTES_ALARM    0x03u
+#define REG_HOURS            0x04u
+#define REG_HOURS_ALARM      0x05u
+#define REG_WEEKDAY          0x06u
+#define REG_DAY              0x07u
+#define REG_MONTH            0x08u
+#define REG_YEAR             0x09u
+#define REG_A                0x0au
+#define REG_B                0x0bu
+#define REG_C                0x0cu
+#define REG_D                0x0du
+#define REG_CENTURY          0x32u
 
-#define A_UIP             0x80u
-#define A_DIVIDER_RESET   0x60u /* bits 6:5 set: the chain is held in reset */
-#define A_RATE            0x0fu
-#define A_DEFAULT         0x26u
-#define B_SET             0x80u
-#define B_PERIODIC        0x40u
-#define B_ALARM           0x20u
-#define B_UPDATE          0x10u
-#define B_SQUARE_WAVE     0x08u
-#define B_BINARY          0x04u
-#define B_24_HOURS        0x02u
-#define C_REQUEST         0x80u
-#define C_FLAGS           0x70u /* same places as the enable bits of B */
-#define D_VALID           0x80u
+#define A_UIP                0x80u
+#define A_DIVIDER_RESET      0x60u /* bits 6:5 set: the chain is held in reset */
+#define A_RATE               0x0fu
+#define A_DEFAULT            0x26u
+#define B_SET                0x80u
+#define B_PERIODIC           0x40u
+#define B_ALARM              0x20u
+#define B_UPDATE             0x10u
+#define B_SQUARE_WAVE        0x08u
+#define B_BINARY             0x04u
+#define B_24_HOURS           0x02u
+#define C_REQUEST            0x80u
+#define C_FLAGS              0x70u /* same places as the enable bits of B */
+#define D_VALID              0x80u
 
-#define NMI_MASK          0x80u
-#define HOUR_PM           0x80u
-#define DONT_CARE         0xc0u
+#define CMOS_SHUTDOWN_STATUS 0x0fu
+#define SHUTDOWN_WAKES       0xfeu /* as SeaBIOS and OVMF read it */
 
-#define CRYSTAL_HZ        32768u
-#define UIP_NS            244000u
-#define DAY_SECONDS       86400
-#define SECOND_OFFSET_MAX (INT64_C(1) << 40)
+#define NMI_MASK             0x80u
+#define HOUR_PM              0x80u
+#define DONT_CARE            0xc0u
+
+#define CRYSTAL_HZ           32768u
+#define UIP_NS               244000u
+#define DAY_SECONDS          86400
+#define SECOND_OFFSET_MAX    (INT64_C(1) << 40)
 
 struct rtc {
     struct device dev;
@@ -81,6 +85,7 @@ struct rtc {
     uint64_t seen_ns;       /* divider chain when register C was last brought up to date */
     uint8_t weekday_offset; /* added to the true day of the week, 0-6 */
     struct irq_line irq;
+    struct irq_line alarm; /* up while the alarm is one of the reasons for irq */
     struct timer timer;
 };
 
@@ -336,6 +341,11 @@ static uint64_t rtc_next_event_ns(const struct rtc *s)
     return event_ns;
 }
 
+static bool rtc_alarm_level(const struct rtc *s)
+{
+    return s->cmos[REG_B] & s->cmos[REG_C] & B_ALARM;
+}
+
 static void rtc_update_irq(struct rtc *s)
 {
     bool request = s->cmos[REG_B] & s->cmos[REG_C] & C_FLAGS;
@@ -345,6 +355,8 @@ static void rtc_update_irq(struct rtc *s)
         s->cmos[REG_C] |= C_REQUEST;
     if (request != s->irq.level)
         irq_set(&s->irq, request);
+    if (rtc_alarm_level(s) != s->alarm.level)
+        irq_set(&s->alarm, !s->alarm.level);
     timer_arm(&s->timer, event_ns == CLOCK_NEVER ? CLOCK_NEVER : event_ns - s->phase_ns);
 }
 
@@ -533,22 +545,33 @@ static void rtc_detach(struct device *dev)
     timer_done(&rtc_of(dev)->timer);
 }
 
-/* The RESET pin: interrupts off; memory and calendar are kept. */
+/*
+ * The RESET pin: interrupts off; memory and calendar are kept. It is not pulled when the machine
+ * wakes (Intel ICH9, 13.6.2: the wells of registers B and C), which firmware learns from the
+ * shutdown status.
+ */
 static void rtc_reset(struct device *dev)
 {
     struct rtc *s = rtc_of(dev);
 
+    s->index = 0;
+    s->extended_index = 0;
+    if (machine_is_waking(dev->machine)) {
+        s->cmos[CMOS_SHUTDOWN_STATUS] = SHUTDOWN_WAKES;
+        return;
+    }
     s->seen_ns = rtc_divider_ns(s); /* flags of what came before are gone */
     s->cmos[REG_B] &= (uint8_t) ~(B_PERIODIC | B_ALARM | B_UPDATE | B_SQUARE_WAVE);
     s->cmos[REG_C] = 0;
-    s->index = 0;
-    s->extended_index = 0;
     timer_cancel(&s->timer);
 }
 
 static void rtc_reset_done(struct device *dev)
 {
-    irq_set(&rtc_of(dev)->irq, false);
+    struct rtc *s = rtc_of(dev);
+
+    irq_set(&s->irq, s->cmos[REG_C] & C_REQUEST);
+    irq_set(&s->alarm, rtc_alarm_level(s));
 }
 
 static int rtc_after_load(void *object, struct error *err)
@@ -573,12 +596,14 @@ static const struct state_field rtc_state[] = {
     STATE_U64(struct rtc, seen_ns),
     STATE_U8_MAX(struct rtc, weekday_offset, 6),
     STATE_LINE(struct rtc, irq),
+    STATE_LINE(struct rtc, alarm),
     STATE_TIMER(struct rtc, timer),
     STATE_END,
 };
 
 static const struct device_output rtc_outputs[] = {
     DEVICE_OUTPUT(struct rtc, irq),
+    DEVICE_OUTPUT(struct rtc, alarm),
     DEVICE_OUTPUT_END,
 };
 

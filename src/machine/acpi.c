@@ -26,6 +26,8 @@ enum {
     RSDP_BYTES = 36,
     RSDP_V1_BYTES = 20, /* covered by the first checksum */
     FACS_BYTES = 64,
+    FACS_VECTOR = 12,
+    FACS_X_VECTOR = 24,
     FADT_BYTES = 276,
 
     EISA_ID_LENGTH = 7, /* longer ones are strings */
@@ -38,8 +40,8 @@ enum {
     /* FADT, IA-PC boot architecture: COM ports and the like; i8042 */
     BOOT_ARCH = 1 << 0 | 1 << 1,
     BOOT_ARCH_NO_VGA = 1 << 2,
-    /* WBINVD works; C1 on all; no sleep button; no RTC wake in PM1; 32-bit timer; reset register */
-    FADT_FLAGS = 1 << 0 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 10,
+    /* WBINVD works; C1 on all; 32-bit timer; reset register. Buttons and RTC wake are in PM1. */
+    FADT_FLAGS = 1 << 0 | 1 << 2 | 1 << 8 | 1 << 10,
     C2_UNSUPPORTED_US = 101,
     C3_UNSUPPORTED_US = 1001,
     CMOS_CENTURY = 0x32,
@@ -448,15 +450,15 @@ static void aml_ecam(struct aml *aml, uint64_t ecam)
     aml_fixed_device(aml, &fixed);
 }
 
-/* _S5 (7.4.2): what goes into SLP_TYP to switch off. */
-static void aml_soft_off(struct aml *aml)
+/* _S3, _S5 (7.4.2): what goes into SLP_TYP to sleep or switch off. */
+static void aml_sleep_state(struct aml *aml, const char *name, unsigned sleep_type)
 {
     size_t package;
 
-    aml_name(aml, "_S5_");
+    aml_name(aml, name);
     package = aml_begin_package(aml, 4);
-    aml_integer(aml, ACPI_SLEEP_TYPE_S5);
-    aml_integer(aml, ACPI_SLEEP_TYPE_S5);
+    aml_integer(aml, sleep_type);
+    aml_integer(aml, sleep_type);
     aml_integer(aml, 0);
     aml_integer(aml, 0);
     aml_end(aml, package);
@@ -475,7 +477,8 @@ static uint8_t *write_dsdt(struct acpi_writer *w, const struct pc_layout *layout
         .size_bytes = HEADER_BYTES,
         .capacity_bytes = (size_t)(w->data + w->capacity - table),
     };
-    aml_soft_off(&aml);
+    aml_sleep_state(&aml, "_S3_", ACPI_SLEEP_TYPE_S3);
+    aml_sleep_state(&aml, "_S5_", ACPI_SLEEP_TYPE_S5);
     scope = aml_begin_scope(&aml, "\\_SB_");
     aml_cpus(&aml, layout->vcpu_count);
     aml_pci_host(&aml, layout);
@@ -683,4 +686,22 @@ int acpi_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffe
     write_rsdp(&w, rsdp, rsdt, xsdt);
     *out_size_bytes = w.used;
     return 0;
+}
+
+/* The FACS is behind the RSDP. */
+enum acpi_wake acpi_waking_vector(struct memory *memory, uint64_t base_gpa, uint32_t *out_gpa)
+{
+    uint8_t facs[FACS_BYTES];
+    uint64_t flat;
+
+    if (memory_read(memory, base_gpa + align_up(RSDP_BYTES, TABLE_ALIGNMENT), facs, sizeof(facs)) ||
+        memcmp(facs, "FACS", 4) != 0)
+        return ACPI_WAKE_NOWHERE;
+    *out_gpa = get_le32(facs + FACS_VECTOR);
+    flat = get_le64(facs + FACS_X_VECTOR);
+    if (flat && flat <= UINT32_MAX) {
+        *out_gpa = (uint32_t)flat;
+        return ACPI_WAKE_PROTECTED;
+    }
+    return *out_gpa && *out_gpa < PC_BIOS_END ? ACPI_WAKE_REAL : ACPI_WAKE_NOWHERE;
 }

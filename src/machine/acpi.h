@@ -9,6 +9,7 @@
 
 #include "machine/pc_layout.h"
 #include "trapeze/error.h"
+#include "trapeze/memory.h"
 
 /* Room for all tables with any number of vCPUs. */
 #define ACPI_TABLES_MAX_BYTES 0x8000u
@@ -37,5 +38,13 @@ struct acpi_fixups {
 int acpi_build(const struct pc_layout *layout, uint64_t base_gpa, uint8_t *buffer,
                size_t capacity_bytes, size_t *out_size_bytes, struct acpi_fixups *fixups,
                struct error *err);
+
+/*
+ * Where the system wants to go on after suspend to RAM, as it says in the tables at base_gpa
+ * (5.2.10, 16.3.1): ACPI_WAKE_REAL is at segment:offset, ACPI_WAKE_PROTECTED with flat segments of
+ * 32 bits. ACPI_WAKE_NOWHERE: it did not say, or nothing that makes sense. Machine lock held.
+ */
+enum acpi_wake { ACPI_WAKE_NOWHERE, ACPI_WAKE_REAL, ACPI_WAKE_PROTECTED };
+enum acpi_wake acpi_waking_vector(struct memory *memory, uint64_t base_gpa, uint32_t *out_gpa);
 
 #endif

@@ -445,9 +445,37 @@ static struct device *boot_apic(struct machine *machine)
     return dev;
 }
 
-void firmware_start_image(struct boot_image *image, struct machine *machine)
+/* Real mode at CS:IP, with the other registers as a reset leaves them (ACPI 6.4, 16.3.1). */
+static void set_real_mode(struct x86_state *state, uint32_t gpa)
 {
-    struct device *apic = boot_apic(machine);
+    state->seg[X86_CS].selector = (uint16_t)(gpa >> 4);
+    state->seg[X86_CS].base = gpa & ~15u;
+    state->rip = gpa & 15;
+}
+
+/* Where the system goes on after suspend to RAM. False: it did not say. */
+static bool go_on(const struct boot_image *image, struct machine *machine)
+{
+    struct x86_state *state = &machine_vcpu(machine, 0)->state;
+    struct boot_entry entry = {.mode = BOOT_MODE_PROTECTED, .gdt_gpa = image->entry.gdt_gpa};
+    uint32_t gpa;
+
+    switch (acpi_waking_vector(machine_memory(machine), PC_ACPI_GPA, &gpa)) {
+    case ACPI_WAKE_REAL:
+        set_real_mode(state, gpa);
+        return true;
+    case ACPI_WAKE_PROTECTED:
+        entry.rip = gpa;
+        set_registers(state, &entry);
+        return true;
+    default:
+        log_guest("the FACS has no waking vector; the kernel starts from its beginning");
+        return false;
+    }
+}
+
+static void start_anew(struct boot_image *image, struct machine *machine)
+{
     struct error err = {0};
 
     if (place_image(image, machine_memory(machine), &err) ||
@@ -455,12 +483,20 @@ void firmware_start_image(struct boot_image *image, struct machine *machine)
         log_error("the kernel could not be put in place again: %s", err.text);
         machine_request_stop(machine, STOP_ERROR, 1);
     }
+    set_registers(&machine_vcpu(machine, 0)->state, &image->entry);
+}
+
+void firmware_start_image(struct boot_image *image, struct machine *machine)
+{
+    struct device *apic = boot_apic(machine);
+
+    if (!machine_is_waking(machine) || !go_on(image, machine))
+        start_anew(image, machine);
     for (unsigned i = 0; i < machine_vcpu_count(machine); i++) {
         struct vcpu *vcpu = machine_vcpu(machine, i);
 
         set_memory_types(&vcpu->state.msr, vcpu->model->physical_bits);
     }
-    set_registers(&machine_vcpu(machine, 0)->state, &image->entry);
     if (apic)
         apic_set_virtual_wire(apic);
     if (image->entry.bios_timer)

@@ -29,7 +29,10 @@ void firmware_unmap_rom(struct firmware_rom *rom, struct memory *memory);
 int firmware_build_image(struct boot_image *image, const struct pc_config *config,
                          struct error *err);
 
-/* In machine_boot_fn: put the image in place and set up the processors, or stop the machine. */
+/*
+ * In machine_boot_fn: put the image in place and set up the processors, or stop the machine. When
+ * the machine wakes, the first processor goes where the system said (see acpi_waking_vector).
+ */
 void firmware_start_image(struct boot_image *image, struct machine *machine);
 
 #endif

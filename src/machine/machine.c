@@ -1,5 +1,5 @@
 /*
- * machine.c - lifecycle: build, reset, run, pause, stop
+ * machine.c - lifecycle: build, run, pause, end
  *
  * Theory of operation. The main loop's thread owns the machine's state; other threads ask
  * (machine_request_reset, machine_request_stop, a debug exit) by setting a flag and a
@@ -371,7 +371,7 @@ void machine_wait_parked(struct machine *machine)
         machine_lock(machine);
 }
 
-static void load_registers(struct vcpu_thread *thread)
+void machine_load_registers(struct vcpu_thread *thread)
 {
     struct machine *machine = thread->vcpu.machine;
 
@@ -410,7 +410,7 @@ static bool wait_while_held(struct vcpu_thread *thread)
     host_mutex_unlock(&machine->park_mutex);
     if (atomic_load(&machine->ending))
         return false;
-    load_registers(thread);
+    machine_load_registers(thread);
     return true;
 }
 
@@ -558,12 +558,19 @@ static void vcpu_main(void *opaque)
 
 /* ---- changes of state, on the main loop's thread ---- */
 
+void machine_tell_observers(struct machine *machine)
+{
+    enum machine_state state = machine_get_state(machine);
+
+    for (unsigned i = 0; i < machine->observer_count; i++)
+        machine->observers[i].fn(machine->observers[i].opaque, machine, state);
+}
+
 static void set_machine_state(struct machine *machine, enum machine_state state)
 {
     atomic_store(&machine->state, (int)state);
     trace(MACHINE_STATE, state, clock_now_ns(machine->clocks, CLOCK_ID_VIRTUAL));
-    for (unsigned i = 0; i < machine->observer_count; i++)
-        machine->observers[i].fn(machine->observers[i].opaque, machine, state);
+    machine_tell_observers(machine);
 }
 
 static void quiesce_devices(struct machine *machine)
@@ -583,6 +590,7 @@ static void resume_devices(struct machine *machine)
 /* All vCPUs are parked by a hold. */
 static void enter_pause(struct machine *machine)
 {
+    machine_serve_power(machine); /* what is saved now has it behind it */
     clocks_pause(machine->clocks);
     quiesce_devices(machine);
     for (unsigned i = 0; i < machine->vcpu_count; i++)
@@ -651,72 +659,6 @@ void machine_hold_vcpu(struct machine *machine, unsigned index, bool held)
     host_mutex_unlock(&machine->park_mutex);
 }
 
-static void reset_vcpu(struct vcpu_thread *thread)
-{
-    struct vcpu *vcpu = &thread->vcpu;
-    uint64_t instructions = vcpu->state.instructions;
-
-    x86_state_reset(&vcpu->state, false);
-    vcpu->state.instructions = instructions;
-    if (vcpu->index > 0)
-        vcpu->state.activity = X86_WAIT_FOR_SIPI;
-    vcpu_take(vcpu, ~(uint32_t)VCPU_EVENT_KICK);
-}
-
-/* All vCPUs are parked or not started yet. */
-static void reset_all(struct machine *machine)
-{
-    trace(MACHINE_RESET, clock_now_ns(machine->clocks, CLOCK_ID_VIRTUAL));
-    machine_set_a20(machine, true);
-    for (struct device *dev = machine->devices; dev; dev = dev->next)
-        if (dev->attached && dev->class->reset)
-            dev->class->reset(dev);
-    for (struct device *dev = machine->devices; dev; dev = dev->next)
-        if (dev->attached && dev->class->reset_done)
-            dev->class->reset_done(dev);
-    for (unsigned i = 0; i < machine->vcpu_count; i++)
-        reset_vcpu(&machine->threads[i]);
-    machine_smm_follow(machine);
-    if (machine->boot)
-        machine->boot(machine->boot_opaque, machine);
-    for (unsigned i = 0; i < machine->vcpu_count; i++)
-        load_registers(&machine->threads[i]);
-}
-
-void machine_reset(struct machine *machine)
-{
-    bool locked = machine_lock_if(machine);
-
-    machine_hold(machine, HOLD_RESET);
-    machine_wait_parked(machine);
-    atomic_store(&machine->reset_requested, false);
-    reset_all(machine);
-    machine_release(machine, HOLD_RESET);
-    machine_unlock_if(machine, locked);
-}
-
-void machine_request_reset(struct machine *machine)
-{
-    if (machine->config.no_reboot) {
-        machine_request_stop(machine, STOP_GUEST_RESET, 0);
-        return;
-    }
-    machine_hold(machine, HOLD_RESET);
-    atomic_store(&machine->reset_requested, true);
-    loop_wake(machine->config.loop);
-}
-
-void machine_request_stop(struct machine *machine, enum stop_reason reason, int status)
-{
-    if (atomic_exchange(&machine->stop_claimed, true))
-        return;
-    machine->stop_reason = reason;
-    machine->stop_status = status;
-    machine_hold(machine, HOLD_STOP);
-    atomic_store(&machine->stop_requested, true);
-    loop_wake(machine->config.loop);
-}
-
 static void stop(struct machine *machine)
 {
     bool running = machine_get_state(machine) == MACHINE_RUNNING;
@@ -772,14 +714,6 @@ static bool wants_stop(const struct machine *machine)
     return atomic_load(&machine->stop_requested) && machine_get_state(machine) != MACHINE_STOPPED;
 }
 
-static bool wants_reset(const struct machine *machine)
-{
-    enum machine_state state = machine_get_state(machine);
-
-    return atomic_load(&machine->reset_requested) &&
-           (state == MACHINE_RUNNING || state == MACHINE_PAUSED);
-}
-
 static bool wants_debug(const struct machine *machine)
 {
     return atomic_load(&machine->debug_requested) && machine_get_state(machine) == MACHINE_RUNNING;
@@ -801,8 +735,7 @@ static void serve_requests(struct machine *machine)
         atomic_store(&machine->pause_requested, false);
         machine_pause(machine);
     }
-    if (wants_reset(machine))
-        machine_reset(machine);
+    machine_serve_power(machine);
     if (wants_debug(machine))
         report_debug_stop(machine);
     machine_serve_smm(machine);
@@ -814,7 +747,8 @@ static uint64_t hook_wait_ns(void *opaque)
 {
     struct machine *machine = opaque;
 
-    if (wants_stop(machine) || wants_pause(machine) || wants_reset(machine) || wants_debug(machine))
+    if (wants_stop(machine) || wants_pause(machine) || machine_wants_power(machine) ||
+        wants_debug(machine))
         return 0;
     return clocks_wait_ns(machine->clocks);
 }
@@ -890,7 +824,7 @@ int machine_start(struct machine *machine, struct error *err)
 
     assert(machine_get_state(machine) == MACHINE_BUILT);
     atomic_fetch_or(&machine->holds, HOLD_START);
-    reset_all(machine);
+    machine_reset_all(machine);
     for (unsigned i = 0; i < machine->vcpu_count; i++)
         machine->threads[i].loaded = false; /* the thread itself does it */
     if (ops_of(machine)->runs_on_vcpu_thread)
@@ -966,7 +900,7 @@ static int build_vcpus(struct machine *machine, struct error *err)
         thread->vcpu.apic_id = i;
         thread->vcpu.model = &machine->cpu_model;
         thread->vcpu.thread = thread;
-        reset_vcpu(thread);
+        machine_reset_vcpu(thread);
     }
     machine->vcpu_count = count;
     return 0;

@@ -1,5 +1,5 @@
 /*
- * machine_internal.h - what machine.c, bus.c, device.c and memory_map.c share
+ * machine_internal.h - what machine.c, power.c, smm.c, bus.c, device.c and memory_map.c share
  *
  * The board and the devices do not include this.
  */
@@ -40,7 +40,7 @@ struct bus {
 enum hold {
     HOLD_START = 1 << 0, /* machine_start has not finished */
     HOLD_PAUSE = 1 << 1,
-    HOLD_RESET = 1 << 2,
+    HOLD_RESET = 1 << 2, /* also falls asleep or wakes */
     HOLD_DEBUG = 1 << 3,
     HOLD_STOP = 1 << 4,
     HOLD_SMM = 1 << 5, /* processors enter or leave System Management Mode */
@@ -109,7 +109,8 @@ struct machine {
     _Atomic uint32_t holds; /* enum hold */
     struct host_mutex park_mutex;
     struct host_cond park_changed; /* a vCPU parked, or holds changed */
-    _Atomic bool reset_requested;
+    _Atomic bool reset_requested, sleep_requested, wake_requested;
+    bool is_waking;
     _Atomic bool debug_requested, pause_requested;
     char pause_reason[512]; /* empty: none */
     _Atomic bool ending;    /* threads are to end */
@@ -130,6 +131,19 @@ void machine_hold(struct machine *machine, uint32_t why);
 void machine_release(struct machine *machine, uint32_t why);
 /* Some hold is set. Releases the machine lock meanwhile, if the caller has it. */
 void machine_wait_parked(struct machine *machine);
+
+/* The engine gets the registers in vcpu->state. The thread is parked, or it is the caller. */
+void machine_load_registers(struct vcpu_thread *thread);
+void machine_tell_observers(struct machine *machine);
+
+/* power.c; on the main loop's thread, machine lock held. */
+/* Is there a request that can be served now? Any thread. */
+bool machine_wants_power(const struct machine *machine);
+/* Reset the machine, let it fall asleep and wake it, as was requested. */
+void machine_serve_power(struct machine *machine);
+/* All vCPUs are parked or not started yet. */
+void machine_reset_all(struct machine *machine);
+void machine_reset_vcpu(struct vcpu_thread *thread);
 
 /* smm.c; on the main loop's thread, machine lock held. */
 /* Do what was requested, when the machine runs. */

@@ -38,6 +38,7 @@
 #include "machine/table_loader.h"
 #include "trapeze/block.h"
 #include "trapeze/device.h"
+#include "trapeze/input.h"
 #include "trapeze/irq.h"
 #include "trapeze/pci.h"
 #include "x86/features.h"
@@ -323,11 +324,24 @@ static void wire_ports(struct pc_board *pc)
     wire_fw_cfg(pc);
 }
 
+static bool wake_by_key(void *opaque)
+{
+    struct pc_board *pc = opaque;
+    bool slept = acpi_pm_is_asleep(pc->acpi_pm);
+
+    acpi_pm_wake(pc->acpi_pm);
+    return slept;
+}
+
 static void wire_power_management(struct pc_board *pc)
 {
     pc->acpi_pm = plug(pc, "acpi-pm", NULL);
     power(pc, pc->acpi_pm);
     wire_isa(pc, pc->acpi_pm, "sci", ACPI_SCI_IRQ);
+    if (pc->status)
+        return;
+    wire(pc, device_output(pc->rtc, "alarm", 0), acpi_pm_alarm_sink, pc->acpi_pm, 0);
+    input_set_wake(machine_input(pc->dev.machine), wake_by_key, pc);
 }
 
 /* PCI lines go to the I/O APIC, and where the ISA bridge's registers say to the 8259 pair. */
@@ -446,6 +460,9 @@ static int add_smbios(struct pc_board *pc)
 static int insert_firmware(struct pc_board *pc)
 {
     static const uint8_t console_port[2] = {COM1_PORT & 0xff, COM1_PORT >> 8};
+    /* A byte a state: bit 7 if it can be entered, and what goes into SLP_TYP. */
+    static const uint8_t sleep_states[6] = {
+        [0] = 0x80, [3] = 0x80 | ACPI_SLEEP_TYPE_S3, [5] = 0x80 | ACPI_SLEEP_TYPE_S5};
     int status = firmware_map_rom(&pc->rom, device_memory(&pc->dev), pc->config->firmware, pc->err);
 
     pc->tables = (struct table_loader){.layout = &pc->layout, .pci_host = pc->pci_host};
@@ -456,6 +473,9 @@ static int insert_firmware(struct pc_board *pc)
     if (status == 0) /* SeaBIOS: text goes there, and to the screen if there is one */
         status = fw_cfg_add_file(pc->fw_cfg, "etc/sercon-port", console_port, sizeof(console_port),
                                  NULL, NULL, NULL, pc->err);
+    if (status == 0)
+        status = fw_cfg_add_file(pc->fw_cfg, "etc/system-states", sleep_states,
+                                 sizeof(sleep_states), NULL, NULL, NULL, pc->err);
     pci_host_set_shadow(pc->pci_host, update_shadow, pc);
     if (status == 0 && (pc->config->variables || pc->config->variables_file))
         status = insert_variables(pc);
@@ -498,6 +518,7 @@ static void pc_detach(struct device *dev)
     struct memory *memory = device_memory(dev);
 
     machine_set_boot(dev->machine, NULL, NULL);
+    input_set_wake(machine_input(dev->machine), NULL, NULL);
     pc_smm_done(&pc->smm);
     shadow_unmap(&pc->shadow, memory);
     firmware_unmap_rom(&pc->rom, memory);
@@ -670,10 +691,41 @@ int pc_set_boot_order(struct machine *machine, struct error *err)
     return fw_cfg_add_file(pc->fw_cfg, "bootorder", order, used + 1, NULL, NULL, NULL, err);
 }
 
-void pc_press_power_button(struct machine *machine)
+/* NULL if there is no power management. */
+static struct device *power_management_of(struct machine *machine)
 {
     struct pc_board *pc = board_of(machine);
 
-    if (pc && pc->acpi_pm)
-        acpi_pm_press_power_button(pc->acpi_pm);
+    return pc ? pc->acpi_pm : NULL;
+}
+
+void pc_press_power_button(struct machine *machine)
+{
+    struct device *pm = power_management_of(machine);
+
+    if (pm)
+        acpi_pm_press_power_button(pm);
+}
+
+void pc_press_sleep_button(struct machine *machine)
+{
+    struct device *pm = power_management_of(machine);
+
+    if (pm)
+        acpi_pm_press_sleep_button(pm);
+}
+
+bool pc_is_asleep(struct machine *machine)
+{
+    struct device *pm = power_management_of(machine);
+
+    return pm && acpi_pm_is_asleep(pm);
+}
+
+void pc_wake(struct machine *machine)
+{
+    struct device *pm = power_management_of(machine);
+
+    if (pm)
+        acpi_pm_wake(pm);
 }

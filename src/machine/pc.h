@@ -80,7 +80,15 @@ void pc_wire_added(struct machine *machine, struct device *dev);
  */
 int pc_set_boot_order(struct machine *machine, struct error *err);
 
-/* As if somebody pressed the power button for a moment; the guest decides. Machine lock held. */
+/*
+ * As if somebody pressed the power or the sleep button for a moment; the guest decides. A guest
+ * that sleeps wakes. Machine lock held.
+ */
 void pc_press_power_button(struct machine *machine);
+void pc_press_sleep_button(struct machine *machine);
+
+/* Is the guest suspended to RAM? pc_wake wakes it. Machine lock held. */
+bool pc_is_asleep(struct machine *machine);
+void pc_wake(struct machine *machine);
 
 #endif

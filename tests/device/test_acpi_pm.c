@@ -13,6 +13,7 @@
 
 #define TIMER_EVENT  0x0001
 #define POWER_BUTTON 0x0100
+#define WAKE         0x8000
 #define SCI_ENABLE   0x0001
 #define SLEEP_ENABLE 0x2000
 
@@ -162,6 +163,38 @@ static void s5_powers_off(void **state)
     assert_int_equal(machine_stop_status(f.t->machine), 0);
 }
 
+static void s3_is_saved_and_ends_with_a_reset(void **state)
+{
+    (void)state;
+    test_outw(f.t, CONTROL, SCI_ENABLE | ACPI_SLEEP_TYPE_S3 << 10);
+    assert_false(acpi_pm_is_asleep(f.pm));
+    test_outw(f.t, CONTROL, SCI_ENABLE | ACPI_SLEEP_TYPE_S3 << 10 | SLEEP_ENABLE);
+    assert_true(acpi_pm_is_asleep(f.pm));
+    device_test_round_trip(f.t, f.pm);
+    assert_true(acpi_pm_is_asleep(f.pm));
+    device_test_reset(f.t);
+    assert_false(acpi_pm_is_asleep(f.pm));
+}
+
+static void the_timer_wakes_nobody(void **state)
+{
+    (void)state;
+    test_outw(f.t, ENABLE, TIMER_EVENT);
+    test_outw(f.t, CONTROL, ACPI_SLEEP_TYPE_S3 << 10 | SLEEP_ENABLE);
+    device_test_advance_ns(f.t, 3 * NANOSECONDS_PER_SECOND);
+    assert_int_equal(test_inw(f.t, STATUS), TIMER_EVENT);
+    device_test_loop(f.t);
+    assert_true(acpi_pm_is_asleep(f.pm));
+    machine_lock(f.t->machine);
+    acpi_pm_raise_gpe(f.pm, 3);
+    machine_unlock(f.t->machine);
+    test_outb(f.t, ACPI_GPE0_PORT + ACPI_GPE0_SIZE / 2, 1 << 3); /* as if it had been enabled */
+    device_test_loop(f.t);
+    assert_false(acpi_pm_is_asleep(f.pm));
+    assert_int_equal(test_inw(f.t, STATUS), TIMER_EVENT | WAKE);
+    assert_int_equal(test_inb(f.t, ACPI_GPE0_PORT), 1 << 3);
+}
+
 static void other_sleep_states_do_nothing(void **state)
 {
     (void)state;
@@ -266,6 +299,8 @@ int main(void)
         TEST(power_button_raises_the_sci_only_in_acpi_mode),
         TEST(a_masked_power_button_is_quiet),
         TEST(s5_powers_off),
+        TEST(s3_is_saved_and_ends_with_a_reset),
+        TEST_24(the_timer_wakes_nobody),
         TEST(other_sleep_states_do_nothing),
         TEST(gpe_block_latches_and_clears),
         TEST(smi_by_the_command_port),

@@ -3,125 +3,26 @@
  *
  * The null engine stands in for the processor.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "pc_rig.h"
 
-#include <cmocka.h>
 #include <errno.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "devices/acpi_pm.h"
 #include "devices/floppy/floppy.h"
 #include "devices/hpet.h"
-#include "host/loop.h"
-#include "machine/pc.h"
 #include "machine/pc_layout.h"
 #include "trapeze/device.h"
-#include "trapeze/machine.h"
 #include "x86/bits.h"
-
-#define MIB 0x100000ull
-
-struct fixture {
-    struct loop *loop;
-    struct machine *machine;
-    struct pc_config config;
-    struct error err;
-    char path[32]; /* of the kernel or ROM */
-};
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    f->loop = loop_new(&f->err);
-    *state = f;
-    return f->loop ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    machine_free(f->machine);
-    loop_free(f->loop);
-    if (f->path[0])
-        unlink(f->path);
-    free(f);
-    return 0;
-}
-
-static int build(struct fixture *f, uint64_t ram_bytes, unsigned vcpu_count)
-{
-    struct machine_config config = {
-        .engine = engine_find("null"),
-        .ram_bytes = ram_bytes,
-        .vcpu_count = vcpu_count,
-        .counted = vcpu_count == 1,
-        .loop = f->loop,
-    };
-
-    f->machine = machine_new(&config, &f->err);
-    assert_non_null(f->machine);
-    return pc_build(f->machine, &f->config, &f->err);
-}
-
-static void start(struct fixture *f, uint64_t ram_bytes, unsigned vcpu_count)
-{
-    if (build(f, ram_bytes, vcpu_count) || machine_start(f->machine, &f->err))
-        fail_msg("%s", f->err.text);
-}
-
-static void write_file(struct fixture *f, const uint8_t *data, size_t size_bytes)
-{
-    int fd;
-
-    strcpy(f->path, "/tmp/trapeze-test-XXXXXX");
-    fd = mkstemp(f->path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, data, size_bytes), size_bytes);
-    close(fd);
-}
-
-/* A multiboot kernel of 4 KiB at 2 MiB. */
-static void make_kernel(struct fixture *f)
-{
-    static uint8_t kernel[4096];
-
-    memset(kernel, 0x90, sizeof(kernel));
-    put_le32(kernel, 0x1badb002);
-    put_le32(kernel + 4, 1 << 16);
-    put_le32(kernel + 8, (uint32_t) - (0x1badb002 + (1 << 16)));
-    put_le32(kernel + 12, 0x200000);
-    put_le32(kernel + 16, 0x200000);
-    put_le32(kernel + 20, 0x201000);
-    put_le32(kernel + 24, 0x203000);
-    put_le32(kernel + 28, 0x200020);
-    write_file(f, kernel, sizeof(kernel));
-    f->config.kernel = f->path;
-}
-
-static uint64_t peek(struct fixture *f, uint64_t gpa, size_t size_bytes)
-{
-    uint8_t bytes[8] = {0};
-
-    memory_read(machine_memory(f->machine), gpa, bytes, size_bytes);
-    return get_le64(bytes);
-}
 
 static void memory_is_where_the_layout_says(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     struct memory *memory;
     uint8_t byte = 0x5a;
 
-    start(f, 4096 * MIB, 1);
+    pc_start(f, 4096 * MIB, 1);
     memory = machine_memory(f->machine);
     assert_int_equal(memory_write(memory, 0, &byte, 1), 0);
     assert_int_equal(memory_write(memory, 0x9ffff, &byte, 1), 0);
@@ -137,20 +38,20 @@ static void memory_is_where_the_layout_says(void **state)
 
 static void one_mib_of_memory_is_enough(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, MIB, 1);
-    assert_int_equal(peek(f, 0xff000, 1), 0);
-    assert_int_equal(peek(f, 0x100000, 1), 0xff);
+    pc_start(f, MIB, 1);
+    assert_int_equal(pc_peek(f, 0xff000, 1), 0);
+    assert_int_equal(pc_peek(f, 0x100000, 1), 0xff);
 }
 
 static void a_direct_start_sets_the_registers(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     const struct x86_state *s;
 
-    make_kernel(f);
-    start(f, 64 * MIB, 2);
+    pc_make_kernel(f);
+    pc_start(f, 64 * MIB, 2);
     s = &machine_vcpu(f->machine, 0)->state;
     assert_int_equal(s->rip, 0x200020);
     assert_int_equal(s->gpr[X86_RAX], 0x2badb002);
@@ -158,16 +59,16 @@ static void a_direct_start_sets_the_registers(void **state)
     assert_int_equal(s->seg[X86_CS].limit, UINT32_MAX);
     assert_int_equal(s->seg[X86_CS].attributes, 0xc09b);
     assert_int_equal(s->seg[X86_SS].attributes, 0xc093);
-    assert_int_equal(peek(f, s->gdtr.base + s->seg[X86_CS].selector, 8), 0x00cf9b000000ffffull);
+    assert_int_equal(pc_peek(f, s->gdtr.base + s->seg[X86_CS].selector, 8), 0x00cf9b000000ffffull);
     assert_int_equal(machine_vcpu(f->machine, 1)->state.activity, X86_WAIT_FOR_SIPI);
 }
 
 static void memory_types_are_the_same_on_all_processors(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    make_kernel(f);
-    start(f, 64 * MIB, 4);
+    pc_make_kernel(f);
+    pc_start(f, 64 * MIB, 4);
     for (unsigned i = 0; i < 4; i++) {
         const struct x86_msrs *msr = &machine_vcpu(f->machine, i)->state.msr;
 
@@ -180,108 +81,91 @@ static void memory_types_are_the_same_on_all_processors(void **state)
 
 static void a_reset_restores_kernel_tables_and_bss(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     static const uint8_t junk[8192] = {[0 ... 8191] = 0xee};
     struct memory *memory;
 
-    make_kernel(f);
-    start(f, 64 * MIB, 1);
+    pc_make_kernel(f);
+    pc_start(f, 64 * MIB, 1);
     memory = machine_memory(f->machine);
     memory_write(memory, 0x200000, junk, sizeof(junk));
     memory_write(memory, PC_ACPI_GPA, junk, sizeof(junk));
     machine_vcpu(f->machine, 0)->state.rip = 0;
     machine_reset(f->machine);
-    assert_int_equal(peek(f, 0x200000, 4), 0x1badb002);
-    assert_int_equal(peek(f, 0x201000, 8), 0);
-    assert_int_equal(peek(f, PC_ACPI_GPA, 8), 0x2052545020445352ull); /* "RSD PTR " */
+    assert_int_equal(pc_peek(f, 0x200000, 4), 0x1badb002);
+    assert_int_equal(pc_peek(f, 0x201000, 8), 0);
+    assert_int_equal(pc_peek(f, PC_ACPI_GPA, 8), 0x2052545020445352ull); /* "RSD PTR " */
     assert_int_equal(machine_vcpu(f->machine, 0)->state.rip, 0x200020);
 }
 
 static void tables_are_found_by_searching(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     unsigned rsdp = 0, sm = 0, sm3 = 0;
 
-    make_kernel(f);
-    start(f, 64 * MIB, 1);
+    pc_make_kernel(f);
+    pc_start(f, 64 * MIB, 1);
     for (uint64_t gpa = 0xe0000; gpa < 0x100000; gpa += 16) {
-        rsdp += peek(f, gpa, 8) == 0x2052545020445352ull;
-        sm += gpa >= 0xf0000 && peek(f, gpa, 4) == 0x5f4d535f;
-        sm3 += gpa >= 0xf0000 && peek(f, gpa, 5) == 0x5f334d535full;
+        rsdp += pc_peek(f, gpa, 8) == 0x2052545020445352ull;
+        sm += gpa >= 0xf0000 && pc_peek(f, gpa, 4) == 0x5f4d535f;
+        sm3 += gpa >= 0xf0000 && pc_peek(f, gpa, 5) == 0x5f334d535full;
     }
     assert_int_equal(rsdp, 1);
     assert_int_equal(sm, 1);
     assert_int_equal(sm3, 1);
-    assert_int_equal(peek(f, 0x413, 2), 639);
-    assert_int_equal(peek(f, 0x40e, 2) << 4, PC_CONVENTIONAL_END);
+    assert_int_equal(pc_peek(f, 0x413, 2), 639);
+    assert_int_equal(pc_peek(f, 0x40e, 2) << 4, PC_CONVENTIONAL_END);
 }
 
 static void a_rom_ends_at_four_gib_and_shows_below_one_mib(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     static uint8_t rom[256 * 1024];
     uint8_t byte = 1;
 
     for (size_t i = 0; i < sizeof(rom); i += 4)
         put_le32(rom + i, (uint32_t)i);
-    write_file(f, rom, sizeof(rom));
+    pc_write_file(f, rom, sizeof(rom));
     f->config.firmware = f->path;
-    start(f, 64 * MIB, 1);
-    assert_int_equal(peek(f, 0xfffc0000, 4), 0);
-    assert_int_equal(peek(f, 0xfffffffc, 4), sizeof(rom) - 4);
-    assert_int_equal(peek(f, 0xe0000, 4), sizeof(rom) - 0x20000);
-    assert_int_equal(peek(f, 0xffffc, 4), sizeof(rom) - 4);
+    pc_start(f, 64 * MIB, 1);
+    assert_int_equal(pc_peek(f, 0xfffc0000, 4), 0);
+    assert_int_equal(pc_peek(f, 0xfffffffc, 4), sizeof(rom) - 4);
+    assert_int_equal(pc_peek(f, 0xe0000, 4), sizeof(rom) - 0x20000);
+    assert_int_equal(pc_peek(f, 0xffffc, 4), sizeof(rom) - 4);
     assert_int_not_equal(memory_write(machine_memory(f->machine), 0xf0000, &byte, 1), 0);
     assert_int_equal(machine_vcpu(f->machine, 0)->state.rip, 0xfff0);
 }
 
-/* Registers of the host bridge. */
-static void write_host(struct fixture *f, unsigned offset, uint32_t value, unsigned size)
-{
-    bus_port_write(f->machine, 0xcf8, 0x80000000 | (offset & ~3u), 4);
-    bus_port_write(f->machine, (uint16_t)(0xcfc + (offset & 3)), value, size);
-}
-
-static void start_rom(struct fixture *f, uint64_t ram_bytes)
-{
-    static uint8_t rom[256 * 1024];
-
-    memset(rom, 0x77, sizeof(rom));
-    write_file(f, rom, sizeof(rom));
-    f->config.firmware = f->path;
-    start(f, ram_bytes, 1);
-}
-
 static void shadow_ram_is_what_the_pam_registers_say(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     struct memory *memory;
     uint8_t byte = 0x5a;
 
-    start_rom(f, 64 * MIB);
+    pc_start_rom(f, 64 * MIB);
     memory = machine_memory(f->machine);
     assert_int_equal(bus_memory_read(f->machine, 0xc8000, 1), 0xff); /* nobody is there */
-    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
-    write_host(f, 0x90, 0x30, 1); /* 0xf0000: RAM */
-    write_host(f, 0x93, 0x03, 1); /* 0xd0000 */
-    assert_int_equal(peek(f, 0xf0000, 1), 0);
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x77);
+    pc_write_host(f, 0x90, 0x30, 1); /* 0xf0000: RAM */
+    pc_write_host(f, 0x93, 0x03, 1); /* 0xd0000 */
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0);
     assert_int_equal(memory_write(memory, 0xf0000, &byte, 1), 0);
     assert_int_equal(memory_write(memory, 0xd3fff, &byte, 1), 0);
-    assert_int_equal(peek(f, 0xf0000, 1), 0x5a);
-    assert_int_equal(peek(f, 0xd3fff, 1), 0x5a);
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x5a);
+    assert_int_equal(pc_peek(f, 0xd3fff, 1), 0x5a);
     assert_int_equal(bus_memory_read(f->machine, 0xd4000, 1), 0xff);
-    assert_int_equal(peek(f, 0xeffff, 1), 0x77);
-    assert_int_equal(peek(f, 0xffff0000, 1), 0x77);
-    write_host(f, 0x90, 0x10, 1); /* to read only */
+    assert_int_equal(pc_peek(f, 0xeffff, 1), 0x77);
+    assert_int_equal(pc_peek(f, 0xffff0000, 1), 0x77);
+    pc_write_host(f, 0x90, 0x10, 1); /* to read only */
     byte = 1;
     memory_write(memory, 0xf0000, &byte, 1);
-    assert_int_equal(peek(f, 0xf0000, 1), 0x5a);
-    write_host(f, 0x90, 0x20, 1); /* to write only: the ROM */
-    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
-    write_host(f, 0x90, 0x30, 1);
-    assert_int_equal(peek(f, 0xf0000, 1), 0x5a);
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x5a);
+    pc_write_host(f, 0x90, 0x20, 1); /* to write only: the ROM */
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x77);
+    pc_write_host(f, 0x90, 0x30, 1);
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x5a);
     machine_reset(f->machine);
-    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x77);
     assert_int_equal(bus_memory_read(f->machine, 0xd3fff, 1), 0xff);
 }
 
@@ -295,7 +179,7 @@ struct rom_file {
     uint64_t gpa; /* where it was "allocated" */
 };
 
-static uint32_t read_be32(struct fixture *f)
+static uint32_t read_be32(struct pc_rig *f)
 {
     uint32_t value = 0;
 
@@ -304,7 +188,7 @@ static uint32_t read_be32(struct fixture *f)
     return value;
 }
 
-static void read_rom_file(struct fixture *f, struct rom_file *file, const char *name)
+static void read_rom_file(struct pc_rig *f, struct rom_file *file, const char *name)
 {
     uint32_t count;
 
@@ -330,7 +214,7 @@ static void read_rom_file(struct fixture *f, struct rom_file *file, const char *
 }
 
 /* A CD drive without a CD. */
-static void add_cd(struct fixture *f, struct device *controller, uint32_t boot_index)
+static void add_cd(struct pc_rig *f, struct device *controller, uint32_t boot_index)
 {
     struct device *cd = device_new(f->machine, device_class_find("ata-cd"), NULL, &f->err);
 
@@ -341,7 +225,7 @@ static void add_cd(struct fixture *f, struct device *controller, uint32_t boot_i
 }
 
 /* By DMA: the request is big-endian, as its address is. */
-static void write_rom_file(struct fixture *f, const char *name, const uint8_t *data, size_t size)
+static void write_rom_file(struct pc_rig *f, const char *name, const uint8_t *data, size_t size)
 {
     static struct rom_file file;
     struct memory *memory = machine_memory(f->machine);
@@ -354,14 +238,14 @@ static void write_rom_file(struct fixture *f, const char *name, const uint8_t *d
     memory_write(memory, 0x2000, data, size);
     memory_write(memory, 0x1000, request, sizeof(request));
     bus_port_write(f->machine, 0x518, __builtin_bswap32(0x1000), 4);
-    assert_int_equal(peek(f, 0x1000, 4), 0);
+    assert_int_equal(pc_peek(f, 0x1000, 4), 0);
 }
 
 /* ---- System Management Mode ---- */
 
 #define TSEG (63 * MIB) /* of 64 */
 
-static const struct region *seen_at(struct fixture *f, uint64_t gpa)
+static const struct region *seen_at(struct pc_rig *f, uint64_t gpa)
 {
     const struct flat_view *view = memory_view_get(machine_memory(f->machine));
     const struct region *region = flat_view_find(view, gpa)->region;
@@ -373,17 +257,17 @@ static const struct region *seen_at(struct fixture *f, uint64_t gpa)
 /* Processors in SMM see it; devices do not even then. */
 static void smram_is_for_processors(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     uint8_t byte = 0x5a;
 
     f->config.smm = true;
-    start_rom(f, 64 * MIB);
+    pc_start_rom(f, 64 * MIB);
     memory_write(machine_memory(f->machine), TSEG, &byte, 1);
-    write_host(f, 0x9e, 0x01, 1);
-    assert_int_equal(peek(f, TSEG, 1), 0x5a); /* not without G_SMRAME */
-    write_host(f, 0x9d, 0x08, 1);
+    pc_write_host(f, 0x9e, 0x01, 1);
+    assert_int_equal(pc_peek(f, TSEG, 1), 0x5a); /* not without G_SMRAME */
+    pc_write_host(f, 0x9d, 0x08, 1);
     assert_int_equal(seen_at(f, TSEG)->kind, REGION_DEVICE);
-    assert_int_equal(peek(f, TSEG, 1), 0xff);
+    assert_int_equal(pc_peek(f, TSEG, 1), 0xff);
     assert_int_equal(bus_memory_read(f->machine, TSEG, 1), 0xff);
     vcpu_raise_smi(machine_vcpu(f->machine, 0));
     loop_once(f->loop, 0);
@@ -391,25 +275,25 @@ static void smram_is_for_processors(void **state)
     assert_int_equal(seen_at(f, TSEG)->kind, REGION_RAM);
     assert_int_equal(*seen_at(f, TSEG)->hva, 0x5a);
     assert_int_equal(seen_at(f, 0xa0000)->kind, REGION_RAM);
-    assert_int_equal(peek(f, TSEG, 1), 0xff);
+    assert_int_equal(pc_peek(f, TSEG, 1), 0xff);
     assert_null(memory_pin(machine_memory(f->machine), TSEG, 1));
     assert_int_not_equal(memory_write(machine_memory(f->machine), TSEG, &byte, 1), 0);
     machine_reset(f->machine);
     assert_false(machine_in_smm(f->machine));
-    assert_int_equal(peek(f, TSEG, 1), 0x5a);
+    assert_int_equal(pc_peek(f, TSEG, 1), 0x5a);
 }
 
 /* What firmware asked for is state. */
 static void smi_features_are_agreed(void **state)
 {
     static struct rom_file answer;
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     struct state_buffer saved = {0};
     struct device *board;
     uint8_t asked[8] = {3}; /* one more than there is */
 
     f->config.smm = true;
-    start_rom(f, 64 * MIB);
+    pc_start_rom(f, 64 * MIB);
     board = machine_find_device(f->machine, "pc");
     read_rom_file(f, &answer, "etc/smi/supported-features");
     assert_int_equal(get_le64(answer.bytes), 1);
@@ -430,7 +314,7 @@ static void smi_features_are_agreed(void **state)
     free(saved.data);
 }
 
-static struct device *add_controller(struct fixture *f, const char *class_name)
+static struct device *add_controller(struct pc_rig *f, const char *class_name)
 {
     struct device *dev = device_new(f->machine, device_class_find(class_name), NULL, &f->err);
 
@@ -444,10 +328,10 @@ static struct device *add_controller(struct fixture *f, const char *class_name)
 static void firmware_is_told_where_to_look(void **state)
 {
     static struct rom_file order;
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     struct device *ahci, *ide;
 
-    if (build(f, 16 * MIB, 1))
+    if (pc_build_rig(f, 16 * MIB, 1))
         fail_msg("%s", f->err.text);
     ahci = add_controller(f, "ahci");
     ide = add_controller(f, "pci-ide");
@@ -518,9 +402,9 @@ static const uint8_t *table_at(uint64_t gpa)
 /* What firmware copies: the old entry point, and structures as long as it says. */
 static void firmware_is_given_smbios(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start_rom(f, 512 * MIB);
+    pc_start_rom(f, 512 * MIB);
     read_rom_file(f, &files[0], "etc/smbios/smbios-anchor");
     read_rom_file(f, &files[1], "etc/smbios/smbios-tables");
     assert_int_equal(files[0].size_bytes, 31);
@@ -536,12 +420,12 @@ static void firmware_is_given_smbios(void **state)
 static void firmware_puts_the_tables_in_place(void **state)
 {
     static struct rom_file script;
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     const uint8_t *xsdt, *mcfg = NULL;
 
-    start_rom(f, 4096 * MIB);
-    write_host(f, 0x64, 0, 4);
-    write_host(f, 0x60, 0xb0000001, 4); /* as SeaBIOS does */
+    pc_start_rom(f, 4096 * MIB);
+    pc_write_host(f, 0x64, 0, 4);
+    pc_write_host(f, 0x60, 0xb0000001, 4); /* as SeaBIOS does */
     read_rom_file(f, &script, "etc/table-loader");
     read_rom_file(f, &files[0], "etc/acpi/rsdp");
     read_rom_file(f, &files[1], "etc/acpi/tables");
@@ -574,38 +458,38 @@ static void firmware_puts_the_tables_in_place(void **state)
 
 static void a_small_rom_shows_as_far_as_it_goes(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     static uint8_t rom[64 * 1024];
 
     memset(rom, 0x77, sizeof(rom));
-    write_file(f, rom, sizeof(rom));
+    pc_write_file(f, rom, sizeof(rom));
     f->config.firmware = f->path;
-    start(f, 64 * MIB, 1);
-    assert_int_equal(peek(f, 0xeffff, 1), 0);
-    assert_int_equal(peek(f, 0xf0000, 1), 0x77);
-    assert_int_equal(peek(f, 0xfffeffff, 1), 0xff);
-    assert_int_equal(peek(f, 0xffff0000, 1), 0x77);
+    pc_start(f, 64 * MIB, 1);
+    assert_int_equal(pc_peek(f, 0xeffff, 1), 0);
+    assert_int_equal(pc_peek(f, 0xf0000, 1), 0x77);
+    assert_int_equal(pc_peek(f, 0xfffeffff, 1), 0xff);
+    assert_int_equal(pc_peek(f, 0xffff0000, 1), 0x77);
 }
 
-static void expect_refusal(struct fixture *f, int code, const char *says)
+static void expect_refusal(struct pc_rig *f, int code, const char *says)
 {
-    assert_int_equal(build(f, 64 * MIB, 1), -code);
+    assert_int_equal(pc_build_rig(f, 64 * MIB, 1), -code);
     if (!strstr(f->err.text, says))
         fail_msg("'%s' does not say '%s'", f->err.text, says);
 }
 
 static void a_rom_that_is_cut_short_is_refused(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    write_file(f, (const uint8_t *)"x", 1);
+    pc_write_file(f, (const uint8_t *)"x", 1);
     f->config.firmware = f->path;
     expect_refusal(f, ENOEXEC, "4 KiB");
 }
 
 static void a_kernel_that_is_not_there_is_named(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
     f->config.kernel = "/nowhere/vmlinuz";
     expect_refusal(f, ENOENT, "kernel '/nowhere/vmlinuz'");
@@ -613,7 +497,7 @@ static void a_kernel_that_is_not_there_is_named(void **state)
 
 static void a_directory_is_no_kernel(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
     f->config.kernel = "/tmp";
     expect_refusal(f, EINVAL, "not a regular file");
@@ -621,10 +505,10 @@ static void a_directory_is_no_kernel(void **state)
 
 static void an_initrd_that_is_not_there_is_named(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     static const char *const initrds[] = {"/nowhere/initrd with arguments"};
 
-    make_kernel(f);
+    pc_make_kernel(f);
     f->config.initrds = initrds;
     f->config.initrd_count = 1;
     expect_refusal(f, ENOENT, "initrd '/nowhere/initrd");
@@ -632,42 +516,22 @@ static void an_initrd_that_is_not_there_is_named(void **state)
 
 static void options_that_do_not_go_together_are_refused(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    make_kernel(f);
+    pc_make_kernel(f);
     f->config.firmware = f->path;
     expect_refusal(f, EINVAL, "one of --kernel and --firmware");
 }
 
 static void a_command_line_needs_a_kernel(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
     f->config.append = "quiet";
     expect_refusal(f, EINVAL, "needs a kernel");
 }
 
-/* Which 8259 requests are up (OCW3: read IRR). */
-static unsigned pic_requests(struct fixture *f)
-{
-    bus_port_write(f->machine, 0x20, 0x0a, 1);
-    bus_port_write(f->machine, 0xa0, 0x0a, 1);
-    return bus_port_read(f->machine, 0x20, 1) | bus_port_read(f->machine, 0xa0, 1) << 8;
-}
-
-static void init_pics(struct fixture *f)
-{
-    static const struct {
-        uint16_t port;
-        uint8_t value;
-    } writes[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1},    {0xa0, 0x11},
-                  {0xa1, 0x28}, {0xa1, 2},    {0xa1, 1}, {0x21, 0xff}, {0xa1, 0xff}};
-
-    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++)
-        bus_port_write(f->machine, writes[i].port, writes[i].value, 1);
-}
-
-static uint32_t ioapic_read(struct fixture *f, uint32_t index)
+static uint32_t ioapic_read(struct pc_rig *f, uint32_t index)
 {
     bus_memory_write(f->machine, PC_IOAPIC, index, 4);
     return (uint32_t)bus_memory_read(f->machine, PC_IOAPIC + 0x10, 4);
@@ -675,63 +539,63 @@ static uint32_t ioapic_read(struct fixture *f, uint32_t index)
 
 static void the_io_apic_has_24_pins(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, 64 * MIB, 1);
+    pc_start(f, 64 * MIB, 1);
     assert_int_equal(ioapic_read(f, 1) >> 16 & 0xff, 23);
     assert_int_equal(ioapic_read(f, 0) >> 24, PC_IOAPIC_ID);
 }
 
 static void the_hpet_and_its_table_agree(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, 64 * MIB, 1);
+    pc_start(f, 64 * MIB, 1);
     assert_int_equal(bus_memory_read(f->machine, PC_HPET, 4), HPET_HARDWARE_ID);
 }
 
 static void serial_ports_interrupt_on_their_own_lines(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     static const struct {
         uint16_t port;
         unsigned irq;
     } ports[] = {{0x3f8, 4}, {0x2f8, 3}};
 
-    start(f, 64 * MIB, 1);
-    init_pics(f);
+    pc_start(f, 64 * MIB, 1);
+    pc_init_pics(f);
     for (size_t i = 0; i < 2; i++) {
-        assert_int_equal(pic_requests(f) & 1u << ports[i].irq, 0);
+        assert_int_equal(pc_pic_requests(f) & 1u << ports[i].irq, 0);
         bus_port_write(f->machine, ports[i].port + 4, 0x0b, 1); /* DTR, RTS, OUT2 */
         bus_port_write(f->machine, ports[i].port + 1, 0x02, 1); /* transmitter empty */
-        assert_int_equal(pic_requests(f) & 1u << ports[i].irq, 1u << ports[i].irq);
+        assert_int_equal(pc_pic_requests(f) & 1u << ports[i].irq, 1u << ports[i].irq);
     }
 }
 
 static void an_added_device_reaches_the_isa_interrupts(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     struct device *dev;
 
-    start(f, 2 * MIB, 1);
+    pc_start(f, 2 * MIB, 1);
     dev = device_new(f->machine, device_class_find("pc-testdev"), NULL, &f->err);
     assert_non_null(dev);
     assert_int_equal(device_attach(dev, &f->err), 0);
     pc_wire_added(f->machine, dev);
-    init_pics(f);
+    pc_init_pics(f);
     for (unsigned irq = 5; irq < 16; irq += 5) {
-        assert_int_equal(pic_requests(f) & 1u << irq, 0);
+        assert_int_equal(pc_pic_requests(f) & 1u << irq, 0);
         bus_port_write(f->machine, (uint16_t)(0x2000 + irq), 1, 1);
-        assert_int_equal(pic_requests(f) & 1u << irq, 1u << irq);
+        assert_int_equal(pc_pic_requests(f) & 1u << irq, 1u << irq);
     }
 }
 
 static void floppy_drives_are_noted_in_cmos(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
     f->config.has_floppy = true;
-    start(f, 2 * MIB, 1);
+    pc_start(f, 2 * MIB, 1);
     for (unsigned n = 0; n < 2; n++) {
         struct device *dev = device_new(f->machine, &floppy_drive_class, NULL, &f->err);
 
@@ -744,49 +608,49 @@ static void floppy_drives_are_noted_in_cmos(void **state)
     assert_int_equal(bus_port_read(f->machine, 0x71, 1), 0x42);
     bus_port_write(f->machine, 0x70, 0x14, 1);
     assert_int_equal(bus_port_read(f->machine, 0x71, 1), 0x41);
-    init_pics(f);
+    pc_init_pics(f);
     bus_port_write(f->machine, 0x3f2, 0x0c, 1);
     clocks_set_counted_ns(machine_clocks(f->machine), 1000000);
     clocks_run_counted(machine_clocks(f->machine));
-    assert_int_equal(pic_requests(f) & 1u << 6, 1u << 6);
+    assert_int_equal(pc_pic_requests(f) & 1u << 6, 1u << 6);
 }
 
 static void multiboot_finds_the_timer_as_the_bios_leaves_it(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    make_kernel(f);
-    start(f, 64 * MIB, 1);
+    pc_make_kernel(f);
+    pc_start(f, 64 * MIB, 1);
     assert_int_equal(bus_port_read(f->machine, 0x21, 1), 0xfa);
     assert_int_equal(bus_port_read(f->machine, 0xa1, 1), 0xff);
     bus_port_write(f->machine, 0x43, 0xe2, 1); /* status of channel 0 */
     assert_int_equal(bus_port_read(f->machine, 0x40, 1) & 0x3f, 0x36);
-    assert_int_equal(peek(f, 8 * 4, 4), 0xf000fea5);
-    assert_int_equal(peek(f, 0x1c * 4, 4), 0xf000ff53);
-    assert_int_equal(peek(f, 0xffea5, 1), 0x50);
-    assert_int_equal(peek(f, 0xfff53, 1), 0xcf);
+    assert_int_equal(pc_peek(f, 8 * 4, 4), 0xf000fea5);
+    assert_int_equal(pc_peek(f, 0x1c * 4, 4), 0xf000ff53);
+    assert_int_equal(pc_peek(f, 0xffea5, 1), 0x50);
+    assert_int_equal(pc_peek(f, 0xfff53, 1), 0xcf);
 }
 
 static void the_power_button_raises_the_sci(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, 64 * MIB, 1);
-    init_pics(f);
+    pc_start(f, 64 * MIB, 1);
+    pc_init_pics(f);
     bus_port_write(f->machine, ACPI_SMI_COMMAND_PORT, ACPI_ENABLE_VALUE, 1);
     bus_port_write(f->machine, ACPI_PM1_EVENT_PORT + 2, 0x100, 2);
-    assert_int_equal(pic_requests(f) & 1u << ACPI_SCI_IRQ, 0);
+    assert_int_equal(pc_pic_requests(f) & 1u << ACPI_SCI_IRQ, 0);
     machine_lock(f->machine);
     pc_press_power_button(f->machine);
     machine_unlock(f->machine);
-    assert_int_equal(pic_requests(f) & 1u << ACPI_SCI_IRQ, 1u << ACPI_SCI_IRQ);
+    assert_int_equal(pc_pic_requests(f) & 1u << ACPI_SCI_IRQ, 1u << ACPI_SCI_IRQ);
 }
 
 static void soft_off_stops_with_status_0(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, 64 * MIB, 1);
+    pc_start(f, 64 * MIB, 1);
     bus_port_write(f->machine, ACPI_PM1_CONTROL_PORT, ACPI_SLEEP_TYPE_S5 << 10 | 1 << 13, 2);
     assert_int_equal(machine_main(f->machine), 0);
     assert_int_equal(machine_stop_reason(f->machine), STOP_GUEST_POWEROFF);
@@ -794,9 +658,9 @@ static void soft_off_stops_with_status_0(void **state)
 
 static void debug_exit_stops_with_an_odd_status(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, 64 * MIB, 1);
+    pc_start(f, 64 * MIB, 1);
     bus_port_write(f->machine, 0xf4, 21, 1);
     assert_int_equal(machine_main(f->machine), 43);
     assert_int_equal(machine_stop_reason(f->machine), STOP_GUEST_EXIT);
@@ -804,10 +668,10 @@ static void debug_exit_stops_with_an_odd_status(void **state)
 
 static void configuration_space_is_reached_both_ways(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
     uint32_t id;
 
-    start(f, 64 * MIB, 1);
+    pc_start(f, 64 * MIB, 1);
     bus_port_write(f->machine, 0xcf8, 0x80000000, 4);
     id = bus_port_read(f->machine, 0xcfc, 4);
     assert_int_not_equal(id, UINT32_MAX);
@@ -818,9 +682,9 @@ static void configuration_space_is_reached_both_ways(void **state)
 
 static void no_two_devices_share_an_id(void **state)
 {
-    struct fixture *f = *state;
+    struct pc_rig *f = *state;
 
-    start(f, 64 * MIB, 2);
+    pc_start(f, 64 * MIB, 2);
     for (struct device *a = machine_first_device(f->machine); a; a = a->next)
         for (struct device *b = a->next; b; b = b->next)
             assert_string_not_equal(a->id, b->id);
@@ -830,7 +694,7 @@ static void no_two_devices_share_an_id(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, pc_set_up, pc_tear_down)
     const struct CMUnitTest tests[] = {
         TEST(memory_is_where_the_layout_says),
         TEST(one_mib_of_memory_is_enough),

@@ -98,12 +98,23 @@ const struct key_layout *input_layout(const struct input *input)
     return input->layout;
 }
 
+void input_set_wake(struct input *input, input_wake_fn *wake, void *opaque)
+{
+    input->wake = wake;
+    input->wake_opaque = opaque;
+}
+
+static bool wakes(const struct input *input)
+{
+    return input->wake && input->wake(input->wake_opaque);
+}
+
 void input_key(struct input *input, uint8_t usage, bool pressed)
 {
     const struct input_device *keyboard = choose_keyboard(input);
     uint8_t bit = (uint8_t)(1u << usage % 8);
 
-    if (!keyboard)
+    if (!keyboard || (pressed && wakes(input)))
         return;
     input->down[usage / 8] = (uint8_t)((input->down[usage / 8] & ~bit) | (pressed ? bit : 0));
     keyboard->ops->key(keyboard->opaque, usage, pressed);
@@ -164,7 +175,7 @@ void input_buttons(struct input *input, unsigned buttons)
 {
     const struct input_device *pointer = choose_pointer(input);
 
-    if (!pointer || buttons == input->buttons)
+    if (!pointer || buttons == input->buttons || ((buttons & ~input->buttons) && wakes(input)))
         return;
     input->buttons = buttons;
     pointer->ops->buttons(pointer->opaque, buttons);
