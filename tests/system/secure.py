@@ -22,7 +22,7 @@ CASES = {
 FOLDER = os.path.join(boot.CACHE, "secure")
 CLOUD = os.path.join(boot.CACHE, "cloud")
 CONFIG = """echo "GRUB says hello"
-linux /vmlinuz console=ttyS0 trapeze.script=demo
+linux /vmlinuz console=ttyS0 APPEND
 initrd /initramfs.cpio
 boot
 """
@@ -40,8 +40,8 @@ def damaged(path, folder):
     return target
 
 
-def make_disk(folder, name):
-    """A FAT file system without partitions, with the path that firmware starts."""
+def make_disk(folder, name, guest=CLOUD, append="trapeze.script=demo"):
+    """A FAT file system without partitions, with the path that firmware starts and a guest's kernel."""
     disk, config = os.path.join(folder, "disk.img"), os.path.join(folder, "grub.cfg")
     shim, grub = os.path.join(FOLDER, "shimx64.efi"), os.path.join(FOLDER, "grubx64.efi")
     if name != "signed":
@@ -51,15 +51,15 @@ def make_disk(folder, name):
     with open(disk, "wb") as image:
         image.truncate(64 << 20)
     with open(config, "w") as file:
-        file.write(CONFIG)
+        file.write(CONFIG.replace("APPEND", append))
     for command in (
         ["mformat", "-i", disk, "-F", "::"],
         ["mmd", "-i", disk, "::/EFI", "::/EFI/BOOT", "::/EFI/debian"],
         ["mcopy", "-i", disk, shim, "::/EFI/BOOT/BOOTX64.EFI"],
         ["mcopy", "-i", disk, grub, "::/EFI/BOOT/grubx64.efi"],
         ["mcopy", "-i", disk, config, "::/EFI/debian/grub.cfg"],
-        ["mcopy", "-i", disk, f"{CLOUD}/vmlinuz", "::/vmlinuz"],
-        ["mcopy", "-i", disk, f"{CLOUD}/initramfs.cpio", "::/initramfs.cpio"],
+        ["mcopy", "-i", disk, f"{guest}/vmlinuz", "::/vmlinuz"],
+        ["mcopy", "-i", disk, f"{guest}/initramfs.cpio", "::/initramfs.cpio"],
     ):
         subprocess.run(command, check=True)
     return disk
