@@ -748,7 +748,7 @@ static uint64_t hook_wait_ns(void *opaque)
     struct machine *machine = opaque;
 
     if (wants_stop(machine) || wants_pause(machine) || machine_wants_power(machine) ||
-        wants_debug(machine))
+        wants_debug(machine) || machine_wants_smm(machine))
         return 0;
     return clocks_wait_ns(machine->clocks);
 }

@@ -146,7 +146,9 @@ void machine_reset_all(struct machine *machine);
 void machine_reset_vcpu(struct vcpu_thread *thread);
 
 /* smm.c; on the main loop's thread, machine lock held. */
-/* Do what was requested, when the machine runs. */
+/* Is there a request, and does the machine run? Any thread. */
+bool machine_wants_smm(const struct machine *machine);
+/* Do what was requested then. */
 void machine_serve_smm(struct machine *machine);
 /* Processors' registers came from elsewhere: SMRAM and who may run follow. All are parked. */
 void machine_smm_follow(struct machine *machine);

@@ -115,11 +115,16 @@ static void choose_who_runs(struct machine *machine)
     host_mutex_unlock(&machine->park_mutex);
 }
 
+bool machine_wants_smm(const struct machine *machine)
+{
+    return atomic_load(&machine->smm_requested) && machine_get_state(machine) == MACHINE_RUNNING;
+}
+
 void machine_serve_smm(struct machine *machine)
 {
     bool locked;
 
-    if (!atomic_load(&machine->smm_requested) || machine_get_state(machine) != MACHINE_RUNNING)
+    if (!machine_wants_smm(machine))
         return;
     locked = machine_lock_if(machine);
     machine_wait_parked(machine);
