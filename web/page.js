@@ -14,8 +14,12 @@ function say(text) {
 
 // ---- what the machine does ----
 
+let machineState = "connecting";
+let asleep = false; // suspended to RAM
+
 function showState(state) {
-  element("state").textContent = state;
+  machineState = state;
+  element("state").textContent = asleep && state === "running" ? "asleep" : state;
   element("state").className = state;
   element("pause").textContent = state === "paused" ? "Resume" : "Pause";
   for (const button of buttons)
@@ -23,6 +27,10 @@ function showState(state) {
 }
 
 function onEvent(event) {
+  if (event.event === "sleep") {
+    asleep = event.asleep;
+    showState(machineState);
+  }
   if (event.event !== "state")
     return;
   showState(event.state);
@@ -33,7 +41,7 @@ function onEvent(event) {
 }
 
 function onClose(code) {
-  if (element("state").textContent !== "stopped") {
+  if (machineState !== "stopped") {
     const ended = code === GOING_AWAY;
     showState(ended ? "stopped" : "not connected");
     say(ended ? "The machine has ended." : "There is no connection to the machine, or the token is that of an earlier start.");
@@ -62,7 +70,7 @@ async function press(command, values) {
 
 const actions = {
   "power": () => press("powerdown"),
-  "pause": () => press(element("state").textContent === "paused" ? "resume" : "pause"),
+  "pause": () => press(machineState === "paused" ? "resume" : "pause"),
   "reset": async () => await confirmed("Reset the machine? What the guest has not saved is lost.") && press("reset"),
   "ctrl-alt-del": () => press("key", { keys: "ctrl-alt-del" }),
   "quit": async () => await confirmed("End the machine, as if power failed? What the guest has not saved is lost.") && press("stop"),
@@ -179,6 +187,7 @@ async function start() {
   element("name").textContent = status.name;
   document.title = `${status.name} - Trapeze`;
   memoryBytes = status.memory_bytes;
+  asleep = status.asleep === true;
   showState(status.state);
   poll = setInterval(showStatistics, POLL_MS);
   showStatistics();

@@ -300,11 +300,12 @@ static void print_machine(const json_t *machine)
 {
     const json_t *bytes = json_object_get(machine, "memory_bytes");
     const char *state = json_string_value(json_object_get(machine, "state"));
+    const char *asleep = json_is_true(json_object_get(machine, "asleep")) ? ", asleep" : "";
     char viewers[600], text[800];
 
     snprintf(text, sizeof(text), "%s", state);
     if (bytes)
-        snprintf(text, sizeof(text), "%s, %lld MiB, %lld processors, %s%s", state,
+        snprintf(text, sizeof(text), "%s%s, %lld MiB, %lld processors, %s%s", state, asleep,
                  (long long)json_integer_value(bytes) >> 20,
                  (long long)json_integer_value(json_object_get(machine, "cpus")),
                  json_string_value(json_object_get(machine, "engine")),
