@@ -31,7 +31,7 @@ CASES = {
     "uefi-ide": (["--firmware", "uefi"], "BdsDxe: starting", "ide", "sda3"),
     "uefi-nvme": (["--firmware", "uefi"], "BdsDxe: starting", "nvme", "nvme0n1p3"),
     "uefi-scsi": (["--firmware", "uefi"], "BdsDxe: starting", "scsi", "sda3"),
-    "reboot": (["--cpus", "2"], "SeaBIOS", "virtio", "vda3"),
+    "reboot": (["--cpus", "2"], "SeaBIOS", "ahci", "sda3"),
     "reboot-uefi": (["--firmware", "uefi"], "BdsDxe: starting", "virtio", "vda3"),
 }
 DISK = os.path.join(boot.CACHE, "debian", "disk.qcow2")

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """floppy.py TRAPEZE SIZE - SeaBIOS starts a boot sector (floppy.S) from a floppy disk, which looks at all of it
 
-SIZE is in KiB. The disk is not the only one: --boot says that it is first.
+SIZE is in KiB. The disk is not the only one: --boot says that it is first. The other starts first without that, from a
+controller for each size.
 """
 import os
 import shutil
@@ -15,7 +16,13 @@ import boot
 
 LIMIT_S = 120
 HERE = os.path.dirname(os.path.abspath(__file__))
-SIZES = {"360": (40, 2, 9), "720": (80, 2, 9), "1200": (80, 2, 15), "1440": (80, 2, 18), "2880": (80, 2, 36)}
+SIZES = {
+    "360": (40, 2, 9, "ahci"),
+    "720": (80, 2, 9, "ide"),
+    "1200": (80, 2, 15, "nvme"),
+    "1440": (80, 2, 18, "virtio"),
+    "2880": (80, 2, 36, "scsi"),
+}
 
 
 def build(folder, tracks, heads, sectors):
@@ -35,14 +42,14 @@ def main():
     if not os.path.exists("/usr/share/seabios/bios-256k.bin") or not shutil.which("ld"):
         print("floppy: SeaBIOS or binutils are not there")
         return 77
-    tracks, heads, sectors = SIZES[size]
+    tracks, heads, sectors, interface = SIZES[size]
     deadline = time.monotonic() + LIMIT_S
     with tempfile.TemporaryDirectory() as folder:
         disk, other = build(folder, tracks, heads, sectors), os.path.join(folder, "other.img")
         with open(other, "wb") as image:
             image.write(b"\xb0\x01\xe6\xf4\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa")  # ends with status 3
             image.truncate(1 << 20)
-        words = ["--net", "none", "--disk", other, "--floppy", disk]
+        words = ["--net", "none", "--disk", f"{other},if={interface}", "--floppy", disk]
         console = boot.Console([trapeze, "run", *words])
         if console.finish(deadline) != 3:
             boot.fail(console, "the disk does not come first")
