@@ -9,7 +9,7 @@ set -u
 cd "$(dirname "$0")/.." || exit 1
 jobs=${TRAPEZE_JOBS:-2}
 # What build.sh and the steps share; a value from outside would choose the wrong compiler.
-unset CC CFLAGS LDFLAGS
+unset CC CC_LD CFLAGS LDFLAGS
 # A finding of the undefined-behaviour sanitizer fails the test, as those of the others do.
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 
@@ -108,13 +108,13 @@ if step "gcc build" tools/build.sh build-gcc -Dwerror=true; then
     # shellcheck disable=SC2046 # one word a suite
     tests "gcc tests" build-gcc $(suites_in build-gcc unit device state guest differential control cli)
 fi
-if CC=clang step "thread build" tools/build.sh build-thread -Dwerror=true \
+if CC=clang CC_LD=lld step "thread build" tools/build.sh build-thread -Dwerror=true \
     -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false; then
     # shellcheck disable=SC2046 # one word a suite
     tests "thread tests" build-thread $(suites_in build-thread unit guest control)
 fi
 # The coverage that fuzz targets want costs the tests less than a build of their own.
-if CC=clang step "address build" tools/build.sh build-fuzz -Dwerror=true -Dfuzz=true \
+if CC=clang CC_LD=lld step "address build" tools/build.sh build-fuzz -Dwerror=true -Dfuzz=true \
     -Db_sanitize=address,undefined -Db_lundef=false; then
     # shellcheck disable=SC2046 # one word a suite
     tests "address tests" build-fuzz $(suites_in build-fuzz unit device state guest control)

@@ -33,6 +33,7 @@ build cpio            pack the initramfs of the test guests
 build xz-utils        unpack Debian packages
 check git             list the sources
 check clang           second compiler, sanitizers and fuzzers
+check lld             link what sanitizers make larger, in a third of the time
 check libcapstone-dev  second decoder, which the fuzzed one is compared with
 check libclang-rt-14-dev  run-time of the sanitizers and of libFuzzer
 check clang-format    check the layout of the sources
