@@ -14,7 +14,7 @@ def main():
     trapeze, guest, *options = sys.argv[1:]
     options, conditions = options[:options.index("--")], options[options.index("--") + 1:]
     command = [trapeze, "run", "--engine", "translator", "--kernel", guest, "--debugcon", "null", "--stats=json"]
-    run = subprocess.run(command + options, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=55)
+    run = subprocess.run(command + options, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     print(run.stdout, run.stderr)
     vcpus = json.loads(run.stderr.splitlines()[-1])["vcpus"]
     good = "done" in run.stdout.split("\n") and "not ok" not in run.stdout
