@@ -14,10 +14,12 @@ unset CC CC_LD CFLAGS LDFLAGS
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+guests='' # the process that gets them
+trap '[ -z "$guests" ] || kill "$guests"; rm -rf "$work"' EXIT
 passed=0
 failed=0
 wanted="$*"
+thread='' address='' system='' # which tests can be run
 
 # Is a step asked for?
 want() {
@@ -102,6 +104,15 @@ headers() {
     return $status
 }
 
+# Wait for the guests; its seconds are those that they took longer than the builds beside them.
+get_guests() {
+    wait "$guests"
+    status=$?
+    guests=''
+    cat "$work/guests"
+    return $status
+}
+
 step format tools/format.sh --check
 # shellcheck disable=SC2046 # file names without spaces
 step shellcheck shellcheck $(git ls-files '*.sh') .ci/run
@@ -111,14 +122,24 @@ if step "gcc build" tools/build.sh build-gcc -Dwerror=true; then
     # shellcheck disable=SC2046 # one word a suite
     tests "gcc tests" build-gcc $(suites_in build-gcc unit device state guest differential control cli)
 fi
-if CC=clang CC_LD=lld step "thread build" tools/build.sh build-thread -Dwerror=true \
-    -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false; then
+# The guests come by one process that often waits for the network: while others compile, not while they test.
+if want system; then
+    TRAPEZE=build-gcc/trapeze tools/guests.sh >"$work/guests" 2>&1 &
+    guests=$!
+fi
+CC=clang CC_LD=lld step "thread build" tools/build.sh build-thread -Dwerror=true \
+    -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false && thread=built
+# The coverage that fuzz targets want costs the tests less than a build of their own.
+CC=clang CC_LD=lld step "address build" tools/build.sh build-fuzz -Dwerror=true -Dfuzz=true \
+    -Db_sanitize=address,undefined -Db_lundef=false && address=built
+if want system && step "system guests" get_guests; then
+    system=ready
+fi
+if [ "$thread" ]; then
     # shellcheck disable=SC2046 # one word a suite
     tests "thread tests" build-thread $(suites_in build-thread unit guest control) -one-thread
 fi
-# The coverage that fuzz targets want costs the tests less than a build of their own.
-if CC=clang CC_LD=lld step "address build" tools/build.sh build-fuzz -Dwerror=true -Dfuzz=true \
-    -Db_sanitize=address,undefined -Db_lundef=false; then
+if [ "$address" ]; then
     # shellcheck disable=SC2046 # one word a suite
     tests "address tests" build-fuzz $(suites_in build-fuzz unit device state guest control)
     tests "address fuzz" build-fuzz fuzz
@@ -127,7 +148,7 @@ fi
 if want "thread boot" && step "thread guest" tools/guest.sh cloud; then
     step "thread boot" python3 tests/system/boot.py build-thread/trapeze cloud-smp2
 fi
-if want system && TRAPEZE=build-gcc/trapeze step "system guests" tools/guests.sh; then
+if [ "$system" ]; then
     tests "system tests" build-gcc system
 fi
 
