@@ -120,6 +120,23 @@ static int split_initrds(struct run *run, struct error *err)
 
 /* ---- devices of the command line ---- */
 
+static bool is_hub(const char *text)
+{
+    return strcmp(text, "usb-hub") == 0 || strncmp(text, "usb-hub,", strlen("usb-hub,")) == 0;
+}
+
+/* --device: hubs come before disks, which may be on them. */
+static int add_named_devices(struct run *run, bool hubs, struct error *err)
+{
+    for (size_t i = 0; i < run->options.device.count; i++) {
+        const char *text = run->options.device.items[i];
+
+        if (is_hub(text) == hubs && run_add_device(run->machine, text, err))
+            return -EINVAL;
+    }
+    return 0;
+}
+
 static int add_devices(struct run *run, struct error *err)
 {
     if (run->virtio_console && run_add_console(run->machine, run->virtio_console, err))
@@ -132,9 +149,8 @@ static int add_devices(struct run *run, struct error *err)
         return -EINVAL;
     if (run->options.rng && run_add_device(run->machine, "virtio-rng", err))
         return -EINVAL;
-    for (size_t i = 0; i < run->options.device.count; i++)
-        if (run_add_device(run->machine, run->options.device.items[i], err))
-            return -EINVAL;
+    if (add_named_devices(run, false, err))
+        return -EINVAL;
     if (run_wants_usb(&run->options) && run_add_usb(run->machine, err))
         return -EINVAL;
     if (run->audio && run_add_sound(run->machine, run->audio, err))
@@ -517,7 +533,7 @@ static int start(struct run *run, struct error *err)
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || add_ports(run, err) ||
         (run->options.usb && run_add_usb_controllers(run->machine, run->options.usb, err)) ||
-        run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
+        add_named_devices(run, true, err) || run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
         run_add_shares(&run->shares, run->machine, err) ||
         run_add_vsock(run->vsock, run->machine, run->options.vsock, err) || add_devices(run, err) ||
         run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """usb_boot.py TRAPEZE - SeaBIOS starts a boot sector (usb_boot.S) from a stick on each kind of controller, which looks at all of it
 
-A disk that is not the first in the order (bootindex) is there, too. Kinds are of --usb.
+Once the stick is on a hub. A disk that is not the first in the order (bootindex) is there, too. Kinds are of --usb.
 """
 import os
 import shutil
@@ -29,11 +29,11 @@ def make_stick(folder):
     return stick
 
 
-def start(trapeze, kind, folder):
+def start(trapeze, kind, folder, hub=(), place=""):
     stick, other = make_stick(folder), os.path.join(folder, "other.img")
     with open(other, "wb") as image:
         image.truncate(1 << 20)
-    options = ["--net", "none", "--usb", kind, "--disk", other, "--disk", f"{stick},if=usb,bootindex=0"]
+    options = ["--net", "none", "--usb", kind, *hub, "--disk", other, "--disk", f"{stick},if=usb,bootindex=0{place}"]
     console = boot.Console([trapeze, "run", *options])
     status = console.finish(time.monotonic() + LIMIT_S)
     with open(stick, "rb") as image:
@@ -50,6 +50,8 @@ def main():
     for kind in ("xhci", "ehci", "uhci"):
         with tempfile.TemporaryDirectory() as folder:
             start(sys.argv[1], kind, folder)
+    with tempfile.TemporaryDirectory() as folder:
+        start(sys.argv[1], "xhci", folder, ["--device", "usb-hub"], ",bus=usb-hub")
     return 0
 
 
