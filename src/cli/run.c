@@ -533,8 +533,8 @@ static int start(struct run *run, struct error *err)
     if (run_open_variables(&run->media, run->loop, run->options.nvram, err) ||
         build_board(run, err) || add_ports(run, err) ||
         (run->options.usb && run_add_usb_controllers(run->machine, run->options.usb, err)) ||
-        add_named_devices(run, true, err) || run_add_disks(&run->media, run->machine, err) || add_networks(run, err) ||
-        run_add_shares(&run->shares, run->machine, err) ||
+        add_named_devices(run, true, err) || run_add_disks(&run->media, run->machine, err) ||
+        add_networks(run, err) || run_add_shares(&run->shares, run->machine, err) ||
         run_add_vsock(run->vsock, run->machine, run->options.vsock, err) || add_devices(run, err) ||
         run_set_boot_order(run->machine, run->options.boot, err) || open_control(run, err) ||
         set_timers(run, err))

@@ -4,6 +4,7 @@
 #include "pc_rig.h"
 
 #include "base/bytes.h"
+#include "device_test.h"
 #include "devices/acpi_pm.h"
 #include "machine/pc_layout.h"
 #include "trapeze/clock.h"
@@ -205,16 +206,7 @@ static void an_event_that_is_there_lets_it_not_sleep(void **state)
 
 static void advance(struct pc_rig *f, uint64_t ns)
 {
-    struct clocks *clocks = machine_clocks(f->machine);
-    uint64_t end = clock_now_ns(clocks, CLOCK_ID_VIRTUAL) + ns;
-
-    machine_lock(f->machine);
-    while (clocks_next_counted_ns(clocks) <= end) {
-        clocks_skip_counted_to(clocks, clocks_next_counted_ns(clocks));
-        clocks_run_counted(clocks);
-    }
-    clocks_skip_counted_to(clocks, end);
-    machine_unlock(f->machine);
+    device_test_advance_ns(&(struct device_test){.machine = f->machine}, ns);
     loop_once(f->loop, 0);
 }
 
