@@ -63,7 +63,7 @@ class Guest:
     def is_well(self, cpus, checks=""):
         """All there is works: processors, and what checks looks at, which ends with "well"."""
         self.type(f"{checks or 'echo we'}ll; grep -c ^processor /proc/cpuinfo")
-        self.expect(rf"well\s+{cpus}\s")
+        self.expect(rf"well\s[^>]*^{cpus}\s")
 
 
 def sleep_and_wake(guest, cpus, checks=""):
