@@ -44,8 +44,9 @@ struct chardev_ops {
 
 /* What the escape key of a terminal asks of the program around the machine. */
 struct chardev_console {
-    void (*quit)(void *opaque); /* NULL: SIGTERM is raised in the own process */
-    const char *monitor_hint;   /* one line on how to reach the monitor; may be NULL */
+    void (*quit)(void *opaque);               /* NULL: SIGTERM is raised in the own process */
+    void (*press_power_button)(void *opaque); /* machine lock held; may be NULL */
+    const char *monitor_hint; /* one line on how to reach the monitor; may be NULL */
     void *opaque;
 };
 

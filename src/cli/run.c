@@ -256,9 +256,15 @@ static void quit(void *opaque)
     machine_request_stop(((struct run *)opaque)->machine, STOP_HOST, 0);
 }
 
+static void press_power_button(void *opaque)
+{
+    pc_press_power_button(((struct run *)opaque)->machine);
+}
+
 static void set_up_console(struct run *run)
 {
-    run->console = (struct chardev_console){.quit = quit, .opaque = run};
+    run->console = (struct chardev_console){
+        .quit = quit, .press_power_button = press_power_button, .opaque = run};
     if (!run->options.monitor)
         return;
     snprintf(run->monitor_hint, sizeof(run->monitor_hint),

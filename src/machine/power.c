@@ -94,9 +94,8 @@ static void fall_asleep(struct machine *machine)
     }
     machine_smm_follow(machine);
     load_all_registers(machine);
-    log_info(
-        "the guest is suspended to RAM; its clock, a key or 'trapeze monitor %s wake' wakes it",
-        machine->name);
+    log_info("the guest is suspended to RAM; its clock, a key on its screen, its power button "
+             "(Ctrl-A p) or its monitor's 'wake' ends that");
 }
 
 static void wake(struct machine *machine)

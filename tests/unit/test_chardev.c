@@ -596,16 +596,26 @@ static void a_pty_is_dropped_until_somebody_is_there(void **state)
 
 static bool quit_asked;
 
+static unsigned presses;
+
+static void on_power(void *opaque)
+{
+    (void)opaque;
+    presses++;
+}
+
 static void on_quit(void *opaque)
 {
     (void)opaque;
     quit_asked = true;
 }
 
-/* Echo what arrives, "<BREAK>" for a break, until "q" or the escape key's x. Returns the status. */
+/* Echo what arrives, "<BREAK>" for a break, "<POWER>" for the power button, until "q" or the escape
+ * key's x. Returns the status. */
 static int echo_child(const char *description)
 {
-    struct chardev_console console = {.quit = on_quit, .monitor_hint = "use the force"};
+    struct chardev_console console = {
+        .quit = on_quit, .press_power_button = on_power, .monitor_hint = "use the force"};
     struct front *front = front_new(100);
     struct chardev *chardev;
     bool done = false;
@@ -622,6 +632,8 @@ static int echo_child(const char *description)
         loop_once(loop, 5 * MS);
         for (; breaks < front->breaks; breaks++)
             send_text(chardev, "<BREAK>");
+        for (; presses; presses--)
+            send_text(chardev, "<POWER>");
         done = memchr(front->got, 'q', front->length) != NULL;
         chardev_send(chardev, (uint8_t *)front->got, front->length);
         front->length = 0;
@@ -814,6 +826,8 @@ static void keys_pass_and_the_escape_key_acts(void **state)
     assert_true(shows(&t, "Ctrl-A x"));
     type(&t, CONTROL_A "b");
     assert_true(shows(&t, "<BREAK>"));
+    type(&t, CONTROL_A "p");
+    assert_true(shows(&t, "<POWER>"));
     type(&t, CONTROL_A "c");
     assert_true(shows(&t, "use the force"));
     type(&t, "[" CONTROL_A CONTROL_A "]");

@@ -6,8 +6,8 @@
  * when a signal ends or stops the process. Without a terminal standard input is a plain
  * stream, its end is harmless, and output goes to standard output all the same.
  *
- * After the escape key (Ctrl-A): x ends the machine, b sends a break, c tells how to
- * reach the monitor, h helps, and Ctrl-A itself is sent once.
+ * After the escape key (Ctrl-A): x ends the machine, p presses its power button, b sends a break,
+ * c tells how to reach the monitor, h helps, and Ctrl-A itself is sent once.
  *
  * There is one terminal, so there can be one such backend. Threads: main loop and machine
  * lock; the signal handler only puts the terminal's mode back.
@@ -48,6 +48,7 @@ static void help(struct stdio_backend *s)
     say(s, "\r\n"
            "Ctrl-A h       this help\r\n"
            "Ctrl-A x       stop the machine and leave\r\n"
+           "Ctrl-A p       press the power button, which also wakes a guest that sleeps\r\n"
            "Ctrl-A b       send a break\r\n"
            "Ctrl-A c       how to reach the monitor\r\n"
            "Ctrl-A Ctrl-A  send Ctrl-A\r\n");
@@ -75,6 +76,14 @@ static void quit(struct stdio_backend *s)
         kill(getpid(), SIGTERM);
 }
 
+static void press_power_button(struct stdio_backend *s)
+{
+    const struct chardev_console *console = s->chardev.console;
+
+    if (console && console->press_power_button)
+        console->press_power_button(console->opaque);
+}
+
 /* A terminal's user who types more than the guest reads loses bytes, not the escape key. */
 static void type(struct stdio_backend *s, uint8_t byte)
 {
@@ -97,6 +106,9 @@ static void command(struct stdio_backend *s, uint8_t byte)
     case 'h':
     case '?':
         help(s);
+        break;
+    case 'p':
+        press_power_button(s);
         break;
     case 'x':
         quit(s);

@@ -589,6 +589,9 @@ static void do_command(struct curses *curses, unsigned character)
     case 'x':
         console->quit(console->opaque);
         break;
+    case 'p':
+        console->press_power_button(console->opaque);
+        break;
     case 'd':
         press(curses, "", "ctrl-alt-del");
         break;
@@ -602,8 +605,9 @@ static void do_command(struct curses *curses, unsigned character)
         press(curses, "", key);
         break;
     default:
-        tell(curses, "Ctrl-A x: stop and leave, d: Ctrl-Alt-Del, 1 to 9: Ctrl-Alt-F1 to F9, c: the "
-                     "monitor, Ctrl-A: itself");
+        tell(curses,
+             "Ctrl-A x: stop and leave, p: power button, d: Ctrl-Alt-Del, 1 to 9: Ctrl-Alt-F1 to "
+             "F9, c: the monitor, Ctrl-A: itself");
     }
 }
 
