@@ -111,6 +111,14 @@ def see_memtest(shown):
         shown.fail(f"memtest86+ says {text}")
 
 
+def see_freedos(shown):
+    """The prompt, behind what a command has answered."""
+    shown.screen.wait_for_text(r"A:\\>\s*$")
+    shown.do("type", "ver{enter}")
+    shown.screen.wait_for_text(r"A:\\>ver\s+FreeCom version [\s\S]*A:\\>\s*$")
+    shown.look("prompt", 720, 400, 2)
+
+
 def see_menu(shown):
     """PXELINUX draws one."""
     menu = shown.settle(1, lambda picture: len(picture.colours()) > 1000)
@@ -163,7 +171,9 @@ def see_console(shown):
 PXE = ["--firmware", "bios", "--net", f"user,tftp={INSTALLER},bootfile=pxelinux.0"]
 DISK = ["--net", "none", "--disk", f"{debian.DISK},snapshot=on"]
 MEMTEST = os.path.join(cd.CDS, "memtest86+/usr/lib/memtest86+/memtest86+x64.iso")
+FREEDOS = os.path.join(boot.CACHE, "freedos", "disk.img")  # a floppy; not in Debian, so it is put there by hand
 CASES = {
+    "freedos": (["-m", "32M", "--net", "none", "--floppy", FREEDOS + ",snapshot=on"], (FREEDOS,), see_freedos),
     "bios": (["-m", "256M", "--firmware", "bios", "--net", "none"], (), see_bios),
     "grub": (["-m", "256M", "--net", "none", "--cdrom", "{grub}"], (), see_grub),
     "memtest": (["-m", "24M", "--net", "none", "--cdrom", MEMTEST], (MEMTEST,), see_memtest),
