@@ -6,8 +6,10 @@ which the alarm, "wake", the power button and a key wake it. counted: the same i
 has to find its disk and network again; the power button wakes it from idle, and "sleep" lets its systemd suspend it.
 secure: OVMF with SMM and Secure Boot. Skipped (status 77) without the guests of tools/guests.sh.
 """
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -60,6 +62,16 @@ class Guest:
                 boot.fail(self.console, "it does not fall asleep")
             time.sleep(0.1)
 
+    def hear_of_sleep(self):
+        """A client that is told. The function that comes back waits for the next: is the guest asleep?"""
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(60)
+        client.connect(self.monitor)
+        client.sendall(b'{"command":"events","on":true}\n')
+        lines = client.makefile("r")
+        assert json.loads(next(lines))["ok"]
+        return lambda: json.loads(next(lines)).get("asleep")
+
     def is_well(self, cpus, checks=""):
         """All there is works: processors, and what checks looks at, which ends with "well"."""
         self.type(f"{checks or 'echo we'}ll; grep -c ^processor /proc/cpuinfo")
@@ -72,10 +84,15 @@ def sleep_and_wake(guest, cpus, checks=""):
     guest.type(ALARM + mem)
     guest.expect(r"ACPI: PM: Waking up from system sleep state S3[^#>]*awake 0\s")
     guest.is_well(cpus, checks)
+    is_asleep = guest.hear_of_sleep()
     for way in (["monitor", guest.monitor, "wake"], ["monitor", guest.monitor, "powerdown"], ["key", guest.monitor, "a"]):
         guest.type(mem)
         guest.wait_until_asleep()
+        if is_asleep() is not True:
+            boot.fail(guest.console, "the monitor does not tell that it sleeps")
         guest.ask(*way)
+        if is_asleep() is not False:
+            boot.fail(guest.console, "the monitor does not tell that it is awake")
         guest.expect(r"Waking up from system sleep state S3[^#>]*awake 0\s")
         guest.is_well(cpus, checks)
 
